@@ -1,0 +1,159 @@
+/* backend.h - the seam between the model and what computes: memory, streams, and a struct of ops.
+ *
+ * Pointers named "device" belong to the backend's memory; on the CPU they are plain pointers.  Ops are
+ * enqueued on a stream and may return before they are done (the CPU backend computes at once); sync()
+ * waits.  No op allocates: scratch comes with the backend, sized by struct backend_limits.
+ * Numerics of every op: docs/numerics.md.  Rows of different sequences never influence each other. */
+#ifndef COMPUTE_BACKEND_H
+#define COMPUTE_BACKEND_H
+#include "base/error.h"
+#include "compute/dtype.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define KV_BLOCK_TOKENS 64
+
+enum kv_format { KV_INT8, KV_F16 };
+
+/* KV of one layer on one rank. */
+struct kv_geometry {
+    uint32_t n_kv_heads;
+    uint32_t head_dim;
+    enum kv_format format;
+    bool rotate; /* Hadamard rotation of Q and K after RoPE */
+};
+
+struct rope_params {
+    float base;          /* theta */
+    float scale;         /* positions are multiplied by this: 1/factor for linear scaling */
+    uint32_t dims;       /* rotated dimensions, <= head_dim */
+    bool neox;           /* pairs (i, i + dims/2); otherwise pairs (2i, 2i+1), llama's GGUF order */
+    const float *freq_factors; /* host, dims/2 divisors of the frequencies (rope_freqs), or NULL */
+    float attn_factor;   /* multiplies cos and sin (YaRN); 1 otherwise */
+};
+
+/* A matrix [n_rows][n_cols] in the backend's own layout: y = W x has n_rows outputs. */
+struct weight {
+    enum dtype dtype;
+    uint32_t n_rows, n_cols;
+    const void *data; /* device; from weight_pack() */
+    size_t bytes;
+    uint32_t row0, n_rows_full; /* which rows of the full matrix this shard holds */
+    uint32_t col0, n_cols_full; /* which columns */
+};
+
+/* One sequence's part of a ragged batch: rows [row0, row0 + n_rows) at positions pos0, pos0 + 1, ... */
+struct batch_seq {
+    uint32_t row0, n_rows;
+    uint32_t pos0;
+    const uint32_t *blocks; /* block ids; block b holds positions [64 b, 64 b + 64) */
+    uint32_t n_blocks;      /* covers at least pos0 + n_rows positions */
+};
+
+struct batch {
+    uint32_t n_rows;
+    const int32_t *tokens; /* [n_rows] */
+    const struct batch_seq *seqs;
+    uint32_t n_seqs;
+};
+
+/* Activations of n rows x k columns as matmul wants them: fp32 values plus their quantized form. */
+struct act {
+    float *f; /* device [n][k] */
+    void *q;  /* device; layout is the backend's; act_bytes() says how large */
+    uint32_t n, k;
+};
+
+/* KV memory of one layer: slice of block b starts at base + b * slice_bytes. */
+struct kv_slices {
+    uint8_t *base; /* device */
+    size_t slice_bytes;
+    struct kv_geometry geom;
+};
+
+struct stream;
+
+struct backend_limits {
+    uint32_t max_rows;     /* rows in one batch */
+    uint32_t max_context;  /* positions in one sequence */
+    uint32_t max_cols;     /* widest n_cols of any weight */
+    uint32_t max_heads;    /* query heads */
+    uint32_t max_head_dim;
+};
+
+struct backend;
+
+struct backend_ops {
+    const char *name;
+    enum status (*alloc)(struct backend *b, size_t bytes, void **out); /* zeroed device memory */
+    void (*release)(struct backend *b, void *p, size_t bytes);
+    enum status (*upload)(struct backend *b, struct stream *s, void *dst, const void *src, size_t bytes);
+    enum status (*download)(struct backend *b, struct stream *s, void *dst, const void *src, size_t bytes);
+    enum status (*sync)(struct backend *b, struct stream *s);
+
+    /* Bytes of a packed weight; ERR_UNSUPPORTED if this backend has no matmul for that type or shape. */
+    enum status (*weight_bytes)(struct backend *b, enum dtype type, uint32_t n_rows, uint32_t n_cols, size_t *out);
+    /* Packs n_rows rows of GGUF data (row r at src + r * src_stride) into dst (weight_bytes() bytes,
+     * 64-byte aligned).  Bit patterns are kept: only their order changes. */
+    enum status (*weight_pack)(struct backend *b, struct stream *s, void *dst, enum dtype type, uint32_t n_rows,
+                               uint32_t n_cols, const void *src, size_t src_stride);
+    size_t (*act_bytes)(struct backend *b, uint32_t n, uint32_t k); /* of struct act's q */
+
+    /* out[i] = row tokens[i] of a GGUF-layout table (not packed), dequantized; [n][n_cols] fp32. */
+    enum status (*embed)(struct backend *b, struct stream *s, float *out, enum dtype type, const void *table,
+                         uint32_t n_cols, const int32_t *tokens, uint32_t n);
+    /* out = x / rms(x) * w, row by row, with its quantized form.  x [n][k], w [k]. */
+    enum status (*rmsnorm)(struct backend *b, struct stream *s, struct act *out, const float *x, const float *w,
+                           float eps);
+    /* out = silu(gate) * up with its quantized form; gate and up rows are ld floats apart. */
+    enum status (*swiglu)(struct backend *b, struct stream *s, struct act *out, const float *gate, const float *up,
+                          size_t ld);
+    /* Quantizes out->f, which is filled already. */
+    enum status (*quantize)(struct backend *b, struct stream *s, struct act *out);
+    /* y[i][0..n_rows) (+)= W x_i for each row i of x; y rows are ld floats apart. */
+    enum status (*matmul)(struct backend *b, struct stream *s, float *y, size_t ld, const struct weight *w,
+                          const struct act *x, bool accumulate);
+    /* y[i][j] += bias[j] */
+    enum status (*add_bias)(struct backend *b, struct stream *s, float *y, size_t ld, const float *bias, uint32_t n,
+                            uint32_t cols);
+    /* RoPE on q (in place) and k, rotation if geom says so, and the quantized k, v into the sequences' blocks.
+     * Rows of qkv are ld floats apart: q heads at 0, k heads at k_off, v heads at v_off. */
+    enum status (*rope_kv_write)(struct backend *b, struct stream *s, float *qkv, size_t ld, uint32_t n_heads,
+                                 size_t k_off, size_t v_off, const struct kv_slices *kv, const struct rope_params *rope,
+                                 const struct batch *batch);
+    /* out->f[i][n_heads * head_dim] = causal attention of row i over positions 0..its own, read from kv only,
+     * with the quantized form.  scale multiplies q.k. */
+    enum status (*attention)(struct backend *b, struct stream *s, struct act *out, const float *q, size_t ld,
+                             uint32_t n_heads, const struct kv_slices *kv, float scale, const struct batch *batch);
+    /* Bytes of one block's slice for this geometry, a multiple of 64. */
+    size_t (*kv_slice_bytes)(struct backend *b, const struct kv_geometry *geom);
+    /* One (block slice, kv head, K or V) to and from the wire's canonical order, tokens [t0, t1) within the block:
+     * int8[t1-t0][head_dim] then fp32 scale[t1-t0], or fp16[t1-t0][head_dim].  Host memory on the wire side.
+     * Import refuses (ERR_CORRUPT) the value -128 and scales that are not finite and positive. Thread safe. */
+    enum status (*kv_export)(struct backend *b, const uint8_t *slice, const struct kv_geometry *geom, uint32_t head,
+                             bool is_v, uint32_t t0, uint32_t t1, uint8_t *wire);
+    enum status (*kv_import)(struct backend *b, uint8_t *slice, const struct kv_geometry *geom, uint32_t head,
+                             bool is_v, uint32_t t0, uint32_t t1, const uint8_t *wire);
+};
+
+struct backend {
+    const struct backend_ops *ops;
+};
+
+/* Bytes on the wire of one (layer, kv head): K and V of n tokens. */
+static inline uint64_t kv_wire_bytes(enum kv_format format, uint32_t head_dim, uint64_t n_tokens)
+{
+    return 2 * n_tokens * (format == KV_INT8 ? (uint64_t)head_dim + 4 : 2 * (uint64_t)head_dim);
+}
+
+/* The CPU backend (compute/cpu/): a team of n_threads workers, the caller being one of them.  `cpus` is a list
+ * like "0-3,6" to pin to, or NULL.  `isa` lowers the instruction set: NULL or "auto", "ref", "avx2", "avx512"
+ * (no VNNI), "vnni"; ERR_INVALID / ERR_UNSUPPORTED with a sentence if unknown or not on this CPU. */
+enum status cpu_backend_create(struct backend **out, uint32_t n_threads, const char *cpus, const char *isa,
+                               const struct backend_limits *limits, struct error *err) MUST_CHECK;
+void cpu_backend_destroy(struct backend *b);
+/* The chosen level: "ref", "avx2", "avx512", "vnni". */
+const char *cpu_backend_isa(const struct backend *b);
+#endif

@@ -1,0 +1,94 @@
+/* config.h - the one table of options: flags, environment (BATON_*), YAML keys, defaults, --help.
+ *
+ * Precedence: flags, environment, file, default.  An unknown key or a bad value is refused with file, line,
+ * key and what is allowed.  All strings are owned by the config and never NULL ("" = not set). */
+#ifndef CONFIG_CONFIG_H
+#define CONFIG_CONFIG_H
+#include "base/error.h"
+
+#include <stdint.h>
+#include <stdio.h>
+
+#define CONFIG_MAX_NODES 64
+#define CONFIG_MAX_MODELS 16
+
+struct config_model {
+    char *name;
+    char *path; /* relative paths: relative to the working directory */
+};
+
+struct config_node {
+    char *name;
+    char *model;              /* name of a model; "" = the only one */
+    uint32_t threads;         /* 0 = all cores that this process may use */
+    char *cpus;               /* "0-3,6" or "" */
+    char *isa;                /* auto, ref, avx2, avx512, vnni */
+    char *kv;                 /* decode: where the KV plane binds, "tcp://127.0.0.1:0" */
+    char *admin;              /* HTTP address of /metrics, /live, /ready; "127.0.0.1:0" = any free port */
+    uint32_t max_seqs;        /* sequences at once */
+    uint64_t kv_memory;       /* bytes of KV pool */
+    uint32_t max_batch_tokens; /* token budget of one step */
+    uint32_t chunk_tokens;    /* longest part of one prompt in one step */
+    uint32_t max_context;     /* 0 = the model's */
+    char *local_prefill;      /* decode: auto, never, always */
+};
+
+struct config {
+    struct config_model models[CONFIG_MAX_MODELS];
+    uint32_t n_models;
+    struct {
+        char *http;               /* "127.0.0.1:8080" */
+        char *control;            /* "tcp://127.0.0.1:9090"; what nodes connect to */
+        uint32_t max_queue;       /* requests waiting */
+        uint64_t max_queue_bytes;
+        uint32_t max_body_bytes;  /* of one HTTP request */
+        uint32_t max_connections;
+        uint32_t request_timeout_ms;  /* deadline of one request while queued or in prefill */
+        uint32_t progress_timeout_ms; /* no progress report for this long: new epoch */
+        uint32_t shutdown_timeout_ms;
+        uint32_t max_attempts;    /* epochs a request may use */
+        uint32_t max_prompt_logprobs; /* widest top-n that may be asked for */
+        bool any_model;           /* accept any model name */
+        bool strict_params;       /* refuse ignored request fields */
+    } coordinator;
+    struct {
+        char *codec;              /* int8, f16 */
+        uint32_t lanes;
+        uint32_t frame_bytes;     /* largest payload of one data frame, <= 4 MiB */
+        uint64_t credit_bytes;    /* granted ahead to one transfer */
+        char *rotate;             /* on, off, auto: Hadamard rotation of Q and K */
+    } kv;
+    struct config_node prefill[CONFIG_MAX_NODES], decode[CONFIG_MAX_NODES];
+    uint32_t n_prefill, n_decode;
+    struct {
+        char *curve;              /* off (on comes later) */
+        bool insecure;            /* allows sockets beyond loopback without keys */
+    } security;
+    struct {
+        char *level;              /* error, warn, info, debug */
+    } log;
+};
+
+enum config_role { CONFIG_COORDINATOR, CONFIG_PREFILL, CONFIG_DECODE, CONFIG_UP, CONFIG_SERVE };
+
+struct config_run {
+    struct config cfg;
+    struct config_node *self; /* nodes: the entry that is this process's own; points into cfg */
+    bool check_only;          /* --check-config: config was fine; say so and exit 0 */
+    bool help;                /* --help was asked for and printed */
+    int weights_fd;           /* --weights-fd: shared packed weights from the parent, -1 without */
+    int ready_fd;             /* --ready-fd: write one line with bound addresses here when ready, -1 without */
+};
+
+/* Reads flags (argv[0] is the program's name), then BATON_* and the --config file.  Flags alone suffice for
+ * every role (--coordinator, --model, --name ...).  Checks everything, sockets beyond loopback without
+ * security.insecure too.  On failure err holds the sentence and the exit code is 2.  Caller frees. */
+enum status config_load(struct config_run *out, enum config_role role, int argc, char **argv, struct error *err) MUST_CHECK;
+void config_fini(struct config_run *run);
+/* Prints every key of `role` with flag, environment name, default and help. */
+void config_help(FILE *f, enum config_role role, const char *program);
+/* Whether host of "tcp://host:port" or "host:port" is a loopback address (or ipc://). */
+bool config_is_loopback(const char *address);
+/* The model entry with `name`, or the only one if name is ""; NULL if there is none. */
+const struct config_model *config_model_find(const struct config *cfg, const char *name);
+#endif

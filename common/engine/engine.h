@@ -1,0 +1,109 @@
+/* engine.h - sequences on one node: continuous batching, chunked prefill, sampling.  Free of roles and of the wire.
+ *
+ * The engine owns a thread, the model, the kv pool and all sequences.  Other threads post commands (never blocking)
+ * and get events through one callback that runs on the engine's thread and must only enqueue.  A sequence is
+ * named by the caller's 128-bit key plus epoch; a command for an unknown key is answered with ENGINE_GONE.
+ *
+ * A sequence's ways:
+ *   prefill node:  submit(PREFILL_ONLY) -> chunks (ENGINE_KV) -> ENGINE_TOKEN 0 -> holds its blocks -> release()
+ *   decode node:   submit(RESERVE) -> ENGINE_RESERVED (block ids) -> bytes are stored by others -> start_decode()
+ *                  or start_prefill() (local prefill) -> ENGINE_TOKEN ... -> ENGINE_DONE
+ *   alone:         submit(GENERATE) -> ENGINE_TOKEN ... -> ENGINE_DONE
+ * Every way ends with exactly one ENGINE_DONE (finished, cancelled or failed), after which no block is held. */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+#include "base/error.h"
+#include "compute/backend.h"
+#include "engine/sampler.h"
+#include "kv/kv_pool.h"
+
+#include <stdint.h>
+
+struct engine;
+struct model;
+struct kv_store;
+
+struct seq_key { /* request id (incarnation, counter) */
+    uint64_t hi, lo;
+    uint32_t epoch;
+};
+
+enum engine_mode { ENGINE_PREFILL_ONLY, ENGINE_RESERVE, ENGINE_GENERATE };
+
+struct seq_request { /* copied by submit */
+    struct seq_key key;
+    enum engine_mode mode;
+    const int32_t *tokens; /* prompt, then (after a replay) tokens already sent */
+    uint32_t n_tokens;
+    uint32_t n_prompt;     /* original prompt; tokens[n_prompt..] count as output of this request */
+    struct sampling_params sampling;
+};
+
+enum engine_event_kind { ENGINE_RESERVED, ENGINE_KV, ENGINE_PROMPT_LOGPROBS, ENGINE_TOKEN, ENGINE_PROGRESS, ENGINE_DONE, ENGINE_GONE };
+enum finish_reason { FINISH_NONE, FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_FAILED };
+
+struct engine_event { /* valid during the callback */
+    enum engine_event_kind kind;
+    struct seq_key key;
+    /* RESERVED, KV: the sequence's blocks; ids stay valid until DONE. n_blocks covers n_tokens plus growth. */
+    const kv_block_id *blocks;
+    uint32_t n_blocks;
+    /* KV: layers [layer0, layer1) of tokens [t0, t1) are final; from the engine thread, in order.
+     * PROGRESS: prompt tokens [0, t1) are computed. */
+    uint32_t layer0, layer1, t0, t1;
+    /* TOKEN: output index, id, logprobs if asked.  PROMPT_LOGPROBS: for prompt position output_idx (>= 1). */
+    uint32_t output_idx;
+    int32_t token;
+    const struct token_logprobs *logprobs; /* NULL if not asked for */
+    /* TOKEN (the last one) and DONE */
+    enum finish_reason finish;
+    enum status status;     /* DONE with FINISH_FAILED; RESERVED: OK, or why not (then DONE follows) */
+    const char *message;
+    uint64_t prefill_us, decode_us; /* DONE: time in steps that this sequence took part in */
+};
+typedef void (*engine_event_fn)(void *ctx, const struct engine_event *ev);
+
+struct engine_options {
+    struct model *model;       /* taken: closed by engine_destroy */
+    struct kv_store *kv;       /* taken */
+    const int32_t *end_ids;    /* tokens that end generation; copied */
+    uint32_t n_end_ids;
+    uint32_t max_seqs, max_batch_tokens, chunk_tokens, max_context;
+    uint32_t kv_event_layers;  /* layers per ENGINE_KV event, 0 = all at once after the last layer of a chunk */
+    uint32_t kv_event_min_tokens; /* prompts shorter than this get one KV event per chunk for all layers */
+    uint32_t max_commands;     /* bound of the mailbox */
+    engine_event_fn on_event;
+    void *ctx;
+};
+
+/* Starts the thread.  On failure model and kv stay with the caller. */
+enum status engine_create(struct engine **out, const struct engine_options *opt, struct error *err) MUST_CHECK;
+/* Cancels everything (DONE events run), joins the thread, closes model and kv. */
+void engine_destroy(struct engine *e);
+
+/* From any thread; ERR_FULL when the mailbox is full. Validation errors (ERR_INVALID, ERR_CONTEXT_LENGTH: n_tokens
+ * + max_tokens beyond max_context is clipped by the coordinator, here refused) come back at once. */
+enum status engine_submit(struct engine *e, const struct seq_request *r) MUST_CHECK;
+/* RESERVE only: the prompt's KV is stored; continue after first_token, which is output index n_tokens - n_prompt. */
+enum status engine_start_decode(struct engine *e, const struct seq_key *key, int32_t first_token) MUST_CHECK;
+/* RESERVE only: compute the prompt here. */
+enum status engine_start_prefill(struct engine *e, const struct seq_key *key) MUST_CHECK;
+/* RESERVE only: same reservation, new epoch (key.epoch is the old one). Nothing of the old epoch is stored any more:
+ * the caller has fenced its writers. Answered by ENGINE_RESERVED with the new key. */
+enum status engine_rebind(struct engine *e, const struct seq_key *key, uint32_t new_epoch) MUST_CHECK;
+/* PREFILL_ONLY after its token: give the blocks back (ENGINE_DONE, FINISH_STOP). */
+enum status engine_release(struct engine *e, const struct seq_key *key) MUST_CHECK;
+/* Any state; ENGINE_DONE with FINISH_CANCELLED, or GONE. */
+enum status engine_cancel(struct engine *e, const struct seq_key *key) MUST_CHECK;
+
+struct engine_load { /* a snapshot from atomics */
+    uint32_t n_running, n_waiting, n_reserved;
+    uint32_t blocks[KV_STATE_COUNT];
+    uint64_t prefill_tokens, decode_tokens, steps; /* since start */
+    double prefill_tok_s, decode_tok_s;            /* EWMA of measured rates, 0 before the first */
+    uint64_t step_us_max;                          /* longest step since the last snapshot */
+};
+void engine_load(struct engine *e, struct engine_load *out);
+struct kv_store *engine_kv(struct engine *e);
+const struct model *engine_model(const struct engine *e);
+#endif

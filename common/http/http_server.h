@@ -1,0 +1,57 @@
+/* http_server.h - HTTP/1.1 over libuv and llhttp: keep-alive, bounds, streaming answers, gone clients.
+ *
+ * Everything runs on the loop's thread.  A handler gets each complete request (body read, within
+ * limits) as an exchange and answers now or later.  The exchange stays valid until its answer is finished or
+ * `on_gone` has run: after either the handler must not touch it. */
+#ifndef HTTP_HTTP_SERVER_H
+#define HTTP_HTTP_SERVER_H
+#include "base/bytes.h"
+#include "base/error.h"
+
+#include <uv.h>
+
+struct http_server;
+struct http_exchange;
+
+struct http_limits {
+    uint32_t max_connections;   /* further ones get 503 and are closed */
+    uint32_t max_header_bytes;  /* 431 */
+    uint32_t max_body_bytes;    /* 413, before the body is read where its length is declared */
+    uint32_t max_unsent_bytes;  /* per connection; http_unsent() lets the writer see it */
+    uint32_t header_timeout_ms; /* 408 */
+    uint32_t idle_timeout_ms;   /* keep-alive */
+};
+
+typedef void (*http_handler_fn)(void *ctx, struct http_exchange *x);
+typedef void (*http_gone_fn)(void *ctx, struct http_exchange *x);
+
+/* Binds "host:port" (port 0: any free one) and starts to accept.  The caller owns the server. */
+enum status http_server_open(struct http_server **out, uv_loop_t *loop, const char *address,
+                             const struct http_limits *limits, http_handler_fn handler, void *ctx,
+                             struct error *err) MUST_CHECK;
+/* Stops accepting; connections finish their answers and are closed. */
+void http_server_drain(struct http_server *s);
+/* Closes everything; on_gone runs for unfinished exchanges.  Memory goes when the loop has run the closes. */
+void http_server_close(struct http_server *s);
+uint16_t http_server_port(const struct http_server *s);
+uint32_t http_server_connections(const struct http_server *s);
+
+const char *http_method(const struct http_exchange *x);
+const char *http_path(const struct http_exchange *x);  /* without query */
+const char *http_query(const struct http_exchange *x); /* "" without */
+const char *http_header(const struct http_exchange *x, const char *name); /* case-insensitive; NULL if absent */
+struct bytes http_body(const struct http_exchange *x);
+
+/* Adds a header to the answer; before reply or begin. */
+void http_set_header(struct http_exchange *x, const char *name, const char *value);
+/* The whole answer.  The exchange is gone after this. */
+void http_reply(struct http_exchange *x, int status, const char *content_type, const void *body, size_t n);
+/* A streamed answer (chunked): begin, any number of writes, end (or abort: closes without the last chunk). */
+void http_begin(struct http_exchange *x, int status, const char *content_type);
+void http_write(struct http_exchange *x, const void *p, size_t n);
+void http_end(struct http_exchange *x);
+void http_abort(struct http_exchange *x);
+size_t http_unsent(const struct http_exchange *x);
+/* `fn` runs once if the client goes away before the answer is finished, in every state. */
+void http_on_gone(struct http_exchange *x, http_gone_fn fn, void *ctx);
+#endif

@@ -1,0 +1,28 @@
+/* kv_pool.h - hands out KV blocks by id, counts who still needs them, and in which state they are.
+ *
+ * The pool knows ids, not bytes: memory belongs to the kv store.  A block returns to the free list when its last
+ * reference goes (rules: kv/README.md).  Threads: engine thread only, except kv_pool_counts(). */
+#ifndef KV_KV_POOL_H
+#define KV_KV_POOL_H
+#include "base/status.h"
+
+#include <stdint.h>
+
+struct kv_pool;
+typedef uint32_t kv_block_id;
+
+enum kv_block_state { KV_FREE, KV_RESERVED, KV_RECEIVING, KV_ACTIVE, KV_SENDING, KV_CACHED, KV_STATE_COUNT };
+const char *kv_block_state_name(enum kv_block_state s);
+
+enum status kv_pool_create(struct kv_pool **out, uint32_t n_blocks) MUST_CHECK;
+void kv_pool_destroy(struct kv_pool *pool); /* NULL is fine; all blocks must be free */
+/* Takes a free block with one reference.  ERR_NO_BLOCKS: the caller preempts or waits. */
+enum status kv_pool_take(struct kv_pool *pool, enum kv_block_state state, kv_block_id *out) MUST_CHECK;
+void kv_pool_set_state(struct kv_pool *pool, kv_block_id id, enum kv_block_state state);
+void kv_pool_ref(struct kv_pool *pool, kv_block_id id);
+void kv_pool_unref(struct kv_pool *pool, kv_block_id id);
+uint32_t kv_pool_n_free(const struct kv_pool *pool);
+uint32_t kv_pool_n_blocks(const struct kv_pool *pool);
+/* Blocks per state; atomics, so any thread may read them. */
+void kv_pool_counts(const struct kv_pool *pool, uint32_t counts[KV_STATE_COUNT]);
+#endif

@@ -1,0 +1,75 @@
+/* model.h - a model on one rank: open its file, run ragged batches, give logits.
+ *
+ * Weights know their shard; the KV geometry is per layer.  One thread at a time uses a model. */
+#ifndef MODEL_MODEL_H
+#define MODEL_MODEL_H
+#include "base/error.h"
+#include "compute/backend.h"
+
+struct model;
+
+#define MODEL_NAME_MAX 64
+#define MODEL_MAX_LAYERS 256
+
+struct model_info {
+    char arch[MODEL_NAME_MAX];
+    uint32_t n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, n_vocab;
+    uint32_t context_length; /* what the file says it was trained for */
+    float norm_eps;
+    float attn_scale;        /* multiplies q.k */
+    struct rope_params rope; /* freq_factors: owned by the model */
+    uint64_t fingerprint;
+    uint64_t n_params;
+    uint64_t weight_bytes;   /* packed weights in memory */
+    bool rotate;             /* Hadamard rotation of Q and K in use */
+};
+
+struct model_options {
+    const char *path;
+    struct backend *backend;    /* borrowed for the model's life */
+    enum kv_format kv_format;
+    const char *rotate;         /* "on", "off", "auto" = on where head_dim allows it */
+    uint32_t max_batch_tokens;  /* rows of one forward */
+    uint32_t max_context;       /* 0 = the file's; larger than the file's is refused */
+    uint32_t tp_rank, tp_size;  /* 0, 1: only 1 is accepted so far, ERR_UNSUPPORTED otherwise */
+    int weights_fd;             /* memfd with packed weights by model_pack_shared(), or -1 */
+    void (*progress)(void *ctx, uint64_t done_bytes, uint64_t all_bytes); /* while loading; may be NULL */
+    void *progress_ctx;
+};
+
+/* Facts of a file without its weights (coordinator, inspect, sizing). */
+enum status model_read_info(struct model_info *out, const char *path, struct error *err) MUST_CHECK;
+/* Opens, checks every tensor's presence, type and shape by name, packs weights.  Caller owns. */
+enum status model_open(struct model **out, const struct model_options *opt, struct error *err) MUST_CHECK;
+void model_close(struct model *m);
+/* Packs the file's weights for this machine's backend into a new sealed memfd that several nodes on this host map
+ * (weights_fd).  The caller closes *fd; its own memory is not grown by the weights after return. */
+enum status model_pack_shared(int *fd, const struct model_options *opt, struct error *err) MUST_CHECK;
+
+const struct model_info *model_info(const struct model *m);
+struct kv_geometry model_kv_geometry(const struct model *m, uint32_t layer);
+
+/* KV memory for all layers: layer l's block slices start at layers[l].base. */
+struct kv_store {
+    uint32_t n_layers, n_blocks;
+    struct kv_slices *layers; /* [n_layers] */
+    uint8_t *memory;
+    size_t bytes;
+    struct backend *backend;
+};
+/* Bytes of one block over all layers. */
+size_t model_kv_block_bytes(const struct model *m);
+enum status kv_store_create(struct kv_store **out, const struct model *m, uint32_t n_blocks, struct error *err) MUST_CHECK;
+void kv_store_destroy(struct kv_store *kv);
+
+/* Called on the caller's thread after layer `layer` of the batch has written its KV. */
+typedef void (*model_layer_fn)(void *ctx, uint32_t layer);
+
+/* Runs all layers over the batch: writes KV, leaves the normed hidden states of all rows inside the model, valid
+ * until the next forward.  on_layer may be NULL. */
+enum status model_forward(struct model *m, const struct batch *b, const struct kv_store *kv, model_layer_fn on_layer,
+                          void *ctx) MUST_CHECK;
+/* Logits of `n` rows (indices into the last batch) to out [n][n_vocab] on the host; n <= MODEL_MAX_LOGIT_ROWS. */
+#define MODEL_MAX_LOGIT_ROWS 64
+enum status model_logits(struct model *m, const uint32_t *rows, uint32_t n, const float **out) MUST_CHECK;
+#endif
