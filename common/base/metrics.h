@@ -30,7 +30,7 @@ double metric_sum(const struct metric *s);       /* histogram: sum */
 void metrics_render(struct metrics *m, struct strbuf *out);
 /* Adds process_cpu_seconds_total, process_resident_memory_bytes, process_open_fds, process_start_time_seconds. */
 void metrics_add_process(struct strbuf *out);
-/* Escapes a label value (\\, ", newline) into buf; returns buf. */
+/* Escapes a label value (\\, ", newline; '?' for invalid UTF-8) into buf, cut to fit; returns buf. */
 const char *metrics_label(char *buf, size_t cap, const char *value);
 
 extern const double METRICS_TTFT_BOUNDS[];  extern const uint32_t METRICS_N_TTFT_BOUNDS;
