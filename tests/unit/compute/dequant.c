@@ -1,0 +1,102 @@
+/* dequant: every supported type equals the gguf package's dequantize bit for bit. */
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "compute/dtype.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static const uint32_t SUPPORTED[] = {
+    DTYPE_F32,  DTYPE_F16,  DTYPE_BF16, DTYPE_Q4_0, DTYPE_Q4_1, DTYPE_Q5_0, DTYPE_Q5_1,
+    DTYPE_Q8_0, DTYPE_Q2_K, DTYPE_Q3_K, DTYPE_Q4_K, DTYPE_Q5_K, DTYPE_Q6_K,
+};
+#define N_SUPPORTED (sizeof(SUPPORTED) / sizeof(SUPPORTED[0]))
+
+static uint8_t *golden(uint32_t type, size_t *n)
+{
+    struct strbuf path = STRBUF_INIT;
+    strbuf_puts(&path, TEST_DATA "/golden/dequant/");
+    for (const char *c = dtype_info(type)->name; *c; c++)
+        strbuf_putc(&path, *c >= 'A' && *c <= 'Z' ? (char)(*c + 32) : *c);
+    strbuf_puts(&path, ".bin");
+    FILE *f = fopen(strbuf_cstr(&path), "rb");
+    cr_assert(f != NULL, "no %s", strbuf_cstr(&path));
+    uint8_t *data = mem_alloc(64 << 10);
+    *n = fread(data, 1, 64 << 10, f);
+    fclose(f);
+    strbuf_fini(&path);
+    return data;
+}
+
+static void expect_same(float got, const uint8_t *want_at, uint32_t type, uint32_t i)
+{
+    uint32_t got_bits, want_bits;
+    float want;
+    memcpy(&got_bits, &got, 4);
+    memcpy(&want_bits, want_at, 4);
+    memcpy(&want, want_at, 4);
+    if (isnan(want) && isnan(got)) return;
+    cr_assert(got_bits == want_bits, "%s element %u: %08x (%g), expected %08x (%g)", dtype_info(type)->name, i,
+              got_bits, (double)got, want_bits, (double)want);
+}
+
+Test(dequant, equals_the_gguf_package_bit_for_bit)
+{
+    for (size_t k = 0; k < N_SUPPORTED; k++) {
+        uint32_t type = SUPPORTED[k], head[2];
+        size_t size;
+        uint8_t *data = golden(type, &size);
+        memcpy(head, data, 8);
+        uint64_t row = dtype_row_bytes(type, head[1]);
+        cr_assert(head[0] == type && size == 8 + row + 4 * (size_t)head[1]);
+        float *y = mem_array(head[1], sizeof(*y));
+        dequantize_row(type, data + 8, y, head[1]);
+        for (uint32_t i = 0; i < head[1]; i++) expect_same(y[i], data + 8 + row + 4 * i, type, i);
+        mem_free(y);
+        mem_free(data);
+    }
+}
+
+/* Numerics of a row must not depend on where the row lies in memory. */
+Test(dequant, reads_unaligned_rows)
+{
+    size_t size;
+    uint8_t *data = golden(DTYPE_Q4_1, &size), moved[1 + 20];
+    float a[32], b[32];
+    memcpy(moved + 1, data + 8, 20);
+    dequantize_row(DTYPE_Q4_1, data + 8, a, 32);
+    dequantize_row(DTYPE_Q4_1, moved + 1, b, 32);
+    cr_assert(memcmp(a, b, sizeof(a)) == 0);
+    mem_free(data);
+}
+
+Test(dtype, only_listed_types_are_supported)
+{
+    size_t n = 0;
+    for (uint32_t t = 0; t < DTYPE_LIMIT + 10; t++) n += (size_t)dtype_info(t)->supported;
+    cr_assert_eq(n, N_SUPPORTED);
+    for (size_t k = 0; k < N_SUPPORTED; k++) cr_assert(dtype_info(SUPPORTED[k])->supported);
+}
+
+Test(dtype, names_refused_and_unknown_types)
+{
+    cr_assert_str_eq(dtype_info(16)->name, "IQ2_XXS");
+    cr_assert_str_eq(dtype_info(39)->name, "MXFP4");
+    cr_assert_eq(dtype_info(39)->block_bytes, 17);
+    const uint32_t unknown[] = { 4, 5, 31, 36, 63, 64, UINT32_MAX };
+    for (size_t i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++) {
+        cr_assert_str_eq(dtype_info(unknown[i])->name, "?");
+        cr_assert_eq(dtype_info(unknown[i])->block_elems, 0);
+        cr_assert_eq(dtype_row_bytes(unknown[i], 256), 0);
+    }
+}
+
+Test(dtype, row_bytes_needs_whole_blocks_and_fits)
+{
+    cr_assert_eq(dtype_row_bytes(DTYPE_Q4_K, 512), 288);
+    cr_assert_eq(dtype_row_bytes(DTYPE_Q4_K, 511), 0);
+    cr_assert_eq(dtype_row_bytes(DTYPE_F32, 3), 12);
+    cr_assert_eq(dtype_row_bytes(DTYPE_F32, UINT64_MAX), 0);
+}
