@@ -24,6 +24,7 @@ struct config_node {
     char *cpus;               /* "0-3,6" or "" */
     char *isa;                /* auto, ref, avx2, avx512, vnni */
     char *kv;                 /* decode: where the KV plane binds, "tcp://127.0.0.1:0" */
+    char *kv_advertise;       /* decode: the endpoint that senders are told, "" = the bound one; lane i adds i to its port */
     char *admin;              /* HTTP address of /metrics, /live, /ready; "127.0.0.1:0" = any free port */
     uint32_t max_seqs;        /* sequences at once */
     uint64_t kv_memory;       /* bytes of KV pool */
@@ -73,6 +74,7 @@ enum config_role { CONFIG_COORDINATOR, CONFIG_PREFILL, CONFIG_DECODE, CONFIG_UP,
 
 struct config_run {
     struct config cfg;
+    char *config_path;        /* of the YAML file that was read, NULL without one */
     struct config_node *self; /* nodes: the entry that is this process's own; points into cfg */
     bool check_only;          /* --check-config: config was fine; say so and exit 0 */
     bool help;                /* --help was asked for and printed */

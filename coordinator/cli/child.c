@@ -1,0 +1,116 @@
+/* child.c - fork, exec and the ready pipe of one child process. */
+#include "coordinator/cli/child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+/* The path of `binary` beside the running program. */
+static enum status sibling_path(char *buf, size_t cap, const char *binary, struct error *err)
+{
+    ssize_t n = readlink("/proc/self/exe", buf, cap - 1);
+    if (n <= 0) return error_set(err, ERR_IO, "cannot read /proc/self/exe: %s", strerror(errno));
+    buf[n] = '\0';
+    char *slash = strrchr(buf, '/');
+    size_t dir = slash ? (size_t)(slash - buf) + 1 : 0;
+    if (dir + strlen(binary) + 1 > cap) return error_set(err, ERR_TOO_LARGE, "path of %s is too long", binary);
+    memcpy(buf + dir, binary, strlen(binary) + 1);
+    if (access(buf, X_OK) != 0) return error_set(err, ERR_NOT_FOUND, "%s: %s", buf, strerror(errno));
+    return OK;
+}
+
+static void exec_child(const char *path, const char *const *args, int ready_fd, int keep_fd, pid_t parent)
+{
+    const char *argv[CHILD_MAX_ARGS + 6];
+    char ready[16], weights[16];
+    size_t n = 0;
+    argv[n++] = path;
+    for (size_t i = 1; args[i] && n < CHILD_MAX_ARGS; i++) argv[n++] = args[i];
+    snprintf(ready, sizeof(ready), "%d", ready_fd);
+    argv[n++] = "--ready-fd";
+    argv[n++] = ready;
+    if (keep_fd >= 0) {
+        fcntl(keep_fd, F_SETFD, 0);
+        snprintf(weights, sizeof(weights), "%d", keep_fd);
+        argv[n++] = "--weights-fd";
+        argv[n++] = weights;
+    }
+    argv[n] = NULL;
+    setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != parent) _exit(1); /* the parent died before the line above */
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execv(path, (char *const *)argv);
+    fprintf(stderr, "cannot start %s: %s\n", path, strerror(errno));
+    _exit(1);
+}
+
+enum status child_start(struct child *c, const char *name, const char *binary, const char *const *args, int keep_fd,
+                        struct error *err)
+{
+    char path[PATH_MAX];
+    int pipe_fds[2];
+    enum status st = sibling_path(path, sizeof(path), binary, err);
+    if (st != OK) return st;
+    if (pipe2(pipe_fds, O_CLOEXEC) != 0) return error_set(err, ERR_IO, "pipe: %s", strerror(errno));
+    pid_t parent = getpid();
+    pid_t pid = fork();
+    if (pid < 0) {
+        close(pipe_fds[0]);
+        close(pipe_fds[1]);
+        return error_set(err, ERR_IO, "cannot start %s: fork: %s", name, strerror(errno));
+    }
+    if (pid == 0) {
+        fcntl(pipe_fds[1], F_SETFD, 0);
+        exec_child(path, args, pipe_fds[1], keep_fd, parent);
+    }
+    close(pipe_fds[1]);
+    *c = (struct child){ .pid = pid, .ready_fd = pipe_fds[0] };
+    snprintf(c->name, sizeof(c->name), "%s", name);
+    return OK;
+}
+
+bool child_read_ready(struct child *c)
+{
+    ssize_t n = read(c->ready_fd, c->line + c->n_line, sizeof(c->line) - 1 - c->n_line);
+    if (n < 0 && errno == EINTR) return true;
+    if (n > 0) c->n_line += (size_t)n;
+    c->line[c->n_line] = '\0';
+    char *end = strchr(c->line, '\n');
+    if (end) *end = '\0';
+    c->ready = end != NULL;
+    bool over = n <= 0 || c->ready || c->n_line == sizeof(c->line) - 1;
+    if (over) {
+        close(c->ready_fd);
+        c->ready_fd = -1;
+    }
+    return c->ready || !over;
+}
+
+bool child_ready_value(const struct child *c, const char *key, char *buf, size_t cap)
+{
+    size_t n_key = strlen(key);
+    for (const char *at = c->line; *at;) {
+        size_t n = strcspn(at, " ");
+        if (n > n_key && strncmp(at, key, n_key) == 0 && at[n_key] == '=') {
+            snprintf(buf, cap, "%.*s", (int)(n - n_key - 1), at + n_key + 1);
+            return true;
+        }
+        at += n;
+        at += strspn(at, " ");
+    }
+    return false;
+}
+
+void child_signal(const struct child *c, int sig)
+{
+    if (c->pid > 0) kill(c->pid, sig);
+}

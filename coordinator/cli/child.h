@@ -1,0 +1,31 @@
+/* child.h - one child process of a cluster on this host: start, wait for its ready line, stop. */
+#ifndef CLI_CHILD_H
+#define CLI_CHILD_H
+#include "base/error.h"
+
+#include <sys/types.h>
+
+#define CHILD_MAX_ARGS  48
+#define CHILD_LINE_MAX  1024
+
+struct child {
+    char name[80];             /* for messages */
+    pid_t pid;                 /* 0 = not running */
+    int ready_fd;              /* the parent's end of the pipe, -1 when closed */
+    char line[CHILD_LINE_MAX]; /* what came through it so far */
+    size_t n_line;
+    bool ready;                /* the whole line is there */
+    int exit_status;           /* as waitpid() gives it, once it has ended */
+};
+
+/* Starts `binary` from the folder of this program with argv (NULL-terminated, argv[0] is replaced), in a process
+ * group of its own, so that a terminal's Ctrl-C reaches the parent alone; the child gets SIGTERM when the parent
+ * dies.  "--ready-fd N" is appended; `keep_fd` (-1 = none) stays open in the child as "--weights-fd M". */
+enum status child_start(struct child *c, const char *name, const char *binary, const char *const *args, int keep_fd,
+                        struct error *err) MUST_CHECK;
+/* Reads what is there; sets c->ready once the line is complete.  False when the pipe was closed before that. */
+bool child_read_ready(struct child *c);
+/* Copies the value of `key=` in the ready line; false if it is not there. */
+bool child_ready_value(const struct child *c, const char *key, char *buf, size_t cap);
+void child_signal(const struct child *c, int sig);
+#endif

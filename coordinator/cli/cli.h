@@ -1,0 +1,15 @@
+/* cli.h - the operator's commands: each is a row in main.c's table and a function here.
+ *
+ * argv[0] is the command's name.  Exit codes: 0 ok, 1 failed, 2 usage or config. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#define EXIT_USAGE 2
+
+int cmd_serve(int argc, char **argv);
+int cmd_up(int argc, char **argv);
+int cmd_chat(int argc, char **argv);
+int cmd_status(int argc, char **argv);
+int cmd_inspect(int argc, char **argv);
+int cmd_tokenize(int argc, char **argv);
+#endif

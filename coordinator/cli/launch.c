@@ -1,0 +1,320 @@
+/* launch.c - starts the children of a one-host cluster in order, watches them, stops them in order.
+ *
+ * Order up: coordinator, then each model's shared weights, then all nodes.  Order down: the coordinator drains first
+ * (it needs its nodes for that), then the nodes.  All waiting is one poll() over the ready pipes and a signalfd. */
+#include "coordinator/cli/launch.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "compute/backend.h"
+#include "config/config.h"
+#include "coordinator/cli/child.h"
+#include "model/model.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MAX_CHILDREN (1 + 2 * CONFIG_MAX_NODES)
+#define START_TIMEOUT_MS 600000
+
+enum launch_stop { RUNNING, DRAINING, STOPPING };
+
+struct launch {
+    const struct config_run *run;
+    const char *config_path;
+    struct child children[MAX_CHILDREN]; /* [0] is the coordinator */
+    size_t n_children;
+    int signal_fd;
+    int weights_fd[CONFIG_MAX_MODELS];
+    char control[256], http[256];
+    enum launch_stop stop;
+    bool failed;
+};
+
+static struct child *coordinator_of(struct launch *l) { return &l->children[0]; }
+
+static void signal_nodes(struct launch *l, int sig)
+{
+    for (size_t i = 1; i < l->n_children; i++) child_signal(&l->children[i], sig);
+}
+
+/* First call drains; later calls stop everything at once. */
+static void begin_stop(struct launch *l)
+{
+    if (l->stop == RUNNING) {
+        l->stop = DRAINING;
+        if (coordinator_of(l)->pid > 0)
+            child_signal(coordinator_of(l), SIGTERM);
+        else
+            signal_nodes(l, SIGTERM);
+        return;
+    }
+    l->stop = STOPPING;
+    child_signal(coordinator_of(l), SIGKILL);
+    signal_nodes(l, SIGKILL);
+}
+
+static void child_ended(struct launch *l, struct child *c, int status)
+{
+    bool clean = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    c->pid = 0;
+    c->exit_status = status;
+    if (l->stop == RUNNING && !clean) {
+        if (WIFSIGNALED(status))
+            log_error("child_ended", "child=%s signal=%d", c->name, WTERMSIG(status));
+        else
+            log_error("child_ended", "child=%s exit=%d", c->name, WEXITSTATUS(status));
+    }
+    if (c == coordinator_of(l)) {
+        if (l->stop == RUNNING) l->failed = true;
+        if (l->stop == RUNNING) l->stop = DRAINING;
+        signal_nodes(l, SIGTERM);
+    }
+}
+
+static void reap_children(struct launch *l)
+{
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+        for (size_t i = 0; i < l->n_children; i++)
+            if (l->children[i].pid == pid) child_ended(l, &l->children[i], status);
+}
+
+static void take_signals(struct launch *l)
+{
+    struct signalfd_siginfo info;
+    while (read(l->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+        if (info.ssi_signo == SIGCHLD)
+            reap_children(l);
+        else
+            begin_stop(l);
+    }
+}
+
+/* One round of poll() over signals and ready pipes. */
+static void wait_events(struct launch *l, int timeout_ms)
+{
+    struct pollfd fds[MAX_CHILDREN + 1] = { { .fd = l->signal_fd, .events = POLLIN } };
+    for (size_t i = 0; i < l->n_children; i++)
+        fds[i + 1] = (struct pollfd){ .fd = l->children[i].ready_fd, .events = POLLIN };
+    if (poll(fds, l->n_children + 1, timeout_ms) <= 0) return;
+    for (size_t i = 0; i < l->n_children; i++)
+        if (fds[i + 1].revents) child_read_ready(&l->children[i]);
+    if (fds[0].revents) take_signals(l);
+}
+
+/* Waits until children [from, n_children) are ready; an error when one ends or a signal comes first. */
+static enum status wait_ready(struct launch *l, size_t from, struct error *err)
+{
+    uint64_t deadline = clock_now_ms() + START_TIMEOUT_MS;
+    for (;;) {
+        size_t n_ready = 0;
+        for (size_t i = from; i < l->n_children; i++) {
+            const struct child *c = &l->children[i];
+            n_ready += c->ready;
+            if (!c->ready && (c->pid == 0 || c->ready_fd < 0))
+                return error_set(err, ERR_CLOSED, "%s ended before it was ready (its own message stands above)",
+                                 c->name);
+        }
+        if (n_ready == l->n_children - from) return OK;
+        if (l->stop != RUNNING) return error_set(err, ERR_CANCELLED, "stopped before the cluster was ready");
+        if (clock_now_ms() > deadline)
+            return error_set(err, ERR_TIMEOUT, "the cluster was not ready within %d s", START_TIMEOUT_MS / 1000);
+        wait_events(l, 1000);
+    }
+}
+
+/* A growing argv whose numbers live beside it. */
+struct args {
+    const char *v[CHILD_MAX_ARGS];
+    char text[CHILD_MAX_ARGS][32];
+    size_t n;
+};
+
+static void add_arg(struct args *a, const char *flag, const char *value)
+{
+    if (!*value || a->n + 3 > CHILD_MAX_ARGS) return;
+    a->v[a->n++] = flag;
+    a->v[a->n++] = value;
+    a->v[a->n] = NULL;
+}
+
+static void add_number(struct args *a, const char *flag, uint64_t value)
+{
+    snprintf(a->text[a->n], sizeof(a->text[0]), "%llu", (unsigned long long)value);
+    add_arg(a, flag, a->text[a->n]);
+}
+
+static void add_shared_flags(struct launch *l, struct args *a)
+{
+    const struct config *cfg = &l->run->cfg;
+    if (l->config_path) {
+        add_arg(a, "--config", l->config_path);
+        return;
+    }
+    add_arg(a, "--model", cfg->models[0].path);
+    add_arg(a, "--model-name", cfg->models[0].name);
+    add_arg(a, "--kv-codec", cfg->kv.codec);
+    add_arg(a, "--kv-rotate", cfg->kv.rotate);
+    add_number(a, "--kv-lanes", cfg->kv.lanes);
+    add_number(a, "--kv-frame-bytes", cfg->kv.frame_bytes);
+    add_number(a, "--kv-credit-bytes", cfg->kv.credit_bytes);
+    add_arg(a, "--security-insecure", cfg->security.insecure ? "true" : "false");
+    add_arg(a, "--log-level", cfg->log.level);
+}
+
+static enum status start_coordinator(struct launch *l, struct error *err)
+{
+    const struct config *cfg = &l->run->cfg;
+    struct args a = { .v = { "baton-coordinator" }, .n = 1 };
+    add_shared_flags(l, &a);
+    add_arg(&a, "--http", cfg->coordinator.http);
+    add_arg(&a, "--control", cfg->coordinator.control);
+    enum status st = child_start(coordinator_of(l), "coordinator", "baton-coordinator", a.v, -1, err);
+    if (st != OK) return st;
+    l->n_children = 1;
+    if ((st = wait_ready(l, 0, err)) != OK) return st;
+    if (!child_ready_value(coordinator_of(l), "http", l->http, sizeof(l->http)) ||
+        !child_ready_value(coordinator_of(l), "control", l->control, sizeof(l->control)))
+        return error_set(err, ERR_INTERNAL, "the coordinator's ready line names no addresses: %s",
+                         coordinator_of(l)->line);
+    return OK;
+}
+
+static void show_progress(void *ctx, uint64_t done, uint64_t all)
+{
+    if (!isatty(STDERR_FILENO) || all == 0) return;
+    fprintf(stderr, "\rloading %s  %3d %%", (const char *)ctx, (int)(done * 100 / all));
+    if (done == all) fputc('\n', stderr);
+}
+
+static enum status pack_model(struct launch *l, uint32_t i, struct error *err)
+{
+    const struct config *cfg = &l->run->cfg;
+    struct backend *backend = NULL;
+    struct backend_limits limits = { .max_rows = 1, .max_context = KV_BLOCK_TOKENS, .max_cols = 1 << 16,
+                                     .max_heads = 1, .max_head_dim = 64 };
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    enum status st = cpu_backend_create(&backend, cores > 0 ? (uint32_t)cores : 1, NULL, NULL, &limits, err);
+    if (st != OK) return st;
+    struct model_options opt = {
+        .path = cfg->models[i].path, .backend = backend, .rotate = cfg->kv.rotate, .max_batch_tokens = 1,
+        .tp_size = 1, .weights_fd = -1, .progress = show_progress, .progress_ctx = cfg->models[i].name,
+    };
+    st = model_pack_shared(&l->weights_fd[i], &opt, err);
+    cpu_backend_destroy(backend);
+    return st;
+}
+
+static enum status start_node(struct launch *l, const struct config_node *node, bool is_decode, struct error *err)
+{
+    const struct config *cfg = &l->run->cfg;
+    const struct config_model *model = config_model_find(cfg, node->model);
+    struct args a = { .v = { "node" }, .n = 1 };
+    add_shared_flags(l, &a);
+    add_arg(&a, "--name", node->name);
+    add_arg(&a, "--coordinator", l->control);
+    if (!l->config_path) {
+        add_number(&a, "--threads", node->threads);
+        add_arg(&a, "--isa", node->isa);
+        add_arg(&a, "--cpus", node->cpus);
+        add_arg(&a, "--admin", node->admin);
+        add_number(&a, "--max-seqs", node->max_seqs);
+        add_number(&a, "--kv-memory", node->kv_memory);
+        add_number(&a, "--max-batch-tokens", node->max_batch_tokens);
+        add_number(&a, "--chunk-tokens", node->chunk_tokens);
+        if (node->max_context) add_number(&a, "--max-context", node->max_context);
+        if (is_decode) add_arg(&a, "--kv", node->kv);
+        if (is_decode) add_arg(&a, "--local-prefill", node->local_prefill);
+    }
+    int fd = model ? l->weights_fd[model - cfg->models] : -1;
+    enum status st = child_start(&l->children[l->n_children], node->name, is_decode ? "baton-decode" : "baton-prefill",
+                                 a.v, fd, err);
+    if (st == OK) l->n_children++;
+    return st;
+}
+
+static enum status start_all(struct launch *l, struct error *err)
+{
+    const struct config *cfg = &l->run->cfg;
+    enum status st = start_coordinator(l, err);
+    for (uint32_t i = 0; i < cfg->n_models && st == OK; i++) st = pack_model(l, i, err);
+    for (uint32_t i = 0; i < cfg->n_decode && st == OK; i++) st = start_node(l, &cfg->decode[i], true, err);
+    for (uint32_t i = 0; i < cfg->n_prefill && st == OK; i++) st = start_node(l, &cfg->prefill[i], false, err);
+    if (st != OK) return st;
+    /* The mappings of the nodes keep the weights; a descriptor here would keep them after the nodes' end. */
+    st = wait_ready(l, 1, err);
+    for (uint32_t i = 0; i < cfg->n_models; i++) {
+        if (l->weights_fd[i] >= 0) close(l->weights_fd[i]);
+        l->weights_fd[i] = -1;
+    }
+    return st;
+}
+
+static bool any_running(const struct launch *l)
+{
+    for (size_t i = 0; i < l->n_children; i++)
+        if (l->children[i].pid > 0) return true;
+    return false;
+}
+
+/* Runs until all children are gone.  While stopping, children get the configured time, then SIGKILL. */
+static void run_until_end(struct launch *l)
+{
+    uint64_t kill_at = 0;
+    while (any_running(l)) {
+        wait_events(l, 200);
+        reap_children(l);
+        if (l->stop == RUNNING) continue;
+        uint64_t now = clock_now_ms();
+        if (!kill_at) kill_at = now + l->run->cfg.coordinator.shutdown_timeout_ms + 5000;
+        if (now > kill_at && l->stop != STOPPING) begin_stop(l);
+    }
+}
+
+static void print_ready(const struct launch *l)
+{
+    printf("ready http://%s\n\n"
+           "  curl http://%s/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+           "    -d '{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}],\"stream\":true}' -N\n\n",
+           l->http, l->http);
+    fflush(stdout);
+}
+
+int launch_cluster(const struct config_run *run, const char *config_path)
+{
+    struct launch *l = mem_zalloc(sizeof(*l));
+    struct error err = { 0 };
+    l->run = run;
+    l->config_path = config_path;
+    for (size_t i = 0; i < CONFIG_MAX_MODELS; i++) l->weights_fd[i] = -1;
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGQUIT);
+    sigaddset(&set, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    l->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    enum status st = start_all(l, &err);
+    if (st == OK) {
+        print_ready(l);
+    } else {
+        if (l->stop == RUNNING) fprintf(stderr, "error: %s\n", err.text);
+        l->failed = l->stop == RUNNING;
+        begin_stop(l);
+    }
+    run_until_end(l);
+    int rc = l->failed ? 1 : 0;
+    close(l->signal_fd);
+    mem_free(l);
+    return rc;
+}
