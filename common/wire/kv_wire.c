@@ -1,0 +1,223 @@
+/* kv_wire.c - KV plane messages: packing, checksums, and every check that needs no state. */
+#include "wire/kv_wire.h"
+
+#include "base/log.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#define XXH_STATIC_LINKING_ONLY /* its state on the stack */
+#include <xxhash.h>
+
+uint64_t kv_wire_head_bytes(Baton__Kv__Codec codec, uint32_t head_dim, uint64_t n_tokens)
+{
+    switch (codec) {
+    case BATON__KV__CODEC__INT8: return 2 * n_tokens * ((uint64_t)head_dim + 4);
+    case BATON__KV__CODEC__F16: return 4 * n_tokens * head_dim;
+    default: return 0;
+    }
+}
+
+uint64_t kv_wire_range_bytes(const Baton__Kv__Geometry *g, const struct kv_wire_range *r)
+{
+    uint64_t n = kv_wire_head_bytes(g->codec, g->head_dim, r->t1 - r->t0);
+    if (!size_mul(n, r->l1 - r->l0, &n) || !size_mul(n, r->h1 - r->h0, &n)) return UINT64_MAX;
+    return n;
+}
+
+const char *kv_wire_codec_name(Baton__Kv__Codec codec)
+{
+    switch (codec) {
+    case BATON__KV__CODEC__INT8: return "int8";
+    case BATON__KV__CODEC__F16: return "f16";
+    default: return "unknown";
+    }
+}
+
+/* 0 stands for "none", so a sum of 0 travels as 1. */
+static uint64_t checksum(const uint8_t *header, size_t n, struct bytes payload)
+{
+    XXH3_state_t state;
+    uint64_t sum;
+
+    XXH3_INITSTATE(&state);
+    XXH3_64bits_reset(&state);
+    XXH3_64bits_update(&state, header, n);
+    if (payload.n) XXH3_64bits_update(&state, payload.p, payload.n);
+    sum = XXH3_64bits_digest(&state);
+    return sum ? sum : 1;
+}
+
+static uint64_t *checksum_field(Baton__Kv__KvMessage *m)
+{
+    if (m->body_case == BATON__KV__KV_MESSAGE__BODY_BLOCK) return &m->block->checksum;
+    return &m->checksum;
+}
+
+size_t kv_wire_pack(Baton__Kv__KvMessage *m, struct bytes payload, uint8_t buf[CODEC_HEADER_MAX])
+{
+    uint64_t *field = checksum_field(m);
+    size_t n;
+
+    *field = 0;
+    n = baton__kv__kv_message__get_packed_size(m);
+    if (n + 2 * sizeof(uint64_t) > CODEC_HEADER_MAX) return 0;
+    baton__kv__kv_message__pack(m, buf);
+    *field = checksum(buf, n, payload);
+    return baton__kv__kv_message__pack(m, buf);
+}
+
+/* The sum is over a fresh packing: bytes in another order or form than ours are refused with it. */
+static enum status check_sum(Baton__Kv__KvMessage *m, struct bytes payload, struct error *err)
+{
+    uint8_t buf[CODEC_HEADER_MAX];
+    uint64_t *field = checksum_field(m);
+    uint64_t said = *field, sum;
+    size_t n;
+
+    *field = 0;
+    n = baton__kv__kv_message__get_packed_size(m);
+    if (n <= sizeof(buf)) n = baton__kv__kv_message__pack(m, buf);
+    *field = said;
+    if (n > sizeof(buf)) return error_set(err, ERR_TOO_LARGE, "a header of %zu bytes", n);
+    sum = checksum(buf, n, payload);
+    if (sum == said) return OK;
+    return error_set(err, ERR_CORRUPT,
+                     "checksum of a message with %zu payload bytes is %016" PRIx64 ", its header says %016" PRIx64,
+                     payload.n, sum, said);
+}
+
+static bool is_complete(const Baton__Kv__KvMessage *m)
+{
+    switch (m->body_case) {
+    case BATON__KV__KV_MESSAGE__BODY_HELLO: return m->hello && m->hello->geometry;
+    case BATON__KV__KV_MESSAGE__BODY_HELLO_ACK: return m->hello_ack;
+    case BATON__KV__KV_MESSAGE__BODY_BLOCK: return m->block && m->block->request;
+    case BATON__KV__KV_MESSAGE__BODY_CREDIT: return m->credit && m->credit->request;
+    case BATON__KV__KV_MESSAGE__BODY_COMMIT: return m->commit && m->commit->request;
+    case BATON__KV__KV_MESSAGE__BODY_STORED: return m->stored && m->stored->request;
+    case BATON__KV__KV_MESSAGE__BODY_ABORT: return m->abort && m->abort->request;
+    case BATON__KV__KV_MESSAGE__BODY_ABORT_ACK: return m->abort_ack && m->abort_ack->request;
+    default: return false;
+    }
+}
+
+enum status kv_wire_open(struct codec_arena *a, struct bytes header, Baton__Kv__KvMessage **out, struct error *err)
+{
+    ProtobufCMessage *base;
+    Baton__Kv__KvMessage *m;
+    enum status st;
+
+    if (header.n > CODEC_HEADER_MAX)
+        return error_set(err, ERR_TOO_LARGE, "a header frame of %zu bytes, at most %zu are allowed", header.n,
+                         CODEC_HEADER_MAX);
+    st = codec_unpack(a, &baton__kv__kv_message__descriptor, header, &base, err);
+    if (st != OK) return st;
+    m = (Baton__Kv__KvMessage *)base;
+    if (!is_complete(m)) return error_set(err, ERR_PARSE, "a KV message of kind %d lacks its parts", (int)m->body_case);
+    if (m->body_case != BATON__KV__KV_MESSAGE__BODY_BLOCK && (st = check_sum(m, (struct bytes){ NULL, 0 }, err)) != OK)
+        return st;
+    *out = m;
+    return OK;
+}
+
+enum status kv_wire_check_payload(Baton__Kv__KvMessage *m, struct bytes payload, struct error *err)
+{
+    if (payload.n > KV_WIRE_FRAME_MAX || m->block->n_bytes != payload.n)
+        return error_set(err, ERR_CORRUPT, "a frame of %zu bytes whose header says %u", payload.n, m->block->n_bytes);
+    if (m->block->sealed) return error_set(err, ERR_UNSUPPORTED, "a sealed frame, but sealing is off here");
+    return check_sum(m, payload, err);
+}
+
+struct kv_wire_range kv_wire_block_range(const Baton__Kv__BlockHeader *b)
+{
+    return (struct kv_wire_range){ b->l0, b->l1, b->h0, b->h1, b->t0, b->t1 };
+}
+
+static enum status check_span(const char *what, uint32_t a, uint32_t b, uint32_t n, struct error *err)
+{
+    if (a < b && b <= n) return OK;
+    return error_set(err, ERR_CORRUPT, "%s [%u, %u) of a frame are not within [0, %u)", what, a, b, n);
+}
+
+enum status kv_wire_check_block(const Baton__Kv__BlockHeader *b, const Baton__Kv__Geometry *g, uint32_t n_tokens,
+                                struct error *err)
+{
+    struct kv_wire_range r = kv_wire_block_range(b);
+    uint64_t n_bytes;
+    enum status st;
+
+    if (b->fingerprint != g->fingerprint)
+        return error_set(err, ERR_MISMATCH, "a frame of model %016" PRIx64 ", here is %016" PRIx64, b->fingerprint,
+                         g->fingerprint);
+    if (b->codec != g->codec)
+        return error_set(err, ERR_MISMATCH, "a frame in codec %s, here is %s", kv_wire_codec_name(b->codec),
+                         kv_wire_codec_name(g->codec));
+    if ((st = check_span("layers", r.l0, r.l1, g->n_layers, err)) != OK) return st;
+    if ((st = check_span("kv heads", r.h0, r.h1, g->n_kv_heads, err)) != OK) return st;
+    if ((st = check_span("tokens", r.t0, r.t1, n_tokens, err)) != OK) return st;
+    if (r.t0 % KV_WIRE_BLOCK_TOKENS || (r.t1 % KV_WIRE_BLOCK_TOKENS && r.t1 != n_tokens))
+        return error_set(err, ERR_CORRUPT, "tokens [%u, %u) of %u do not end on block borders", r.t0, r.t1, n_tokens);
+    n_bytes = kv_wire_range_bytes(g, &r);
+    if (n_bytes != b->n_bytes || n_bytes > KV_WIRE_FRAME_MAX)
+        return error_set(err, ERR_CORRUPT, "a frame of %u bytes for ranges that take %" PRIu64, b->n_bytes, n_bytes);
+    return OK;
+}
+
+static enum status differs(const char *what, const char *our_name, const char *their_name, double ours, double theirs,
+                           struct error *err)
+{
+    return error_set(err, ERR_MISMATCH, "%s differs: %s has %.9g, %s has %.9g", what, our_name, ours, their_name,
+                     theirs);
+}
+
+enum status kv_wire_check_geometry(const Baton__Kv__Geometry *ours, const Baton__Kv__Geometry *theirs,
+                                   const char *our_name, const char *their_name, struct error *err)
+{
+    const struct {
+        const char *what;
+        double a, b;
+    } table[] = {
+        { "number of layers", ours->n_layers, theirs->n_layers },
+        { "number of kv heads", ours->n_kv_heads, theirs->n_kv_heads },
+        { "head_dim", ours->head_dim, theirs->head_dim },
+        { "tokens per kv block", ours->block_tokens, theirs->block_tokens },
+        { "rotation of Q and K (kv.rotate)", ours->rotated != 0, theirs->rotated != 0 },
+        { "rope base", ours->rope_base, theirs->rope_base },
+        { "rope scale", ours->rope_scale, theirs->rope_scale },
+        { "rope dims", ours->rope_dims, theirs->rope_dims },
+        { "rope kind", ours->rope_kind, theirs->rope_kind },
+    };
+
+    if (ours->codec != theirs->codec)
+        return error_set(err, ERR_MISMATCH, "kv codec differs: %s has %s, %s has %s (set kv.codec alike)", our_name,
+                         kv_wire_codec_name(ours->codec), their_name, kv_wire_codec_name(theirs->codec));
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+        if (!(table[i].a == table[i].b))
+            return differs(table[i].what, our_name, their_name, table[i].a, table[i].b, err);
+    if (ours->fingerprint != theirs->fingerprint)
+        return error_set(err, ERR_MISMATCH,
+                         "model files differ: %s has %s (fingerprint %016" PRIx64
+                         "), %s has %s (fingerprint %016" PRIx64 ")",
+                         our_name, log_quote(ours->model_name), ours->fingerprint, their_name,
+                         log_quote(theirs->model_name), theirs->fingerprint);
+    return OK;
+}
+
+bool kv_wire_message_id(const Baton__Kv__KvMessage *m, struct kv_wire_id *out)
+{
+#define ID_OF(b)                                                                                                       \
+    (struct kv_wire_id)                                                                                                \
+    {                                                                                                                  \
+        (b)->request->incarnation, (b)->request->counter, (b)->epoch, (b)->reservation                                 \
+    }
+    switch (m->body_case) {
+    case BATON__KV__KV_MESSAGE__BODY_BLOCK: *out = ID_OF(m->block); return true;
+    case BATON__KV__KV_MESSAGE__BODY_CREDIT: *out = ID_OF(m->credit); return true;
+    case BATON__KV__KV_MESSAGE__BODY_COMMIT: *out = ID_OF(m->commit); return true;
+    case BATON__KV__KV_MESSAGE__BODY_STORED: *out = ID_OF(m->stored); return true;
+    case BATON__KV__KV_MESSAGE__BODY_ABORT: *out = ID_OF(m->abort); return true;
+    case BATON__KV__KV_MESSAGE__BODY_ABORT_ACK: *out = ID_OF(m->abort_ack); return true;
+    default: return false;
+    }
+#undef ID_OF
+}

@@ -1,0 +1,56 @@
+/* kv_wire.h - KV plane messages: packing with checksum, opening with checks, ranges, geometry.
+ *
+ * A data message is a header frame (struct Baton__Kv__KvMessage with a BlockHeader) and a payload frame; all other
+ * messages are one frame.  Nothing here knows sockets or memory of blocks: docs/wire.md describes the format. */
+#ifndef WIRE_KV_WIRE_H
+#define WIRE_KV_WIRE_H
+#include "base/bytes.h"
+#include "base/error.h"
+#include "proto/kv.pb-c.h"
+#include "wire/codec.h"
+
+#include <stdbool.h>
+
+#define KV_WIRE_BLOCK_TOKENS 64
+#define KV_WIRE_FRAME_MAX    ((size_t)4 << 20)   /* bytes of one payload frame */
+#define KV_WIRE_ARENA        ((size_t)256 << 10) /* enough to open any header frame */
+
+/* What one request's transfer is called on the wire. */
+struct kv_wire_id {
+    uint64_t hi, lo; /* request: incarnation, counter */
+    uint32_t epoch;
+    uint64_t reservation;
+};
+
+/* What a transfer covers: layers x kv heads x tokens. */
+struct kv_wire_range {
+    uint32_t l0, l1, h0, h1, t0, t1;
+};
+
+/* Bytes of one (layer, kv head, K and V) of n tokens; 0 for a codec that is not known. */
+uint64_t kv_wire_head_bytes(Baton__Kv__Codec codec, uint32_t head_dim, uint64_t n_tokens);
+/* Bytes that a range takes in a payload frame (its numbers are checked: no overflow below 2^32 each side). */
+uint64_t kv_wire_range_bytes(const Baton__Kv__Geometry *g, const struct kv_wire_range *r);
+
+/* Packs a message with its checksum: over the packed header with checksum 0, then (block headers) the payload.
+ * Returns the length, or 0 if it does not fit CODEC_HEADER_MAX. */
+size_t kv_wire_pack(Baton__Kv__KvMessage *m, struct bytes payload, uint8_t buf[CODEC_HEADER_MAX]);
+/* Unpacks a header frame; messages without payload are checked against their checksum (ERR_CORRUPT).  Every
+ * sub-message that handlers read is present.  The result lives in the arena. */
+enum status kv_wire_open(struct codec_arena *a, struct bytes header, Baton__Kv__KvMessage **out,
+                         struct error *err) MUST_CHECK;
+/* A block header's checksum against header and payload; and n_bytes against the payload's size. */
+enum status kv_wire_check_payload(Baton__Kv__KvMessage *m, struct bytes payload, struct error *err) MUST_CHECK;
+/* Whether a block header fits the geometry and a transfer of n_tokens, and its n_bytes its ranges. */
+enum status kv_wire_check_block(const Baton__Kv__BlockHeader *b, const Baton__Kv__Geometry *g, uint32_t n_tokens,
+                                struct error *err) MUST_CHECK;
+struct kv_wire_range kv_wire_block_range(const Baton__Kv__BlockHeader *b);
+
+/* Compares what both sides must share.  ERR_MISMATCH with both sides' values; the names say which side is which. */
+enum status kv_wire_check_geometry(const Baton__Kv__Geometry *ours, const Baton__Kv__Geometry *theirs,
+                                   const char *our_name, const char *their_name, struct error *err) MUST_CHECK;
+
+const char *kv_wire_codec_name(Baton__Kv__Codec codec);
+/* Which transfer a message speaks of; false for Hello and HelloAck. */
+bool kv_wire_message_id(const Baton__Kv__KvMessage *m, struct kv_wire_id *out);
+#endif

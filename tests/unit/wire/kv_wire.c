@@ -1,0 +1,190 @@
+/* kv_wire: what is packed opens again; anything changed on the way is refused. */
+#include "wire/kv_wire.h"
+
+#include "base/mem.h"
+#include "base/strbuf.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+static Baton__Kv__Geometry geometry(void)
+{
+    Baton__Kv__Geometry g = BATON__KV__GEOMETRY__INIT;
+    g.fingerprint = 0x1122334455667788;
+    g.n_layers = 30;
+    g.n_kv_heads = 3;
+    g.head_dim = 64;
+    g.block_tokens = 64;
+    g.codec = BATON__KV__CODEC__INT8;
+    g.rope_base = 100000.0F;
+    g.model_name = "m";
+    return g;
+}
+
+static Baton__Kv__BlockHeader block(Baton__Kv__RequestId *id)
+{
+    Baton__Kv__BlockHeader b = BATON__KV__BLOCK_HEADER__INIT;
+    *id = (Baton__Kv__RequestId)BATON__KV__REQUEST_ID__INIT;
+    id->incarnation = 7;
+    id->counter = 9;
+    b.request = id;
+    b.epoch = 1;
+    b.reservation = 5;
+    b.fingerprint = 0x1122334455667788;
+    b.codec = BATON__KV__CODEC__INT8;
+    b.l1 = 2;
+    b.h1 = 3;
+    b.t1 = 100;
+    b.n_bytes = 2 * 3 * 100 * 136;
+    return b;
+}
+
+static size_t pack_block(uint8_t *buf, Baton__Kv__BlockHeader *b, struct bytes payload)
+{
+    Baton__Kv__KvMessage m = BATON__KV__KV_MESSAGE__INIT;
+    m.body_case = BATON__KV__KV_MESSAGE__BODY_BLOCK;
+    m.block = b;
+    return kv_wire_pack(&m, payload, buf);
+}
+
+Test(kv_wire, opens_what_was_packed)
+{
+    struct codec_arena *a = codec_arena_create(KV_WIRE_ARENA);
+    Baton__Kv__RequestId id;
+    Baton__Kv__BlockHeader b = block(&id);
+    Baton__Kv__Geometry g = geometry();
+    Baton__Kv__KvMessage *m;
+    struct bytes payload = { mem_zalloc(b.n_bytes), b.n_bytes };
+    uint8_t buf[CODEC_HEADER_MAX];
+    struct kv_wire_id wid;
+    size_t n = pack_block(buf, &b, payload);
+
+    cr_assert_gt(n, 0);
+    cr_assert_eq(kv_wire_open(a, bytes_of(buf, n), &m, NULL), OK);
+    cr_assert_eq(kv_wire_check_payload(m, payload, NULL), OK);
+    cr_assert_eq(kv_wire_check_block(m->block, &g, 100, NULL), OK);
+    cr_assert(kv_wire_message_id(m, &wid));
+    cr_assert(wid.hi == 7 && wid.lo == 9 && wid.epoch == 1 && wid.reservation == 5);
+    mem_free((void *)(uintptr_t)payload.p);
+    codec_arena_destroy(a);
+}
+
+Test(kv_wire, notices_every_flipped_bit_of_header_and_payload)
+{
+    struct codec_arena *a = codec_arena_create(KV_WIRE_ARENA);
+    Baton__Kv__RequestId id;
+    Baton__Kv__BlockHeader b = block(&id);
+    Baton__Kv__KvMessage *m;
+    uint8_t bytes[64] = { 1, 2, 3 }, buf[CODEC_HEADER_MAX];
+    struct bytes payload = { bytes, sizeof(bytes) };
+    size_t n;
+
+    b.n_bytes = sizeof(bytes);
+    n = pack_block(buf, &b, payload);
+    for (size_t bit = 0; bit < (n + sizeof(bytes)) * 8; bit++) {
+        uint8_t *p = bit < n * 8 ? &buf[bit / 8] : &bytes[bit / 8 - n];
+        *p ^= (uint8_t)(1U << bit % 8);
+        cr_assert(kv_wire_open(a, bytes_of(buf, n), &m, NULL) != OK ||
+                      m->body_case != BATON__KV__KV_MESSAGE__BODY_BLOCK ||
+                      kv_wire_check_payload(m, payload, NULL) != OK,
+                  "bit %zu", bit);
+        *p ^= (uint8_t)(1U << bit % 8);
+    }
+    cr_assert_eq(kv_wire_open(a, bytes_of(buf, n), &m, NULL), OK);
+    cr_assert_eq(kv_wire_check_payload(m, payload, NULL), OK);
+    codec_arena_destroy(a);
+}
+
+Test(kv_wire, control_messages_carry_their_own_checksum)
+{
+    struct codec_arena *a = codec_arena_create(KV_WIRE_ARENA);
+    Baton__Kv__RequestId id = BATON__KV__REQUEST_ID__INIT;
+    Baton__Kv__Commit c = BATON__KV__COMMIT__INIT;
+    Baton__Kv__KvMessage m = BATON__KV__KV_MESSAGE__INIT, *out;
+    uint8_t buf[CODEC_HEADER_MAX];
+    size_t n;
+
+    c.request = &id;
+    c.first_token = -1;
+    c.n_tokens = 77;
+    m.body_case = BATON__KV__KV_MESSAGE__BODY_COMMIT;
+    m.commit = &c;
+    n = kv_wire_pack(&m, (struct bytes){ NULL, 0 }, buf);
+    cr_assert_eq(kv_wire_open(a, bytes_of(buf, n), &out, NULL), OK);
+    cr_assert_eq(out->commit->n_tokens, 77);
+    cr_assert_eq(out->commit->first_token, -1);
+    for (size_t bit = 0; bit < n * 8; bit++) {
+        buf[bit / 8] ^= (uint8_t)(1U << bit % 8);
+        /* Bits of a varint beyond the field's width are not part of its value. */
+        if (kv_wire_open(a, bytes_of(buf, n), &out, NULL) == OK && out->body_case != BATON__KV__KV_MESSAGE__BODY_BLOCK)
+            cr_assert(out->commit->n_tokens == 77 && out->commit->first_token == -1, "bit %zu", bit);
+        buf[bit / 8] ^= (uint8_t)(1U << bit % 8);
+    }
+    codec_arena_destroy(a);
+}
+
+Test(kv_wire, refuses_ranges_that_do_not_fit)
+{
+    Baton__Kv__Geometry g = geometry();
+    Baton__Kv__RequestId id;
+    const struct {
+        uint32_t l0, l1, h0, h1, t0, t1;
+    } bad[] = {
+        { 0, 31, 0, 3, 0, 100 },
+        { 2, 2, 0, 3, 0, 100 },
+        { 3, 2, 0, 3, 0, 100 },
+        { 0, 2, 0, 4, 0, 100 },
+        { 0, 2, 2, 1, 0, 100 },
+        { 0, 2, 0, 3, 1, 100 },
+        { 0, 2, 0, 3, 64, 64 },
+        { 0, 2, 0, 3, 0, 99 },
+        { 0, 2, 0, 3, 0, 128 },
+        { 0, 2, 0, 3, 128, 192 },
+        { 0, UINT32_MAX, 0, UINT32_MAX, 0, 100 },
+    };
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        Baton__Kv__BlockHeader b = block(&id);
+        struct kv_wire_range r = { bad[i].l0, bad[i].l1, bad[i].h0, bad[i].h1, bad[i].t0, bad[i].t1 };
+        b.l0 = r.l0, b.l1 = r.l1, b.h0 = r.h0, b.h1 = r.h1, b.t0 = r.t0, b.t1 = r.t1;
+        b.n_bytes = (uint32_t)kv_wire_range_bytes(&g, &r);
+        cr_assert_eq(kv_wire_check_block(&b, &g, 100, NULL), ERR_CORRUPT, "row %zu", i);
+    }
+    Baton__Kv__BlockHeader b = block(&id);
+    b.n_bytes--;
+    cr_assert_eq(kv_wire_check_block(&b, &g, 100, NULL), ERR_CORRUPT);
+    b = block(&id);
+    b.codec = BATON__KV__CODEC__F16;
+    cr_assert_eq(kv_wire_check_block(&b, &g, 100, NULL), ERR_MISMATCH);
+    b = block(&id);
+    b.fingerprint++;
+    cr_assert_eq(kv_wire_check_block(&b, &g, 100, NULL), ERR_MISMATCH);
+}
+
+Test(kv_wire, a_token_of_smollm2_takes_12240_bytes)
+{
+    Baton__Kv__Geometry g = geometry();
+    struct kv_wire_range r = { 0, 30, 0, 3, 0, 1 };
+    cr_assert_eq(kv_wire_range_bytes(&g, &r), 12240);
+    g.codec = BATON__KV__CODEC__F16;
+    cr_assert_eq(kv_wire_range_bytes(&g, &r), 30 * 3 * 2 * 128);
+}
+
+Test(kv_wire, geometry_errors_name_both_sides)
+{
+    Baton__Kv__Geometry a = geometry(), b = geometry();
+    struct error err;
+
+    cr_assert_eq(kv_wire_check_geometry(&a, &b, "d0", "p0", &err), OK);
+    b.n_layers = 28;
+    cr_assert_eq(kv_wire_check_geometry(&a, &b, "d0", "p0", &err), ERR_MISMATCH);
+    cr_assert(strstr(err.text, "d0 has 30") && strstr(err.text, "p0 has 28"), "%s", err.text);
+    b = geometry();
+    b.codec = BATON__KV__CODEC__F16;
+    cr_assert_eq(kv_wire_check_geometry(&a, &b, "d0", "p0", &err), ERR_MISMATCH);
+    cr_assert(strstr(err.text, "int8") && strstr(err.text, "f16"), "%s", err.text);
+    b = geometry();
+    b.fingerprint ^= 1;
+    cr_assert_eq(kv_wire_check_geometry(&a, &b, "d0", "p0", &err), ERR_MISMATCH);
+    cr_assert(strstr(err.text, "1122334455667788"), "%s", err.text);
+}
