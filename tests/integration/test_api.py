@@ -1,0 +1,140 @@
+"""The OpenAI API through the real client: shapes, streaming, stop strings, batches, echo."""
+import json
+
+import pytest
+from cluster import stream
+
+FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.mark.smoke
+def test_chat_answers(client):
+    r = client.chat.completions.create(model="smollm2", messages=FRANCE, temperature=0, max_tokens=32)
+    assert "Paris" in r.choices[0].message.content
+    assert r.choices[0].finish_reason == "stop" and r.id.startswith("chatcmpl-")
+    assert r.usage.total_tokens == r.usage.prompt_tokens + r.usage.completion_tokens
+    assert r.usage.prompt_tokens_details.cached_tokens == 0
+
+
+@pytest.mark.smoke
+def test_chat_streams_the_same_text(client):
+    whole = client.chat.completions.create(model="smollm2", messages=FRANCE, temperature=0, max_tokens=32)
+    chunks = list(client.chat.completions.create(model="smollm2", messages=FRANCE, temperature=0, max_tokens=32,
+                                                 stream=True, stream_options={"include_usage": True}))
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens and not chunks[-1].choices
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
+    assert len({c.id for c in chunks}) == 1
+
+
+def test_stream_framing_and_order(cluster):
+    events = list(stream(cluster, "/v1/chat/completions", {"messages": FRANCE, "temperature": 0, "max_tokens": 8}))
+    assert events[-1] == "[DONE]"
+    parsed = [json.loads(e) for e in events[:-1]]
+    assert parsed[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert all("role" not in p["choices"][0]["delta"] for p in parsed[1:] if p["choices"])
+    assert parsed[-1]["choices"][0]["delta"] == {} and parsed[-1]["choices"][0]["finish_reason"]
+    assert parsed[-1]["timings"]["prefill_node"] == "p0" and parsed[-1]["timings"]["decode_node"] == "d0"
+
+
+def test_history_matters(client):
+    r = client.chat.completions.create(model="smollm2", temperature=0, max_tokens=40, messages=[
+        {"role": "user", "content": "My name is Ada Lovelace."},
+        {"role": "assistant", "content": "Nice to meet you, Ada Lovelace!"},
+        {"role": "user", "content": "What is my name?"}])
+    assert "Ada" in r.choices[0].message.content
+
+
+def test_completions_batch_of_strings(client):
+    r = client.completions.create(model="smollm2", prompt=["The sky is", "Two plus two is"], max_tokens=4, temperature=0)
+    alone = client.completions.create(model="smollm2", prompt="Two plus two is", max_tokens=4, temperature=0)
+    assert [c.index for c in r.choices] == [0, 1] and r.choices[1].text == alone.choices[0].text
+
+
+def test_token_ids_give_what_their_text_gives(cluster):
+    text = "The quick brown fox"
+    _, tok, _ = cluster.post("/tokenize", {"content": text})
+    assert tok["count"] == len(tok["tokens"]) and tok["max_model_len"] == 8192
+    _, back, _ = cluster.post("/detokenize", {"tokens": tok["tokens"]})
+    assert back["content"] == text
+    a, b = cluster.complete(text), cluster.complete(tok["tokens"])
+    assert a["choices"][0]["text"] == b["choices"][0]["text"]
+    both = cluster.complete([tok["tokens"], tok["tokens"]])
+    assert [c["text"] for c in both["choices"]] == [a["choices"][0]["text"]] * 2
+
+
+def test_echo_with_logprobs(cluster):
+    r = cluster.complete("Once upon a time", echo=True, logprobs=2, max_tokens=3)
+    choice, lp = r["choices"][0], r["choices"][0]["logprobs"]
+    assert choice["text"].startswith("Once upon a time")
+    n = r["usage"]["prompt_tokens"]
+    assert lp["token_logprobs"][0] is None and lp["top_logprobs"][0] is None
+    assert len(lp["tokens"]) == len(lp["token_logprobs"]) == len(lp["text_offset"]) == n + 3
+    assert all(v <= 0 for v in lp["token_logprobs"][1:])
+    assert "".join(lp["tokens"]) == choice["text"]
+
+
+def test_echo_without_new_tokens(cluster):
+    r = cluster.complete("Once upon a time", echo=True, logprobs=1, max_tokens=0)
+    assert r["choices"][0]["text"] == "Once upon a time"
+    assert len(r["choices"][0]["logprobs"]["tokens"]) == r["usage"]["prompt_tokens"]
+
+
+def test_chat_logprobs(client):
+    r = client.chat.completions.create(model="smollm2", messages=FRANCE, temperature=0, max_tokens=4, logprobs=True,
+                                       top_logprobs=3)
+    entries = r.choices[0].logprobs.content
+    assert len(entries) == 4 and all(len(e.top_logprobs) == 3 for e in entries)
+    assert all(e.top_logprobs[0].token == e.token and bytes(e.bytes).decode() == e.token for e in entries)
+
+
+def test_stop_string_cuts_and_counts(cluster):
+    whole = cluster.complete("Count: one, two, three,", max_tokens=24)
+    text = whole["choices"][0]["text"]
+    stop = text[10:14]
+    cut = cluster.complete("Count: one, two, three,", max_tokens=24, stop=[stop])
+    assert cut["choices"][0]["text"] == text[:text.index(stop)] and cut["choices"][0]["finish_reason"] == "stop"
+    assert cut["usage"]["completion_tokens"] < whole["usage"]["completion_tokens"]
+
+
+def test_sampling_parameters_do_what_they_say(cluster):
+    base = cluster.complete("My favourite colour is", max_tokens=8)["choices"][0]["text"]
+    seeded = [cluster.complete("My favourite colour is", max_tokens=8, temperature=1.5, seed=s)["choices"][0]["text"]
+              for s in (1, 1, 2, 3)]
+    assert seeded[0] == seeded[1] and len(set(seeded)) > 1
+    assert cluster.complete("My favourite colour is", max_tokens=8, temperature=1.5, seed=5, top_k=1)["choices"][0]["text"] == base
+    _, tok, _ = cluster.post("/tokenize", {"content": base})
+    banned = cluster.complete("My favourite colour is", max_tokens=1, logit_bias={str(tok["tokens"][0]): -100})
+    assert not base.startswith(banned["choices"][0]["text"])
+    repeated = cluster.complete("a a a a a a a a", max_tokens=16, repetition_penalty=1.8)["choices"][0]["text"]
+    assert repeated != cluster.complete("a a a a a a a a", max_tokens=16)["choices"][0]["text"]
+
+
+def test_min_tokens_and_ignore_eos(cluster):
+    chat = {"messages": FRANCE, "temperature": 0}
+    _, short, _ = cluster.post("/v1/chat/completions", {**chat, "max_tokens": 64})
+    n = short["usage"]["completion_tokens"]
+    _, longer, _ = cluster.post("/v1/chat/completions", {**chat, "max_tokens": 64, "min_tokens": n + 8})
+    assert longer["usage"]["completion_tokens"] >= n + 8
+    _, full, _ = cluster.post("/v1/chat/completions", {**chat, "max_tokens": 64, "ignore_eos": True})
+    assert full["usage"]["completion_tokens"] == 64 and full["choices"][0]["finish_reason"] == "length"
+
+
+def test_unicode_is_never_split(cluster):
+    events = stream(cluster, "/v1/completions", {"prompt": "Emoji: 😀 🎉 日本語 😀 🎉", "max_tokens": 24,
+                                                 "temperature": 0, "ignore_eos": True})
+    text = "".join(json.loads(e)["choices"][0]["text"] for e in events if e != "[DONE]" and json.loads(e)["choices"])
+    whole = cluster.complete("Emoji: 😀 🎉 日本語 😀 🎉", max_tokens=24, ignore_eos=True)["choices"][0]["text"]
+    assert text == whole
+
+
+def test_models(client):
+    assert [m.id for m in client.models.list()] == ["smollm2"]
+    assert client.models.retrieve("smollm2").id == "smollm2"
+
+
+def test_one_token_from_the_prefill_node_alone(cluster):
+    r = cluster.complete("The capital of France is", max_tokens=1)
+    assert r["usage"]["completion_tokens"] == 1 and r["choices"][0]["finish_reason"] == "length"

@@ -1,0 +1,65 @@
+"""The KV plane under a TCP proxy: counted bytes, a flipped bit, a cut connection."""
+import pytest
+from cluster import Cluster
+from tcp_proxy import free_ports, proxy_lanes
+
+PROMPT = "The history of the lighthouse keeper began long ago. " * 40
+
+
+@pytest.fixture
+def proxied(tmp_path):
+    base = free_ports(2)
+    near, proxies = proxy_lanes(base, 2)
+    with Cluster(tmp_path, coordinator={"progress_timeout": "3s"},
+                 decode_node={"kv": f"tcp://127.0.0.1:{base}", "kv_advertise": f"tcp://127.0.0.1:{near}",
+                              "local_prefill": "never"}) as c:
+        yield c, proxies
+        c.wait_idle()
+    for p in proxies:
+        p.close()
+
+
+def tokens(c, **kw):
+    answer = c.complete(PROMPT, max_tokens=12, ignore_eos=True, logprobs=0, return_tokens_as_token_ids=True, **kw)
+    return answer["choices"][0]["logprobs"]["tokens"], answer["usage"]["prompt_tokens"]
+
+
+def forward_bytes(proxies):
+    return sum(p.forward_bytes for p in proxies)
+
+
+def metric_bytes(c):
+    return sum(v for k, v in c.node_metrics("p0").items() if k.startswith("baton_kv_transfer_bytes_total"))
+
+
+def test_bytes_on_the_wire_agree_with_the_metric(proxied):
+    c, proxies = proxied
+    for _ in range(4):
+        _, n_prompt = tokens(c)
+    counted = forward_bytes(proxies)
+    shipped = metric_bytes(c)
+    assert shipped == 4 * n_prompt * 12240
+    assert abs(counted - shipped) <= 0.02 * shipped, (counted, shipped)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.55, 0.9])
+def test_one_flipped_bit_is_noticed_and_retried(proxied, share):
+    c, proxies = proxied
+    want, n_prompt = tokens(c)
+    size = max(p.forward_bytes for p in proxies)
+    victim = max(proxies, key=lambda p: p.forward_bytes)
+    victim.flip_at = victim.forward_bytes + int(size * share)
+    got, _ = tokens(c)
+    assert victim.flips == 1 and got == want
+    assert tokens(c)[0] == want
+
+
+@pytest.mark.parametrize("lane", [0, 1])
+def test_a_cut_connection_is_retried(proxied, lane):
+    c, proxies = proxied
+    want, _ = tokens(c)
+    victim = proxies[lane]
+    victim.cut_at = victim.forward_bytes + max(2000, victim.forward_bytes // 2)
+    got, _ = tokens(c)
+    assert victim.cuts == 1 and got == want
+    assert tokens(c)[0] == want
