@@ -49,6 +49,8 @@ struct vocab {
 void vocab_destroy(struct vocab *v); /* NULL is fine */
 /* Whether generation ends at `id`: eos, eot, and control tokens that end a turn by their name. */
 bool vocab_is_end(const struct vocab *v, int32_t id);
+/* The byte of a byte token ("<0x0A>"), -1 for any other token.  `id` is of this vocabulary. */
+int vocab_token_byte(const struct vocab *v, int32_t id);
 /* The raw bytes a token stands for: byte-level alphabet undone, SPM's U+2581 as a space, byte tokens
  * as their byte; control tokens as their text.  Writes at most `cap` bytes, returns the full length. */
 size_t vocab_token_bytes(const struct vocab *v, int32_t id, uint8_t *buf, size_t cap);

@@ -1,0 +1,23 @@
+/* special.h - finds tokens that are matched in the text before it is tokenized.
+ *
+ * User-defined tokens always, control and unknown tokens only where the caller asks; the leftmost match
+ * counts, and of several there the longest. */
+#ifndef TEXT_SPECIAL_H
+#define TEXT_SPECIAL_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct vocab;
+struct special;
+
+struct special_match {
+    size_t pos, n; /* where in the text, bytes */
+    int32_t id;    /* TOKEN_NONE and pos = n of the text if there is none */
+};
+
+struct special *special_create(const struct vocab *v); /* borrows `v` for its life */
+void special_destroy(struct special *s);
+/* The first match in text[from..n). */
+struct special_match special_find(const struct special *s, const char *text, size_t n, size_t from, bool control);
+#endif
