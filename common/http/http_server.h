@@ -2,7 +2,8 @@
  *
  * Everything runs on the loop's thread.  A handler gets each complete request (body read, within
  * limits) as an exchange and answers now or later.  The exchange stays valid until its answer is finished or
- * `on_gone` has run: after either the handler must not touch it. */
+ * `on_gone` has run: after either the handler must not touch it.  A lost exchange without `on_gone` waits for its
+ * answer, which goes nowhere.  Paths are as sent, without percent-decoding; an absolute target's host is cut off. */
 #ifndef HTTP_HTTP_SERVER_H
 #define HTTP_HTTP_SERVER_H
 #include "base/bytes.h"
@@ -17,7 +18,7 @@ struct http_limits {
     uint32_t max_connections;   /* further ones get 503 and are closed */
     uint32_t max_header_bytes;  /* 431 */
     uint32_t max_body_bytes;    /* 413, before the body is read where its length is declared */
-    uint32_t max_unsent_bytes;  /* per connection; http_unsent() lets the writer see it */
+    uint32_t max_unsent_bytes;  /* per connection; http_unsent() lets the writer see it; 64 times that: gone */
     uint32_t header_timeout_ms; /* 408 */
     uint32_t idle_timeout_ms;   /* keep-alive */
 };
@@ -52,6 +53,7 @@ void http_write(struct http_exchange *x, const void *p, size_t n);
 void http_end(struct http_exchange *x);
 void http_abort(struct http_exchange *x);
 size_t http_unsent(const struct http_exchange *x);
-/* `fn` runs once if the client goes away before the answer is finished, in every state. */
+/* `fn` runs once if the client goes away before the answer is finished, in every state: from the loop, inside
+ * http_server_close(), or at once if the client is gone already; never inside a write. */
 void http_on_gone(struct http_exchange *x, http_gone_fn fn, void *ctx);
 #endif

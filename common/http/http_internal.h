@@ -1,0 +1,90 @@
+/* http_internal.h - what the files of the HTTP server share: server, connection, exchange.
+ *
+ * A connection owns at most one exchange, which is being read or answered (`x`); the rest of a
+ * pipeline waits as raw bytes in `in`.  An exchange outlives its connection if nobody asked to hear of the loss. */
+#ifndef HTTP_HTTP_INTERNAL_H
+#define HTTP_HTTP_INTERNAL_H
+#include "http/http_request.h"
+#include "http/http_server.h"
+
+#define HTTP_STALL_MS     30000u /* no byte leaves for this long: the client counts as gone */
+#define HTTP_LINGER_MS    2000u  /* after the last answer: time for the client to read it and close */
+#define HTTP_READ_BYTES   (64u << 10)
+#define HTTP_MAX_PIPELINE (64u << 10) /* bytes kept while an answer is under way */
+
+struct http_server {
+    uv_loop_t *loop;
+    uv_tcp_t listener;
+    struct http_limits limits;
+    http_handler_fn handler;
+    void *ctx;
+    struct http_conn *conns; /* doubly linked */
+    uint32_t n_conns;
+    uint64_t body_bytes; /* of all unfinished requests; bounded by max_body_total() */
+    uint16_t port;
+    char *read_buffer; /* HTTP_READ_BYTES */
+    bool listening;    /* the listener's handle is open */
+    bool draining, closing;
+};
+
+enum conn_state {
+    CONN_IDLE,   /* no byte of a request is here */
+    CONN_HEAD,   /* reading a head */
+    CONN_BODY,   /* reading a body */
+    CONN_BUSY,   /* the handler owes an answer */
+    CONN_FLUSH,  /* last answer given, bytes are still to be sent */
+    CONN_LINGER, /* all sent and shut down; waits for the client to close */
+    CONN_CLOSED, /* handles are closing */
+};
+
+struct http_conn {
+    uv_tcp_t tcp;
+    uv_timer_t timer;
+    uv_write_t write_req;
+    uv_shutdown_t shutdown_req;
+    struct http_server *server;
+    struct http_conn *prev, *next;
+    enum conn_state state;
+    struct http_exchange *x; /* being read or answered */
+    struct strbuf in;        /* raw bytes not read yet */
+    struct strbuf out;       /* not given to libuv yet */
+    char *flying;            /* bytes of write_req; NULL = no write under way */
+    size_t flying_bytes;     /* length of `flying` */
+    uint64_t sent_bytes;     /* taken by the socket, without those of `flying` */
+    uint64_t sent_mark;      /* bytes sent at the last stall check */
+    uint64_t body_mark;      /* body bytes at the last timer tick */
+    uint32_t open_handles;
+    bool stall_armed;       /* bytes were waiting at the last stall check */
+    bool processing;        /* http_conn_process() is on the stack */
+    bool abort_after_flush; /* close without a graceful end */
+};
+
+struct http_exchange {
+    struct http_conn *conn; /* NULL: the connection is gone */
+    struct http_request req;
+    struct strbuf headers; /* "Name: value\r\n" lines of the answer */
+    http_gone_fn on_gone;
+    void *gone_ctx;
+    uint64_t body_counted; /* its share of server->body_bytes */
+    bool delivered;        /* the handler has it */
+    bool begun, chunked, no_body, keep_alive;
+};
+
+/* http_conn.c */
+void http_conn_accept(struct http_server *s);
+/* Starts to close; idempotent.  on_gone of an unfinished exchange runs once the loop has closed it. */
+void http_conn_close(struct http_conn *c);
+/* Sends what is in `out` as far as the socket takes it; libuv keeps the rest. */
+void http_conn_flush(struct http_conn *c);
+size_t http_conn_unsent(const struct http_conn *c);
+/* The answer of c->x is complete: frees it and goes on with the next request or to the end. */
+void http_conn_answered(struct http_conn *c);
+/* http_server.c: frees a closed server once its last handle is gone. */
+void http_server_free_if_last(struct http_server *s);
+/* http_answer.c */
+void http_exchange_free(struct http_exchange *x);
+/* The connection is lost: tells the handler if it asked for it, and frees x; else x waits for its answer. */
+void http_exchange_lost(struct http_exchange *x);
+/* Appends a JSON error answer that ends the connection. */
+void http_add_error(struct strbuf *out, int status, const char *text);
+#endif
