@@ -1,4 +1,4 @@
-/* gguf_parse.h - what an open GGUF file is made of; private to formats/gguf*.c. */
+/* gguf_parse.h - what an open GGUF file is made of; private to formats/. */
 #ifndef FORMATS_GGUF_PARSE_H
 #define FORMATS_GGUF_PARSE_H
 #include "formats/gguf.h"

@@ -1,0 +1,71 @@
+/* fuzz_gguf.c - opens any bytes as a GGUF file and walks all that a reader can reach. */
+#include "compute/dtype.h"
+#include "formats/gguf.h"
+#include "formats/vocab_load.h"
+#include "text/vocab.h"
+
+#include <stdlib.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+static void walk_value(const struct gguf_kv *kv)
+{
+    struct gguf_str_iter it = { 0 };
+    struct bytes s;
+    double f;
+    int64_t v;
+    uint64_t sum = 0;
+
+    while (gguf_array_next_str(kv, &it, &s))
+        for (size_t i = 0; i < s.n; i++) sum += s.p[i];
+    for (uint64_t i = 0; kv->type == GGUF_ARRAY && i < kv->n && i < 1000; i++) {
+        sum += gguf_array_f64(kv, i, &f) ? 1 : 0;
+        sum += gguf_array_i64(kv, i, &v) ? 1 : 0;
+    }
+    for (size_t i = 0; i < kv->value.n; i++) sum += kv->value.p[i];
+    if (sum == UINT64_MAX) abort(); /* keeps the reads */
+}
+
+static void walk_tensors(const struct gguf *g)
+{
+    const struct tensor_dir *dir = gguf_tensors(g);
+    struct bytes file = gguf_file(g);
+
+    for (size_t i = 0; i < dir->n; i++) {
+        const struct tensor_entry *t = &dir->entries[i];
+        struct bytes b = gguf_tensor_bytes(g, t);
+        if (b.p < file.p || b.p + b.n > file.p + file.n) abort();
+        if (b.n != dtype_row_bytes(t->type, t->ne[0]) * t->ne[1] * t->ne[2] * t->ne[3]) abort();
+        if (tensor_dir_find(dir, t->name) != t) abort();
+        if (i > 200) break; /* find is linear */
+    }
+}
+
+static void walk_vocab(const struct gguf *g)
+{
+    struct vocab *v;
+    uint8_t buf[64];
+
+    if (vocab_load_gguf(&v, g, NULL) != OK) return;
+    for (uint32_t i = 0; i < v->n_tokens; i++) {
+        vocab_token_bytes(v, (int32_t)i, buf, sizeof(buf));
+        vocab_is_end(v, (int32_t)i);
+    }
+    for (uint32_t i = 0; i < v->n_merges; i++)
+        if (v->merges[i].n_left == 0 || v->merges[i].n_right == 0) abort();
+    vocab_destroy(v);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    struct gguf *g;
+    struct error err;
+
+    if (gguf_open_bytes(&g, bytes_of(data, n), &err) != OK) return 0;
+    for (size_t i = 0; i < gguf_n_kv(g); i++) walk_value(gguf_kv_at(g, i));
+    walk_tensors(g);
+    walk_vocab(g);
+    gguf_fingerprint(g);
+    gguf_close(g);
+    return 0;
+}
