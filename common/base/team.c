@@ -1,0 +1,245 @@
+/* team.c - fork-join workers that spin briefly and then sleep on a futex.
+ *
+ * A run is one generation.  The caller writes fn and arg, then raises `generation` (release); a worker
+ * that sees the new number (acquire) runs fn and lowers `pending` (release); the caller sees it reach 0
+ * (acquire).  Both words are futexes; `sleepers` and `caller_sleeps` spare the system call when
+ * nobody sleeps.  They are sequentially consistent with the words: a sleeper announces itself before
+ * it looks at the word again, the other side changes the word before it looks for sleepers. */
+#include "base/team.h"
+
+#include "base/mem.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define TEAM_MAX     1024
+#define SPINS        2000 /* pauses, 20 to 80 us: longer than the gap between two ops of a step */
+#define SPINS_SHARED 20   /* more members than processors: spinning would only take time from the others */
+
+struct member {
+    struct team *team;
+    uint32_t idx;
+    pthread_t thread;
+    bool started;
+};
+
+struct team {
+    _Alignas(64) _Atomic uint32_t generation;
+    _Atomic uint32_t sleepers;
+    team_fn fn;
+    void *arg;
+    _Alignas(64) _Atomic uint32_t pending;
+    _Atomic uint32_t caller_sleeps;
+    _Alignas(64) _Atomic uint32_t barrier_count;
+    _Atomic uint32_t barrier_generation;
+    _Alignas(64) uint32_t n;
+    uint32_t spins;
+    _Atomic bool stop;
+    int *cpus; /* owned; [n_cpus] processors to pin to, in turn */
+    uint32_t n_cpus;
+    struct member *members; /* owned; [n], member 0 is the caller */
+    void *allocation;
+};
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t seen)
+{
+    syscall(SYS_futex, (uint32_t *)word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+
+static void futex_wake_all(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, (uint32_t *)word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+
+/* Waits until *word is no longer `seen` and returns what it is then. */
+static uint32_t wait_change(_Atomic uint32_t *word, uint32_t seen, _Atomic uint32_t *sleepers, uint32_t spins)
+{
+    uint32_t now;
+    for (uint32_t i = 0; i < spins; i++) {
+        now = atomic_load_explicit(word, memory_order_acquire);
+        if (now != seen) return now;
+        __builtin_ia32_pause();
+    }
+    atomic_fetch_add(sleepers, 1);
+    while ((now = atomic_load(word)) == seen) futex_wait(word, seen);
+    atomic_fetch_sub(sleepers, 1);
+    return now;
+}
+
+static void pin(const struct team *t, uint32_t idx)
+{
+    if (!t->n_cpus) return;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET((size_t)t->cpus[idx % t->n_cpus], &set);
+    /* The list was checked when the team was created; a processor that has gone offline since
+     * leaves the member unpinned, which costs speed only. */
+    (void)pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+}
+
+static void *worker(void *arg)
+{
+    struct member *m = arg;
+    struct team *t = m->team;
+    uint32_t seen = 0;
+    pin(t, m->idx);
+    for (;;) {
+        seen = wait_change(&t->generation, seen, &t->sleepers, t->spins);
+        if (atomic_load_explicit(&t->stop, memory_order_relaxed)) return NULL;
+        t->fn(t->arg, m->idx, t->n);
+        if (atomic_fetch_sub(&t->pending, 1) == 1 && atomic_load(&t->caller_sleeps)) futex_wake_all(&t->pending);
+    }
+}
+
+/* Reads one number of a list like "0-3,6"; *s moves behind it. */
+static bool list_number(const char **s, int *out)
+{
+    char *end;
+    if (**s < '0' || **s > '9') return false;
+    errno = 0;
+    long v = strtol(*s, &end, 10);
+    if (errno || v < 0 || v >= CPU_SETSIZE) return false;
+    *out = (int)v;
+    *s = end;
+    return true;
+}
+
+static enum status parse_cpus(struct team *t, const char *list, struct error *err)
+{
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0)
+        return error_set(err, ERR_INTERNAL, "cpus: cannot read this process's processors");
+    t->cpus = mem_array(CPU_SETSIZE, sizeof(int));
+    for (const char *s = list;; s++) {
+        int a, b;
+        if (!list_number(&s, &a)) goto bad;
+        b = a;
+        if (*s == '-' && (s++, !list_number(&s, &b))) goto bad;
+        if (b < a) goto bad;
+        for (; a <= b; a++) {
+            if (!CPU_ISSET((size_t)a, &allowed))
+                return error_set(err, ERR_INVALID, "cpus \"%s\": processor %d is not available here", list, a);
+            if (t->n_cpus == CPU_SETSIZE) goto bad;
+            t->cpus[t->n_cpus++] = a;
+        }
+        if (*s == '\0') return OK;
+        if (*s != ',') goto bad;
+    }
+bad:
+    return error_set(err, ERR_INVALID, "cpus \"%s\": expected a list like \"0-3,6\"", list);
+}
+
+/* Processors this process may use. */
+static uint32_t processors(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+    int n = CPU_COUNT(&set);
+    return n > 0 ? (uint32_t)n : 1;
+}
+
+static enum status start_workers(struct team *t, struct error *err)
+{
+    for (uint32_t i = 1; i < t->n; i++) {
+        struct member *m = &t->members[i];
+        m->team = t;
+        m->idx = i;
+        int rc = pthread_create(&m->thread, NULL, worker, m);
+        if (rc != 0)
+            return error_set(err, ERR_NO_MEMORY, "cannot start compute thread %u of %u: %s", i + 1, t->n, strerror(rc));
+        m->started = true;
+    }
+    return OK;
+}
+
+enum status team_create(struct team **out, uint32_t n, const char *cpus, struct error *err)
+{
+    if (n == 0 || n > TEAM_MAX) return error_set(err, ERR_INVALID, "threads: %u is not in 1..%d", n, TEAM_MAX);
+    void *allocation = mem_zalloc(sizeof(struct team) + 63);
+    struct team *t = (struct team *)(((uintptr_t)allocation + 63) & ~(uintptr_t)63);
+    enum status st;
+    t->allocation = allocation;
+    t->n = n;
+    t->spins = n <= processors() ? SPINS : SPINS_SHARED;
+    t->members = mem_array(n, sizeof(*t->members));
+    if (cpus && (st = parse_cpus(t, cpus, err)) != OK) goto fail;
+    if ((st = start_workers(t, err)) != OK) goto fail;
+    pin(t, 0);
+    *out = t;
+    return OK;
+fail:
+    team_destroy(t);
+    return st;
+}
+
+void team_destroy(struct team *t)
+{
+    if (!t) return;
+    atomic_store_explicit(&t->stop, true, memory_order_relaxed);
+    atomic_fetch_add(&t->generation, 1);
+    futex_wake_all(&t->generation);
+    for (uint32_t i = 1; i < t->n; i++)
+        if (t->members[i].started) pthread_join(t->members[i].thread, NULL);
+    mem_free(t->members);
+    mem_free(t->cpus);
+    mem_free(t->allocation);
+}
+
+uint32_t team_size(const struct team *t)
+{
+    return t->n;
+}
+
+void team_run(struct team *t, team_fn fn, void *arg)
+{
+    if (t->n == 1) {
+        fn(arg, 0, 1);
+        return;
+    }
+    t->fn = fn;
+    t->arg = arg;
+    atomic_store_explicit(&t->pending, t->n - 1, memory_order_relaxed);
+    atomic_fetch_add(&t->generation, 1);
+    if (atomic_load(&t->sleepers)) futex_wake_all(&t->generation);
+    fn(arg, 0, t->n);
+    uint32_t left = atomic_load_explicit(&t->pending, memory_order_acquire);
+    while (left) left = wait_change(&t->pending, left, &t->caller_sleeps, t->spins);
+}
+
+void team_barrier(struct team *t)
+{
+    if (t->n == 1) return;
+    uint32_t generation = atomic_load(&t->barrier_generation);
+    if (atomic_fetch_add(&t->barrier_count, 1) == t->n - 1) {
+        atomic_store(&t->barrier_count, 0);
+        atomic_fetch_add(&t->barrier_generation, 1);
+        /* Who sleeps here is rare and short: the call is cheaper than one more counter to keep. */
+        futex_wake_all(&t->barrier_generation);
+        return;
+    }
+    for (uint32_t i = 0; i < t->spins; i++) {
+        if (atomic_load_explicit(&t->barrier_generation, memory_order_acquire) != generation) return;
+        __builtin_ia32_pause();
+    }
+    while (atomic_load(&t->barrier_generation) == generation) futex_wait(&t->barrier_generation, generation);
+}
+
+void team_slice(uint64_t n, uint64_t grain, uint32_t idx, uint32_t n_members, uint64_t *begin, uint64_t *end)
+{
+    assert(grain > 0 && n_members > 0 && idx < n_members);
+    uint64_t units = n / grain + (n % grain != 0);
+    uint64_t each = units / n_members, extra = units % n_members;
+    uint64_t first = each * idx + (idx < extra ? idx : extra);
+    uint64_t last = first + each + (idx < extra ? 1 : 0);
+    *begin = first * grain < n ? first * grain : n;
+    *end = last * grain < n ? last * grain : n;
+}

@@ -1,0 +1,311 @@
+/* attention.c - causal attention over paged KV, shared out over the team.
+ *
+ * A tile is some consecutive rows of one sequence times some query heads of one kv head: they go over each KV
+ * block together.  Per query: online softmax over blocks of 64 tokens, started afresh every 512 tokens
+ * (a segment), segments merged in ascending order.  A tile's shape and who computes a segment change nothing.
+ * Where tiles are too few for the team, each (tile, segment) is an item of its own and the merge comes after. */
+#include "compute/cpu/cpu_internal.h"
+#include "compute/cpu/kv_slice.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#define SEGMENT_TOKENS (ATTN_SEGMENT_BLOCKS * KV_BLOCK_TOKENS)
+#define TILE_HEADS     8
+
+struct attn_run {
+    struct cpu_backend *b;
+    const struct act *out;
+    const float *q;
+    size_t ld;
+    uint32_t n_heads;
+    const struct kv_slices *kv;
+    float scale;
+    const struct batch *batch;
+    uint32_t group;                         /* query heads per kv head */
+    uint32_t tile_rows, tile_heads, chunks; /* chunks of tile_heads in a group */
+    bool split;
+    uint32_t max_segments; /* of any sequence in the batch */
+    uint32_t items;
+    _Atomic uint32_t next;
+};
+
+struct attn_tile {
+    const struct batch_seq *seq;
+    uint32_t row, n_rows;            /* first row within the sequence */
+    uint32_t kv_head, head, n_heads; /* first query head */
+    uint32_t segment, end;           /* segments [segment, end) */
+};
+
+struct attn_scratch {     /* arrays of ATTN_TILE_QUERIES, queries row by row */
+    float *scores;        /* [64] each */
+    float *o, *o_segment; /* [dim] each */
+    float *qf;            /* [dim] each, fp16 KV */
+    int16_t *qi, *p;      /* [dim] and [64] each */
+    float *q_scale;
+    struct attn_weights *weights;
+    struct attn_state *state, *state_segment;
+};
+
+static size_t carve(struct attn_scratch *s, uint8_t *at, uint32_t dim)
+{
+    const size_t n = ATTN_TILE_QUERIES;
+    const size_t start = (size_t)at;
+    s->scores = (float *)(void *)at;
+    s->o = s->scores + n * ATTN_BLOCK;
+    s->o_segment = s->o + n * dim;
+    s->qf = s->o_segment + n * dim;
+    s->q_scale = s->qf + n * dim;
+    s->weights = (struct attn_weights *)(void *)(s->q_scale + n);
+    s->state = (struct attn_state *)(void *)(s->weights + n);
+    s->state_segment = s->state + n;
+    s->qi = (int16_t *)(void *)(s->state_segment + n);
+    s->p = s->qi + n * dim;
+    return (size_t)(s->p + n * ATTN_BLOCK) - start;
+}
+
+size_t cpu_attention_scratch(const struct backend_limits *limits)
+{
+    struct attn_scratch s;
+    return carve(&s, NULL, limits->max_head_dim);
+}
+
+static uint32_t seq_segments(const struct batch_seq *seq)
+{
+    return (seq->pos0 + seq->n_rows + SEGMENT_TOKENS - 1) / SEGMENT_TOKENS;
+}
+
+static float *partial_of(const struct attn_run *r, uint32_t row, uint32_t head, uint32_t segment)
+{
+    size_t slot = ((size_t)row * r->n_heads + head) * r->max_segments + segment;
+    return r->b->partials + slot * (r->b->limits.max_head_dim + 2);
+}
+
+static uint32_t tile_pos(const struct attn_tile *t, uint32_t query)
+{
+    return t->seq->pos0 + t->row + query / t->n_heads;
+}
+
+/* First query of the tile that sees position `pos`. */
+static uint32_t first_query(const struct attn_tile *t, uint32_t pos)
+{
+    uint32_t first = t->seq->pos0 + t->row;
+    return pos > first ? (pos - first) * t->n_heads : 0;
+}
+
+static void load_queries(const struct attn_run *r, const struct attn_tile *t, struct attn_scratch *s)
+{
+    const uint32_t dim = r->kv->geom.head_dim;
+    for (uint32_t i = 0; i < t->n_rows * t->n_heads; i++) {
+        const float *q =
+            r->q + (t->seq->row0 + t->row + i / t->n_heads) * r->ld + (size_t)(t->head + i % t->n_heads) * dim;
+        if (r->kv->geom.format == KV_INT8)
+            s->q_scale[i] = r->b->kernels->q_quantize(s->qi + (size_t)i * dim, q, dim) * r->scale;
+        else
+            memcpy(s->qf + (size_t)i * dim, q, dim * sizeof(float));
+    }
+}
+
+static uint32_t n_valid_of(const struct attn_tile *t, uint32_t query, uint32_t block)
+{
+    uint32_t n = tile_pos(t, query) - block * KV_BLOCK_TOKENS + 1;
+    return n < KV_BLOCK_TOKENS ? n : KV_BLOCK_TOKENS;
+}
+
+static void block_int8(const struct attn_run *r, const struct attn_tile *t, struct attn_scratch *s, uint32_t block,
+                       uint8_t *slice)
+{
+    const struct kv_geometry *geom = &r->kv->geom;
+    const struct cpu_kernels *k = r->b->kernels;
+    const uint32_t dim = geom->head_dim, n = t->n_rows * t->n_heads;
+    const uint32_t f = first_query(t, block * KV_BLOCK_TOKENS);
+    uint8_t *kp = slice + kv_slice_offset(geom, t->kv_head, false);
+    uint8_t *vp = slice + kv_slice_offset(geom, t->kv_head, true);
+    k->qk_int8(s->scores, (int8_t *)kp, kv_slice_scales(geom, kp), s->qi + (size_t)f * dim, s->q_scale + f, n - f, dim);
+    for (uint32_t i = f; i < n; i++)
+        s->weights[i - f] = k->softmax_int8(s->p + (size_t)(i - f) * ATTN_BLOCK, &s->state_segment[i],
+                                            s->scores + (size_t)(i - f) * ATTN_BLOCK, kv_slice_scales(geom, vp),
+                                            n_valid_of(t, i, block));
+    k->pv_int8(s->o_segment + (size_t)f * dim, (int8_t *)vp, s->p, s->weights, n - f, dim);
+}
+
+static void block_f16(const struct attn_run *r, const struct attn_tile *t, struct attn_scratch *s, uint32_t block,
+                      uint8_t *slice)
+{
+    const struct kv_geometry *geom = &r->kv->geom;
+    const struct cpu_kernels *k = r->b->kernels;
+    const uint32_t dim = geom->head_dim, n = t->n_rows * t->n_heads;
+    const uint16_t *kp = (uint16_t *)(void *)(slice + kv_slice_offset(geom, t->kv_head, false));
+    const uint16_t *vp = (uint16_t *)(void *)(slice + kv_slice_offset(geom, t->kv_head, true));
+    for (uint32_t i = first_query(t, block * KV_BLOCK_TOKENS); i < n; i++) {
+        uint32_t n_valid = n_valid_of(t, i, block);
+        k->qk_f16(s->scores, kp, s->qf + (size_t)i * dim, r->scale, dim);
+        float alpha = k->softmax_f16(s->scores, &s->state_segment[i], n_valid);
+        k->pv_f16(s->o_segment + (size_t)i * dim, vp, s->scores, alpha, n_valid, dim);
+    }
+}
+
+static void end_segment(const struct attn_run *r, const struct attn_tile *t, struct attn_scratch *s, uint32_t segment,
+                        uint32_t i)
+{
+    const uint32_t dim = r->kv->geom.head_dim;
+    const float *o = s->o_segment + (size_t)i * dim;
+    const struct attn_state *state = &s->state_segment[i];
+    if (r->split) {
+        uint32_t row = t->seq->row0 + t->row + i / t->n_heads;
+        float *slot = partial_of(r, row, t->head + i % t->n_heads, segment);
+        memcpy(slot, state, sizeof(*state));
+        memcpy(slot + 2, o, dim * sizeof(float));
+    } else if (segment == 0) {
+        s->state[i] = *state;
+        memcpy(s->o + (size_t)i * dim, o, dim * sizeof(float));
+    } else {
+        r->b->kernels->merge(s->o + (size_t)i * dim, &s->state[i], o, state, dim);
+    }
+}
+
+static void run_segment(const struct attn_run *r, const struct attn_tile *t, struct attn_scratch *s, uint32_t segment)
+{
+    const uint32_t dim = r->kv->geom.head_dim, n = t->n_rows * t->n_heads;
+    const uint32_t last = tile_pos(t, n - 1) / KV_BLOCK_TOKENS;
+    const uint32_t f = first_query(t, segment * SEGMENT_TOKENS);
+    if (f >= n) return;
+    for (uint32_t i = f; i < n; i++) s->state_segment[i] = (struct attn_state){ -INFINITY, 0 };
+    memset(s->o_segment + (size_t)f * dim, 0, (size_t)(n - f) * dim * sizeof(float));
+    for (uint32_t j = 0; j < ATTN_SEGMENT_BLOCKS; j++) {
+        uint32_t block = segment * ATTN_SEGMENT_BLOCKS + j;
+        if (block > last) break;
+        uint8_t *slice = r->kv->base + t->seq->blocks[block] * r->kv->slice_bytes;
+        if (r->kv->geom.format == KV_INT8)
+            block_int8(r, t, s, block, slice);
+        else
+            block_f16(r, t, s, block, slice);
+    }
+    for (uint32_t i = f; i < n; i++) end_segment(r, t, s, segment, i);
+}
+
+static float *output_of(const struct attn_run *r, uint32_t row, uint32_t head)
+{
+    return r->out->f + (size_t)row * r->out->k + (size_t)head * r->kv->geom.head_dim;
+}
+
+static void run_tile(const struct attn_run *r, const struct attn_tile *t, struct attn_scratch *s)
+{
+    const uint32_t dim = r->kv->geom.head_dim;
+    load_queries(r, t, s);
+    for (uint32_t segment = t->segment; segment < t->end; segment++) run_segment(r, t, s, segment);
+    if (r->split) return;
+    for (uint32_t i = 0; i < t->n_rows * t->n_heads; i++)
+        r->b->kernels->finish(output_of(r, t->seq->row0 + t->row + i / t->n_heads, t->head + i % t->n_heads),
+                              s->o + (size_t)i * dim, &s->state[i], dim);
+}
+
+static uint32_t seq_items(const struct attn_run *r, const struct batch_seq *seq)
+{
+    uint32_t tiles = (seq->n_rows + r->tile_rows - 1) / r->tile_rows * r->chunks * r->kv->geom.n_kv_heads;
+    return r->split ? tiles * seq_segments(seq) : tiles;
+}
+
+/* Item `i` of a sequence; the longest contexts come first. */
+static struct attn_tile tile_of(const struct attn_run *r, const struct batch_seq *seq, uint32_t i)
+{
+    struct attn_tile t = { .seq = seq, .segment = 0, .end = seq_segments(seq) };
+    uint32_t row_tiles = (seq->n_rows + r->tile_rows - 1) / r->tile_rows;
+    if (r->split) {
+        t.segment = i % t.end;
+        i /= t.end;
+        t.end = t.segment + 1;
+    }
+    uint32_t chunk = i % r->chunks, row_tile = row_tiles - 1 - i / r->chunks / r->kv->geom.n_kv_heads;
+    t.kv_head = i / r->chunks % r->kv->geom.n_kv_heads;
+    t.row = row_tile * r->tile_rows;
+    t.n_rows = seq->n_rows - t.row < r->tile_rows ? seq->n_rows - t.row : r->tile_rows;
+    t.head = t.kv_head * r->group + chunk * r->tile_heads;
+    t.n_heads = r->group - chunk * r->tile_heads;
+    if (t.n_heads > r->tile_heads) t.n_heads = r->tile_heads;
+    return t;
+}
+
+static void attention_member(void *arg, uint32_t idx, uint32_t n)
+{
+    struct attn_run *r = arg;
+    struct attn_scratch s;
+    uint32_t seq = 0, before = 0; /* items of the sequences before `seq` */
+    carve(&s, scratch_of(r->b, idx), r->b->limits.max_head_dim);
+    for (;;) {
+        uint32_t item = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed);
+        if (item >= r->items) return;
+        for (uint32_t own; item - before >= (own = seq_items(r, &r->batch->seqs[seq])); seq++) before += own;
+        struct attn_tile t = tile_of(r, &r->batch->seqs[seq], item - before);
+        run_tile(r, &t, &s);
+    }
+}
+
+static void merge_row(const struct attn_run *r, const struct batch_seq *seq, uint32_t row)
+{
+    const uint32_t pos = seq->pos0 + (row - seq->row0), dim = r->kv->geom.head_dim;
+    for (uint32_t head = 0; head < r->n_heads; head++) {
+        float *first = partial_of(r, row, head, 0);
+        struct attn_state state, next;
+        memcpy(&state, first, sizeof(state));
+        for (uint32_t segment = 1; segment <= pos / SEGMENT_TOKENS; segment++) {
+            const float *slot = partial_of(r, row, head, segment);
+            memcpy(&next, slot, sizeof(next));
+            r->b->kernels->merge(first + 2, &state, slot + 2, &next, dim);
+        }
+        r->b->kernels->finish(output_of(r, row, head), first + 2, &state, dim);
+    }
+}
+
+static void finish_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
+{
+    const struct attn_run *r = arg;
+    for (uint32_t i = 0; r->split && i < r->batch->n_seqs; i++) {
+        const struct batch_seq *seq = &r->batch->seqs[i];
+        uint32_t a = seq->row0 > row0 ? seq->row0 : row0;
+        uint32_t b = seq->row0 + seq->n_rows < row1 ? seq->row0 + seq->n_rows : row1;
+        for (; a < b; a++) merge_row(r, seq, a);
+    }
+    cpu_quantize_rows(r->b->kernels, r->out, row0, row1);
+}
+
+static uint32_t count_items(const struct attn_run *r)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < r->batch->n_seqs; i++) n += seq_items(r, &r->batch->seqs[i]);
+    return n;
+}
+
+static void plan(struct attn_run *r)
+{
+    const uint32_t members = team_size(r->b->team);
+    r->group = r->n_heads / r->kv->geom.n_kv_heads;
+    r->tile_heads = r->group < TILE_HEADS ? r->group : TILE_HEADS;
+    r->chunks = (r->group + r->tile_heads - 1) / r->tile_heads;
+    r->tile_rows = ATTN_TILE_QUERIES / r->tile_heads;
+    r->max_segments = 0;
+    for (uint32_t i = 0; i < r->batch->n_seqs; i++) {
+        uint32_t n = seq_segments(&r->batch->seqs[i]);
+        if (n > r->max_segments) r->max_segments = n;
+    }
+    r->items = count_items(r);
+    r->split = members > 1 && r->max_segments > 1 && r->items < 4 * members &&
+               (size_t)r->batch->n_rows * r->n_heads * r->max_segments <= r->b->n_partials;
+    if (r->split) r->items = count_items(r);
+}
+
+enum status cpu_attention(struct backend *backend, struct stream *stream, struct act *out, const float *q, size_t ld,
+                          uint32_t n_heads, const struct kv_slices *kv, float scale, const struct batch *batch)
+{
+    struct cpu_backend *b = cpu_of(backend);
+    struct attn_run run = {
+        .b = b, .out = out, .q = q, .ld = ld, .n_heads = n_heads, .kv = kv, .scale = scale, .batch = batch
+    };
+    assert(kv_slice_dim_ok(kv->geom.head_dim) && kv->geom.head_dim <= b->limits.max_head_dim);
+    assert(n_heads % kv->geom.n_kv_heads == 0 && out->k == n_heads * kv->geom.head_dim);
+    plan(&run);
+    team_run(b->team, attention_member, &run);
+    cpu_for_rows(b, batch->n_rows, ACT_TILE, finish_rows, &run);
+    return OK;
+}

@@ -1,0 +1,315 @@
+/* cpu_backend.c - the CPU backend: its memory, its team, the row-wise ops, and the table of all ops. */
+#include "base/cpu.h"
+#include "base/mem.h"
+#include "compute/cpu/cpu_internal.h"
+#include "compute/cpu/kv_slice.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define PARTIAL_ROWS 4 /* rows that attention can split by segments at the longest context */
+
+struct for_rows {
+    rows_fn fn;
+    void *arg;
+    uint32_t n, grain;
+};
+
+static void for_rows_member(void *arg, uint32_t idx, uint32_t n)
+{
+    const struct for_rows *f = arg;
+    uint64_t a, b;
+    team_slice(f->n, f->grain, idx, n, &a, &b);
+    if (a < b) f->fn(f->arg, (uint32_t)a, (uint32_t)b, idx);
+}
+
+void cpu_for_rows(struct cpu_backend *b, uint32_t n, uint32_t grain, rows_fn fn, void *arg)
+{
+    struct for_rows f = { fn, arg, n, grain };
+    if (n == 0) return;
+    if (n < FEW_ROWS)
+        fn(arg, 0, n, 0);
+    else
+        team_run(b->team, for_rows_member, &f);
+}
+
+/* --- memory --- */
+static enum status cpu_alloc(struct backend *b, size_t bytes, void **out)
+{
+    return mem_try_map(out, bytes ? bytes : 1);
+}
+
+static void cpu_release(struct backend *b, void *p, size_t bytes)
+{
+    mem_unmap(p, bytes ? bytes : 1);
+}
+
+static enum status cpu_copy(struct backend *b, struct stream *s, void *dst, const void *src, size_t bytes)
+{
+    if (bytes) memcpy(dst, src, bytes);
+    return OK;
+}
+
+static enum status cpu_sync(struct backend *b, struct stream *s)
+{
+    return OK;
+}
+
+static size_t cpu_act_bytes(struct backend *b, uint32_t n, uint32_t k)
+{
+    size_t bytes = (size_t)n * act_blocks(k) * ACT_ROW_BYTES;
+    return (bytes + 63) & ~(size_t)63;
+}
+
+/* --- row-wise ops --- */
+struct row_run {
+    const struct cpu_kernels *k;
+    struct act *out;
+    const float *x, *w; /* rmsnorm */
+    float eps;
+    const float *gate, *up; /* swiglu */
+    size_t ld;
+    float *y; /* bias */
+    uint32_t cols;
+};
+
+void cpu_quantize_rows(const struct cpu_kernels *k, const struct act *out, uint32_t row0, uint32_t row1)
+{
+    for (uint32_t r = row0; r < row1; r++)
+        k->quantize((uint8_t *)out->q + act_tile_offset(r, out->k), act_tile_height(out->n, r), r % ACT_TILE,
+                    out->f + (size_t)r * out->k, out->k);
+}
+
+static void quantize_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
+{
+    const struct row_run *r = arg;
+    cpu_quantize_rows(r->k, r->out, row0, row1);
+}
+
+static void rmsnorm_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
+{
+    const struct row_run *r = arg;
+    for (uint32_t i = row0; i < row1; i++) {
+        size_t at = (size_t)i * r->out->k;
+        r->k->rmsnorm(r->out->f + at, r->x + at, r->w, r->out->k, r->eps);
+        cpu_quantize_rows(r->k, r->out, i, i + 1);
+    }
+}
+
+static void swiglu_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
+{
+    const struct row_run *r = arg;
+    for (uint32_t i = row0; i < row1; i++) {
+        r->k->swiglu(r->out->f + (size_t)i * r->out->k, r->gate + i * r->ld, r->up + i * r->ld, r->out->k);
+        cpu_quantize_rows(r->k, r->out, i, i + 1);
+    }
+}
+
+static void bias_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
+{
+    const struct row_run *r = arg;
+    for (uint32_t i = row0; i < row1; i++) r->k->add(r->y + i * r->ld, r->x, r->cols);
+}
+
+static enum status cpu_quantize(struct backend *b, struct stream *s, struct act *out)
+{
+    struct row_run run = { .k = cpu_of(b)->kernels, .out = out };
+    assert(out->k % 16 == 0);
+    cpu_for_rows(cpu_of(b), out->n, 1, quantize_rows, &run);
+    return OK;
+}
+
+static enum status cpu_rmsnorm(struct backend *b, struct stream *s, struct act *out, const float *x, const float *w,
+                               float eps)
+{
+    struct row_run run = { .k = cpu_of(b)->kernels, .out = out, .x = x, .w = w, .eps = eps };
+    assert(out->k % 16 == 0);
+    cpu_for_rows(cpu_of(b), out->n, 1, rmsnorm_rows, &run);
+    return OK;
+}
+
+static enum status cpu_swiglu(struct backend *b, struct stream *s, struct act *out, const float *gate, const float *up,
+                              size_t ld)
+{
+    struct row_run run = { .k = cpu_of(b)->kernels, .out = out, .gate = gate, .up = up, .ld = ld };
+    assert(out->k % 16 == 0);
+    cpu_for_rows(cpu_of(b), out->n, 1, swiglu_rows, &run);
+    return OK;
+}
+
+static enum status cpu_add_bias(struct backend *b, struct stream *s, float *y, size_t ld, const float *bias, uint32_t n,
+                                uint32_t cols)
+{
+    struct row_run run = { .k = cpu_of(b)->kernels, .y = y, .x = bias, .ld = ld, .cols = cols };
+    cpu_for_rows(cpu_of(b), n, 1, bias_rows, &run);
+    return OK;
+}
+
+struct embed_run {
+    float *out;
+    enum dtype type;
+    const uint8_t *table;
+    uint32_t n_cols;
+    const int32_t *tokens;
+};
+
+static void embed_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
+{
+    const struct embed_run *r = arg;
+    const size_t row_bytes = dtype_row_bytes((uint32_t)r->type, r->n_cols);
+    for (uint32_t i = row0; i < row1; i++)
+        dequantize_row((uint32_t)r->type, r->table + (size_t)r->tokens[i] * row_bytes, r->out + (size_t)i * r->n_cols,
+                       r->n_cols);
+}
+
+static enum status cpu_embed(struct backend *b, struct stream *s, float *out, enum dtype type, const void *table,
+                             uint32_t n_cols, const int32_t *tokens, uint32_t n)
+{
+    struct embed_run run = { out, type, table, n_cols, tokens };
+    if (!dtype_info((uint32_t)type)->supported || dtype_row_bytes((uint32_t)type, n_cols) == 0) return ERR_UNSUPPORTED;
+    cpu_for_rows(cpu_of(b), n, 1, embed_rows, &run);
+    return OK;
+}
+
+/* --- kv --- */
+static size_t cpu_kv_slice_bytes(struct backend *b, const struct kv_geometry *geom)
+{
+    return kv_slice_dim_ok(geom->head_dim) ? kv_slice_bytes(geom) : 0;
+}
+
+static enum status cpu_kv_export(struct backend *b, const uint8_t *slice, const struct kv_geometry *geom, uint32_t head,
+                                 bool is_v, uint32_t t0, uint32_t t1, uint8_t *wire)
+{
+    return kv_slice_export(cpu_of(b)->kernels, slice, geom, head, is_v, t0, t1, wire);
+}
+
+static enum status cpu_kv_import(struct backend *b, uint8_t *slice, const struct kv_geometry *geom, uint32_t head,
+                                 bool is_v, uint32_t t0, uint32_t t1, const uint8_t *wire)
+{
+    return kv_slice_import(cpu_of(b)->kernels, slice, geom, head, is_v, t0, t1, wire);
+}
+
+static const struct backend_ops cpu_ops = {
+    .name = "cpu",
+    .alloc = cpu_alloc,
+    .release = cpu_release,
+    .upload = cpu_copy,
+    .download = cpu_copy,
+    .sync = cpu_sync,
+    .weight_bytes = cpu_weight_bytes,
+    .weight_pack = cpu_weight_pack,
+    .act_bytes = cpu_act_bytes,
+    .embed = cpu_embed,
+    .rmsnorm = cpu_rmsnorm,
+    .swiglu = cpu_swiglu,
+    .quantize = cpu_quantize,
+    .matmul = cpu_matmul,
+    .add_bias = cpu_add_bias,
+    .rope_kv_write = cpu_rope_kv_write,
+    .attention = cpu_attention,
+    .kv_slice_bytes = cpu_kv_slice_bytes,
+    .kv_export = cpu_kv_export,
+    .kv_import = cpu_kv_import,
+};
+
+/* --- life --- */
+static enum status choose_level(struct cpu_backend *b, const char *isa, struct error *err)
+{
+    const uint32_t flags = cpu_flags();
+    if (!isa || strcmp(isa, "auto") == 0) {
+        b->kernels = cpu_kernels_best(flags);
+        return OK;
+    }
+    b->kernels = cpu_kernels_named(isa);
+    if (!b->kernels) return error_set(err, ERR_INVALID, "isa \"%s\": expected auto, ref, avx2, avx512 or vnni", isa);
+    if ((b->kernels->flags & flags) != b->kernels->flags)
+        return error_set(err, ERR_UNSUPPORTED, "isa \"%s\": this processor does not have it; the best here is \"%s\"",
+                         isa, cpu_kernels_best(flags)->name);
+    return OK;
+}
+
+static enum status create_scratch(struct cpu_backend *b)
+{
+    const struct backend_limits *l = &b->limits;
+    size_t bytes = matmul_scratch_bytes(l->max_cols), attention = cpu_attention_scratch(l);
+    if (attention > bytes) bytes = attention;
+    b->scratch_bytes = (bytes + 4095) & ~(size_t)4095;
+    size_t segments = l->max_context / (ATTN_SEGMENT_BLOCKS * KV_BLOCK_TOKENS) + 1;
+    b->n_partials = segments * l->max_heads * PARTIAL_ROWS;
+    b->partials_bytes = b->n_partials * (l->max_head_dim + 2) * sizeof(float);
+    void *p;
+    enum status st = mem_try_map(&p, b->scratch_bytes * team_size(b->team));
+    if (st != OK) return st;
+    b->scratch = p;
+    if ((st = mem_try_map(&p, b->partials_bytes)) != OK) return st;
+    b->partials = p;
+    return OK;
+}
+
+static enum status create_rope(struct rope_table *t, const struct backend_limits *l)
+{
+    const size_t half = l->max_head_dim / 2;
+    void *p;
+    enum status st;
+    t->factors = mem_array(half, sizeof(float));
+    t->freq = mem_array(half, sizeof(double));
+    if ((st = mem_try_array(&p, l->max_rows, sizeof(uint32_t))) != OK) return st;
+    t->pos = p;
+    if ((st = mem_try_array(&p, (size_t)l->max_rows * l->max_head_dim, sizeof(float))) != OK) return st;
+    t->c = p;
+    if ((st = mem_try_array(&p, (size_t)l->max_rows * l->max_head_dim, sizeof(float))) != OK) return st;
+    t->s = p;
+    return OK;
+}
+
+static enum status check_limits(const struct backend_limits *l, struct error *err)
+{
+    if (l->max_rows == 0 || l->max_context == 0 || l->max_cols == 0 || l->max_heads == 0 || l->max_head_dim == 0)
+        return error_set(err, ERR_INVALID, "cpu backend: every limit must be at least 1");
+    if (!kv_slice_dim_ok(l->max_head_dim))
+        return error_set(err, ERR_UNSUPPORTED, "cpu backend: head dimension %u; it takes multiples of 16 up to 512",
+                         l->max_head_dim);
+    return OK;
+}
+
+enum status cpu_backend_create(struct backend **out, uint32_t n_threads, const char *cpus, const char *isa,
+                               const struct backend_limits *limits, struct error *err)
+{
+    enum status st = check_limits(limits, err);
+    if (st != OK) return st;
+    struct cpu_backend *b = mem_zalloc(sizeof(*b));
+    b->base.ops = &cpu_ops;
+    b->limits = *limits;
+    if ((st = choose_level(b, isa, err)) != OK) goto fail;
+    if ((st = team_create(&b->team, n_threads, cpus, err)) != OK) goto fail;
+    if ((st = create_scratch(b)) != OK || (st = create_rope(&b->rope, limits)) != OK) {
+        error_set(err, st, "cpu backend: no memory for scratch (%u rows, %u columns, %u positions)", limits->max_rows,
+                  limits->max_cols, limits->max_context);
+        goto fail;
+    }
+    *out = &b->base;
+    return OK;
+fail:
+    cpu_backend_destroy(&b->base);
+    return st;
+}
+
+void cpu_backend_destroy(struct backend *backend)
+{
+    if (!backend) return;
+    struct cpu_backend *b = cpu_of(backend);
+    if (b->scratch) mem_unmap(b->scratch, b->scratch_bytes * team_size(b->team));
+    mem_unmap(b->partials, b->partials_bytes);
+    mem_free(b->rope.factors);
+    mem_free(b->rope.freq);
+    mem_free(b->rope.pos);
+    mem_free(b->rope.c);
+    mem_free(b->rope.s);
+    team_destroy(b->team);
+    mem_free(b);
+}
+
+const char *cpu_backend_isa(const struct backend *b)
+{
+    return ((const struct cpu_backend *)b)->kernels->name;
+}

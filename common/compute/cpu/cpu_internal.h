@@ -1,0 +1,67 @@
+/* cpu_internal.h - the CPU backend's object, shared by the files that implement its ops. */
+#ifndef COMPUTE_CPU_CPU_INTERNAL_H
+#define COMPUTE_CPU_CPU_INTERNAL_H
+#include "base/team.h"
+#include "compute/backend.h"
+#include "compute/cpu/cpu_kernels.h"
+
+#include <stdatomic.h>
+
+#define ATTN_SEGMENT_BLOCKS 8  /* 512 tokens */
+#define ATTN_TILE_QUERIES   32 /* (row, head) pairs that go over a KV block together */
+#define FEW_ROWS            4  /* below it, row work is shorter than waking the team */
+
+/* cos and sin per row of the batch, kept from layer to layer of one step. */
+struct rope_table {
+    struct rope_params params; /* of the last call; freq_factors points to `factors` or is NULL */
+    float *factors;            /* owned; [max_head_dim / 2] */
+    double *freq;              /* owned; [max_head_dim / 2] radians per position */
+    uint32_t *pos;             /* owned; [max_rows] what row i was computed for, UINT32_MAX = nothing */
+    float *c, *s;              /* owned; [max_rows][max_head_dim] */
+    bool valid;
+};
+
+struct cpu_backend {
+    struct backend base; /* first: a struct backend is a struct cpu_backend */
+    const struct cpu_kernels *kernels;
+    struct team *team;
+    struct backend_limits limits;
+    struct rope_table rope;
+    uint8_t *scratch; /* [team_size][scratch_bytes], 64-byte aligned */
+    size_t scratch_bytes;
+    float *partials; /* of attention split by segments: [n_partials][max_head_dim + 2] */
+    size_t n_partials, partials_bytes;
+};
+
+static inline struct cpu_backend *cpu_of(struct backend *b)
+{
+    return (struct cpu_backend *)b;
+}
+
+static inline void *scratch_of(const struct cpu_backend *b, uint32_t member)
+{
+    return b->scratch + member * b->scratch_bytes;
+}
+
+/* fn(arg, row0, row1, member) over all rows, by the team where there are enough of them. */
+typedef void (*rows_fn)(void *arg, uint32_t row0, uint32_t row1, uint32_t member);
+void cpu_for_rows(struct cpu_backend *b, uint32_t n, uint32_t grain, rows_fn fn, void *arg);
+
+/* Quantizes rows [row0, row1) of out->f. */
+void cpu_quantize_rows(const struct cpu_kernels *k, const struct act *out, uint32_t row0, uint32_t row1);
+
+/* Bytes of a thread's scratch that attention needs. */
+size_t cpu_attention_scratch(const struct backend_limits *limits);
+
+/* The ops, one file each; contracts in compute/backend.h. */
+enum status cpu_weight_bytes(struct backend *b, enum dtype type, uint32_t n_rows, uint32_t n_cols, size_t *out);
+enum status cpu_weight_pack(struct backend *b, struct stream *s, void *dst, enum dtype type, uint32_t n_rows,
+                            uint32_t n_cols, const void *src, size_t src_stride);
+enum status cpu_matmul(struct backend *b, struct stream *s, float *y, size_t ld, const struct weight *w,
+                       const struct act *x, bool accumulate);
+enum status cpu_rope_kv_write(struct backend *b, struct stream *s, float *qkv, size_t ld, uint32_t n_heads,
+                              size_t k_off, size_t v_off, const struct kv_slices *kv, const struct rope_params *rope,
+                              const struct batch *batch);
+enum status cpu_attention(struct backend *b, struct stream *s, struct act *out, const float *q, size_t ld,
+                          uint32_t n_heads, const struct kv_slices *kv, float scale, const struct batch *batch);
+#endif

@@ -1,0 +1,131 @@
+/* cpu_kernels.h - the inner loops that exist once per instruction set, and the layouts they share.
+ *
+ * Every row of a table gives the same bits as the "ref" row: docs/numerics.md says which. */
+#ifndef COMPUTE_CPU_CPU_KERNELS_H
+#define COMPUTE_CPU_CPU_KERNELS_H
+#include "compute/cpu/pack.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* --- quantized activations ---
+ * Tiles of up to 8 rows; a tile of h rows has, per block of 32 columns, 52 h bytes:
+ *     int8 q[h][32], fp32 scale[h][2], int32 minus_sum[h][2], fp32 sum[h]
+ * scale and minus_sum (of q) are per group of 16 columns; sum is the block's scale[0] sum[0] + scale[1] sum[1]. */
+#define ACT_TILE      8
+#define ACT_BLOCK     32
+#define ACT_ROW_BYTES 52 /* per row and block */
+
+static inline uint32_t act_blocks(uint32_t k)
+{
+    return (k + ACT_BLOCK - 1) / ACT_BLOCK;
+}
+
+/* Height of the tile that row r of n belongs to. */
+static inline uint32_t act_tile_height(uint32_t n, uint32_t r)
+{
+    uint32_t left = n - r / ACT_TILE * ACT_TILE;
+    return left < ACT_TILE ? left : ACT_TILE;
+}
+
+/* Where the tile of row r begins. */
+static inline size_t act_tile_offset(uint32_t r, uint32_t k)
+{
+    return (size_t)(r / ACT_TILE * ACT_TILE) * act_blocks(k) * ACT_ROW_BYTES;
+}
+
+/* --- matmul --- */
+struct matmul_job {
+    enum dtype type;
+    const struct pack_format *format;
+    uint32_t n_rows, n_cols; /* of the weight */
+    const uint8_t *data;     /* panels */
+    size_t panel_bytes;
+    uint32_t n;       /* rows of the activations */
+    const float *f;   /* [n][n_cols] */
+    const uint8_t *q; /* tiles */
+    float *y;
+    size_t ld;
+    bool accumulate;
+};
+
+/* y for panels [p0, p1) and activation rows [r0, r1); r0 is a multiple of ACT_TILE.
+ * scratch: matmul_scratch_bytes(n_cols), 64-byte aligned, for this thread. */
+typedef void (*matmul_fn)(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1,
+                          void *scratch);
+
+static inline size_t matmul_scratch_bytes(uint32_t n_cols)
+{
+    return (size_t)n_cols * PANEL_ROWS * sizeof(float);
+}
+
+/* --- attention --- */
+#define ATTN_BLOCK 64 /* tokens, = KV_BLOCK_TOKENS */
+
+/* The online softmax of one query over a run of blocks. */
+struct attn_state {
+    float max, sum;
+};
+
+/* What attn_softmax() hands to the sum over V. */
+struct attn_weights {
+    float alpha; /* factor for what has been summed so far */
+    float scale; /* of the int16 weights */
+};
+
+struct cpu_kernels {
+    const char *name;
+    uint32_t flags; /* enum cpu_flag, all of which must be there */
+    matmul_fn matmul;
+
+    /* --- rows of fp32; k is a multiple of 16 --- */
+    void (*rmsnorm)(float *out, const float *x, const float *w, uint32_t k, float eps);
+    void (*swiglu)(float *out, const float *gate, const float *up, uint32_t k);
+    /* Row r of a tile of h rows. */
+    void (*quantize)(uint8_t *tile, uint32_t h, uint32_t r, const float *x, uint32_t k);
+    void (*add)(float *y, const float *b, uint32_t n); /* any n */
+
+    /* --- one head --- */
+    /* y[i] = x[i] c[i] + x[partner] s[i]; neox: partner half a head away, else the neighbour. */
+    void (*rope)(float *x, const float *c, const float *s, uint32_t dims, bool neox);
+    void (*rotate)(float *x, uint32_t dim); /* Hadamard, in place */
+    /* int8 values and their scale; the caller puts them in their places. */
+    float (*kv_quantize)(int8_t *out, const float *x, uint32_t dim);
+    void (*to_half)(uint16_t *out, const float *x, uint32_t dim);
+    /* int16 values, each four in the order 0 2 1 3, and their scale. */
+    float (*q_quantize)(int16_t *out, const float *x, uint32_t dim);
+
+    /* --- one block of 64 tokens, n queries --- */
+    /* s[i][t] = (q_i . k_t) k_scale[t] q_scale[i]; k in slice order, q from q_quantize(). */
+    void (*qk_int8)(float *s, const int8_t *k, const float *k_scale, const int16_t *q, const float *q_scale, uint32_t n,
+                    uint32_t dim);
+    /* o[i] = o[i] alpha + (p_i . v) scale; v in slice order, p from softmax_int8(). */
+    void (*pv_int8)(float *o, const int8_t *v, const int16_t *p, const struct attn_weights *w, uint32_t n,
+                    uint32_t dim);
+    /* Scores of one query to int16 weights (each four as 0 2 1 3) that have v_scale in them. */
+    struct attn_weights (*softmax_int8)(int16_t *p, struct attn_state *state, const float *s, const float *v_scale,
+                                        uint32_t n_valid);
+    void (*qk_f16)(float *s, const uint16_t *k, const float *q, float scale, uint32_t dim);
+    /* s becomes the weights; returns alpha. */
+    float (*softmax_f16)(float *s, struct attn_state *state, uint32_t n_valid);
+    void (*pv_f16)(float *o, const uint16_t *v, const float *p, float alpha, uint32_t n_valid, uint32_t dim);
+    /* Adds a later segment's (state, o) to what came before. */
+    void (*merge)(float *o, struct attn_state *state, const float *o2, const struct attn_state *state2, uint32_t dim);
+    void (*finish)(float *out, const float *o, const struct attn_state *state, uint32_t dim);
+
+    /* --- V of 4 tokens: int8[dim][4] to and from four rows --- */
+    void (*v_unzip)(int8_t *rows, const int8_t *v, uint32_t dim);
+    void (*v_zip)(int8_t *v, const int8_t *rows, uint32_t dim);
+    /* Whether the value -128 is among n bytes. */
+    bool (*has_min8)(const int8_t *x, size_t n);
+};
+
+extern const struct cpu_kernels cpu_kernels_ref, cpu_kernels_avx2, cpu_kernels_avx512, cpu_kernels_vnni;
+/* Slowest first; row 0 is the reference; ends with NULL. */
+extern const struct cpu_kernels *const cpu_kernel_levels[];
+/* The fastest level that `flags` allow. */
+const struct cpu_kernels *cpu_kernels_best(uint32_t flags);
+/* The level of that name, or NULL. */
+const struct cpu_kernels *cpu_kernels_named(const char *name);
+#endif

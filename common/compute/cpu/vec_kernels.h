@@ -1,0 +1,281 @@
+/* vec_kernels.h - the fp32 kernels of one instruction set, written once over sixteen lanes.
+ *
+ * Included by vec_ref.c, vec_avx2.c and vec_avx512.c after their vec_*.h.  What is here is the definition
+ * of these ops: the order of additions is that of the lanes, whatever the width of the registers. */
+#include "compute/cpu/cpu_kernels.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#define ROUND 12582912.0f /* 1.5 * 2^23: adding it rounds to an integer, kept in the low bits */
+
+/* exp(x) to about 1 ulp: x = n ln 2 + r, 2^n times a polynomial of r.  0 below -87.33, large above 88. */
+VEC vec v_exp(vec x)
+{
+    const vec low = v_set(-87.33654f);
+    vec c = v_min(v_set(88.02f), v_max(low, x));
+    vec t = v_fma(c, v_set(1.44269504f), v_set(ROUND));
+    vec n = v_sub(t, v_set(ROUND));
+    vec r = v_fma(n, v_set(-0.693359375f), c);
+    r = v_fma(n, v_set(2.12194440e-4f), r);
+    vec p = v_set(1.9875691500e-4f);
+    p = v_fma(p, r, v_set(1.3981999507e-3f));
+    p = v_fma(p, r, v_set(8.3334519073e-3f));
+    p = v_fma(p, r, v_set(4.1665795894e-2f));
+    p = v_fma(p, r, v_set(1.6666665459e-1f));
+    p = v_fma(p, r, v_set(5.0000001201e-1f));
+    p = v_fma(p, v_mul(r, r), r);
+    p = v_mul(v_add(p, v_set(1.0f)), v_pow2(t));
+    return v_if_less(x, low, v_set(0), p);
+}
+
+TARGET static float exp_one(float x)
+{
+    float lanes[16];
+    v_store(lanes, v_exp(v_set(x)));
+    return lanes[0];
+}
+
+TARGET static void rmsnorm(float *out, const float *x, const float *w, uint32_t k, float eps)
+{
+    vec squares = v_set(0);
+    for (uint32_t i = 0; i < k; i += 16) squares = v_fma(v_load(x + i), v_load(x + i), squares);
+    vec inv = v_set(1.0f / sqrtf(v_sum(squares) / (float)k + eps));
+    for (uint32_t i = 0; i < k; i += 16) v_store(out + i, v_mul(v_mul(v_load(x + i), inv), v_load(w + i)));
+}
+
+TARGET static void swiglu(float *out, const float *gate, const float *up, uint32_t k)
+{
+    for (uint32_t i = 0; i < k; i += 16) {
+        vec g = v_load(gate + i);
+        vec e = v_exp(v_sub(v_set(0), g));
+        v_store(out + i, v_mul(v_div(g, v_add(e, v_set(1.0f))), v_load(up + i)));
+    }
+}
+
+TARGET static void add(float *y, const float *b, uint32_t n)
+{
+    uint32_t i = 0;
+    for (; i + 16 <= n; i += 16) v_store(y + i, v_add(v_load(y + i), v_load(b + i)));
+    for (; i < n; i++) y[i] += b[i];
+}
+
+/* --- quantizers --- */
+struct step {
+    float scale, inv;
+    bool finite;
+};
+
+/* Values up to `amax` (as bits) in steps up to `top`: nothing to keep is scale 1, not a number stays one. */
+static inline struct step step_of(uint32_t amax, float top)
+{
+    if (amax >= 0x7f800000u) return (struct step){ NAN, 0, false };
+    float scale = half_from_bits(amax) / top;
+    if (scale < FLT_MIN) return (struct step){ 1.0f, 0, true };
+    return (struct step){ scale, 1.0f / scale, true };
+}
+
+TARGET static void quantize(uint8_t *tile, uint32_t h, uint32_t r, const float *x, uint32_t k)
+{
+    for (uint32_t b = 0; b < act_blocks(k); b++) {
+        uint8_t *block = tile + (size_t)b * h * ACT_ROW_BYTES;
+        int8_t *q = (int8_t *)block + (size_t)r * ACT_BLOCK;
+        float scale[2] = { 1, 1 }, total[2] = { 0, 0 };
+        int32_t minus_sum[2] = { 0, 0 };
+        memset(q, 0, ACT_BLOCK);
+        for (uint32_t g = 0; g < 2 && b * ACT_BLOCK + 16 * g < k; g++) {
+            vec v = v_load(x + b * ACT_BLOCK + 16 * g);
+            struct step s = step_of(v_magnitude_bits(v_magnitude(v, v)), 127.0f);
+            scale[g] = s.scale;
+            if (!s.finite) continue;
+            vec t = v_fma(v, v_set(s.inv), v_set(ROUND));
+            v_store_int8(q + 16 * g, t);
+            total[g] = v_sum(v_sub(t, v_set(ROUND)));
+            minus_sum[g] = -(int32_t)total[g];
+        }
+        float sum = __builtin_fmaf(scale[1], total[1], scale[0] * total[0]);
+        memcpy(block + 32 * h + 8 * r, scale, 8);
+        memcpy(block + 40 * h + 8 * r, minus_sum, 8);
+        memcpy(block + 48 * h + 4 * r, &sum, 4);
+    }
+}
+
+VEC struct step head_step(const float *x, uint32_t dim, float top)
+{
+    vec m = v_set(0);
+    for (uint32_t i = 0; i < dim; i += 16) m = v_magnitude(m, v_load(x + i));
+    return step_of(v_magnitude_bits(m), top);
+}
+
+TARGET static float kv_quantize(int8_t *out, const float *x, uint32_t dim)
+{
+    struct step s = head_step(x, dim, 127.0f);
+    if (!s.finite) {
+        memset(out, 0, dim);
+        return s.scale;
+    }
+    for (uint32_t i = 0; i < dim; i += 16) v_store_int8(out + i, v_fma(v_load(x + i), v_set(s.inv), v_set(ROUND)));
+    return s.scale;
+}
+
+TARGET static float q_quantize(int16_t *out, const float *x, uint32_t dim)
+{
+    struct step s = head_step(x, dim, 32767.0f);
+    if (!s.finite) {
+        memset(out, 0, dim * sizeof(*out));
+        return s.scale;
+    }
+    for (uint32_t i = 0; i < dim; i += 16) v_store_int16(out + i, v_fma(v_load(x + i), v_set(s.inv), v_set(ROUND)));
+    return s.scale;
+}
+
+TARGET static void to_half(uint16_t *out, const float *x, uint32_t dim)
+{
+    for (uint32_t i = 0; i < dim; i += 16) v_store_half(out + i, v_load(x + i));
+}
+
+/* --- rotations --- */
+TARGET static void rope(float *x, const float *c, const float *s, uint32_t dims, bool neox)
+{
+    uint32_t half = dims / 2, i = 0;
+    if (!neox) {
+        for (; i + 16 <= dims; i += 16) {
+            vec v = v_load(x + i);
+            v_store(x + i, v_fma(v, v_load(c + i), v_mul(v_swap1(v), v_load(s + i))));
+        }
+        for (; i < dims; i += 2) {
+            float a = x[i], b = x[i + 1];
+            x[i] = __builtin_fmaf(a, c[i], b * s[i]);
+            x[i + 1] = __builtin_fmaf(b, c[i + 1], a * s[i + 1]);
+        }
+        return;
+    }
+    for (; i + 16 <= half; i += 16) {
+        vec a = v_load(x + i), b = v_load(x + half + i);
+        v_store(x + i, v_fma(a, v_load(c + i), v_mul(b, v_load(s + i))));
+        v_store(x + half + i, v_fma(b, v_load(c + half + i), v_mul(a, v_load(s + half + i))));
+    }
+    for (; i < half; i++) {
+        float a = x[i], b = x[half + i];
+        x[i] = __builtin_fmaf(a, c[i], b * s[i]);
+        x[half + i] = __builtin_fmaf(b, c[half + i], a * s[half + i]);
+    }
+}
+
+static const float sign1[16] = { 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1 };
+static const float sign2[16] = { 1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1 };
+static const float sign4[16] = { 1, 1, 1, 1, -1, -1, -1, -1, 1, 1, 1, 1, -1, -1, -1, -1 };
+static const float sign8[16] = { 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1 };
+
+/* The largest power of two that divides dim is the size of the transform: 80 = 5 x 16, 96 = 3 x 32. */
+TARGET static void rotate(float *x, uint32_t dim)
+{
+    const uint32_t size = dim & (~dim + 1);
+    const vec norm = v_set(1.0f / sqrtf((float)size));
+    for (uint32_t i = 0; i < dim; i += 16) {
+        vec v = v_load(x + i);
+        v = v_fma(v, v_load(sign1), v_swap1(v));
+        v = v_fma(v, v_load(sign2), v_swap2(v));
+        v = v_fma(v, v_load(sign4), v_swap4(v));
+        v = v_fma(v, v_load(sign8), v_swap8(v));
+        v_store(x + i, size == 16 ? v_mul(v, norm) : v);
+    }
+    for (uint32_t step = 16; step < size; step *= 2)
+        for (uint32_t i = 0; i < dim; i += 16) {
+            if (i & step) continue;
+            vec a = v_load(x + i), b = v_load(x + i + step);
+            vec up = v_add(a, b), down = v_sub(a, b);
+            bool last = step * 2 == size;
+            v_store(x + i, last ? v_mul(up, norm) : up);
+            v_store(x + i + step, last ? v_mul(down, norm) : down);
+        }
+}
+
+/* --- attention --- */
+
+/* Turns scores into exp(score - max), 0 past n_valid; moves `state` on and returns alpha. */
+VEC float softmax_block(vec *p, struct attn_state *state, const float *s, uint32_t n_valid)
+{
+    const vec none = v_set(-INFINITY);
+    vec top = none;
+    for (uint32_t j = 0; j < 4; j++) {
+        uint32_t n = n_valid > 16 * j ? n_valid - 16 * j : 0;
+        p[j] = v_first(v_load(s + 16 * j), none, n);
+        top = v_max(top, p[j]);
+    }
+    float max = v_max_lane(top);
+    max = state->max > max ? state->max : max;
+    float alpha = exp_one(state->max - max);
+    for (uint32_t j = 0; j < 4; j++) p[j] = v_exp(v_sub(p[j], v_set(max)));
+    float sum = v_sum(v_add(v_add(p[0], p[1]), v_add(p[2], p[3])));
+    state->sum = __builtin_fmaf(state->sum, alpha, sum);
+    state->max = max;
+    return alpha;
+}
+
+TARGET static struct attn_weights softmax_int8(int16_t *out, struct attn_state *state, const float *s,
+                                               const float *v_scale, uint32_t n_valid)
+{
+    vec p[4], m = v_set(0);
+    float alpha = softmax_block(p, state, s, n_valid);
+    for (uint32_t j = 0; j < 4; j++) {
+        uint32_t n = n_valid > 16 * j ? n_valid - 16 * j : 0;
+        p[j] = v_first(v_mul(p[j], v_load(v_scale + 16 * j)), v_set(0), n);
+        m = v_magnitude(m, p[j]);
+    }
+    struct step step = step_of(v_magnitude_bits(m), 32767.0f);
+    if (!step.finite) memset(out, 0, ATTN_BLOCK * sizeof(*out));
+    for (uint32_t j = 0; j < 4 && step.finite; j++)
+        v_store_int16(out + 16 * j, v_fma(p[j], v_set(step.inv), v_set(ROUND)));
+    return (struct attn_weights){ alpha, step.scale };
+}
+
+TARGET static void qk_f16(float *s, const uint16_t *k, const float *q, float scale, uint32_t dim)
+{
+    for (uint32_t j = 0; j < 4; j++) {
+        vec acc = v_set(0);
+        for (uint32_t d = 0; d < dim; d++, k += 16) acc = v_fma(v_set(q[d]), v_load_half(k), acc);
+        v_store(s + 16 * j, v_mul(acc, v_set(scale)));
+    }
+}
+
+TARGET static float softmax_f16(float *s, struct attn_state *state, uint32_t n_valid)
+{
+    vec p[4];
+    float alpha = softmax_block(p, state, s, n_valid);
+    for (uint32_t j = 0; j < 4; j++) v_store(s + 16 * j, p[j]);
+    return alpha;
+}
+
+TARGET static void pv_f16(float *o, const uint16_t *v, const float *p, float alpha, uint32_t n_valid, uint32_t dim)
+{
+    for (uint32_t i = 0; i < dim; i += 16) {
+        vec acc = v_set(0);
+        for (uint32_t t = 0; t < n_valid; t++) acc = v_fma(v_set(p[t]), v_load_half(v + (size_t)t * dim + i), acc);
+        v_store(o + i, v_fma(v_load(o + i), v_set(alpha), acc));
+    }
+}
+
+TARGET static void merge(float *o, struct attn_state *state, const float *o2, const struct attn_state *state2,
+                         uint32_t dim)
+{
+    float max = state->max > state2->max ? state->max : state2->max;
+    float a = exp_one(state->max - max), b = exp_one(state2->max - max);
+    for (uint32_t i = 0; i < dim; i += 16)
+        v_store(o + i, v_fma(v_load(o2 + i), v_set(b), v_mul(v_load(o + i), v_set(a))));
+    state->sum = __builtin_fmaf(state2->sum, b, state->sum * a);
+    state->max = max;
+}
+
+TARGET static void finish(float *out, const float *o, const struct attn_state *state, uint32_t dim)
+{
+    vec inv = v_set(1.0f / state->sum);
+    for (uint32_t i = 0; i < dim; i += 16) v_store(out + i, v_mul(v_load(o + i), inv));
+}
+
+/* The slots of a kernel table that this file fills. */
+#define VEC_KERNELS                                                                                                    \
+    .rmsnorm = rmsnorm, .swiglu = swiglu, .quantize = quantize, .add = add, .rope = rope, .rotate = rotate,            \
+    .kv_quantize = kv_quantize, .to_half = to_half, .q_quantize = q_quantize, .softmax_int8 = softmax_int8,            \
+    .qk_f16 = qk_f16, .softmax_f16 = softmax_f16, .pv_f16 = pv_f16, .merge = merge, .finish = finish
