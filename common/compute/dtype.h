@@ -7,16 +7,27 @@
 #include <stdint.h>
 
 enum dtype {
-    DTYPE_F32 = 0, DTYPE_F16 = 1, DTYPE_Q4_0 = 2, DTYPE_Q4_1 = 3, DTYPE_Q5_0 = 6, DTYPE_Q5_1 = 7,
-    DTYPE_Q8_0 = 8, DTYPE_Q2_K = 10, DTYPE_Q3_K = 11, DTYPE_Q4_K = 12, DTYPE_Q5_K = 13, DTYPE_Q6_K = 14,
-    DTYPE_BF16 = 30, DTYPE_LIMIT = 64
+    DTYPE_F32 = 0,
+    DTYPE_F16 = 1,
+    DTYPE_Q4_0 = 2,
+    DTYPE_Q4_1 = 3,
+    DTYPE_Q5_0 = 6,
+    DTYPE_Q5_1 = 7,
+    DTYPE_Q8_0 = 8,
+    DTYPE_Q2_K = 10,
+    DTYPE_Q3_K = 11,
+    DTYPE_Q4_K = 12,
+    DTYPE_Q5_K = 13,
+    DTYPE_Q6_K = 14,
+    DTYPE_BF16 = 30,
+    DTYPE_LIMIT = 64
 };
 
 struct dtype_info {
     const char *name;     /* "Q4_K"; known for refused types as well */
     uint32_t block_elems; /* elements per block; 0 = the type number is not known at all */
     uint32_t block_bytes;
-    int supported;        /* Baton can dequantize it */
+    int supported; /* Baton can dequantize it */
 };
 
 #ifdef __cplusplus

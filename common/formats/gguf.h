@@ -8,9 +8,22 @@
 #include "base/error.h"
 #include "formats/tensor_dir.h"
 
-enum gguf_type { /* the format's numbers */
-    GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL,
-    GGUF_STRING, GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64, GGUF_TYPE_COUNT
+/* The format's numbers. */
+enum gguf_type {
+    GGUF_U8,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STRING,
+    GGUF_ARRAY,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64,
+    GGUF_TYPE_COUNT
 };
 
 struct gguf_kv {
@@ -34,9 +47,9 @@ size_t gguf_n_kv(const struct gguf *g);
 const struct gguf_kv *gguf_kv_at(const struct gguf *g, size_t i);
 const struct gguf_kv *gguf_find(const struct gguf *g, const char *key); /* NULL if absent */
 const struct tensor_dir *gguf_tensors(const struct gguf *g);
-struct bytes gguf_file(const struct gguf *g);                /* the whole mapped file */
+struct bytes gguf_file(const struct gguf *g); /* the whole mapped file */
 struct bytes gguf_tensor_bytes(const struct gguf *g, const struct tensor_entry *t);
-int gguf_fd(const struct gguf *g);                           /* -1 for gguf_open_bytes */
+int gguf_fd(const struct gguf *g); /* -1 for gguf_open_bytes */
 
 /* Typed reads.  Any integer type converts if the value fits.  ERR_NOT_FOUND: no such key;
  * ERR_PARSE: of another type (err names both). */
@@ -45,12 +58,15 @@ enum status gguf_get_f32(const struct gguf *g, const char *key, float *out, stru
 enum status gguf_get_bool(const struct gguf *g, const char *key, bool *out, struct error *err) MUST_CHECK;
 enum status gguf_get_str(const struct gguf *g, const char *key, struct bytes *out, struct error *err) MUST_CHECK;
 /* Elements of an array of strings, one after the other. Start with a zeroed iterator. */
-struct gguf_str_iter { size_t i; size_t pos; };
+struct gguf_str_iter {
+    size_t i;
+    size_t pos;
+};
 bool gguf_array_next_str(const struct gguf_kv *kv, struct gguf_str_iter *it, struct bytes *out);
 /* Element i (< kv->n) of a numeric array as a double / integer; false if it is not numeric. */
 bool gguf_array_f64(const struct gguf_kv *kv, uint64_t i, double *out);
 bool gguf_array_i64(const struct gguf_kv *kv, uint64_t i, int64_t *out);
 
-/* XXH3-64 of metadata, tensor table and a 4 KiB sample of each tensor (never of the whole file). */
+/* XXH3-64 of metadata, tensor table and 4 KiB from the middle of each tensor (never of the whole file). */
 uint64_t gguf_fingerprint(const struct gguf *g);
 #endif

@@ -7,8 +7,8 @@
 #define TENSOR_MAX_DIMS 4
 
 struct tensor_entry {
-    const char *name;             /* owned by the directory's file */
-    uint32_t type;                /* GGUF's ggml type number, = enum dtype of compute/dtype.h */
+    const char *name; /* owned by the directory's file */
+    uint32_t type;    /* GGUF's ggml type number, = enum dtype of compute/dtype.h */
     uint32_t n_dims;
     uint64_t ne[TENSOR_MAX_DIMS]; /* ne[0] is the contiguous dimension (columns); 1 beyond n_dims */
     uint64_t offset;              /* from the start of the file */

@@ -7,7 +7,7 @@ allowed() {
     base) echo "base" ;;
     config | kv | http | text) echo "$1 base" ;;
     wire) echo "wire base proto" ;;
-    formats) echo "formats base text" ;;
+    formats) echo "formats base text compute/dtype.h" ;; # the table of types alone, no kernels
     compute) echo "compute base" ;;
     parallel) echo "parallel base compute" ;;
     model) echo "model base formats kv compute parallel" ;;
@@ -24,7 +24,7 @@ check() { # <folder name> <files...>
     shift
     row=" $(allowed "$folder") "
     while IFS=: read -r file line include; do
-        case $row in *" ${include%%/*} "*) continue ;; esac
+        case $row in *" ${include%%/*} "* | *" $include "*) continue ;; esac
         echo "$file:$line: $folder may not include $include (allowed:$row)"
         bad=1
     done < <(grep -nHoP '^\s*#include "\K[^"/]+/[^"]+' "$@" /dev/null || true)

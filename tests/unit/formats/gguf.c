@@ -6,6 +6,7 @@
 #include "helpers/gguf_build.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -374,24 +375,25 @@ Test(gguf, fingerprint_sees_metadata_shape_and_contents)
 
 Test(gguf, opens_files_and_says_which_it_cannot)
 {
-    char path[] = "/tmp/baton-gguf-XXXXXX";
+    struct strbuf path = STRBUF_INIT;
     struct gguf_build b;
     struct gguf *g = NULL;
     struct error err;
-    int fd = mkstemp(path);
-    cr_assert(fd >= 0);
-    close(fd);
-    cr_assert_eq(gguf_open(&g, path, &err), ERR_PARSE);
-    cr_assert(strstr(err.text, path) && strstr(err.text, "empty"), "%s", err.text);
+    strbuf_addf(&path, "/tmp/baton-gguf-%ld.gguf", (long)getpid());
+    FILE *f = fopen(path.s, "wb");
+    cr_assert(f && fclose(f) == 0);
+    cr_assert_eq(gguf_open(&g, path.s, &err), ERR_PARSE);
+    cr_assert(strstr(err.text, path.s) && strstr(err.text, "empty"), "%s", err.text);
     gguf_build_init(&b, 3);
     gguf_build_tensor(&b, "a", DTYPE_F32, 2, SHAPE_4X2, EIGHT, 32);
-    cr_assert(gguf_build_save(&b, path));
-    cr_assert(gguf_open(&g, path, &err) == OK && gguf_fd(g) >= 0, "%s", err.text);
+    cr_assert(gguf_build_save(&b, path.s));
+    cr_assert(gguf_open(&g, path.s, &err) == OK && gguf_fd(g) >= 0, "%s", err.text);
     cr_assert(bytes_eq(gguf_tensor_bytes(g, &gguf_tensors(g)->entries[0]), EIGHT, 32));
     gguf_close(g);
-    unlink(path);
-    cr_assert_eq(gguf_open(&g, path, &err), ERR_NOT_FOUND);
+    unlink(path.s);
+    cr_assert_eq(gguf_open(&g, path.s, &err), ERR_NOT_FOUND);
     cr_assert_eq(gguf_open(&g, "/tmp", &err), ERR_INVALID);
+    strbuf_fini(&path);
     gguf_close(NULL);
 }
 
