@@ -64,7 +64,7 @@ static enum status read_u64(struct reader *r, uint64_t *out, const char *what, s
 
 static enum status read_string(struct reader *r, struct bytes *out, const char *what, struct error *err)
 {
-    uint64_t n;
+    uint64_t n = 0;
     enum status st = read_u64(r, &n, what, err);
     if (st != OK) return st;
     return reader_take(r, n, out) ? OK : truncated(r, what, n, err);
@@ -117,8 +117,8 @@ static enum status skip_elems(struct reader *r, uint32_t type, uint64_t n, unsig
     if (depth == 0)
         return error_set(err, ERR_PARSE, "arrays at byte %zu are nested more than %u deep", r->pos, GGUF_MAX_NESTED);
     for (uint64_t i = 0; i < n && st == OK; i++) {
-        uint32_t inner;
-        uint64_t count;
+        uint32_t inner = 0;
+        uint64_t count = 0;
         st = read_array_head(r, &inner, &count, err);
         if (st == OK) st = skip_elems(r, inner, count, depth - 1, err);
     }
@@ -132,7 +132,7 @@ static enum status read_value(struct reader *r, struct gguf_kv *kv, struct error
 
     if (kv->type == GGUF_STRING) return read_string(r, &kv->value, "string", err);
     if (kv->type == GGUF_ARRAY) {
-        uint32_t elem;
+        uint32_t elem = 0;
         if ((st = read_array_head(r, &elem, &kv->n, err)) != OK) return st;
         kv->elem_type = (enum gguf_type)elem;
         size_t start = r->pos;
@@ -160,7 +160,7 @@ static enum status read_key(struct reader *r, struct bytes *key, struct error *e
 static enum status read_kv(struct reader *r, struct gguf_kv *kv, struct error *err)
 {
     enum status st = read_key(r, &kv->key, err);
-    uint32_t type;
+    uint32_t type = 0;
     size_t at = r->pos;
 
     if (st != OK) return st;
@@ -250,7 +250,7 @@ static enum status parse_version(struct gguf *g, struct reader *r, struct error 
 enum status gguf_parse(struct gguf *g, struct error *err)
 {
     struct reader r = reader_of(g->file);
-    uint64_t n_tensors, n_kv;
+    uint64_t n_tensors = 0, n_kv = 0;
     enum status st;
 
     if ((st = parse_version(g, &r, err)) != OK) return st;
