@@ -14,8 +14,8 @@ struct detok {
     const struct vocab *vocab; /* borrowed */
     uint8_t held[8];           /* an incomplete UTF-8 sequence */
     uint8_t n_held;
-    bool show_special;         /* control tokens appear as their text; otherwise they are dropped */
-    bool strip_space;          /* SPM: the first space of the text is dropped */
+    bool show_special; /* control tokens appear as their text; otherwise they are dropped */
+    bool strip_space;  /* SPM: the first space of the text is dropped */
 };
 
 void detok_init(struct detok *d, const struct vocab *v, bool show_special);

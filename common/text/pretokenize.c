@@ -2,7 +2,7 @@
 #include "text/pretokenize.h"
 
 #include "base/mem.h"
-#include "text/utf8.h"
+#include "base/strbuf.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <assert.h>
@@ -54,6 +54,8 @@ static const struct family families[] = {
         " ?[\\p{P}\\p{S}]+[\\r\\n]*|" NEWLINES "|" SPACES } },
 };
 
+#define N_FAMILIES (sizeof(families) / sizeof(families[0]))
+
 /* A pattern that walks one long run may need memory in proportion to it; these bounds stop one that
  * would not end, with an error, long before a caller gives up. */
 #define MATCH_LIMIT     50000000
@@ -84,7 +86,7 @@ static bool has_name(const char *names, const char *name)
 static const struct family *family_of(const char *name)
 {
     if (*name == '\0') return &families[0];
-    for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++) {
+    for (size_t i = 0; i < N_FAMILIES; i++) {
         if (has_name(families[i].names, name)) return &families[i];
     }
     return NULL;
@@ -105,14 +107,25 @@ static enum status compile(struct pretokenizer *p, const char *pattern, struct e
     return OK;
 }
 
+static enum status refuse_name(const char *name, struct error *err)
+{
+    struct strbuf known = STRBUF_INIT;
+
+    for (size_t i = 0; i < N_FAMILIES; i++) {
+        strbuf_addf(&known, "%s%.*s", i ? ", " : "", (int)strcspn(families[i].names, " "), families[i].names);
+    }
+    error_set(err, ERR_UNSUPPORTED, "pre-tokenizer \"%.64s\" is not known; known are %s (and aliases)", name,
+              strbuf_cstr(&known));
+    strbuf_fini(&known);
+    return ERR_UNSUPPORTED;
+}
+
 enum status pretokenize_create(struct pretokenizer **out, const char *name, struct error *err)
 {
     const struct family *family = family_of(name);
     enum status st = ERR_NO_MEMORY;
 
-    if (!family) {
-        return error_set(err, ERR_UNSUPPORTED, "pre-tokenizer \"%.64s\" is not known", name);
-    }
+    if (!family) return refuse_name(name, err);
     struct pretokenizer *p = mem_zalloc(sizeof(*p));
     p->family = family;
     for (size_t i = 0; i < MAX_PATTERNS && family->patterns[i]; i++) {

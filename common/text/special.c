@@ -6,7 +6,8 @@
 
 #include <string.h>
 
-#define NO_NODE 0 /* the root is nobody's child or sibling */
+#define MAX_NODES (1u << 22) /* 64 MiB; real vocabularies need some ten thousand */
+#define NO_NODE   0          /* the root is nobody's child or sibling */
 
 struct node {
     uint32_t child, sibling;
@@ -54,10 +55,10 @@ static void insert(struct special *s, const struct vocab_token *t, int32_t id)
         }
         at = next;
     }
-    if (s->nodes[at].id == TOKEN_NONE) s->nodes[at].id = id;
+    if (at != 0 && s->nodes[at].id == TOKEN_NONE) s->nodes[at].id = id;
 }
 
-struct special *special_create(const struct vocab *v)
+enum status special_create(struct special **out, const struct vocab *v, struct error *err)
 {
     struct special *s = mem_zalloc(sizeof(*s));
 
@@ -66,9 +67,16 @@ struct special *special_create(const struct vocab *v)
     for (uint32_t id = 0; id < v->n_tokens; id++) {
         const struct vocab_token *t = &v->tokens[id];
         bool matched = t->type == TOKEN_USER_DEFINED || t->type == TOKEN_CONTROL || t->type == TOKEN_UNKNOWN;
-        if (matched && t->n > 0) insert(s, t, (int32_t)id);
+        if (!matched) continue;
+        if (t->n > MAX_NODES - s->n_nodes) {
+            special_destroy(s);
+            return error_set(err, ERR_TOO_LARGE, "special tokens up to id %u have more than %u bytes of text", id,
+                             MAX_NODES);
+        }
+        insert(s, t, (int32_t)id);
     }
-    return s;
+    *out = s;
+    return OK;
 }
 
 void special_destroy(struct special *s)

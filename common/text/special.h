@@ -4,6 +4,8 @@
  * counts, and of several there the longest. */
 #ifndef TEXT_SPECIAL_H
 #define TEXT_SPECIAL_H
+#include "base/error.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,7 +18,8 @@ struct special_match {
     int32_t id;    /* TOKEN_NONE and pos = n of the text if there is none */
 };
 
-struct special *special_create(const struct vocab *v); /* borrows `v` for its life */
+/* Borrows `v` for its life.  ERR_TOO_LARGE: the texts of special tokens are out of all proportion. */
+enum status special_create(struct special **out, const struct vocab *v, struct error *err) MUST_CHECK;
 void special_destroy(struct special *s);
 /* The first match in text[from..n). */
 struct special_match special_find(const struct special *s, const char *text, size_t n, size_t from, bool control);

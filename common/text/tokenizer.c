@@ -23,17 +23,17 @@ enum status tokenizer_create(struct tokenizer **out, const struct vocab *v, stru
     enum status st;
 
     t->vocab = v;
-    if (v->kind == VOCAB_BPE) {
-        if ((st = bpe_create(&t->bpe, v, err)) != OK) {
-            tokenizer_destroy(t);
-            return st;
-        }
-    } else {
+    if ((st = special_create(&t->special, v, err)) != OK) goto fail;
+    if (v->kind == VOCAB_SPM) {
         t->spm = spm_create(v);
+    } else if ((st = bpe_create(&t->bpe, v, err)) != OK) {
+        goto fail;
     }
-    t->special = special_create(v);
     *out = t;
     return OK;
+fail:
+    tokenizer_destroy(t);
+    return st;
 }
 
 void tokenizer_destroy(struct tokenizer *t)

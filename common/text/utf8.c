@@ -1,6 +1,8 @@
 /* utf8.c - checks and steps through UTF-8 bytes. */
 #include "text/utf8.h"
 
+#include "base/utf8.h"
+
 #include <string.h>
 
 size_t utf8_len(uint8_t lead)
@@ -25,18 +27,6 @@ bool utf8_can_follow(const uint8_t *held, size_t n_held, uint8_t b)
     }
 }
 
-/* Bytes of the valid sequence at p, 0 if there is none. */
-static size_t sequence_len(const uint8_t *p, size_t n)
-{
-    size_t len = utf8_len(p[0]);
-
-    if (p[0] < 0xc2 || p[0] > 0xf4 || len > n) return 0;
-    for (size_t i = 1; i < len; i++) {
-        if (!utf8_can_follow(p, i, p[i])) return 0;
-    }
-    return len;
-}
-
 size_t utf8_check(const char *p, size_t n)
 {
     const uint8_t *u = (const uint8_t *)p;
@@ -55,7 +45,7 @@ size_t utf8_check(const char *p, size_t n)
             i++;
             continue;
         }
-        size_t len = sequence_len(u + i, n - i);
+        size_t len = utf8_seq_len(p + i, n - i);
         if (len == 0) return i;
         i += len;
     }

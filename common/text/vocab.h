@@ -12,7 +12,8 @@
 
 enum vocab_kind { VOCAB_BPE, VOCAB_SPM }; /* GGUF tokenizer.ggml.model "gpt2" / "llama" */
 
-enum token_type { /* the numbers are GGUF's */
+/* The numbers are GGUF's. */
+enum token_type {
     TOKEN_NORMAL = 1,
     TOKEN_UNKNOWN = 2,
     TOKEN_CONTROL = 3,
@@ -30,16 +31,18 @@ struct vocab_token {
     enum token_type type;
 };
 
+struct vocab_merge {
+    const char *left, *right;
+    uint32_t n_left, n_right;
+};
+
 struct vocab {
     enum vocab_kind kind;
     char *pre; /* name of the pre-tokenizer, "" if the file names none */
     uint32_t n_tokens;
     struct vocab_token *tokens;
     uint32_t n_merges; /* BPE only, in rank order */
-    struct vocab_merge {
-        const char *left, *right;
-        uint32_t n_left, n_right;
-    } *merges;
+    struct vocab_merge *merges;
     int32_t bos_id, eos_id, eot_id, unk_id, pad_id; /* TOKEN_NONE where the file has none */
     bool add_bos, add_eos, add_space_prefix;
     char *chat_template; /* NULL if the file has none */

@@ -1,0 +1,174 @@
+/* cmd_tokenize.c - `baton tokenize`: standard input to token ids, or back. */
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "coordinator/cli/cli.h"
+#include "formats/gguf.h"
+#include "formats/vocab_load.h"
+#include "text/detok.h"
+#include "text/tokenizer.h"
+#include "text/vocab.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char USAGE[] = "usage: baton tokenize -m FILE.gguf [--parse-special] [--add-special] [--decode]\n\n"
+                            "Reads text from standard input and prints its token ids as a JSON array.\n"
+                            "  -m, --model FILE   a model, or a file with a vocabulary only\n"
+                            "  --parse-special    \"<|im_start|>\" and the like become control tokens\n"
+                            "  --add-special      BOS and EOS where the vocabulary asks for them\n"
+                            "  --decode           reads a JSON array of ids and prints the text\n";
+
+struct tokenize_options {
+    const char *model;
+    struct encode_options encode;
+    bool decode;
+};
+
+/* -1: go on; otherwise the exit code. */
+static int parse_options(struct tokenize_options *o, int argc, char **argv)
+{
+    static const struct option longs[] = {
+        { "model", required_argument, NULL, 'm' }, { "parse-special", no_argument, NULL, 'p' },
+        { "add-special", no_argument, NULL, 'a' }, { "decode", no_argument, NULL, 'd' },
+        { "help", no_argument, NULL, 'h' },        { 0 },
+    };
+    int c;
+
+    optind = 1;
+    while ((c = getopt_long(argc, argv, "m:h", longs, NULL)) != -1) {
+        switch (c) {
+        case 'm': o->model = optarg; break;
+        case 'p': o->encode.parse_special = true; break;
+        case 'a': o->encode.add_special = true; break;
+        case 'd': o->decode = true; break;
+        case 'h': fputs(USAGE, stdout); return EXIT_SUCCESS;
+        default: fputs(USAGE, stderr); return EXIT_USAGE;
+        }
+    }
+    if (optind != argc || !o->model) {
+        fprintf(stderr, "baton tokenize: %s\n", o->model ? "no file arguments" : "-m FILE is needed");
+        fputs(USAGE, stderr);
+        return EXIT_USAGE;
+    }
+    return -1;
+}
+
+static enum status load_vocab(struct vocab **out, const char *path, struct error *err)
+{
+    struct gguf *g = NULL;
+    enum status st;
+
+    if ((st = gguf_open(&g, path, err)) != OK) return st;
+    st = vocab_load_gguf(out, g, err);
+    gguf_close(g);
+    if (st != OK) error_prefix(err, "%s", path);
+    return st;
+}
+
+static enum status read_input(struct strbuf *in, struct error *err)
+{
+    char buf[65536];
+    size_t n;
+
+    while ((n = fread(buf, 1, sizeof(buf), stdin)) > 0) strbuf_add(in, buf, n);
+    if (ferror(stdin)) return error_set(err, ERR_IO, "standard input: %s", strerror(errno));
+    if (in->overflowed) {
+        return error_set(err, ERR_TOO_LARGE, "standard input has more than %zu bytes", STRBUF_MAX);
+    }
+    return OK;
+}
+
+static enum status encode(const struct vocab *v, const struct strbuf *in, struct encode_options opt, struct error *err)
+{
+    struct tokenizer *t = NULL;
+    struct token_list ids = { 0 };
+    enum status st = tokenizer_create(&t, v, err);
+
+    if (st == OK) st = tokenizer_encode(t, strbuf_cstr(in), in->n, opt, &ids, err);
+    if (st == OK) {
+        putchar('[');
+        for (size_t i = 0; i < ids.n; i++) printf("%s%d", i ? "," : "", ids.ids[i]);
+        puts("]");
+    }
+    token_list_fini(&ids);
+    tokenizer_destroy(t);
+    return st;
+}
+
+static enum status check_id(const struct vocab *v, const json_t *item, size_t i, struct error *err)
+{
+    if (!json_is_integer(item)) return error_set(err, ERR_INVALID, "element %zu is not an integer", i);
+    json_int_t id = json_integer_value(item);
+    if (id < 0 || id >= (json_int_t)v->n_tokens) {
+        return error_set(err, ERR_INVALID, "element %zu: token id %lld is not in 0..%u", i, (long long)id,
+                         v->n_tokens - 1);
+    }
+    return OK;
+}
+
+static enum status decode_ids(const struct vocab *v, const json_t *ids, struct error *err)
+{
+    struct detok d;
+    struct strbuf out = STRBUF_INIT;
+    size_t i;
+    json_t *item;
+    enum status st = OK;
+
+    detok_init(&d, v, true);
+    json_array_foreach(ids, i, item)
+    {
+        if ((st = check_id(v, item, i, err)) != OK) break;
+        detok_add(&d, (int32_t)json_integer_value(item), &out);
+    }
+    detok_flush(&d, &out);
+    if (st == OK && out.overflowed) {
+        st = error_set(err, ERR_TOO_LARGE, "the text has more than %zu bytes", STRBUF_MAX);
+    }
+    if (st == OK) fwrite(strbuf_cstr(&out), 1, out.n, stdout);
+    strbuf_fini(&out);
+    return st;
+}
+
+static enum status decode(const struct vocab *v, const struct strbuf *in, struct error *err)
+{
+    json_error_t where;
+    json_t *ids = json_loadb(strbuf_cstr(in), in->n, 0, &where);
+    enum status st;
+
+    if (!ids) {
+        return error_set(err, ERR_PARSE, "standard input is not JSON: line %d, column %d: %s", where.line, where.column,
+                         where.text);
+    }
+    if (json_is_array(ids)) {
+        st = decode_ids(v, ids, err);
+    } else {
+        st = error_set(err, ERR_INVALID, "standard input is not a JSON array of token ids");
+    }
+    json_decref(ids);
+    return st;
+}
+
+int cmd_tokenize(int argc, char **argv)
+{
+    struct tokenize_options o = { 0 };
+    struct vocab *v = NULL;
+    struct strbuf in = STRBUF_INIT;
+    struct error err = { 0 };
+    int code = parse_options(&o, argc, argv);
+
+    if (code >= 0) return code;
+    enum status st = load_vocab(&v, o.model, &err);
+    if (st == OK) st = read_input(&in, &err);
+    if (st == OK) st = o.decode ? decode(v, &in, &err) : encode(v, &in, o.encode, &err);
+    if (st == OK && (fflush(stdout) != 0 || ferror(stdout))) {
+        st = error_set(&err, ERR_IO, "standard output: %s", strerror(errno));
+    }
+    if (st != OK) fprintf(stderr, "baton tokenize: %s\n", err.text);
+    strbuf_fini(&in);
+    vocab_destroy(v);
+    return st == OK ? EXIT_SUCCESS : EXIT_FAILURE;
+}

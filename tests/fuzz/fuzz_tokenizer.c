@@ -1,0 +1,100 @@
+/* fuzz_tokenizer.c - any bytes as text, for both kinds of vocabulary: valid UTF-8 comes back as it was. */
+#include "base/mem.h"
+#include "text/bytelevel.h"
+#include "text/detok.h"
+#include "text/tokenizer.h"
+#include "text/utf8.h"
+#include "text/vocab.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+#define N_BYTES  256
+#define N_EXTRA  6
+#define N_TOKENS (N_BYTES + N_EXTRA)
+#define N_MERGES 3
+
+static struct vocab_token bpe_tokens[N_TOKENS], spm_tokens[N_TOKENS];
+static struct vocab_merge merges[N_MERGES] = { { "a", "a", 1, 1 }, { "aa", "aa", 2, 2 }, { "Ġ", "a", 2, 1 } };
+static char bpe_bytes[N_BYTES][2], spm_bytes[N_BYTES][8];
+
+static struct vocab_token token_of(const char *text, enum token_type type, float score)
+{
+    return (struct vocab_token){ text, (uint32_t)strlen(text), score, type };
+}
+
+static void fill_vocabs(void)
+{
+    static const char *const bpe[N_EXTRA] = { "aa", "aaaa", "Ġa", "<|x|>", "[u]", "<unk>" };
+    static const char *const spm[N_EXTRA] = { "aa", "▁", "▁a", "<|x|>", "[u]", "<unk>" };
+    static const enum token_type types[N_EXTRA] = { TOKEN_NORMAL,  TOKEN_NORMAL,       TOKEN_NORMAL,
+                                                    TOKEN_CONTROL, TOKEN_USER_DEFINED, TOKEN_UNKNOWN };
+
+    for (int i = 0; i < N_BYTES; i++) {
+        uint32_t len = (uint32_t)bytelevel_encode((uint8_t)i, bpe_bytes[i]);
+        bpe_tokens[i] = (struct vocab_token){ bpe_bytes[i], len, 0, TOKEN_NORMAL };
+        snprintf(spm_bytes[i], sizeof(spm_bytes[i]), "<0x%02X>", i);
+        spm_tokens[i] = token_of(spm_bytes[i], TOKEN_BYTE, 0);
+    }
+    for (int i = 0; i < N_EXTRA; i++) {
+        bpe_tokens[N_BYTES + i] = token_of(bpe[i], types[i], 0);
+        spm_tokens[N_BYTES + i] = token_of(spm[i], types[i], -(float)i);
+    }
+}
+
+/* What is encoded must be what is decoded; U+2581 is the one character that SPM cannot tell from a space. */
+static void check_round_trip(const struct vocab *v, const struct token_list *ids, const char *text, size_t n)
+{
+    struct detok d;
+    struct strbuf out = STRBUF_INIT;
+
+    detok_init(&d, v, true);
+    for (size_t i = 0; i < ids->n; i++) {
+        assert(ids->ids[i] >= 0 && (uint32_t)ids->ids[i] < v->n_tokens);
+        detok_add(&d, ids->ids[i], &out);
+    }
+    detok_flush(&d, &out);
+    if (v->kind == VOCAB_BPE) assert(out.n == n && memcmp(strbuf_cstr(&out), text, n) == 0);
+    assert(utf8_check(strbuf_cstr(&out), out.n) == out.n);
+    strbuf_fini(&out);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    static const char *const pres[] = { "default", "smollm", "gpt-2",  "llama-bpe",      "qwen2",
+                                        "tekken",  "gpt-4o", "falcon", "deepseek-coder", "deepseek-v3" };
+    enum { N_PRES = sizeof(pres) / sizeof(pres[0]) };
+    static struct vocab vocabs[N_PRES + 1];
+    static struct tokenizer *tokenizers[N_PRES + 1];
+
+    if (!tokenizers[0]) {
+        fill_vocabs();
+        for (int i = 0; i <= N_PRES; i++) {
+            vocabs[i] = (struct vocab){ .kind = i < N_PRES ? VOCAB_BPE : VOCAB_SPM,
+                                        .pre = (char *)(i < N_PRES ? pres[i] : ""),
+                                        .n_tokens = N_TOKENS,
+                                        .tokens = i < N_PRES ? bpe_tokens : spm_tokens,
+                                        .n_merges = i < N_PRES ? N_MERGES : 0,
+                                        .merges = merges,
+                                        .bos_id = TOKEN_NONE,
+                                        .eos_id = TOKEN_NONE,
+                                        .unk_id = N_TOKENS - 1,
+                                        .add_space_prefix = true };
+            enum status st = tokenizer_create(&tokenizers[i], &vocabs[i], NULL);
+            assert(st == OK);
+        }
+    }
+    if (n < 1) return 0;
+    int which = (data[0] >> 1) % (N_PRES + 1);
+    const char *text = (const char *)data + 1;
+    struct token_list ids = { 0 };
+    struct encode_options opt = { .parse_special = data[0] & 1 };
+    enum status st = tokenizer_encode(tokenizers[which], text, n - 1, opt, &ids, NULL);
+    assert(st == (utf8_check(text, n - 1) == n - 1 ? OK : ERR_PARSE));
+    if (st == OK) check_round_trip(&vocabs[which], &ids, text, n - 1);
+    token_list_fini(&ids);
+    return 0;
+}

@@ -1,0 +1,186 @@
+/* tokenizer: the front door; and the real model's ids, as independent tokenizers give them. */
+#include "text/tokenizer.h"
+
+#include "formats/gguf.h"
+#include "formats/vocab_load.h"
+#include "make_vocab.h"
+#include "text/detok.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#define MODEL "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+/* The vocabulary of the real model; skips the test where the file is not there. */
+static struct vocab *real_vocab(void)
+{
+    const char *dir = getenv("BATON_TEST_MODELS");
+    char path[4096];
+    struct gguf *g = NULL;
+    struct vocab *v = NULL;
+    struct error err = { 0 };
+
+    snprintf(path, sizeof(path), "%s/" MODEL, dir ? dir : TEST_DATA "/../models");
+    if (access(path, R_OK) != 0) cr_skip_test("%s is not there", path);
+    cr_assert_eq(gguf_open(&g, path, &err), OK, "%s", err.text);
+    cr_assert_eq(vocab_load_gguf(&v, g, &err), OK, "%s", err.text);
+    gguf_close(g);
+    return v;
+}
+
+static void expect_text(const struct vocab *v, const json_t *ids, const json_t *text, const char *what)
+{
+    struct detok d;
+    struct strbuf out = STRBUF_INIT;
+    size_t i;
+    const json_t *id;
+
+    detok_init(&d, v, true);
+    json_array_foreach(ids, i, id) detok_add(&d, (int32_t)json_integer_value(id), &out);
+    detok_flush(&d, &out);
+    cr_assert_eq(out.n, json_string_length(text), "%s: \"%s\"", what, strbuf_cstr(&out));
+    cr_assert_eq(memcmp(strbuf_cstr(&out), json_string_value(text), out.n), 0, "%s", what);
+    strbuf_fini(&out);
+}
+
+Test(tokenizer, real_model_prompts_equal_the_reference)
+{
+    struct vocab *v = real_vocab();
+    struct tokenizer *t = tokenizer_of(v);
+    json_t *golden = load_json(TEST_DATA "/golden/smollm2.json");
+    size_t i;
+    const json_t *c;
+
+    json_array_foreach(golden, i, c)
+    {
+        const json_t *text = json_object_get(c, "text"), *ids = json_object_get(c, "ids");
+        const char *name = json_string_value(json_object_get(c, "name"));
+        expect_ids(t, json_string_value(text), json_string_length(text),
+                   (struct encode_options){ .parse_special = true, .add_special = true }, ids, name);
+        expect_text(v, ids, text, name);
+    }
+    cr_assert_eq(i, 18);
+    tokenizer_destroy(t);
+    vocab_destroy(v);
+    json_decref(golden);
+}
+
+Test(tokenizer, real_model_odd_texts_equal_the_reference)
+{
+    struct vocab *v = real_vocab();
+    struct tokenizer *t = tokenizer_of(v);
+    json_t *golden = load_json(TEST_DATA "/golden/tokens/smollm.json");
+    size_t i;
+    const json_t *c;
+
+    json_array_foreach(golden, i, c)
+    {
+        const json_t *text = json_object_get(c, "text");
+        char what[32];
+        snprintf(what, sizeof(what), "case %zu", i);
+        expect_ids(t, json_string_value(text), json_string_length(text),
+                   (struct encode_options){ .parse_special = json_is_true(json_object_get(c, "special")) },
+                   json_object_get(c, "ids"), what);
+    }
+    cr_assert_gt(i, 300);
+    tokenizer_destroy(t);
+    vocab_destroy(v);
+    json_decref(golden);
+}
+
+static const struct encode_options PLAIN = { 0 }, SPECIAL = { .parse_special = true }, ADD = { .add_special = true };
+
+/* Ids: letters, then control <s> <s>> <end>, and user-defined [[ and [[[. */
+#define SMALL                                                                                                          \
+    "{\"kind\": \"gpt2\", \"pre\": \"gpt-2\", \"tokens\": [\"a\", \"b\", \"<\", \"s\", \">\", \"[\", \"<s>\", "        \
+    "\"<s>>\","                                                                                                        \
+    "\"<end>\", \"[[\", \"[[[\"], \"types\": [1,1,1,1,1,1,3,3,3,4,4], \"bos\": 6, \"eos\": 8, \"add_bos\": true,"      \
+    "\"add_eos\": true}"
+
+static void expect(const char *text, struct encode_options opt, const char *ids)
+{
+    struct vocab *v = vocab_of(SMALL);
+    struct tokenizer *t = tokenizer_of(v);
+    json_t *want = json_loads(ids, 0, NULL);
+    expect_ids(t, text, strlen(text), opt, want, text);
+    json_decref(want);
+    tokenizer_destroy(t);
+    vocab_destroy(v);
+}
+
+Test(tokenizer, control_tokens_are_parsed_only_where_asked)
+{
+    expect("a<s>b", PLAIN, "[0,2,3,4,1]");
+    expect("a<s>b", SPECIAL, "[0,6,1]");
+    expect("<s><s>", SPECIAL, "[6,6]");
+    expect("<s", SPECIAL, "[2,3]");
+}
+
+Test(tokenizer, the_longest_special_token_wins)
+{
+    expect("<s>>", SPECIAL, "[7]");
+    expect("[[[[", PLAIN, "[10,5]");
+    expect("a[[b", PLAIN, "[0,9,1]");
+}
+
+Test(tokenizer, bos_and_eos_are_added_where_asked)
+{
+    expect("a", ADD, "[6,0,8]");
+    expect("", ADD, "[6,8]");
+    expect("a", PLAIN, "[0]");
+}
+
+static void expect_bad_utf8(const char *text, size_t n, const char *offset)
+{
+    struct vocab *v = vocab_of(SMALL);
+    struct tokenizer *t = tokenizer_of(v);
+    struct token_list out = { 0 };
+    struct error err = { 0 };
+
+    token_list_add(&out, 42);
+    cr_assert_eq(tokenizer_encode(t, text, n, ADD, &out, &err), ERR_PARSE);
+    cr_assert_not_null(strstr(err.text, offset), "%s", err.text);
+    cr_assert_eq(out.n, 1, "a failed call must leave the list alone");
+    cr_assert_eq(out.ids[0], 42);
+    token_list_fini(&out);
+    tokenizer_destroy(t);
+    vocab_destroy(v);
+}
+
+Test(tokenizer, invalid_utf8_is_refused_with_its_offset)
+{
+    expect_bad_utf8("ab\xff", 3, "0xff at offset 2");
+    expect_bad_utf8("\xc3", 1, "offset 0");
+    expect_bad_utf8("aaaaaaaaaaaaaaaa\xe2\x82", 18, "offset 16");
+    expect_bad_utf8("a\xed\xa0\x80", 4, "offset 1");
+    expect_bad_utf8("a\xc0\xaf", 3, "offset 1");
+    expect_bad_utf8("\xf4\x90\x80\x80", 4, "offset 0");
+}
+
+Test(tokenizer, an_unknown_pretokenizer_is_named)
+{
+    struct vocab *v = vocab_of("{\"kind\": \"gpt2\", \"pre\": \"from-the-future\", \"tokens\": [\"a\"]}");
+    struct tokenizer *t = NULL;
+    struct error err = { 0 };
+
+    cr_assert_eq(tokenizer_create(&t, v, &err), ERR_UNSUPPORTED);
+    cr_assert_not_null(strstr(err.text, "from-the-future"));
+    cr_assert_null(t);
+    vocab_destroy(v);
+    tokenizer_destroy(NULL);
+}
+
+Test(tokenizer, appends_to_what_the_list_holds)
+{
+    struct vocab *v = vocab_of(SMALL);
+    struct tokenizer *t = tokenizer_of(v);
+    struct token_list out = { 0 };
+
+    cr_assert_eq(tokenizer_encode(t, "a", 1, PLAIN, &out, NULL), OK);
+    cr_assert_eq(tokenizer_encode(t, "b", 1, PLAIN, &out, NULL), OK);
+    cr_assert_eq(out.n, 2);
+    cr_assert(out.ids[0] == 0 && out.ids[1] == 1);
+    token_list_fini(&out);
+    tokenizer_destroy(t);
+    vocab_destroy(v);
+}
