@@ -1,0 +1,132 @@
+/* config_check.c - checks that need the whole configuration: names, references, sockets. */
+#include "config/config_internal.h"
+#include "config/config_value.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+struct checker {
+    const struct config *cfg;
+    const struct config_origins *origins;
+    const char *file;
+    struct error *err;
+};
+
+bool config_is_loopback(const char *address)
+{
+    char host[256];
+    uint32_t port;
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (strncmp(address, "ipc://", 6) == 0) return true;
+    if (!config_address_split(address, host, sizeof(host), &port)) return false;
+    if (strcasecmp(host, "localhost") == 0) return true;
+    if (inet_pton(AF_INET, host, &v4) == 1) return ntohl(v4.s_addr) >> 24 == 127;
+    if (inet_pton(AF_INET6, host, &v6) != 1) return false;
+    return IN6_IS_ADDR_LOOPBACK(&v6) || (IN6_IS_ADDR_V4MAPPED(&v6) && v6.s6_addr[12] == 127);
+}
+
+const struct config_model *config_model_find(const struct config *cfg, const char *name)
+{
+    if (name[0] == '\0') return cfg->n_models == 1 ? &cfg->models[0] : NULL;
+    for (uint32_t i = 0; i < cfg->n_models; i++) {
+        if (strcmp(cfg->models[i].name, name) == 0) return &cfg->models[i];
+    }
+    return NULL;
+}
+
+static enum status check_socket(const struct checker *c, char *const *address, const char *key)
+{
+    if (c->cfg->security.insecure || config_is_loopback(*address)) return OK;
+    return error_set(c->err, ERR_DENIED,
+                     "%s: %s is beyond loopback and nothing is encrypted yet; keep sockets on loopback "
+                     "or set security.insecure: true",
+                     config_origin_of(c->origins, address, key), *address);
+}
+
+static enum status check_models(const struct checker *c)
+{
+    const struct config *cfg = c->cfg;
+    char key[64];
+    if (cfg->n_models == 0) {
+        return error_set(c->err, ERR_INVALID, "%s: no model; give models: in the file or --model FILE", c->file);
+    }
+    for (uint32_t i = 0; i < cfg->n_models; i++) {
+        const struct config_model *m = &cfg->models[i];
+        snprintf(key, sizeof(key), "%.40s: models[%u]", c->file, i);
+        if (m->path[0] == '\0') return error_set(c->err, ERR_INVALID, "%s.path is missing", key);
+        for (uint32_t k = 0; k < i; k++) {
+            if (strcmp(cfg->models[k].name, m->name) != 0) continue;
+            return error_set(c->err, ERR_INVALID, "%s: the name %s is taken by models[%u]",
+                             config_origin_of(c->origins, &m->name, key), m->name, k);
+        }
+    }
+    return OK;
+}
+
+static enum status check_node_model(const struct checker *c, const struct config_node *node, const char *key)
+{
+    const char *names[CONFIG_MAX_MODELS], *near;
+    if (config_model_find(c->cfg, node->model)) return OK;
+    if (node->model[0] == '\0') {
+        return error_set(c->err, ERR_INVALID, "%s: %s needs model: there is more than one", c->file, key);
+    }
+    for (uint32_t i = 0; i < c->cfg->n_models; i++) names[i] = c->cfg->models[i].name;
+    near = config_nearest(node->model, names, c->cfg->n_models);
+    return error_set(c->err, ERR_INVALID, "%s: there is no model %s; %s %s%s",
+                     config_origin_of(c->origins, &node->model, key), node->model,
+                     near ? "did you mean" : "the first is", near ? near : names[0], near ? "?" : "");
+}
+
+/* Node i of all nodes, prefill first; `key` gets its place in the file. */
+static const struct config_node *node_at(const struct config *cfg, uint32_t i, char *key, size_t cap)
+{
+    bool prefill = i < cfg->n_prefill;
+    uint32_t idx = prefill ? i : i - cfg->n_prefill;
+    snprintf(key, cap, "%s[%u]", prefill ? "prefill" : "decode", idx);
+    return prefill ? &cfg->prefill[idx] : &cfg->decode[idx];
+}
+
+static enum status check_node(const struct checker *c, uint32_t i)
+{
+    char key[64], other_key[64];
+    const struct config_node *node = node_at(c->cfg, i, key, sizeof(key));
+    enum status st = check_node_model(c, node, key);
+    if (st != OK) return st;
+    for (uint32_t k = 0; k < i; k++) {
+        const struct config_node *other = node_at(c->cfg, k, other_key, sizeof(other_key));
+        if (strcmp(other->name, node->name) != 0) continue;
+        return error_set(c->err, ERR_INVALID, "%s: the name %s is taken by %s",
+                         config_origin_of(c->origins, &node->name, key), node->name, other_key);
+    }
+    if ((st = check_socket(c, &node->admin, key)) != OK) return st;
+    return i < c->cfg->n_prefill ? OK : check_socket(c, &node->kv, key);
+}
+
+enum status config_check(const struct config *cfg, enum config_role role, const char *file,
+                         const struct config_origins *o, struct error *err)
+{
+    struct checker c = { .cfg = cfg, .origins = o, .file = file, .err = err };
+    enum status st;
+    if (strcmp(cfg->security.curve, "on") == 0) {
+        return error_set(err, ERR_UNSUPPORTED,
+                         "%s: on comes later; keep sockets on loopback or set security.insecure: true",
+                         config_origin_of(o, &cfg->security.curve, "security.curve"));
+    }
+    if (cfg->kv.credit_bytes < cfg->kv.frame_bytes) {
+        return error_set(err, ERR_INVALID, "%s: one frame (kv.frame_bytes) must fit into kv.credit_bytes",
+                         config_origin_of(o, &cfg->kv.credit_bytes, "kv.credit_bytes"));
+    }
+    if ((st = check_models(&c)) != OK) return st;
+    if ((st = check_socket(&c, &cfg->coordinator.http, "coordinator.http")) != OK) return st;
+    if ((st = check_socket(&c, &cfg->coordinator.control, "coordinator.control")) != OK) return st;
+    for (uint32_t i = 0; i < cfg->n_prefill + cfg->n_decode; i++) {
+        if ((st = check_node(&c, i)) != OK) return st;
+    }
+    if (role == CONFIG_UP && cfg->n_decode == 0) {
+        return error_set(err, ERR_INVALID, "%s: decode: a cluster needs at least one decode node", file);
+    }
+    return OK;
+}

@@ -1,0 +1,244 @@
+/* config_table.c - the rows of the option table and the look-ups in it. */
+#include "config/config_table.h"
+
+#include "base/mem.h"
+#include "config/config_value.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#define KIB    (1ull << 10)
+#define MIB    (1ull << 20)
+#define GIB    (1ull << 30)
+#define TIB    (1ull << 40)
+#define SECOND 1000ull
+#define HOUR   (3600 * SECOND)
+
+#define AT_ARGS(field)  offsetof(struct config_args, field)
+#define AT(field)       offsetof(struct config, field)
+#define AT_MODEL(field) offsetof(struct config_model, field)
+#define AT_NODE(field)  offsetof(struct config_node, field)
+#define ROLE_DECODE     (ROLE_BIT(CONFIG_DECODE) | ROLE_BIT(CONFIG_SERVE))
+#define ROLES_ENGINE    (ROLES_NODE | ROLE_BIT(CONFIG_SERVE))
+#define ROLES_HTTP      (ROLE_BIT(CONFIG_COORDINATOR) | ROLE_BIT(CONFIG_SERVE))
+#define ROLES_FILE      (ROLES_ALL & ~ROLE_BIT(CONFIG_SERVE))
+#define ROLES_MODEL     (ROLES_ALL & ~ROLE_BIT(CONFIG_UP))
+
+/* clang-format off */
+const struct config_option config_table[] = {
+    /* scope, section, key, flag, alias, roles, type, offset, min, max, step, choices, default, help */
+    { SCOPE_ARGS, NULL, "config", "config", NULL, ROLES_FILE, OPTION_STRING, AT_ARGS(config), 0, 0, 0, NULL, "",
+      "the cluster's YAML file" },
+    { SCOPE_ARGS, NULL, "name", "name", NULL, ROLES_NODE, OPTION_NAME, AT_ARGS(name), 0, 0, 0, NULL, "",
+      "which node of the file this is, or its name if there is no file" },
+    { SCOPE_ARGS, NULL, "model", "model", "m", ROLES_MODEL, OPTION_STRING, AT_ARGS(model), 0, 0, 0, NULL, "",
+      "GGUF file, or the name of a model of the file" },
+    { SCOPE_ARGS, NULL, "model_name", "model-name", "alias", ROLES_MODEL, OPTION_NAME, AT_ARGS(model_name), 0, 0, 0,
+      NULL, "", "name under which --model is served; without it, the file's" },
+    { SCOPE_ARGS, NULL, "host", "host", NULL, ROLES_HTTP, OPTION_HOST, AT_ARGS(host), 0, 0, 0, NULL, "",
+      "host part of --http" },
+    { SCOPE_ARGS, NULL, "port", "port", NULL, ROLES_HTTP, OPTION_PORT, AT_ARGS(port), 0, 65535, 0, NULL, "",
+      "port part of --http" },
+    { SCOPE_ARGS, NULL, "check_config", "check-config", NULL, ROLES_ALL, OPTION_BOOL, AT_ARGS(check_only), 0, 0, 0,
+      NULL, "false", "check the configuration, say so and end" },
+    { SCOPE_ARGS, NULL, "help", "help", "h", ROLES_ALL, OPTION_BOOL, AT_ARGS(help), 0, 0, 0, NULL, "false",
+      "print this text and end" },
+    { SCOPE_ARGS, NULL, "weights_fd", "weights-fd", NULL, ROLES_NODE, OPTION_FD, AT_ARGS(weights_fd), 0, 1u << 20, 0,
+      NULL, "", "descriptor of packed weights that a parent shares" },
+    { SCOPE_ARGS, NULL, "ready_fd", "ready-fd", NULL, ROLES_ALL, OPTION_FD, AT_ARGS(ready_fd), 0, 1u << 20, 0, NULL,
+      "", "descriptor to which one line goes when ready" },
+
+    { SCOPE_MODEL, NULL, "name", NULL, NULL, 0, OPTION_NAME, AT_MODEL(name), 0, 0, 0, NULL, "",
+      "name in requests and in nodes' entries; without it, the file's" },
+    { SCOPE_MODEL, NULL, "path", NULL, NULL, 0, OPTION_STRING, AT_MODEL(path), 0, 0, 0, NULL, "",
+      "GGUF file, relative to the working directory" },
+
+    { SCOPE_GLOBAL, "coordinator", "http", "http", NULL, ROLES_API, OPTION_HTTP, AT(coordinator.http), 0, 0, 0, NULL,
+      "127.0.0.1:8080", "address of the OpenAI API" },
+    { SCOPE_GLOBAL, "coordinator", "control", "control", "coordinator", ROLES_ALL, OPTION_ENDPOINT,
+      AT(coordinator.control), 0, 0, 0, NULL, "tcp://127.0.0.1:9090",
+      "control plane: the coordinator binds it, nodes connect to it" },
+    { SCOPE_GLOBAL, "coordinator", "max_queue", "max-queue", NULL, ROLES_API, OPTION_U32, AT(coordinator.max_queue), 0,
+      1000000, 0, NULL, "1024", "requests that may wait; past it 429" },
+    { SCOPE_GLOBAL, "coordinator", "max_queue_bytes", "max-queue-bytes", NULL, ROLES_API, OPTION_SIZE,
+      AT(coordinator.max_queue_bytes), MIB, TIB, 0, NULL, "256MiB", "bytes of requests that may wait; past it 429" },
+    { SCOPE_GLOBAL, "coordinator", "max_body_bytes", "max-body-bytes", NULL, ROLES_API, OPTION_SIZE32,
+      AT(coordinator.max_body_bytes), KIB, GIB, 0, NULL, "32MiB", "largest HTTP request body; past it 413" },
+    { SCOPE_GLOBAL, "coordinator", "max_connections", "max-connections", NULL, ROLES_API, OPTION_U32,
+      AT(coordinator.max_connections), 1, 100000, 0, NULL, "1024", "HTTP connections at once; past it 503" },
+    { SCOPE_GLOBAL, "coordinator", "request_timeout", "request-timeout", NULL, ROLES_API, OPTION_DURATION,
+      AT(coordinator.request_timeout_ms), SECOND, 24 * HOUR, 0, NULL, "600s",
+      "how long a request may wait and prefill; past it 504" },
+    { SCOPE_GLOBAL, "coordinator", "progress_timeout", "progress-timeout", NULL, ROLES_API, OPTION_DURATION,
+      AT(coordinator.progress_timeout_ms), 100, HOUR, 0, NULL, "10s",
+      "without progress for this long, a request starts a new epoch" },
+    { SCOPE_GLOBAL, "coordinator", "shutdown_timeout", "shutdown-timeout", NULL, ROLES_ALL, OPTION_DURATION,
+      AT(coordinator.shutdown_timeout_ms), 0, HOUR, 0, NULL, "30s", "how long a drain lets requests finish" },
+    { SCOPE_GLOBAL, "coordinator", "max_attempts", "max-attempts", NULL, ROLES_API, OPTION_U32,
+      AT(coordinator.max_attempts), 1, 100, 0, NULL, "3", "epochs that one request may use" },
+    { SCOPE_GLOBAL, "coordinator", "max_prompt_logprobs", "max-prompt-logprobs", NULL, ROLES_API, OPTION_U32,
+      AT(coordinator.max_prompt_logprobs), 0, 1000, 0, NULL, "20", "widest top-n of logprobs that may be asked for" },
+    { SCOPE_GLOBAL, "coordinator", "any_model", "any-model", NULL, ROLES_API, OPTION_BOOL, AT(coordinator.any_model),
+      0, 0, 0, NULL, "false", "accept any model name in requests" },
+    { SCOPE_GLOBAL, "coordinator", "strict_params", "strict-params", NULL, ROLES_API, OPTION_BOOL,
+      AT(coordinator.strict_params), 0, 0, 0, NULL, "false", "refuse request fields that are otherwise ignored" },
+
+    { SCOPE_GLOBAL, "kv", "codec", "kv-codec", NULL, ROLES_ALL, OPTION_CHOICE, AT(kv.codec), 0, 0, 0, "int8|f16",
+      "int8", "form of KV in memory and on the wire; f16 is for comparison" },
+    { SCOPE_GLOBAL, "kv", "lanes", "kv-lanes", NULL, ROLES_ALL, OPTION_U32, AT(kv.lanes), 1, 16, 0, NULL, "2",
+      "connections from a prefill node to a decode node" },
+    { SCOPE_GLOBAL, "kv", "frame_bytes", "kv-frame-bytes", NULL, ROLES_ALL, OPTION_SIZE32, AT(kv.frame_bytes),
+      64 * KIB, 4 * MIB, 0, NULL, "1MiB", "largest payload of one data frame" },
+    { SCOPE_GLOBAL, "kv", "credit_bytes", "kv-credit-bytes", NULL, ROLES_ALL, OPTION_SIZE, AT(kv.credit_bytes), MIB,
+      16 * GIB, 0, NULL, "64MiB", "bytes that one transfer may have under way" },
+    { SCOPE_GLOBAL, "kv", "rotate", "kv-rotate", NULL, ROLES_ALL, OPTION_CHOICE, AT(kv.rotate), 0, 0, 0, "auto|on|off",
+      "auto", "Hadamard rotation of Q and K before quantization" },
+
+    { SCOPE_NODE, NULL, "name", NULL, NULL, 0, OPTION_NAME, AT_NODE(name), 0, 0, 0, NULL, "",
+      "name of the node, unique in the cluster; without it p0, p1, ... or d0, d1, ..." },
+    { SCOPE_NODE, NULL, "model", NULL, NULL, 0, OPTION_NAME, AT_NODE(model), 0, 0, 0, NULL, "",
+      "name of its model; may be left out if there is one only" },
+    { SCOPE_NODE, NULL, "threads", "threads", "t", ROLES_ENGINE, OPTION_U32, AT_NODE(threads), 0, 1024, 0, NULL, "0",
+      "compute threads; 0: all cores that the process may use" },
+    { SCOPE_NODE, NULL, "cpus", "cpus", NULL, ROLES_NODE, OPTION_CPUS, AT_NODE(cpus), 0, 0, 0, NULL, "",
+      "cores that threads are pinned to, such as 0-3,6" },
+    { SCOPE_NODE, NULL, "isa", "isa", NULL, ROLES_ENGINE, OPTION_CHOICE, AT_NODE(isa), 0, 0, 0,
+      "auto|ref|avx2|avx512|vnni", "auto", "highest instruction set that kernels may use" },
+    { SCOPE_NODE, NULL, "kv", "kv", NULL, ROLE_BIT(CONFIG_DECODE), OPTION_ENDPOINT, AT_NODE(kv), 0, 0, 0, NULL,
+      "tcp://127.0.0.1:0", "where a decode node takes KV; port 0: any free one" },
+    { SCOPE_NODE, NULL, "admin", "admin", NULL, ROLES_NODE, OPTION_HTTP, AT_NODE(admin), 0, 0, 0, NULL, "127.0.0.1:0",
+      "address of /metrics, /live and /ready; port 0: any free one" },
+    { SCOPE_NODE, NULL, "max_seqs", "max-seqs", NULL, ROLES_ENGINE, OPTION_U32, AT_NODE(max_seqs), 1, 4096, 0, NULL,
+      "32", "sequences at once" },
+    { SCOPE_NODE, NULL, "kv_memory", "kv-memory", NULL, ROLES_ENGINE, OPTION_SIZE, AT_NODE(kv_memory), MIB, 16 * TIB,
+      0, NULL, "512MiB", "memory of the KV pool" },
+    { SCOPE_NODE, NULL, "max_batch_tokens", "max-batch-tokens", NULL, ROLES_ENGINE, OPTION_U32,
+      AT_NODE(max_batch_tokens), 64, 65536, 0, NULL, "512", "tokens in one step, prompts and answers together" },
+    { SCOPE_NODE, NULL, "chunk_tokens", "chunk-tokens", NULL, ROLES_ENGINE, OPTION_U32, AT_NODE(chunk_tokens), 64,
+      65536, 64, NULL, "256", "longest part of one prompt in one step" },
+    { SCOPE_NODE, NULL, "max_context", "max-context", NULL, ROLES_ENGINE, OPTION_U32, AT_NODE(max_context), 0,
+      1u << 24, 0, NULL, "0", "longest sequence; 0: what the model was made for" },
+    { SCOPE_NODE, NULL, "local_prefill", "local-prefill", NULL, ROLE_DECODE, OPTION_CHOICE, AT_NODE(local_prefill), 0,
+      0, 0, "auto|never|always", "auto", "whether a decode node reads prompts itself" },
+
+    { SCOPE_GLOBAL, "security", "curve", "curve", NULL, ROLES_ALL, OPTION_CHOICE, AT(security.curve), 0, 0, 0,
+      "off|on", "off", "CURVE keys on the control plane" },
+    { SCOPE_GLOBAL, "security", "insecure", "insecure", NULL, ROLES_ALL, OPTION_BOOL, AT(security.insecure), 0, 0, 0,
+      NULL, "false", "allow sockets beyond loopback in plain text" },
+    { SCOPE_GLOBAL, "log", "level", "log-level", NULL, ROLES_ALL, OPTION_CHOICE, AT(log.level), 0, 0, 0,
+      "error|warn|info|debug", "info", "least important lines that are logged" },
+};
+/* clang-format on */
+const uint32_t config_table_rows = sizeof(config_table) / sizeof(config_table[0]);
+
+static bool same(const char *a, const char *b)
+{
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+const struct config_option *config_table_key(enum config_scope scope, const char *section, const char *key)
+{
+    for (uint32_t i = 0; i < config_table_rows; i++) {
+        const struct config_option *row = &config_table[i];
+        if (row->scope == scope && same(row->section, section) && same(row->key, key)) return row;
+    }
+    return NULL;
+}
+
+const struct config_option *config_table_flag(enum config_role role, const char *flag)
+{
+    for (uint32_t i = 0; i < config_table_rows; i++) {
+        const struct config_option *row = &config_table[i];
+        if (!(row->roles & ROLE_BIT(role)) || !row->flag) continue;
+        if (same(row->flag, flag) || same(row->alias, flag)) return row;
+    }
+    return NULL;
+}
+
+const char *config_table_env(const struct config_option *row, enum config_role role, char *buf, size_t cap)
+{
+    const char *section = row->section;
+    buf[0] = '\0';
+    /* A switch, a descriptor or a part of --http belongs to one command line. */
+    if (row->scope == SCOPE_ARGS && row->type != OPTION_NAME && row->type != OPTION_STRING) return buf;
+    if (row->scope == SCOPE_NODE) {
+        section = role == CONFIG_PREFILL ? "prefill" : role == CONFIG_DECODE ? "decode" : NULL;
+    }
+    snprintf(buf, cap, "BATON_%s%s%s", section ? section : "", section ? "_" : "", row->key);
+    for (char *p = buf; *p; p++) *p = (char)toupper((unsigned char)*p);
+    return buf;
+}
+
+bool config_is_decode_only(const struct config_option *row)
+{
+    return row->scope == SCOPE_NODE && row->flag && !(row->roles & ROLE_BIT(CONFIG_PREFILL));
+}
+
+bool config_type_is_text(enum config_type type)
+{
+    return type >= OPTION_CHOICE;
+}
+
+void config_table_defaults(enum config_scope scope, void *base)
+{
+    for (uint32_t i = 0; i < config_table_rows; i++) {
+        const struct config_option *row = &config_table[i];
+        if (row->scope != scope) continue;
+        if (row->type == OPTION_FD) {
+            *(int *)((char *)base + row->offset) = -1;
+        } else if (row->fallback[0] == '\0') {
+            *(char **)((char *)base + row->offset) = mem_strdup("");
+        } else {
+            enum status st = config_value_set(row, base, row->fallback, NULL);
+            assert(st == OK); /* a default that its own row refuses is a bug of the table */
+        }
+    }
+}
+
+void config_table_free(enum config_scope scope, void *base)
+{
+    for (uint32_t i = 0; i < config_table_rows; i++) {
+        const struct config_option *row = &config_table[i];
+        if (row->scope != scope || !config_type_is_text(row->type)) continue;
+        char **text = (char **)((char *)base + row->offset);
+        mem_free(*text);
+        *text = NULL;
+    }
+}
+
+/* Edits that make b of a: insert, delete or replace one letter; words past 40 letters count as far away. */
+static uint32_t edit_distance(const char *a, const char *b)
+{
+    size_t n = strlen(a), m = strlen(b);
+    uint32_t row[42];
+    if (n > 40 || m > 40) return UINT32_MAX;
+    for (size_t j = 0; j <= m; j++) row[j] = (uint32_t)j;
+    for (size_t i = 1; i <= n; i++) {
+        uint32_t diagonal = row[0];
+        row[0] = (uint32_t)i;
+        for (size_t j = 1; j <= m; j++) {
+            uint32_t best = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            if (row[j] + 1 < best) best = row[j] + 1;
+            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+            row[j] = best;
+        }
+    }
+    return row[m];
+}
+
+const char *config_nearest(const char *word, const char *const *candidates, uint32_t n)
+{
+    const char *best = NULL;
+    uint32_t best_distance = (uint32_t)strlen(word) / 3 + 2;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t d = edit_distance(word, candidates[i]);
+        if (d < best_distance) {
+            best_distance = d;
+            best = candidates[i];
+        }
+    }
+    return best;
+}

@@ -1,0 +1,234 @@
+/* config_value.c - parses and checks the text of one option. */
+#include "config/config_value.h"
+
+#include "base/mem.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_IPC_PATH 100 /* a socket's path fits 107 bytes; lanes add a suffix */
+
+/* Digits at the start of `text`; *rest points behind them.  false: none, or too large. */
+static bool read_digits(const char *text, uint64_t *out, const char **rest)
+{
+    char *end;
+    if (!isdigit((unsigned char)text[0])) return false;
+    errno = 0;
+    *out = strtoull(text, &end, 10);
+    *rest = end;
+    return errno == 0;
+}
+
+struct unit {
+    const char *word;
+    uint64_t factor;
+};
+static const struct unit size_units[] = {
+    { "", 1 },  { "B", 1 }, { "KiB", 1ull << 10 }, { "MiB", 1ull << 20 }, { "GiB", 1ull << 30 }, { "TiB", 1ull << 40 },
+    { NULL, 0 }
+};
+static const struct unit time_units[] = { { "ms", 1 }, { "s", 1000 }, { "m", 60000 }, { "h", 3600000 }, { NULL, 0 } };
+static const struct unit no_units[] = { { "", 1 }, { NULL, 0 } };
+
+static const struct unit *units_of(enum config_type type)
+{
+    if (type == OPTION_DURATION) return time_units;
+    return type == OPTION_SIZE || type == OPTION_SIZE32 ? size_units : no_units;
+}
+
+static bool read_number(const struct config_option *row, const char *text, uint64_t *out)
+{
+    const char *rest;
+    if (!read_digits(text, out, &rest)) return false;
+    while (*rest == ' ') rest++;
+    for (const struct unit *u = units_of(row->type); u->word; u++) {
+        if (strcmp(rest, u->word) == 0) return !__builtin_mul_overflow(*out, u->factor, out);
+    }
+    /* "0" is the same in every unit. */
+    return *out == 0 && *rest == '\0';
+}
+
+static bool in_range(const struct config_option *row, uint64_t v)
+{
+    return v >= row->min && v <= row->max && (row->step == 0 || v % row->step == 0);
+}
+
+static bool read_bool(const char *text, bool *out)
+{
+    static const char *const words[] = { "false", "no", "off", "0", "true", "yes", "on", "1" };
+    for (int i = 0; i < 8; i++) {
+        if (strcmp(text, words[i]) == 0) {
+            *out = i >= 4;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_choice(const char *choices, const char *text)
+{
+    size_t n = strlen(text);
+    for (const char *p = choices; n > 0 && p; p = strchr(p, '|') ? strchr(p, '|') + 1 : NULL) {
+        if (strncmp(p, text, n) == 0 && (p[n] == '|' || p[n] == '\0')) return true;
+    }
+    return false;
+}
+
+bool config_is_name(const char *name)
+{
+    size_t n = strlen(name);
+    if (n < 1 || n > 63) return false;
+    for (size_t i = 0; i < n; i++) {
+        if (!isalnum((unsigned char)name[i]) && !strchr("._-", name[i])) return false;
+    }
+    return true;
+}
+
+bool config_address_split(const char *address, char *host, size_t cap, uint32_t *port)
+{
+    if (strncmp(address, "tcp://", 6) == 0) address += 6;
+    const char *colon = strrchr(address, ':'), *rest;
+    uint64_t number;
+    if (!colon || !read_digits(colon + 1, &number, &rest) || *rest || number > 65535) return false;
+    size_t n = (size_t)(colon - address);
+    bool bracketed = n >= 2 && address[0] == '[' && address[n - 1] == ']';
+    if (bracketed) {
+        address++;
+        n -= 2;
+    }
+    if (n == 0 || n >= cap || (!bracketed && memchr(address, ':', n))) return false;
+    for (size_t i = 0; i < n; i++) {
+        if (!isalnum((unsigned char)address[i]) && !strchr(".-_:%*", address[i])) return false;
+    }
+    memcpy(host, address, n);
+    host[n] = '\0';
+    *port = (uint32_t)number;
+    return true;
+}
+
+static bool is_endpoint(const char *text)
+{
+    char host[256];
+    uint32_t port;
+    if (strncmp(text, "ipc://", 6) == 0) {
+        size_t n = strlen(text + 6);
+        return n > 0 && n <= MAX_IPC_PATH;
+    }
+    return strncmp(text, "tcp://", 6) == 0 && config_address_split(text, host, sizeof(host), &port);
+}
+
+static bool is_http_address(const char *text)
+{
+    char host[256];
+    uint32_t port;
+    return strncmp(text, "tcp://", 6) != 0 && config_address_split(text, host, sizeof(host), &port);
+}
+
+/* "0-3,6": numbers below 4096, ranges that rise. */
+static bool is_cpu_list(const char *text)
+{
+    uint64_t from, to;
+    for (;;) {
+        if (!read_digits(text, &from, &text)) return false;
+        to = from;
+        if (*text == '-' && !read_digits(text + 1, &to, &text)) return false;
+        if (to < from || to >= 4096) return false;
+        if (*text == '\0') return true;
+        if (*text++ != ',') return false;
+    }
+}
+
+static bool text_fits(const struct config_option *row, const char *text)
+{
+    uint64_t number;
+    if (text[0] == '\0' && row->fallback[0] == '\0') return true; /* not set, said aloud */
+    switch (row->type) {
+    case OPTION_CHOICE: return is_choice(row->choices, text);
+    case OPTION_NAME: return config_is_name(text);
+    case OPTION_PORT: return read_number(row, text, &number) && in_range(row, number);
+    case OPTION_HTTP: return is_http_address(text);
+    case OPTION_ENDPOINT: return is_endpoint(text);
+    case OPTION_CPUS: return is_cpu_list(text);
+    default: return text[0] != '\0';
+    }
+}
+
+static void put_number(char *buf, size_t cap, enum config_type type, uint64_t v)
+{
+    const struct unit *best = NULL;
+    for (const struct unit *u = units_of(type); u->word; u++) {
+        if (u->word[0] && v > 0 && v % u->factor == 0) best = u;
+    }
+    snprintf(buf, cap, "%" PRIu64 "%s", best ? v / best->factor : v, best ? best->word : "");
+}
+
+const char *config_value_allowed(const struct config_option *row, char *buf, size_t cap)
+{
+    char lo[32], hi[32];
+    size_t n = 0;
+    buf[0] = '\0';
+    switch (row->type) {
+    case OPTION_BOOL: snprintf(buf, cap, "true or false"); break;
+    case OPTION_NAME: snprintf(buf, cap, "1 to 63 of A-Z a-z 0-9 . _ -"); break;
+    case OPTION_HTTP: snprintf(buf, cap, "host:port"); break;
+    case OPTION_ENDPOINT: snprintf(buf, cap, "tcp://host:port or ipc://path"); break;
+    case OPTION_CPUS: snprintf(buf, cap, "a list of cores such as 0-3,6"); break;
+    case OPTION_STRING: snprintf(buf, cap, "%s", "text"); break;
+    case OPTION_CHOICE:
+        for (const char *p = row->choices; *p && n + 3 < cap; p++) {
+            if (*p == '|') buf[n++] = ',';
+            buf[n++] = *p == '|' ? ' ' : *p;
+        }
+        buf[n] = '\0';
+        break;
+    default:
+        put_number(lo, sizeof(lo), row->type, row->min);
+        put_number(hi, sizeof(hi), row->type, row->max);
+        n = (size_t)snprintf(buf, cap, "%s..%s", lo, hi);
+        if (row->step && n < cap) snprintf(buf + n, cap - n, " in steps of %" PRIu64, row->step);
+        break;
+    }
+    return buf;
+}
+
+static enum status refuse(const struct config_option *row, const char *text, struct error *err)
+{
+    char allowed[200];
+    const char *unit = row->type == OPTION_DURATION                             ? " with ms, s, m or h"
+                       : row->type == OPTION_SIZE || row->type == OPTION_SIZE32 ? " in bytes, KiB, MiB or GiB"
+                                                                                : "";
+    return error_set(err, ERR_INVALID, "\"%.80s\" is not allowed; allowed: %s%s", text,
+                     config_value_allowed(row, allowed, sizeof(allowed)), unit);
+}
+
+enum status config_value_set(const struct config_option *row, void *base, const char *text, struct error *err)
+{
+    void *field = (char *)base + row->offset;
+    uint64_t number;
+    bool truth;
+    if (row->type == OPTION_BOOL) {
+        if (!read_bool(text, &truth)) return refuse(row, text, err);
+        *(bool *)field = truth;
+        return OK;
+    }
+    if (config_type_is_text(row->type)) {
+        if (!text_fits(row, text)) return refuse(row, text, err);
+        char *copy = mem_strdup(text);
+        mem_free(*(char **)field);
+        *(char **)field = copy;
+        return OK;
+    }
+    if (!read_number(row, text, &number) || !in_range(row, number)) return refuse(row, text, err);
+    if (row->type == OPTION_SIZE) {
+        *(uint64_t *)field = number;
+    } else if (row->type == OPTION_FD) {
+        *(int *)field = (int)number;
+    } else {
+        *(uint32_t *)field = (uint32_t)number;
+    }
+    return OK;
+}

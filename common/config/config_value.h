@@ -1,0 +1,16 @@
+/* config_value.h - the text of one option to its typed value, with the sentence that says what is allowed. */
+#ifndef CONFIG_CONFIG_VALUE_H
+#define CONFIG_CONFIG_VALUE_H
+#include "config/config_table.h"
+
+/* Parses `text` for `row` into the field at `base + row->offset`; strings there are replaced and owned.
+ * On failure the field is untouched and err holds what is wrong and what is allowed, without the key. */
+enum status config_value_set(const struct config_option *row, void *base, const char *text,
+                             struct error *err) MUST_CHECK;
+/* Writes what `row` allows, such as "1..16" or "auto, never, always"; "" for free text. */
+const char *config_value_allowed(const struct config_option *row, char *buf, size_t cap);
+/* Splits "host:port", "[v6]:port" or "tcp://..." at the port.  false: not of that form. */
+bool config_address_split(const char *address, char *host, size_t cap, uint32_t *port);
+/* Whether `name` fits [A-Za-z0-9._-]{1,63}. */
+bool config_is_name(const char *name);
+#endif
