@@ -1,6 +1,6 @@
 /* vec_kernels.h - the fp32 kernels of one instruction set, written once over sixteen lanes.
  *
- * Included by vec_ref.c, vec_avx2.c and vec_avx512.c after their vec_*.h.  What is here is the definition
+ * Included by each level_*.c after its vec_*.h.  What is here is the definition
  * of these ops: the order of additions is that of the lanes, whatever the width of the registers. */
 #include "compute/cpu/cpu_kernels.h"
 

@@ -1,4 +1,4 @@
-/* vec_ref.c - the reference level: plain C that defines what every faster level must answer, bit for bit. */
+/* level_ref.c - the reference level: plain C that defines what every faster level must answer, bit for bit. */
 #include "compute/cpu/vec_ref.h"
 
 #include "compute/cpu/vec_kernels.h"

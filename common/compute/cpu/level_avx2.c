@@ -1,0 +1,9 @@
+/* level_avx2.c - the kernels for AVX2, FMA and F16C. */
+#include "base/cpu.h"
+
+#include "compute/cpu/vec_avx2.h"
+
+#include "compute/cpu/dot_kernels.h"
+#include "compute/cpu/vec_kernels.h"
+
+const struct cpu_kernels cpu_kernels_avx2 = { .name = "avx2", .flags = CPU_AVX2, DOT_KERNELS, VEC_KERNELS };

@@ -1,0 +1,11 @@
+/* level_avx512.c - the kernels for AVX-512 F, BW, DQ and VL. */
+#include "base/cpu.h"
+
+#include "compute/cpu/vec_avx512.h"
+
+#include "compute/cpu/dot_kernels.h"
+#include "compute/cpu/vec_kernels.h"
+
+const struct cpu_kernels cpu_kernels_avx512 = {
+    .name = "avx512", .flags = CPU_AVX2 | CPU_AVX512, DOT_KERNELS, VEC_KERNELS
+};

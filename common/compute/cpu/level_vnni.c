@@ -1,0 +1,12 @@
+/* level_vnni.c - the kernels for AVX-512 with VNNI. */
+#include "base/cpu.h"
+
+#define LEVEL_VNNI
+#include "compute/cpu/vec_avx512.h"
+
+#include "compute/cpu/dot_kernels.h"
+#include "compute/cpu/vec_kernels.h"
+
+const struct cpu_kernels cpu_kernels_vnni = {
+    .name = "vnni", .flags = CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI, DOT_KERNELS, VEC_KERNELS
+};
