@@ -1,0 +1,32 @@
+/* kv_cut.h - cuts KV blocks into wire frames and scatters frames back into blocks.
+ *
+ * By global layer, head and token numbers, so neither side needs to know the other's layout.  Any thread may
+ * call; two callers never write the same (layer, head, block). */
+#ifndef NODE_KV_CUT_H
+#define NODE_KV_CUT_H
+#include "kv/kv_pool.h"
+#include "model/model.h"
+#include "wire/kv_wire.h"
+
+#define KV_CUT_MAX_HEAD_DIM 512
+
+/* What a node's store must be, as the wire says it; the rope part comes from the model. */
+enum status kv_cut_check_store(const struct kv_store *kv, const Baton__Kv__Geometry *g, struct error *err) MUST_CHECK;
+/* `blocks[0]` holds token r->t0, which is a multiple of 64.  `wire` has kv_wire_range_bytes(r) bytes. */
+enum status kv_cut_export(const struct kv_store *kv, const struct kv_wire_range *r, const kv_block_id *blocks,
+                          uint8_t *wire) MUST_CHECK;
+/* ERR_CORRUPT: a value or a scale that no sender makes. */
+enum status kv_cut_import(const struct kv_store *kv, const struct kv_wire_range *r, const kv_block_id *blocks,
+                          const uint8_t *wire) MUST_CHECK;
+
+/* Walks a range in frames of at most max_bytes (at least one block of one head each): whole layers where they fit,
+ * else some heads of one layer, else some blocks of one head. */
+struct kv_cut_walk {
+    struct kv_wire_range all;
+    uint32_t layer, head, token; /* the next frame starts here */
+};
+struct kv_cut_walk kv_cut_walk_of(const struct kv_wire_range *all);
+bool kv_cut_walk_has_next(const struct kv_cut_walk *w);
+struct kv_wire_range kv_cut_walk_peek(const struct kv_cut_walk *w, const Baton__Kv__Geometry *g, uint64_t max_bytes);
+void kv_cut_walk_pass(struct kv_cut_walk *w, const struct kv_wire_range *frame);
+#endif

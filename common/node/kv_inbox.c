@@ -1,0 +1,339 @@
+/* kv_inbox.c - what a decode node expects to receive, and what it has stored. */
+#include "node/kv_inbox.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+#include <pthread.h>
+#include <string.h>
+#include <uthash.h>
+
+#define BLOCK KV_BLOCK_TOKENS
+
+struct offer_key { /* no padding: hashed as bytes */
+    uint64_t hi, lo, epoch;
+};
+
+enum offer_state { OFFER_OPEN, OFFER_COMPLETE, OFFER_CLOSED };
+
+/* Guarded by the inbox's lock; `blocks` is read without it by writers, whom kv_inbox_close() awaits. */
+struct offer {
+    struct offer_key key;
+    uint64_t reservation;
+    uint64_t session; /* of the sender, once its first frame came */
+    enum offer_state state;
+    uint32_t n_tokens, hit_tokens, n_blocks;
+    kv_block_id *blocks;
+    uint8_t *claimed;   /* bit per (layer, head, block) */
+    uint64_t n_missing; /* bits whose bytes are not stored yet */
+    uint64_t granted, received, expected;
+    uint32_t n_writers;
+    uint32_t n_waiters; /* receive threads that wait for the writers */
+    bool committed;
+    int32_t first_token;
+    uint64_t first_us;
+    UT_hash_handle hh;
+};
+
+struct kv_inbox {
+    const struct kv_store *kv;
+    const Baton__Kv__Geometry *geometry;
+    pthread_mutex_t lock;
+    pthread_cond_t no_writers;
+    struct offer *offers;
+};
+
+struct kv_inbox *kv_inbox_create(const struct kv_store *kv, const Baton__Kv__Geometry *geometry)
+{
+    struct kv_inbox *in = mem_zalloc(sizeof(*in));
+    in->kv = kv;
+    in->geometry = geometry;
+    pthread_mutex_init(&in->lock, NULL);
+    pthread_cond_init(&in->no_writers, NULL);
+    return in;
+}
+
+static void offer_free(struct offer *o)
+{
+    if (!o) return;
+    mem_free(o->blocks);
+    mem_free(o->claimed);
+    mem_free(o);
+}
+
+void kv_inbox_destroy(struct kv_inbox *in)
+{
+    struct offer *o, *next;
+    if (!in) return;
+    HASH_ITER(hh, in->offers, o, next)
+    {
+        HASH_DEL(in->offers, o);
+        offer_free(o);
+    }
+    pthread_cond_destroy(&in->no_writers);
+    pthread_mutex_destroy(&in->lock);
+    mem_free(in);
+}
+
+uint64_t kv_inbox_expected_bytes(const Baton__Kv__Geometry *g, uint32_t n_tokens, uint32_t hit_tokens)
+{
+    struct kv_wire_range r = { 0, g->n_layers, 0, g->n_kv_heads, hit_tokens, n_tokens };
+    return kv_wire_range_bytes(g, &r);
+}
+
+static struct offer *find(struct kv_inbox *in, uint64_t hi, uint64_t lo, uint32_t epoch)
+{
+    struct offer_key key = { hi, lo, epoch };
+    struct offer *o;
+    HASH_FIND(hh, in->offers, &key, sizeof(key), o);
+    return o;
+}
+
+enum status kv_inbox_add(struct kv_inbox *in, const struct kv_offer *offer)
+{
+    const Baton__Kv__Geometry *g = in->geometry;
+    uint32_t n = (offer->n_tokens + BLOCK - 1) / BLOCK;
+    uint64_t n_bits = (uint64_t)g->n_layers * g->n_kv_heads * n;
+    struct offer *o;
+    enum status st;
+    void *claimed;
+
+    if (offer->n_tokens == 0 || offer->n_blocks < n || offer->hit_tokens % BLOCK ||
+        offer->hit_tokens >= offer->n_tokens)
+        return ERR_INVALID;
+    if ((st = mem_try_array(&claimed, n_bits / 8 + 1, 1)) != OK) return st;
+    o = mem_zalloc(sizeof(*o));
+    o->key = (struct offer_key){ offer->key.hi, offer->key.lo, offer->key.epoch };
+    o->reservation = offer->reservation;
+    o->n_tokens = offer->n_tokens;
+    o->hit_tokens = offer->hit_tokens;
+    o->n_blocks = n;
+    o->blocks = mem_array(n, sizeof(*o->blocks));
+    memcpy(o->blocks, offer->blocks, n * sizeof(*o->blocks));
+    o->claimed = claimed;
+    o->n_missing = (uint64_t)g->n_layers * g->n_kv_heads * (n - offer->hit_tokens / BLOCK);
+    o->granted = offer->credit_bytes;
+    o->expected = kv_inbox_expected_bytes(g, offer->n_tokens, offer->hit_tokens);
+
+    pthread_mutex_lock(&in->lock);
+    if (find(in, offer->key.hi, offer->key.lo, offer->key.epoch)) {
+        pthread_mutex_unlock(&in->lock);
+        offer_free(o);
+        return ERR_INVALID;
+    }
+    HASH_ADD(hh, in->offers, key, sizeof(o->key), o);
+    pthread_mutex_unlock(&in->lock);
+    return OK;
+}
+
+/* With the lock: no writer of `o` is left when this returns. */
+static void await_writers(struct kv_inbox *in, struct offer *o)
+{
+    while (o->n_writers > 0) pthread_cond_wait(&in->no_writers, &in->lock);
+}
+
+void kv_inbox_close(struct kv_inbox *in, const struct seq_key *key)
+{
+    struct offer *o;
+
+    pthread_mutex_lock(&in->lock);
+    o = find(in, key->hi, key->lo, key->epoch);
+    if (o) {
+        o->state = OFFER_CLOSED;
+        await_writers(in, o);
+        while (o->n_waiters > 0) pthread_cond_wait(&in->no_writers, &in->lock);
+        HASH_DEL(in->offers, o);
+    }
+    pthread_mutex_unlock(&in->lock);
+    offer_free(o);
+}
+
+uint32_t kv_inbox_n_open(struct kv_inbox *in)
+{
+    uint32_t n = 0;
+    pthread_mutex_lock(&in->lock);
+    for (struct offer *o = in->offers; o; o = o->hh.next) n += o->state == OFFER_OPEN;
+    pthread_mutex_unlock(&in->lock);
+    return n;
+}
+
+/* Claims the range's bits; false if any of them was claimed before or is not expected (then none is taken). */
+static bool claim(struct offer *o, const Baton__Kv__Geometry *g, const struct kv_wire_range *r)
+{
+    uint32_t b0 = r->t0 / BLOCK, b1 = (r->t1 + BLOCK - 1) / BLOCK;
+
+    if (r->t0 < o->hit_tokens) return false;
+    for (int take = 0; take < 2; take++)
+        for (uint32_t l = r->l0; l < r->l1; l++)
+            for (uint32_t h = r->h0; h < r->h1; h++) {
+                uint64_t row = ((uint64_t)l * g->n_kv_heads + h) * o->n_blocks;
+                for (uint64_t bit = row + b0; bit < row + b1; bit++) {
+                    uint8_t mask = (uint8_t)(1U << bit % 8);
+                    if (take)
+                        o->claimed[bit / 8] |= mask;
+                    else if (o->claimed[bit / 8] & mask)
+                        return false;
+                }
+            }
+    return true;
+}
+
+static uint64_t range_bits(const struct kv_wire_range *r)
+{
+    return (uint64_t)(r->l1 - r->l0) * (r->h1 - r->h0) * ((r->t1 + BLOCK - 1) / BLOCK - r->t0 / BLOCK);
+}
+
+/* With the lock: the open offer that a message of this session speaks of. */
+static struct offer *find_open(struct kv_inbox *in, uint64_t session, const struct kv_wire_id *id)
+{
+    struct offer *o = find(in, id->hi, id->lo, id->epoch);
+    if (!o || o->state != OFFER_OPEN || o->reservation != id->reservation) return NULL;
+    if (o->session && o->session != session) return NULL;
+    return o;
+}
+
+static enum kv_inbox_verdict fail(struct offer *o)
+{
+    o->state = OFFER_CLOSED;
+    return KV_INBOX_FAILED;
+}
+
+/* With the lock: complete once every bit is stored and the commit has come. */
+static enum kv_inbox_verdict judge(struct offer *o, struct kv_inbox_result *out)
+{
+    if (o->n_missing > 0 || !o->committed) return KV_INBOX_STORED;
+    o->state = OFFER_COMPLETE;
+    out->first_token = o->first_token;
+    out->n_tokens = o->n_tokens;
+    out->bytes = o->received;
+    out->first_us = o->first_us;
+    return KV_INBOX_COMPLETE;
+}
+
+/* With the lock: all that can be said about a frame before its bytes are written. */
+static enum status admit(struct kv_inbox *in, struct offer *o, uint64_t session, const Baton__Kv__BlockHeader *b,
+                         struct error *err)
+{
+    struct kv_wire_range r = kv_wire_block_range(b);
+    enum status st = kv_wire_check_block(b, in->geometry, o->n_tokens, err);
+
+    if (st != OK) return st;
+    if (b->n_bytes > o->granted - o->received)
+        return error_set(err, ERR_TOO_LARGE, "%u bytes sent, but only %llu were granted", b->n_bytes,
+                         (unsigned long long)(o->granted - o->received));
+    if (!claim(o, in->geometry, &r))
+        return error_set(err, ERR_CORRUPT, "layers [%u, %u) heads [%u, %u) tokens [%u, %u) came twice or uncalled for",
+                         r.l0, r.l1, r.h0, r.h1, r.t0, r.t1);
+    if (!o->session) {
+        o->session = session;
+        o->first_us = clock_now_us();
+    }
+    o->received += b->n_bytes;
+    o->n_writers++;
+    return OK;
+}
+
+/* With the lock: the bytes are written, or (st) were refused. */
+static enum kv_inbox_verdict settle(struct kv_inbox *in, struct offer *o, const Baton__Kv__BlockHeader *b,
+                                    enum status st, struct kv_inbox_result *out)
+{
+    struct kv_wire_range r = kv_wire_block_range(b);
+
+    if (--o->n_writers == 0) pthread_cond_broadcast(&in->no_writers);
+    if (o->state != OFFER_OPEN) return KV_INBOX_STALE;
+    if (st != OK) {
+        error_set(&out->err, st, "a value or a scale out of range in layers [%u, %u) tokens [%u, %u)", r.l0, r.l1, r.t0,
+                  r.t1);
+        return fail(o);
+    }
+    o->n_missing -= range_bits(&r);
+    o->granted += b->n_bytes;
+    out->credit = b->n_bytes;
+    return judge(o, out);
+}
+
+enum kv_inbox_verdict kv_inbox_block(struct kv_inbox *in, uint64_t session, Baton__Kv__KvMessage *m,
+                                     struct bytes payload, struct kv_inbox_result *out)
+{
+    const Baton__Kv__BlockHeader *b = m->block;
+    struct kv_wire_range r = kv_wire_block_range(b);
+    enum status st = kv_wire_check_payload(m, payload, &out->err); /* the long part: without the lock */
+    enum kv_inbox_verdict v;
+    struct offer *o;
+
+    kv_wire_message_id(m, &out->id);
+    pthread_mutex_lock(&in->lock);
+    o = find_open(in, session, &out->id);
+    if (!o) {
+        v = st == OK ? KV_INBOX_STALE : KV_INBOX_GARBAGE;
+    } else if (st != OK || admit(in, o, session, b, &out->err) != OK) {
+        v = fail(o);
+    } else {
+        pthread_mutex_unlock(&in->lock);
+        st = kv_cut_import(in->kv, &r, o->blocks + r.t0 / BLOCK, payload.p);
+        pthread_mutex_lock(&in->lock);
+        v = settle(in, o, b, st, out);
+    }
+    pthread_mutex_unlock(&in->lock);
+    return v;
+}
+
+enum kv_inbox_verdict kv_inbox_commit(struct kv_inbox *in, uint64_t session, const Baton__Kv__Commit *c,
+                                      struct kv_inbox_result *out)
+{
+    enum kv_inbox_verdict v = KV_INBOX_STALE;
+    struct offer *o;
+
+    out->id = (struct kv_wire_id){ c->request->incarnation, c->request->counter, c->epoch, c->reservation };
+    pthread_mutex_lock(&in->lock);
+    o = find_open(in, session, &out->id);
+    if (o && (o->committed || c->n_tokens != o->n_tokens || c->n_bytes != o->expected)) {
+        error_set(&out->err, ERR_CORRUPT, "commit of %u tokens in %llu bytes, expected one of %u tokens in %llu bytes",
+                  c->n_tokens, (unsigned long long)c->n_bytes, o->n_tokens, (unsigned long long)o->expected);
+        v = fail(o);
+    } else if (o) {
+        o->committed = true;
+        o->first_token = c->first_token;
+        v = judge(o, out);
+    }
+    pthread_mutex_unlock(&in->lock);
+    return v;
+}
+
+enum kv_inbox_verdict kv_inbox_abort(struct kv_inbox *in, uint64_t session, const Baton__Kv__Abort *a,
+                                     struct kv_inbox_result *out)
+{
+    enum kv_inbox_verdict v = KV_INBOX_STALE;
+    struct offer *o;
+
+    out->id = (struct kv_wire_id){ a->request->incarnation, a->request->counter, a->epoch, a->reservation };
+    pthread_mutex_lock(&in->lock);
+    o = find_open(in, session, &out->id);
+    if (o) {
+        error_set(&out->err, a->status > OK && a->status < STATUS_COUNT ? (enum status)a->status : ERR_CANCELLED,
+                  "the prefill node gave up: %s", a->message);
+        v = fail(o);
+        o->n_waiters++;
+        await_writers(in, o);
+        o->n_waiters--;
+        pthread_cond_broadcast(&in->no_writers);
+    }
+    pthread_mutex_unlock(&in->lock);
+    return v;
+}
+
+bool kv_inbox_fail_session(struct kv_inbox *in, uint64_t session, const struct error *why, struct kv_inbox_result *out)
+{
+    bool found = false;
+
+    pthread_mutex_lock(&in->lock);
+    for (struct offer *o = in->offers; o && !found; o = o->hh.next) {
+        if (o->state != OFFER_OPEN || o->session != session) continue;
+        o->state = OFFER_CLOSED;
+        out->id = (struct kv_wire_id){ o->key.hi, o->key.lo, (uint32_t)o->key.epoch, o->reservation };
+        out->err = *why;
+        found = true;
+    }
+    pthread_mutex_unlock(&in->lock);
+    return found;
+}

@@ -1,0 +1,40 @@
+/* kv_recv.h - the decode node's KV plane: one ROUTER and one thread per lane, scattering into the inbox.
+ *
+ * Lane 0 also answers: HelloAck, Credit, Stored, AbortAck. */
+#ifndef NODE_KV_RECV_H
+#define NODE_KV_RECV_H
+#include "node/kv_inbox.h"
+#include "node/kv_metrics.h"
+
+struct kv_recv;
+
+struct kv_recv_event {
+    struct seq_key key;
+    enum status status; /* OK: all is stored; else the epoch is closed and may be bound anew */
+    int32_t first_token;
+    uint32_t n_tokens;
+    uint64_t bytes, us;
+    const char *message; /* of a failure */
+};
+/* Runs on a receive thread; must only enqueue. */
+typedef void (*kv_recv_fn)(void *ctx, const struct kv_recv_event *ev);
+
+struct kv_recv_options {
+    const char *endpoint; /* tcp://HOST:PORT; port 0: a free one per lane; port P: P .. P + n_lanes - 1 */
+    uint32_t n_lanes;
+    const char *node; /* borrowed, as are geometry and kv */
+    uint64_t incarnation;
+    const Baton__Kv__Geometry *geometry;
+    const struct kv_store *kv;
+    struct metrics *metrics;
+    kv_recv_fn on_event;
+    void *ctx;
+};
+
+enum status kv_recv_open(struct kv_recv **out, const struct kv_recv_options *opt, struct error *err) MUST_CHECK;
+void kv_recv_close(struct kv_recv *r); /* joins the threads; NULL is fine */
+struct kv_inbox *kv_recv_inbox(struct kv_recv *r);
+uint32_t kv_recv_n_lanes(const struct kv_recv *r);
+const char *kv_recv_endpoint(const struct kv_recv *r, uint32_t lane); /* as bound */
+struct kv_metrics *kv_recv_metrics(struct kv_recv *r);
+#endif

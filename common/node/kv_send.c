@@ -1,0 +1,568 @@
+/* kv_send.c - the prefill node's KV plane: exports blocks into frames, sends them under credit. */
+#include "node/kv_send.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mailbox.h"
+#include "base/mem.h"
+#include "node/kv_link.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <time.h>
+#include <utlist.h>
+#include <zmq.h>
+
+#define COMMANDS_MAX 65536
+#define FRAMES_BYTES ((size_t)16 << 20) /* of all buffers in flight */
+#define FRAMES_MIN   4
+#define FRAMES_MAX   256
+#define MAX_LINKS    64
+#define MESSAGE_MAX  ERROR_TEXT_MAX
+#define TICK_MS      200
+
+enum command_kind { CMD_BEGIN, CMD_PIECE, CMD_COMMIT, CMD_END, CMD_STOP };
+
+struct piece {
+    struct kv_cut_walk walk;
+    struct piece *prev, *next;
+    uint32_t t0; /* of blocks[0] */
+    kv_block_id blocks[];
+};
+
+struct transfer {
+    struct seq_key key;
+    uint64_t reservation;
+    char *peer, *endpoints[KV_LINK_MAX_LANES];
+    uint32_t n_endpoints;
+    uint32_t n_tokens, hit_tokens;
+    uint64_t credit; /* bytes that may still be sent */
+    uint64_t bytes, frames;
+    bool commit_due, commit_sent;
+    int32_t first_token;
+    uint64_t computed_us; /* when the last piece came in */
+    uint64_t heard_us;    /* deadline's start: last credit, or when something became due */
+    struct kv_link *link; /* NULL until the first frame is due */
+    struct piece *pieces;
+    struct transfer *prev, *next;
+};
+
+struct command {
+    enum command_kind kind;
+    struct seq_key key;
+    struct transfer *transfer; /* BEGIN */
+    struct piece *piece;       /* PIECE */
+    int32_t first_token;
+    bool tell;
+    uint64_t posted_us;
+};
+
+struct kv_send {
+    struct kv_send_options opt;
+    struct kv_metrics metrics;
+    struct mailbox *box;
+    struct frame_pool *pool;
+    struct codec_arena *arena;
+    pthread_t thread;
+    bool started, stop;
+    struct transfer *transfers;
+    struct kv_link *links[MAX_LINKS];
+    uint32_t n_links;
+    uint64_t link_heard_us[MAX_LINKS];
+};
+
+/* ---- the callers' side ---- */
+
+static void post(struct kv_send *s, const struct command *c)
+{
+    struct command *copy = mem_alloc(sizeof(*copy));
+    const struct timespec pause = { 0, 100000 };
+
+    *copy = *c;
+    copy->posted_us = clock_now_us();
+    while (mailbox_post(s->box, copy) != OK) nanosleep(&pause, NULL); /* never in practice: see COMMANDS_MAX */
+}
+
+void kv_send_begin(struct kv_send *s, const struct kv_send_job *job)
+{
+    struct transfer *t = mem_zalloc(sizeof(*t));
+
+    t->key = job->key;
+    t->reservation = job->reservation;
+    t->peer = mem_strdup(job->decode_node);
+    t->n_endpoints = job->n_endpoints;
+    for (uint32_t i = 0; i < job->n_endpoints && i < KV_LINK_MAX_LANES; i++)
+        t->endpoints[i] = mem_strdup(job->endpoints[i]);
+    t->n_tokens = job->n_tokens;
+    t->hit_tokens = job->hit_tokens;
+    t->credit = job->credit_bytes;
+    post(s, &(struct command){ .kind = CMD_BEGIN, .key = job->key, .transfer = t });
+}
+
+void kv_send_piece(struct kv_send *s, const struct seq_key *key, uint32_t l0, uint32_t l1, uint32_t t0, uint32_t t1,
+                   const kv_block_id *blocks)
+{
+    uint32_t n = (t1 - t0 + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
+    struct kv_wire_range r = { l0, l1, 0, s->opt.geometry->n_kv_heads, t0, t1 };
+    struct piece *p = mem_zalloc(sizeof(*p) + n * sizeof(kv_block_id));
+
+    assert(t0 % KV_BLOCK_TOKENS == 0 && t0 < t1);
+    p->walk = kv_cut_walk_of(&r);
+    p->t0 = t0;
+    memcpy(p->blocks, blocks, n * sizeof(kv_block_id));
+    post(s, &(struct command){ .kind = CMD_PIECE, .key = *key, .piece = p });
+}
+
+void kv_send_commit(struct kv_send *s, const struct seq_key *key, int32_t first_token)
+{
+    post(s, &(struct command){ .kind = CMD_COMMIT, .key = *key, .first_token = first_token });
+}
+
+void kv_send_end(struct kv_send *s, const struct seq_key *key, bool tell)
+{
+    post(s, &(struct command){ .kind = CMD_END, .key = *key, .tell = tell });
+}
+
+struct kv_metrics *kv_send_metrics(struct kv_send *s)
+{
+    return &s->metrics;
+}
+
+/* ---- the thread's side ---- */
+
+static bool same_key(const struct seq_key *a, const struct seq_key *b)
+{
+    return a->hi == b->hi && a->lo == b->lo && a->epoch == b->epoch;
+}
+
+static struct transfer *find(struct kv_send *s, const struct seq_key *key)
+{
+    struct transfer *t;
+    DL_FOREACH(s->transfers, t)
+    if (same_key(&t->key, key)) return t;
+    return NULL;
+}
+
+static void transfer_free(struct transfer *t)
+{
+    struct piece *p, *next;
+
+    DL_FOREACH_SAFE(t->pieces, p, next) mem_free(p);
+    for (uint32_t i = 0; i < KV_LINK_MAX_LANES; i++) mem_free(t->endpoints[i]);
+    mem_free(t->peer);
+    mem_free(t);
+}
+
+/* The one way a transfer ends. */
+static void finish(struct kv_send *s, struct transfer *t, enum kv_send_event_kind kind, const struct error *why)
+{
+    struct kv_send_event ev = { .kind = kind, .key = t->key };
+
+    if (kind == KV_SEND_DONE) {
+        ev.bytes = t->bytes;
+        ev.handoff_us = clock_now_us() - t->computed_us;
+        metric_add(s->metrics.transfers, 1);
+        metric_observe(s->metrics.seconds, (double)ev.handoff_us / 1e6);
+    } else if (kind == KV_SEND_FAILED) {
+        ev.status = why->status;
+        ev.message = why->text;
+        kv_metrics_failed(&s->metrics, why->status);
+    }
+    DL_DELETE(s->transfers, t);
+    transfer_free(t);
+    s->opt.on_event(s->opt.ctx, &ev);
+}
+
+static void send_abort(struct transfer *t, enum status status, const char *text)
+{
+    Baton__Kv__KvMessage m = BATON__KV__KV_MESSAGE__INIT;
+    Baton__Kv__Abort a = BATON__KV__ABORT__INIT;
+    Baton__Kv__RequestId id = BATON__KV__REQUEST_ID__INIT;
+
+    if (!t->link) return;
+    id.incarnation = t->key.hi;
+    id.counter = t->key.lo;
+    a.request = &id;
+    a.epoch = t->key.epoch;
+    a.reservation = t->reservation;
+    a.status = status;
+    a.message = (char *)(uintptr_t)text;
+    m.body_case = BATON__KV__KV_MESSAGE__BODY_ABORT;
+    m.abort = &a;
+    kv_link_send(t->link, &m);
+}
+
+static void send_commit(struct transfer *t)
+{
+    Baton__Kv__KvMessage m = BATON__KV__KV_MESSAGE__INIT;
+    Baton__Kv__Commit c = BATON__KV__COMMIT__INIT;
+    Baton__Kv__RequestId id = BATON__KV__REQUEST_ID__INIT;
+
+    id.incarnation = t->key.hi;
+    id.counter = t->key.lo;
+    c.request = &id;
+    c.epoch = t->key.epoch;
+    c.reservation = t->reservation;
+    c.n_tokens = t->n_tokens;
+    c.first_token = t->first_token;
+    c.n_bytes = t->bytes;
+    c.n_frames = t->frames;
+    m.body_case = BATON__KV__KV_MESSAGE__BODY_COMMIT;
+    m.commit = &c;
+    kv_link_send(t->link, &m);
+    t->commit_sent = true;
+}
+
+/* An open link to the transfer's decode node.  One that has lost a lane is replaced. */
+static enum status attach(struct kv_send *s, struct transfer *t, struct error *err)
+{
+    const char *const *endpoints = (const char *const *)t->endpoints;
+    struct kv_link_options opt = {
+        s->opt.node, s->opt.incarnation, s->opt.geometry, t->peer, endpoints, t->n_endpoints
+    };
+    struct kv_link *link;
+    enum status st;
+
+    for (uint32_t i = 0; i < s->n_links; i++)
+        if (kv_link_state(s->links[i]) != KV_LINK_LOST &&
+            kv_link_has_endpoints(s->links[i], endpoints, t->n_endpoints)) {
+            t->link = s->links[i];
+            return OK;
+        }
+    if (s->n_links == MAX_LINKS) return error_set(err, ERR_FULL, "KV lanes to %d decode nodes are open", MAX_LINKS);
+    if ((st = kv_link_open(&link, &opt, err)) != OK) return st;
+    s->link_heard_us[s->n_links] = clock_now_us();
+    s->links[s->n_links++] = link;
+    t->link = link;
+    return OK;
+}
+
+static void on_begin(struct kv_send *s, struct transfer *t)
+{
+    struct error err;
+
+    DL_APPEND(s->transfers, t);
+    t->heard_us = clock_now_us();
+    if (attach(s, t, &err) != OK) finish(s, t, KV_SEND_FAILED, &err);
+}
+
+static void on_piece(struct kv_send *s, struct transfer *t, struct command *c)
+{
+    struct piece *p = c->piece;
+    struct kv_wire_range all = p->walk.all;
+
+    if (!t || all.t1 <= t->hit_tokens) {
+        mem_free(p);
+        return;
+    }
+    if (all.t0 < t->hit_tokens) { /* hit_tokens is a multiple of 64 */
+        all.t0 = t->hit_tokens;
+        p->walk = kv_cut_walk_of(&all);
+    }
+    if (!t->pieces) t->heard_us = clock_now_us();
+    t->computed_us = c->posted_us;
+    DL_APPEND(t->pieces, p);
+}
+
+static void on_end(struct kv_send *s, const struct command *c)
+{
+    struct transfer *t = find(s, &c->key);
+    struct kv_send_event ev = { .kind = KV_SEND_CLOSED, .key = c->key };
+
+    if (!t) {
+        s->opt.on_event(s->opt.ctx, &ev);
+        return;
+    }
+    if (c->tell) send_abort(t, ERR_CANCELLED, "cancelled");
+    finish(s, t, KV_SEND_CLOSED, NULL);
+}
+
+static void run_command(struct kv_send *s, struct command *c)
+{
+    struct transfer *t = c->kind == CMD_PIECE || c->kind == CMD_COMMIT ? find(s, &c->key) : NULL;
+
+    switch (c->kind) {
+    case CMD_BEGIN: on_begin(s, c->transfer); break;
+    case CMD_PIECE: on_piece(s, t, c); break;
+    case CMD_COMMIT:
+        if (!t) break;
+        t->commit_due = true;
+        t->first_token = c->first_token;
+        t->heard_us = clock_now_us();
+        break;
+    case CMD_END: on_end(s, c); break;
+    case CMD_STOP: s->stop = true; break;
+    }
+    mem_free(c);
+}
+
+static void run_commands(struct kv_send *s)
+{
+    struct command *c;
+    while ((c = mailbox_try_take(s->box))) run_command(s, c);
+}
+
+static struct transfer *find_by_wire(struct kv_send *s, const struct kv_link *link, const Baton__Kv__KvMessage *m)
+{
+    struct kv_wire_id id;
+    struct transfer *t;
+
+    if (!kv_wire_message_id(m, &id)) return NULL;
+    t = find(s, &(struct seq_key){ id.hi, id.lo, id.epoch });
+    return t && t->link == link && t->reservation == id.reservation ? t : NULL;
+}
+
+static void on_stored(struct kv_send *s, struct transfer *t, uint32_t status, const char *text)
+{
+    struct error err;
+
+    if (status == OK && t->commit_sent) {
+        finish(s, t, KV_SEND_DONE, NULL);
+        return;
+    }
+    if (status == OK || status >= STATUS_COUNT) status = ERR_INTERNAL;
+    error_set(&err, (enum status)status, "%s has not stored it: %s", t->peer, text);
+    finish(s, t, KV_SEND_FAILED, &err);
+}
+
+static void on_answer(struct kv_send *s, struct kv_link *link, const Baton__Kv__KvMessage *m)
+{
+    struct transfer *t = find_by_wire(s, link, m);
+
+    if (!t) {
+        if (m->body_case != BATON__KV__KV_MESSAGE__BODY_ABORT_ACK) metric_add(s->metrics.stale, 1);
+        return;
+    }
+    t->heard_us = clock_now_us();
+    switch (m->body_case) {
+    case BATON__KV__KV_MESSAGE__BODY_CREDIT:
+        if (m->credit->bytes <= t->bytes) t->credit += m->credit->bytes;
+        break;
+    case BATON__KV__KV_MESSAGE__BODY_STORED: on_stored(s, t, m->stored->status, m->stored->message); break;
+    case BATON__KV__KV_MESSAGE__BODY_ABORT:
+        on_stored(s, t, m->abort->status ? m->abort->status : ERR_CANCELLED, m->abort->message);
+        break;
+    default: break;
+    }
+}
+
+static void drop_link(struct kv_send *s, uint32_t i)
+{
+    struct kv_link *link = s->links[i];
+    struct error why = *kv_link_error(link);
+    struct transfer *t, *next;
+
+    DL_FOREACH_SAFE(s->transfers, t, next)
+    if (t->link == link) finish(s, t, KV_SEND_FAILED, &why);
+    kv_link_close(link);
+    s->n_links--;
+    s->links[i] = s->links[s->n_links];
+    s->link_heard_us[i] = s->link_heard_us[s->n_links];
+}
+
+static void read_links(struct kv_send *s)
+{
+    for (uint32_t i = 0; i < s->n_links; i++) {
+        Baton__Kv__KvMessage *m;
+        enum kv_link_state before = kv_link_state(s->links[i]);
+
+        while (kv_link_receive(s->links[i], s->arena, &m)) {
+            s->link_heard_us[i] = clock_now_us();
+            on_answer(s, s->links[i], m);
+        }
+        if (kv_link_state(s->links[i]) != before) s->link_heard_us[i] = clock_now_us();
+        kv_link_watch(s->links[i]);
+    }
+    for (uint32_t i = s->n_links; i-- > 0;)
+        if (kv_link_state(s->links[i]) == KV_LINK_LOST) drop_link(s, i);
+}
+
+static bool is_due(const struct transfer *t)
+{
+    return t->pieces || t->commit_due;
+}
+
+/* A transfer that has heard nothing for too long fails; if its whole link has been silent, the link is replaced. */
+static void check_deadlines(struct kv_send *s)
+{
+    uint64_t now = clock_now_us(), limit = (uint64_t)s->opt.progress_timeout_ms * 1000;
+    struct transfer *t, *next;
+
+    DL_FOREACH_SAFE(s->transfers, t, next)
+    {
+        struct error err;
+        uint32_t i = 0;
+        if (!is_due(t) || now < t->heard_us || now - t->heard_us <= limit) continue;
+        error_set(&err, ERR_TIMEOUT, "%s has not answered for %u ms", t->peer, s->opt.progress_timeout_ms);
+        while (i < s->n_links && s->links[i] != t->link) i++;
+        if (i < s->n_links && s->link_heard_us[i] <= t->heard_us)
+            kv_link_lose(t->link, &err); /* read_links() ends its transfers */
+        else {
+            send_abort(t, ERR_TIMEOUT, err.text);
+            finish(s, t, KV_SEND_FAILED, &err);
+        }
+    }
+}
+
+static void fill_header(const struct kv_send *s, const struct transfer *t, const struct kv_wire_range *r,
+                        Baton__Kv__BlockHeader *b)
+{
+    b->epoch = t->key.epoch;
+    b->reservation = t->reservation;
+    b->fingerprint = s->opt.geometry->fingerprint;
+    b->codec = s->opt.geometry->codec;
+    b->l0 = r->l0;
+    b->l1 = r->l1;
+    b->h0 = r->h0;
+    b->h1 = r->h1;
+    b->t0 = r->t0;
+    b->t1 = r->t1;
+    b->n_bytes = (uint32_t)kv_wire_range_bytes(s->opt.geometry, r);
+}
+
+/* Sends the next frame of a transfer if credit and a buffer allow it. */
+static bool send_frame(struct kv_send *s, struct transfer *t)
+{
+    Baton__Kv__BlockHeader b = BATON__KV__BLOCK_HEADER__INIT;
+    Baton__Kv__RequestId id = BATON__KV__REQUEST_ID__INIT;
+    struct piece *p = t->pieces;
+    struct kv_wire_range r;
+    struct frame *f;
+
+    if (!p || kv_link_state(t->link) != KV_LINK_READY) return false;
+    r = kv_cut_walk_peek(&p->walk, s->opt.geometry, s->opt.frame_bytes);
+    fill_header(s, t, &r, &b);
+    if (b.n_bytes > t->credit || !(f = frame_pool_take(s->pool))) return false;
+    if (kv_cut_export(s->opt.kv, &r, p->blocks + (r.t0 - p->t0) / KV_BLOCK_TOKENS, frame_bytes(f)) != OK) {
+        struct error err;
+        error_set(&err, ERR_INTERNAL, "cannot export layers [%u, %u)", r.l0, r.l1);
+        frame_give_back(NULL, f);
+        send_abort(t, err.status, err.text);
+        finish(s, t, KV_SEND_FAILED, &err);
+        return true;
+    }
+    id.incarnation = t->key.hi;
+    id.counter = t->key.lo;
+    b.request = &id;
+    kv_link_send_block(t->link, &b, f);
+    t->credit -= b.n_bytes;
+    t->bytes += b.n_bytes;
+    t->frames++;
+    metric_add(s->metrics.bytes, b.n_bytes);
+    metric_add(s->metrics.frames, 1);
+    kv_cut_walk_pass(&p->walk, &r);
+    if (!kv_cut_walk_has_next(&p->walk)) {
+        DL_DELETE(t->pieces, p);
+        mem_free(p);
+    }
+    return true;
+}
+
+/* One frame of each transfer in turn; true if anything was sent. */
+static bool send_round(struct kv_send *s)
+{
+    struct transfer *t, *next;
+    bool sent = false;
+
+    DL_FOREACH_SAFE(s->transfers, t, next)
+    {
+        if (send_frame(s, t)) {
+            sent = true;
+        } else if (!t->pieces && t->commit_due && !t->commit_sent && kv_link_state(t->link) == KV_LINK_READY) {
+            send_commit(t);
+            sent = true;
+        }
+    }
+    return sent;
+}
+
+static void wait_for_work(struct kv_send *s, int timeout_ms)
+{
+    zmq_pollitem_t items[2 + MAX_LINKS * KV_LINK_MAX_SOCKETS];
+    int n = 0;
+
+    items[n++] = (zmq_pollitem_t){ NULL, mailbox_fd(s->box), ZMQ_POLLIN, 0 };
+    items[n++] = (zmq_pollitem_t){ NULL, frame_pool_fd(s->pool), ZMQ_POLLIN, 0 };
+    for (uint32_t i = 0; i < s->n_links; i++) {
+        void *sockets[KV_LINK_MAX_SOCKETS];
+        uint32_t k = kv_link_sockets(s->links[i], sockets);
+        for (uint32_t j = 0; j < k; j++) items[n++] = (zmq_pollitem_t){ sockets[j], 0, ZMQ_POLLIN, 0 };
+    }
+    if (zmq_poll(items, n, timeout_ms) > 0 && items[1].revents) frame_pool_clear_fd(s->pool);
+}
+
+static void *send_main(void *arg)
+{
+    struct kv_send *s = arg;
+
+    while (!s->stop) {
+        bool sent;
+        run_commands(s);
+        read_links(s);
+        sent = send_round(s);
+        check_deadlines(s);
+        if (!sent && !s->stop) wait_for_work(s, s->transfers ? TICK_MS : -1);
+    }
+    return NULL;
+}
+
+enum status kv_send_open(struct kv_send **out, const struct kv_send_options *opt, struct error *err)
+{
+    struct kv_send *s = mem_zalloc(sizeof(*s));
+    uint64_t block = kv_wire_head_bytes(opt->geometry->codec, opt->geometry->head_dim, KV_BLOCK_TOKENS);
+    size_t frame = opt->frame_bytes > block ? opt->frame_bytes : block;
+    size_t n_frames = FRAMES_BYTES / frame;
+    enum status st;
+
+    s->opt = *opt;
+    kv_metrics_init(&s->metrics, opt->metrics, opt->node, "sent");
+    n_frames = n_frames < FRAMES_MIN ? FRAMES_MIN : n_frames > FRAMES_MAX ? FRAMES_MAX : n_frames;
+    if (frame > KV_WIRE_FRAME_MAX) {
+        st = error_set(err, ERR_INVALID, "kv.frame_bytes is %zu, at most %zu are possible", frame, KV_WIRE_FRAME_MAX);
+        goto fail;
+    }
+    s->arena = codec_arena_create(KV_WIRE_ARENA);
+    if ((st = kv_cut_check_store(opt->kv, opt->geometry, err)) != OK) goto fail;
+    if ((st = mailbox_create(&s->box, COMMANDS_MAX)) != OK) goto fail;
+    if ((st = frame_pool_create(&s->pool, (uint32_t)n_frames, frame)) != OK) goto fail;
+    s->started = pthread_create(&s->thread, NULL, send_main, s) == 0;
+    if (!s->started) {
+        st = error_set(err, ERR_NO_MEMORY, "cannot start the thread that sends KV");
+        goto fail;
+    }
+    *out = s;
+    return OK;
+fail:
+    kv_send_destroy(s);
+    return st;
+}
+
+void kv_send_stop(struct kv_send *s)
+{
+    if (!s || !s->started) return;
+    post(s, &(struct command){ .kind = CMD_STOP });
+    pthread_join(s->thread, NULL);
+    s->started = false;
+}
+
+void kv_send_destroy(struct kv_send *s)
+{
+    struct command *c;
+    struct transfer *t, *next;
+
+    if (!s) return;
+    kv_send_stop(s);
+    while (s->box && (c = mailbox_try_take(s->box))) {
+        if (c->transfer) transfer_free(c->transfer);
+        mem_free(c->piece);
+        mem_free(c);
+    }
+    DL_FOREACH_SAFE(s->transfers, t, next) transfer_free(t);
+    for (uint32_t i = 0; i < s->n_links; i++) kv_link_close(s->links[i]);
+    frame_pool_destroy(s->pool);
+    mailbox_destroy(s->box);
+    codec_arena_destroy(s->arena);
+    mem_free(s);
+}

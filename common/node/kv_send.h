@@ -1,0 +1,60 @@
+/* kv_send.h - the prefill node's KV plane: one thread that exports blocks into frames and sends them under credit.
+ *
+ * Calls only post to that thread, from any thread, in order per caller.  A transfer ends with exactly one event: DONE,
+ * FAILED, or CLOSED after kv_send_end(); from then on none of its blocks is read. */
+#ifndef NODE_KV_SEND_H
+#define NODE_KV_SEND_H
+#include "engine/engine.h"
+#include "node/kv_cut.h"
+#include "node/kv_metrics.h"
+
+struct kv_send;
+
+enum kv_send_event_kind { KV_SEND_DONE, KV_SEND_FAILED, KV_SEND_CLOSED };
+struct kv_send_event {
+    enum kv_send_event_kind kind;
+    struct seq_key key;
+    uint64_t bytes, handoff_us; /* DONE: payload; last KV computed -> STORED */
+    enum status status;         /* FAILED */
+    const char *message;
+};
+/* Runs on the sender's thread; must only enqueue. */
+typedef void (*kv_send_fn)(void *ctx, const struct kv_send_event *ev);
+
+struct kv_send_options {
+    const char *node; /* borrowed, as are geometry and kv */
+    uint64_t incarnation;
+    const Baton__Kv__Geometry *geometry;
+    const struct kv_store *kv;
+    uint32_t frame_bytes;         /* largest payload, <= KV_WIRE_FRAME_MAX */
+    uint32_t progress_timeout_ms; /* nothing heard for this long while something is due: FAILED */
+    struct metrics *metrics;
+    kv_send_fn on_event;
+    void *ctx;
+};
+
+struct kv_send_job { /* copied */
+    struct seq_key key;
+    uint64_t reservation;
+    const char *decode_node;
+    const char *const *endpoints; /* one per lane */
+    uint32_t n_endpoints;
+    uint64_t credit_bytes;
+    uint32_t n_tokens, hit_tokens;
+};
+
+enum status kv_send_open(struct kv_send **out, const struct kv_send_options *opt, struct error *err) MUST_CHECK;
+/* Stops the thread: later calls only fill its mailbox.  Then destroy, once nobody calls any more. */
+void kv_send_stop(struct kv_send *s);
+void kv_send_destroy(struct kv_send *s); /* NULL is fine */
+
+void kv_send_begin(struct kv_send *s, const struct kv_send_job *job);
+/* Layers [l0, l1) of tokens [t0, t1) are final; blocks[0] holds token t0, a multiple of 64. */
+void kv_send_piece(struct kv_send *s, const struct seq_key *key, uint32_t l0, uint32_t l1, uint32_t t0, uint32_t t1,
+                   const kv_block_id *blocks);
+/* All pieces are posted; token 0 goes along. */
+void kv_send_commit(struct kv_send *s, const struct seq_key *key, int32_t first_token);
+/* Gives up; tell: the decode node hears Abort.  Answered by KV_SEND_CLOSED, also for unknown keys. */
+void kv_send_end(struct kv_send *s, const struct seq_key *key, bool tell);
+struct kv_metrics *kv_send_metrics(struct kv_send *s);
+#endif

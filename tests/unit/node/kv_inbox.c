@@ -1,0 +1,238 @@
+/* kv_inbox: only exact coverage completes a transfer; whatever else comes closes it or is dropped. */
+#include "node/kv_inbox.h"
+
+#include "kv_fake.h"
+
+#include <criterion/criterion.h>
+
+#define SESSION  77
+#define N_TOKENS 200 /* three full blocks and a part of a fourth */
+
+static Baton__Kv__Geometry geom;
+static struct kv_store *from, *to;
+static struct kv_inbox *in;
+static const kv_block_id from_blocks[] = { 5, 1, 3, 7 };
+static const kv_block_id to_blocks[] = { 2, 0, 6, 4 };
+static uint8_t payload[KV_WIRE_FRAME_MAX];
+
+static void start(uint64_t credit)
+{
+    geom = fake_geometry(4, 3, 64);
+    from = fake_store(&geom, 8, true);
+    to = fake_store(&geom, 8, false);
+    in = kv_inbox_create(to, &geom);
+    cr_assert_eq(kv_inbox_add(in, &(struct kv_offer){ .key = { 1, 2, 3 },
+                                                      .reservation = 9,
+                                                      .blocks = to_blocks,
+                                                      .n_blocks = 4,
+                                                      .n_tokens = N_TOKENS,
+                                                      .credit_bytes = credit }),
+                 OK);
+}
+
+static void stop(void)
+{
+    kv_inbox_destroy(in);
+    fake_store_free(from);
+    fake_store_free(to);
+}
+
+static uint64_t total(void)
+{
+    return kv_inbox_expected_bytes(&geom, N_TOKENS, 0);
+}
+
+/* What a change to a frame is made with. */
+struct change {
+    uint32_t epoch, flip;
+    uint64_t reservation, session;
+    bool resum; /* the checksum is right again after the change */
+    uint32_t add_bytes;
+};
+
+static enum kv_inbox_verdict put(struct kv_wire_range r, struct change ch, struct kv_inbox_result *res)
+{
+    Baton__Kv__KvMessage m = BATON__KV__KV_MESSAGE__INIT;
+    Baton__Kv__BlockHeader b = BATON__KV__BLOCK_HEADER__INIT;
+    Baton__Kv__RequestId id = BATON__KV__REQUEST_ID__INIT;
+    uint8_t buf[CODEC_HEADER_MAX];
+    size_t n = (size_t)kv_wire_range_bytes(&geom, &r);
+
+    id.incarnation = 1;
+    id.counter = 2;
+    b.request = &id;
+    b.epoch = ch.epoch ? ch.epoch : 3;
+    b.reservation = ch.reservation ? ch.reservation : 9;
+    b.fingerprint = geom.fingerprint;
+    b.codec = geom.codec;
+    b.l0 = r.l0, b.l1 = r.l1, b.h0 = r.h0, b.h1 = r.h1, b.t0 = r.t0, b.t1 = r.t1;
+    b.n_bytes = (uint32_t)n + ch.add_bytes;
+    if (r.t1 <= N_TOKENS && r.l1 <= geom.n_layers)
+        cr_assert_eq(kv_cut_export(from, &r, from_blocks + r.t0 / 64, payload), OK);
+    m.body_case = BATON__KV__KV_MESSAGE__BODY_BLOCK;
+    m.block = &b;
+    if (ch.flip && ch.resum) payload[ch.flip] = 0x80;
+    kv_wire_pack(&m, bytes_of(payload, b.n_bytes), buf);
+    if (ch.flip && !ch.resum) payload[ch.flip] ^= 1;
+    memset(res, 0, sizeof(*res));
+    return kv_inbox_block(in, ch.session ? ch.session : SESSION, &m, bytes_of(payload, b.n_bytes), res);
+}
+
+static enum kv_inbox_verdict commit(uint32_t n_tokens, uint64_t bytes, struct kv_inbox_result *res)
+{
+    Baton__Kv__Commit c = BATON__KV__COMMIT__INIT;
+    Baton__Kv__RequestId id = BATON__KV__REQUEST_ID__INIT;
+
+    id.incarnation = 1;
+    id.counter = 2;
+    c.request = &id;
+    c.epoch = 3;
+    c.reservation = 9;
+    c.n_tokens = n_tokens;
+    c.n_bytes = bytes;
+    c.first_token = 123;
+    memset(res, 0, sizeof(*res));
+    return kv_inbox_commit(in, SESSION, &c, res);
+}
+
+static const struct kv_wire_range all = { 0, 4, 0, 3, 0, N_TOKENS };
+
+Test(kv_inbox, completes_when_all_is_covered_and_committed_in_any_order)
+{
+    for (uint64_t max = 1; max < 1 << 20; max *= 3)
+        for (int early = 0; early < 2; early++) {
+            struct kv_inbox_result res;
+            enum kv_inbox_verdict v = KV_INBOX_STORED;
+            struct kv_cut_walk w = kv_cut_walk_of(&all);
+
+            start(1 << 20);
+            if (early) cr_assert_eq(commit(N_TOKENS, total(), &res), KV_INBOX_STORED);
+            while (kv_cut_walk_has_next(&w)) {
+                struct kv_wire_range r = kv_cut_walk_peek(&w, &geom, max);
+                cr_assert_eq(v, KV_INBOX_STORED);
+                v = put(r, (struct change){ 0 }, &res);
+                cr_assert_eq(res.credit, kv_wire_range_bytes(&geom, &r));
+                kv_cut_walk_pass(&w, &r);
+            }
+            if (!early) {
+                cr_assert_eq(v, KV_INBOX_STORED);
+                v = commit(N_TOKENS, total(), &res);
+            }
+            cr_assert_eq(v, KV_INBOX_COMPLETE);
+            cr_assert_eq(res.first_token, 123);
+            cr_assert_eq(res.bytes, total());
+            cr_assert(fake_same(from, from_blocks, to, to_blocks, N_TOKENS));
+            cr_assert_eq(put(all, (struct change){ 0 }, &res), KV_INBOX_STALE);
+            stop();
+        }
+}
+
+Test(kv_inbox, refuses_what_came_before)
+{
+    struct kv_inbox_result res;
+    start(1 << 20);
+    cr_assert_eq(put((struct kv_wire_range){ 1, 2, 1, 2, 64, 128 }, (struct change){ 0 }, &res), KV_INBOX_STORED);
+    cr_assert_eq(put(all, (struct change){ 0 }, &res), KV_INBOX_FAILED);
+    cr_assert_eq(res.err.status, ERR_CORRUPT);
+    cr_assert_eq(kv_inbox_n_open(in), 0);
+    cr_assert_eq(put(all, (struct change){ 0 }, &res), KV_INBOX_STALE);
+    stop();
+}
+
+Test(kv_inbox, drops_frames_of_other_epochs_reservations_and_sessions)
+{
+    struct kv_inbox_result res;
+    const struct change stale[] = { { .epoch = 2 }, { .epoch = 4 }, { .reservation = 8 }, { .session = 5 } };
+    start(1 << 20);
+    cr_assert_eq(put((struct kv_wire_range){ 0, 1, 0, 3, 0, 64 }, (struct change){ 0 }, &res), KV_INBOX_STORED);
+    for (size_t i = 0; i < 4; i++)
+        cr_assert_eq(put((struct kv_wire_range){ 1, 2, 0, 3, 0, 64 }, stale[i], &res), KV_INBOX_STALE);
+    cr_assert_eq(kv_inbox_n_open(in), 1);
+    stop();
+}
+
+Test(kv_inbox, closes_the_epoch_on_a_flipped_bit_and_on_values_no_sender_makes)
+{
+    struct kv_inbox_result res;
+    start(1 << 20);
+    cr_assert_eq(put(all, (struct change){ .flip = 100 }, &res), KV_INBOX_FAILED);
+    cr_assert_eq(res.err.status, ERR_CORRUPT);
+    stop();
+    start(1 << 20);
+    cr_assert_eq(put(all, (struct change){ .flip = 100, .resum = true }, &res), KV_INBOX_FAILED);
+    cr_assert_eq(res.err.status, ERR_CORRUPT);
+    cr_assert_eq(commit(N_TOKENS, total(), &res), KV_INBOX_STALE);
+    stop();
+}
+
+Test(kv_inbox, refuses_ranges_sizes_and_bytes_beyond_the_credit)
+{
+    struct kv_inbox_result res;
+    const struct kv_wire_range bad[] = { { 0, 5, 0, 3, 0, 64 }, { 0, 1, 0, 3, 0, 100 }, { 0, 1, 0, 3, 192, 256 } };
+    for (size_t i = 0; i < 3; i++) {
+        start(1 << 20);
+        cr_assert_eq(put(bad[i], (struct change){ 0 }, &res), KV_INBOX_FAILED, "row %zu", i);
+        stop();
+    }
+    start(1 << 20);
+    cr_assert_eq(put(all, (struct change){ .add_bytes = 4 }, &res), KV_INBOX_FAILED);
+    stop();
+    start(100);
+    cr_assert_eq(put(all, (struct change){ 0 }, &res), KV_INBOX_FAILED);
+    cr_assert_eq(res.err.status, ERR_TOO_LARGE);
+    stop();
+    start(1 << 20);
+    cr_assert_eq(commit(N_TOKENS - 1, total(), &res), KV_INBOX_FAILED);
+    stop();
+    start(1 << 20);
+    cr_assert_eq(commit(N_TOKENS, total() - 1, &res), KV_INBOX_FAILED);
+    stop();
+}
+
+Test(kv_inbox, does_not_expect_tokens_of_a_prefix_hit)
+{
+    struct kv_inbox_result res;
+    const struct kv_wire_range rest = { 0, 4, 0, 3, 64, N_TOKENS };
+    start(1 << 20);
+    kv_inbox_close(in, &(struct seq_key){ 1, 2, 3 });
+    cr_assert_eq(kv_inbox_add(in, &(struct kv_offer){ { 1, 2, 3 }, 9, to_blocks, 4, N_TOKENS, 64, 1 << 20 }), OK);
+    cr_assert_eq(commit(N_TOKENS, kv_inbox_expected_bytes(&geom, N_TOKENS, 64), &res), KV_INBOX_STORED);
+    cr_assert_eq(put(rest, (struct change){ 0 }, &res), KV_INBOX_COMPLETE);
+    stop();
+}
+
+Test(kv_inbox, forgets_closed_offers_and_checks_new_ones)
+{
+    struct kv_inbox_result res;
+    const struct kv_offer good = { { 1, 2, 3 }, 9, to_blocks, 4, N_TOKENS, 0, 1 << 20 };
+    struct kv_offer bad = good;
+    start(1 << 20);
+    cr_assert_eq(kv_inbox_add(in, &good), ERR_INVALID);
+    kv_inbox_close(in, &good.key);
+    kv_inbox_close(in, &good.key);
+    cr_assert_eq(put(all, (struct change){ 0 }, &res), KV_INBOX_STALE);
+    bad.n_blocks = 3;
+    cr_assert_eq(kv_inbox_add(in, &bad), ERR_INVALID);
+    bad = good;
+    bad.n_tokens = 0;
+    cr_assert_eq(kv_inbox_add(in, &bad), ERR_INVALID);
+    bad = good;
+    bad.hit_tokens = 65;
+    cr_assert_eq(kv_inbox_add(in, &bad), ERR_INVALID);
+    stop();
+}
+
+Test(kv_inbox, fails_what_a_lost_session_was_feeding)
+{
+    struct kv_inbox_result res;
+    struct error why;
+    error_set(&why, ERR_CORRUPT, "torn");
+    start(1 << 20);
+    cr_assert_not(kv_inbox_fail_session(in, SESSION, &why, &res));
+    put((struct kv_wire_range){ 0, 1, 0, 3, 0, 64 }, (struct change){ 0 }, &res);
+    cr_assert_not(kv_inbox_fail_session(in, SESSION + 1, &why, &res));
+    cr_assert(kv_inbox_fail_session(in, SESSION, &why, &res));
+    cr_assert_eq(res.id.lo, 2);
+    cr_assert_not(kv_inbox_fail_session(in, SESSION, &why, &res));
+    stop();
+}

@@ -1,0 +1,279 @@
+/* kv_send to kv_recv over loopback: bytes arrive in place, and every failure is told to both sides. */
+#include "node/kv_recv.h"
+#include "node/kv_send.h"
+
+#include "base/mailbox.h"
+#include "kv_fake.h"
+#include "wire/zsock.h"
+
+#include <criterion/criterion.h>
+#include <zmq.h>
+
+#define N_TOKENS 500
+#define N_BLOCKS 16
+#define WAIT_MS  10000
+
+struct note { /* an event of either side */
+    bool sender;
+    enum kv_send_event_kind kind;
+    struct seq_key key;
+    enum status status;
+    int32_t first_token;
+    uint64_t bytes;
+    char text[ERROR_TEXT_MAX];
+};
+
+struct pair {
+    Baton__Kv__Geometry sg, rg;
+    struct kv_store *from, *to;
+    struct kv_recv *recv;
+    struct kv_send *send;
+    struct metrics *metrics;
+    struct mailbox *recv_box, *send_box;
+    kv_block_id blocks_from[N_BLOCKS], blocks_to[N_BLOCKS];
+};
+
+static void on_recv(void *ctx, const struct kv_recv_event *ev)
+{
+    struct note *n = mem_zalloc(sizeof(*n));
+    *n = (struct note){ .key = ev->key, .status = ev->status, .first_token = ev->first_token, .bytes = ev->bytes };
+    snprintf(n->text, sizeof(n->text), "%s", ev->message ? ev->message : "");
+    cr_assert_eq(mailbox_post(((struct pair *)ctx)->recv_box, n), OK);
+}
+
+static void on_send(void *ctx, const struct kv_send_event *ev)
+{
+    struct note *n = mem_zalloc(sizeof(*n));
+    *n = (struct note){ .sender = true, .kind = ev->kind, .key = ev->key, .status = ev->status, .bytes = ev->bytes };
+    snprintf(n->text, sizeof(n->text), "%s", ev->message ? ev->message : "");
+    cr_assert_eq(mailbox_post(((struct pair *)ctx)->send_box, n), OK);
+}
+
+static struct note await(struct mailbox *box)
+{
+    struct note *n = mailbox_take(box, WAIT_MS), copy;
+    cr_assert_not_null(n, "no event came");
+    copy = *n;
+    mem_free(n);
+    return copy;
+}
+
+static void open_recv(struct pair *p, const char *endpoint)
+{
+    struct kv_recv_options r = { endpoint, 2, "d0", 11, &p->rg, p->to, p->metrics, on_recv, p };
+    struct error err;
+    cr_assert_eq(kv_recv_open(&p->recv, &r, &err), OK, "%s", err.text);
+}
+
+static void start(struct pair *p)
+{
+    struct kv_send_options s = { "p0", 12, &p->sg, NULL, 40000, 1000, NULL, on_send, p };
+    struct error err;
+
+    memset(p, 0, sizeof(*p));
+    p->sg = p->rg = fake_geometry(6, 3, 64);
+    p->from = fake_store(&p->sg, N_BLOCKS, true);
+    p->to = fake_store(&p->rg, N_BLOCKS, false);
+    p->metrics = metrics_create();
+    for (uint32_t i = 0; i < N_BLOCKS; i++) {
+        p->blocks_from[i] = (i * 5 + 3) % N_BLOCKS;
+        p->blocks_to[i] = (i * 7 + 1) % N_BLOCKS;
+    }
+    cr_assert_eq(mailbox_create(&p->recv_box, 64), OK);
+    cr_assert_eq(mailbox_create(&p->send_box, 64), OK);
+    open_recv(p, "tcp://127.0.0.1:0");
+    s.kv = p->from;
+    s.metrics = p->metrics;
+    cr_assert_eq(kv_send_open(&p->send, &s, &err), OK, "%s", err.text);
+}
+
+static void stop(struct pair *p)
+{
+    struct note *n;
+    kv_send_destroy(p->send);
+    kv_recv_close(p->recv);
+    while ((n = mailbox_try_take(p->recv_box))) mem_free(n);
+    while ((n = mailbox_try_take(p->send_box))) mem_free(n);
+    mailbox_destroy(p->recv_box);
+    mailbox_destroy(p->send_box);
+    metrics_destroy(p->metrics);
+    fake_store_free(p->from);
+    fake_store_free(p->to);
+    zsock_context_term();
+}
+
+static void offer(struct pair *p, struct seq_key key, uint64_t credit)
+{
+    struct kv_offer o = { key, 1000 + key.epoch, p->blocks_to, N_BLOCKS, N_TOKENS, 0, credit };
+    cr_assert_eq(kv_inbox_add(kv_recv_inbox(p->recv), &o), OK);
+}
+
+static void begin(struct pair *p, struct seq_key key, uint64_t credit)
+{
+    const char *endpoints[2] = { kv_recv_endpoint(p->recv, 0), kv_recv_endpoint(p->recv, 1) };
+    kv_send_begin(p->send, &(struct kv_send_job){ key, 1000 + key.epoch, "d0", endpoints, 2, credit, N_TOKENS, 0 });
+}
+
+/* Chunks of 192 tokens, three layers at a time, as an engine would report them. */
+static void pieces(struct pair *p, struct seq_key key)
+{
+    for (uint32_t t = 0; t < N_TOKENS; t += 192)
+        for (uint32_t l = 0; l < 6; l += 3)
+            kv_send_piece(p->send, &key, l, l + 3, t, t + 192 < N_TOKENS ? t + 192 : N_TOKENS, p->blocks_from + t / 64);
+}
+
+static void expect_transfer(struct pair *p, struct seq_key key, uint64_t credit)
+{
+    struct note r, s;
+    offer(p, key, credit);
+    begin(p, key, credit);
+    pieces(p, key);
+    kv_send_commit(p->send, &key, 4321);
+    r = await(p->recv_box);
+    cr_assert_eq(r.status, OK, "%s", r.text);
+    cr_assert_eq(r.first_token, 4321);
+    cr_assert_eq(r.bytes, kv_inbox_expected_bytes(&p->rg, N_TOKENS, 0));
+    cr_assert(fake_same(p->from, p->blocks_from, p->to, p->blocks_to, N_TOKENS));
+    s = await(p->send_box);
+    cr_assert_eq(s.kind, KV_SEND_DONE, "%s", s.text);
+    cr_assert_eq(s.bytes, r.bytes);
+    kv_inbox_close(kv_recv_inbox(p->recv), &key);
+}
+
+Test(kv_transfer, stores_all_bytes_in_place_time_after_time)
+{
+    struct pair p;
+    start(&p);
+    for (uint32_t i = 1; i < 20; i++) {
+        memset(p.to->memory, 0, p.to->bytes);
+        expect_transfer(&p, (struct seq_key){ 1, i, 1 }, i % 2 ? 1 << 20 : 40000);
+    }
+    stop(&p);
+}
+
+Test(kv_transfer, two_at_once_do_not_mix)
+{
+    struct pair p;
+    struct note n;
+    start(&p);
+    for (uint32_t i = 1; i <= 8; i++) {
+        offer(&p, (struct seq_key){ 1, i, 1 }, 100000);
+        begin(&p, (struct seq_key){ 1, i, 1 }, 100000);
+    }
+    for (uint32_t i = 1; i <= 8; i++) {
+        pieces(&p, (struct seq_key){ 1, i, 1 });
+        kv_send_commit(p.send, &(struct seq_key){ 1, i, 1 }, (int32_t)i);
+    }
+    for (uint32_t i = 1; i <= 8; i++) {
+        n = await(p.recv_box);
+        cr_assert_eq(n.status, OK, "%s", n.text);
+        cr_assert_eq((uint64_t)n.first_token, n.key.lo);
+        n = await(p.send_box);
+        cr_assert_eq(n.kind, KV_SEND_DONE, "%s", n.text);
+    }
+    stop(&p);
+}
+
+Test(kv_transfer, refuses_another_geometry_with_both_sides_values)
+{
+    struct pair p;
+    struct note n;
+    start(&p);
+    p.rg.fingerprint = 43; /* read at each Hello, of which none has come */
+    offer(&p, (struct seq_key){ 1, 1, 1 }, 1 << 20);
+    begin(&p, (struct seq_key){ 1, 1, 1 }, 1 << 20);
+    n = await(p.send_box);
+    cr_assert_eq(n.kind, KV_SEND_FAILED);
+    cr_assert_eq(n.status, ERR_MISMATCH);
+    cr_assert(strstr(n.text, "000000000000002a") && strstr(n.text, "000000000000002b"), "%s", n.text);
+    stop(&p);
+}
+
+Test(kv_transfer, an_unreachable_decode_node_fails_the_transfer_and_a_later_one_works)
+{
+    struct pair p;
+    struct note n;
+    const char *dead[2] = { "tcp://127.0.0.1:1", "tcp://127.0.0.1:1" };
+    struct seq_key key = { 1, 1, 1 };
+    start(&p);
+    kv_send_begin(p.send, &(struct kv_send_job){ key, 5, "d0", dead, 2, 1 << 20, N_TOKENS, 0 });
+    pieces(&p, key);
+    n = await(p.send_box);
+    cr_assert_eq(n.kind, KV_SEND_FAILED);
+    cr_assert_eq(n.status, ERR_CLOSED, "%s", n.text);
+    expect_transfer(&p, (struct seq_key){ 1, 2, 1 }, 1 << 20);
+    stop(&p);
+}
+
+Test(kv_transfer, a_decode_node_that_ends_is_noticed_and_its_successor_gets_a_new_session)
+{
+    struct pair p;
+    struct note n;
+    char endpoint[256];
+    struct seq_key key = { 1, 2, 1 };
+    start(&p);
+    expect_transfer(&p, (struct seq_key){ 1, 1, 1 }, 1 << 20);
+    begin(&p, key, 1 << 20);
+    snprintf(endpoint, sizeof(endpoint), "%s", kv_recv_endpoint(p.recv, 0));
+    kv_recv_close(p.recv);
+    n = await(p.send_box);
+    cr_assert_eq(n.kind, KV_SEND_FAILED);
+    cr_assert_eq(n.status, ERR_CLOSED, "%s", n.text);
+    open_recv(&p, "tcp://127.0.0.1:0");
+    expect_transfer(&p, (struct seq_key){ 1, 3, 1 }, 1 << 20);
+    stop(&p);
+}
+
+Test(kv_transfer, ending_is_told_to_the_other_side_and_always_answered)
+{
+    struct pair p;
+    struct note n;
+    struct seq_key key = { 1, 1, 1 };
+    start(&p);
+    offer(&p, key, 1 << 20);
+    begin(&p, key, 1 << 20);
+    pieces(&p, key);
+    kv_send_end(p.send, &key, true);
+    n = await(p.send_box);
+    cr_assert_eq(n.kind, KV_SEND_CLOSED);
+    n = await(p.recv_box);
+    cr_assert_eq(n.status, ERR_CANCELLED, "%s", n.text);
+    kv_send_end(p.send, &key, true);
+    n = await(p.send_box);
+    cr_assert_eq(n.kind, KV_SEND_CLOSED);
+    kv_inbox_close(kv_recv_inbox(p.recv), &key);
+    expect_transfer(&p, (struct seq_key){ 1, 1, 2 }, 1 << 20);
+    stop(&p);
+}
+
+Test(kv_transfer, silence_ends_in_a_timeout)
+{
+    struct pair p;
+    struct note n;
+    struct seq_key key = { 1, 1, 1 };
+    start(&p);
+    begin(&p, key, 1 << 20); /* there is no such offer: its frames are dropped */
+    pieces(&p, key);
+    kv_send_commit(p.send, &key, 1);
+    n = await(p.send_box);
+    cr_assert_eq(n.kind, KV_SEND_FAILED);
+    cr_assert_eq(n.status, ERR_TIMEOUT, "%s", n.text);
+    stop(&p);
+}
+
+Test(kv_transfer, garbage_from_strangers_harms_nobody)
+{
+    struct pair p;
+    void *s;
+    start(&p);
+    s = zmq_socket(zsock_context(), ZMQ_DEALER);
+    cr_assert_eq(zmq_connect(s, kv_recv_endpoint(p.recv, 0)), 0);
+    for (int i = 0; i < 100; i++) {
+        char junk[300];
+        memset(junk, i, sizeof(junk));
+        zmq_send(s, junk, (size_t)(i * 3), i % 5 ? 0 : ZMQ_SNDMORE);
+    }
+    for (uint32_t i = 1; i < 5; i++) expect_transfer(&p, (struct seq_key){ 1, i, 1 }, 1 << 20);
+    zmq_close(s);
+    stop(&p);
+}
