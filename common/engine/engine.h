@@ -35,11 +35,19 @@ struct seq_request { /* copied by submit */
     enum engine_mode mode;
     const int32_t *tokens; /* prompt, then (after a replay) tokens already sent */
     uint32_t n_tokens;
-    uint32_t n_prompt;     /* original prompt; tokens[n_prompt..] count as output of this request */
+    uint32_t n_prompt; /* original prompt; tokens[n_prompt..] count as output of this request */
     struct sampling_params sampling;
 };
 
-enum engine_event_kind { ENGINE_RESERVED, ENGINE_KV, ENGINE_PROMPT_LOGPROBS, ENGINE_TOKEN, ENGINE_PROGRESS, ENGINE_DONE, ENGINE_GONE };
+enum engine_event_kind {
+    ENGINE_RESERVED,
+    ENGINE_KV,
+    ENGINE_PROMPT_LOGPROBS,
+    ENGINE_TOKEN,
+    ENGINE_PROGRESS,
+    ENGINE_DONE,
+    ENGINE_GONE
+};
 enum finish_reason { FINISH_NONE, FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_FAILED };
 
 struct engine_event { /* valid during the callback */
@@ -57,21 +65,22 @@ struct engine_event { /* valid during the callback */
     const struct token_logprobs *logprobs; /* NULL if not asked for */
     /* TOKEN (the last one) and DONE */
     enum finish_reason finish;
-    enum status status;     /* DONE with FINISH_FAILED; RESERVED: OK, or why not (then DONE follows) */
+    /* DONE with FINISH_FAILED: why.  GONE: ERR_NOT_FOUND, or ERR_STALE: the key lives, but past what was asked. */
+    enum status status;
     const char *message;
     uint64_t prefill_us, decode_us; /* DONE: time in steps that this sequence took part in */
 };
 typedef void (*engine_event_fn)(void *ctx, const struct engine_event *ev);
 
 struct engine_options {
-    struct model *model;       /* taken: closed by engine_destroy */
-    struct kv_store *kv;       /* taken */
-    const int32_t *end_ids;    /* tokens that end generation; copied */
+    struct model *model;    /* taken: closed by engine_destroy */
+    struct kv_store *kv;    /* taken */
+    const int32_t *end_ids; /* tokens that end generation; copied */
     uint32_t n_end_ids;
     uint32_t max_seqs, max_batch_tokens, chunk_tokens, max_context;
-    uint32_t kv_event_layers;  /* layers per ENGINE_KV event, 0 = all at once after the last layer of a chunk */
+    uint32_t kv_event_layers;     /* layers per ENGINE_KV event, 0 = all at once after the last layer of a chunk */
     uint32_t kv_event_min_tokens; /* prompts shorter than this get one KV event per chunk for all layers */
-    uint32_t max_commands;     /* bound of the mailbox */
+    uint32_t max_commands;        /* bound of the mailbox */
     engine_event_fn on_event;
     void *ctx;
 };
@@ -84,6 +93,8 @@ void engine_destroy(struct engine *e);
 /* From any thread; ERR_FULL when the mailbox is full. Validation errors (ERR_INVALID, ERR_CONTEXT_LENGTH: n_tokens
  * + max_tokens beyond max_context is clipped by the coordinator, here refused) come back at once. */
 enum status engine_submit(struct engine *e, const struct seq_request *r) MUST_CHECK;
+/* RESERVE only: bytes begin to arrive.  Changes the state its blocks are counted in, nothing else. */
+enum status engine_receiving(struct engine *e, const struct seq_key *key) MUST_CHECK;
 /* RESERVE only: the prompt's KV is stored; continue after first_token, which is output index n_tokens - n_prompt. */
 enum status engine_start_decode(struct engine *e, const struct seq_key *key, int32_t first_token) MUST_CHECK;
 /* RESERVE only: compute the prompt here. */

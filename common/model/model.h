@@ -8,7 +8,7 @@
 
 struct model;
 
-#define MODEL_NAME_MAX 64
+#define MODEL_NAME_MAX   64
 #define MODEL_MAX_LAYERS 256
 
 struct model_info {
@@ -20,19 +20,19 @@ struct model_info {
     struct rope_params rope; /* freq_factors: owned by the model */
     uint64_t fingerprint;
     uint64_t n_params;
-    uint64_t weight_bytes;   /* packed weights in memory */
-    bool rotate;             /* Hadamard rotation of Q and K in use */
+    uint64_t weight_bytes; /* packed weights in memory */
+    bool rotate;           /* Hadamard rotation of Q and K in use */
 };
 
 struct model_options {
     const char *path;
-    struct backend *backend;    /* borrowed for the model's life */
+    struct backend *backend; /* borrowed for the model's life */
     enum kv_format kv_format;
-    const char *rotate;         /* "on", "off", "auto" = on where head_dim allows it */
-    uint32_t max_batch_tokens;  /* rows of one forward */
-    uint32_t max_context;       /* 0 = the file's; larger than the file's is refused */
-    uint32_t tp_rank, tp_size;  /* 0, 1: only 1 is accepted so far, ERR_UNSUPPORTED otherwise */
-    int weights_fd;             /* memfd with packed weights by model_pack_shared(), or -1 */
+    const char *rotate;        /* "on", "off", "auto" = on where head_dim allows it */
+    uint32_t max_batch_tokens; /* rows of one forward */
+    uint32_t max_context;      /* 0 = the file's; larger than the file's is refused */
+    uint32_t tp_rank, tp_size; /* 0, 1: only 1 is accepted so far, ERR_UNSUPPORTED otherwise */
+    int weights_fd;            /* memfd with packed weights by model_pack_shared(), or -1 */
     void (*progress)(void *ctx, uint64_t done_bytes, uint64_t all_bytes); /* while loading; may be NULL */
     void *progress_ctx;
 };
@@ -46,7 +46,11 @@ void model_close(struct model *m);
  * (weights_fd).  The caller closes *fd; its own memory is not grown by the weights after return. */
 enum status model_pack_shared(int *fd, const struct model_options *opt, struct error *err) MUST_CHECK;
 
+/* What a backend must be made for, to run this model with batches of max_rows and sequences of max_context. */
+struct backend_limits model_limits(const struct model_info *info, uint32_t max_rows, uint32_t max_context);
+
 const struct model_info *model_info(const struct model *m);
+struct backend *model_backend(const struct model *m);
 struct kv_geometry model_kv_geometry(const struct model *m, uint32_t layer);
 
 /* KV memory for all layers: layer l's block slices start at layers[l].base. */
@@ -59,7 +63,8 @@ struct kv_store {
 };
 /* Bytes of one block over all layers. */
 size_t model_kv_block_bytes(const struct model *m);
-enum status kv_store_create(struct kv_store **out, const struct model *m, uint32_t n_blocks, struct error *err) MUST_CHECK;
+enum status kv_store_create(struct kv_store **out, const struct model *m, uint32_t n_blocks,
+                            struct error *err) MUST_CHECK;
 void kv_store_destroy(struct kv_store *kv);
 
 /* Called on the caller's thread after layer `layer` of the batch has written its KV. */
@@ -69,7 +74,8 @@ typedef void (*model_layer_fn)(void *ctx, uint32_t layer);
  * until the next forward.  on_layer may be NULL. */
 enum status model_forward(struct model *m, const struct batch *b, const struct kv_store *kv, model_layer_fn on_layer,
                           void *ctx) MUST_CHECK;
-/* Logits of `n` rows (indices into the last batch) to out [n][n_vocab] on the host; n <= MODEL_MAX_LOGIT_ROWS. */
+/* Logits of `n` rows (indices into the last batch) to out [n][n_vocab] on the host; n <= MODEL_MAX_LOGIT_ROWS.  The
+ * caller may write over them; they are the model's memory and last until the next call. */
 #define MODEL_MAX_LOGIT_ROWS 64
-enum status model_logits(struct model *m, const uint32_t *rows, uint32_t n, const float **out) MUST_CHECK;
+enum status model_logits(struct model *m, const uint32_t *rows, uint32_t n, float **out) MUST_CHECK;
 #endif

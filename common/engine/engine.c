@@ -1,0 +1,364 @@
+/* engine.c - the engine's thread, and the commands that other threads post to it. */
+#include "engine/engine.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "engine/engine_internal.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stddef.h>
+#include <time.h>
+
+enum command_kind {
+    CMD_SUBMIT,
+    CMD_RECEIVING,
+    CMD_START_DECODE,
+    CMD_START_PREFILL,
+    CMD_REBIND,
+    CMD_RELEASE,
+    CMD_CANCEL,
+    CMD_STOP,
+    CMD_COUNT
+};
+
+struct command {
+    enum command_kind kind;
+    struct seq_key key;
+    struct seq *seq;     /* SUBMIT */
+    int32_t first_token; /* START_DECODE */
+    uint32_t new_epoch;  /* REBIND */
+};
+
+/* Answers a command that has nobody to act on: the key is unknown, or past the state the command is for. */
+static void gone(struct engine *e, const struct seq_key *key, enum status st)
+{
+    struct engine_event ev = { .kind = ENGINE_GONE, .key = *key, .status = st };
+    engine_emit(e, &ev);
+}
+
+static void do_submit(struct engine *e, struct seq *s, const struct command *c)
+{
+    enum status st = seq_set_add(&e->seqs, c->seq);
+    if (st == OK) return;
+    /* The key lives: a second submit of it changes nothing. */
+    log_warn("submit_again", "req=%016llx-%llu epoch=%u", (unsigned long long)c->key.hi, (unsigned long long)c->key.lo,
+             c->key.epoch);
+    seq_destroy(c->seq);
+    atomic_fetch_sub_explicit(&e->n_live, 1, memory_order_relaxed);
+}
+
+static void do_receiving(struct engine *e, struct seq *s, const struct command *c)
+{
+    if (s->state == SEQ_RESERVED) block_table_set_state(&s->table, e->pool, KV_RECEIVING);
+}
+
+static void do_start_decode(struct engine *e, struct seq *s, const struct command *c)
+{
+    if (s->state != SEQ_RESERVED) return; /* started already: a repeated start changes nothing */
+    s->n_computed = s->n_tokens;
+    s->n_prompt_logprobs_sent = s->n_prompt; /* whoever computed the prompt has sent them */
+    enum finish_reason finish = engine_append(e, s, c->first_token);
+    if (finish != FINISH_NONE)
+        engine_finish(e, s, finish, OK, NULL);
+    else
+        seq_set_state(s, e->pool, SEQ_DECODE);
+}
+
+static void do_start_prefill(struct engine *e, struct seq *s, const struct command *c)
+{
+    if (s->state == SEQ_RESERVED) seq_set_state(s, e->pool, SEQ_PREFILL);
+}
+
+static void do_rebind(struct engine *e, struct seq *s, const struct command *c)
+{
+    enum status st =
+        s->state == SEQ_RESERVED || s->state == SEQ_WAITING ? seq_set_rekey(&e->seqs, s, c->new_epoch) : ERR_STALE;
+    if (st != OK) {
+        gone(e, &c->key, st);
+        return;
+    }
+    if (s->state != SEQ_RESERVED) return; /* RESERVED follows, under the new key */
+    block_table_set_state(&s->table, e->pool, KV_RESERVED);
+    struct engine_event ev = { .kind = ENGINE_RESERVED, .key = s->key, .blocks = s->table.ids, .n_blocks = s->table.n };
+    engine_emit(e, &ev);
+}
+
+static void do_release(struct engine *e, struct seq *s, const struct command *c)
+{
+    if (s->state == SEQ_HELD)
+        engine_finish(e, s, FINISH_STOP, OK, NULL);
+    else
+        gone(e, &c->key, ERR_STALE);
+}
+
+static void do_cancel(struct engine *e, struct seq *s, const struct command *c)
+{
+    engine_finish(e, s, FINISH_CANCELLED, ERR_CANCELLED, NULL);
+}
+
+static void do_stop(struct engine *e, struct seq *s, const struct command *c)
+{
+    e->stopping = true;
+}
+
+static const struct {
+    bool needs_seq;
+    void (*run)(struct engine *e, struct seq *s, const struct command *c);
+} COMMANDS[CMD_COUNT] = {
+    [CMD_SUBMIT] = { false, do_submit },
+    [CMD_RECEIVING] = { true, do_receiving },
+    [CMD_START_DECODE] = { true, do_start_decode },
+    [CMD_START_PREFILL] = { true, do_start_prefill },
+    [CMD_REBIND] = { true, do_rebind },
+    [CMD_RELEASE] = { true, do_release },
+    [CMD_CANCEL] = { true, do_cancel },
+    [CMD_STOP] = { false, do_stop },
+};
+
+static void run_command(struct engine *e, struct command *c)
+{
+    struct seq *s = COMMANDS[c->kind].needs_seq ? seq_set_find(&e->seqs, &c->key) : NULL;
+    if (COMMANDS[c->kind].needs_seq && !s)
+        gone(e, &c->key, ERR_NOT_FOUND);
+    else
+        COMMANDS[c->kind].run(e, s, c);
+    mem_free(c);
+}
+
+/* The numbers for engine_load(), after commands and steps have changed them. */
+static void publish(struct engine *e)
+{
+    uint32_t running = 0, waiting = 0, reserved = 0;
+    for (uint32_t i = 0; i < e->seqs.n; i++) {
+        const struct seq *s = e->seqs.order[i];
+        running += seq_is_running(s);
+        waiting += s->state == SEQ_WAITING;
+        reserved += s->state == SEQ_RESERVED;
+    }
+    atomic_store_explicit(&e->n_running, running, memory_order_relaxed);
+    atomic_store_explicit(&e->n_waiting, waiting, memory_order_relaxed);
+    atomic_store_explicit(&e->n_reserved, reserved, memory_order_relaxed);
+}
+
+/* Stages of a round, in this order: commands, admission, a step. */
+static void *engine_main(void *arg)
+{
+    struct engine *e = arg;
+    bool can_step = false;
+    while (!e->stopping) {
+        struct command *c = can_step ? mailbox_try_take(e->box) : mailbox_take(e->box, -1);
+        for (; c; c = mailbox_try_take(e->box)) run_command(e, c);
+        if (e->stopping) break;
+        can_step = engine_admit(e);
+        publish(e);
+        if (!can_step) continue;
+        engine_step(e);
+    }
+    for (struct command *c; (c = mailbox_try_take(e->box));) run_command(e, c);
+    while (e->seqs.n > 0)
+        engine_finish(e, e->seqs.order[e->seqs.n - 1], FINISH_CANCELLED, ERR_CANCELLED, "the engine stops");
+    publish(e);
+    return NULL;
+}
+
+static enum status check_options(const struct engine_options *opt, struct error *err)
+{
+    if (opt->max_seqs == 0 || opt->max_commands == 0)
+        return error_set(err, ERR_INVALID, "max_seqs is %u and max_commands %u, both must be positive", opt->max_seqs,
+                         opt->max_commands);
+    if (opt->max_batch_tokens < opt->max_seqs + KV_BLOCK_TOKENS)
+        return error_set(err, ERR_INVALID,
+                         "max_batch_tokens is %u, at least max_seqs + %u = %u are needed so that "
+                         "prompts go on beside a full batch of decoding sequences",
+                         opt->max_batch_tokens, KV_BLOCK_TOKENS, opt->max_seqs + KV_BLOCK_TOKENS);
+    if (opt->chunk_tokens < KV_BLOCK_TOKENS)
+        return error_set(err, ERR_INVALID, "chunk_tokens is %u, at least a block of %u is needed", opt->chunk_tokens,
+                         KV_BLOCK_TOKENS);
+    if (opt->max_context == 0 || opt->max_context > model_info(opt->model)->context_length)
+        return error_set(err, ERR_INVALID, "max_context is %u, allowed is 1 to %u", opt->max_context,
+                         model_info(opt->model)->context_length);
+    return OK;
+}
+
+/* Everything but the thread. */
+static enum status prepare(struct engine *e, const struct engine_options *opt, struct error *err)
+{
+    enum status st;
+    uint32_t cap = opt->max_seqs + opt->max_commands;
+    e->opt = *opt;
+    e->opt.end_ids = NULL; /* borrowed; the sampler has a copy */
+    e->n_vocab = model_info(opt->model)->n_vocab;
+    e->sampler = sampler_create(e->n_vocab, opt->end_ids, opt->n_end_ids);
+    seq_set_init(&e->seqs, cap);
+    step_batch_init(&e->batch, opt->max_batch_tokens, opt->max_seqs);
+    e->running = mem_array(cap, sizeof(struct seq *));
+    e->plan_in = mem_array(cap, sizeof(*e->plan_in));
+    e->victims = mem_array(cap, sizeof(*e->victims));
+    e->plan_rows = mem_array(cap, sizeof(*e->plan_rows));
+    if ((st = kv_pool_create(&e->pool, opt->kv->n_blocks)) != OK)
+        return error_set(err, st, "cannot make a pool of %u KV blocks", opt->kv->n_blocks);
+    if ((st = mailbox_create(&e->box, opt->max_commands + 1)) != OK) /* + 1: stop always fits in the end */
+        return error_set(err, st, "cannot make a mailbox of %u commands", opt->max_commands);
+    return OK;
+}
+
+static void free_engine(struct engine *e)
+{
+    mailbox_destroy(e->box);
+    kv_pool_destroy(e->pool);
+    sampler_destroy(e->sampler);
+    step_batch_fini(&e->batch);
+    seq_set_fini(&e->seqs);
+    mem_free(e->running);
+    mem_free(e->plan_in);
+    mem_free(e->victims);
+    mem_free(e->plan_rows);
+    kv_store_destroy(e->kv);
+    model_close(e->model);
+    mem_free(e);
+}
+
+enum status engine_create(struct engine **out, const struct engine_options *opt, struct error *err)
+{
+    enum status st = check_options(opt, err);
+    if (st != OK) return st;
+    struct engine *e = mem_zalloc(sizeof(*e));
+    if ((st = prepare(e, opt, err)) != OK) goto fail;
+    e->model = opt->model;
+    e->kv = opt->kv;
+    if (pthread_create(&e->thread, NULL, engine_main, e) != 0) {
+        st = error_set(err, ERR_NO_MEMORY, "cannot start the engine's thread");
+        e->model = NULL; /* stay with the caller */
+        e->kv = NULL;
+        goto fail;
+    }
+    pthread_setname_np(e->thread, "engine");
+    *out = e;
+    return OK;
+fail:
+    free_engine(e);
+    return st;
+}
+
+static enum status post(struct engine *e, const struct command *c)
+{
+    struct command *msg = mem_alloc(sizeof(*msg));
+    *msg = *c;
+    enum status st = mailbox_post(e->box, msg);
+    if (st != OK) mem_free(msg);
+    return st;
+}
+
+void engine_destroy(struct engine *e)
+{
+    if (!e) return;
+    const struct command stop = { .kind = CMD_STOP };
+    const struct timespec nap = { 0, 1000000 };
+    while (post(e, &stop) != OK) nanosleep(&nap, NULL); /* full: the thread is emptying it */
+    pthread_join(e->thread, NULL);
+    free_engine(e);
+}
+
+static bool is_in(float v, float min, float max)
+{
+    return v >= min && v <= max; /* false for NaN */
+}
+
+static enum status check_sampling(const struct sampling_params *p)
+{
+    bool ok = is_in(p->temperature, 0.0f, 1e6f) && is_in(p->top_p, 0.0f, 1.0f) && is_in(p->min_p, 0.0f, 1.0f) &&
+              is_in(p->repetition_penalty, 1e-6f, 1e6f) && is_in(p->frequency_penalty, -1e6f, 1e6f) &&
+              is_in(p->presence_penalty, -1e6f, 1e6f) && p->max_tokens > 0 && p->n_logprobs <= SAMPLER_MAX_LOGPROBS &&
+              p->n_prompt_logprobs <= SAMPLER_MAX_LOGPROBS && p->n_bias <= sizeof(p->bias) / sizeof(p->bias[0]);
+    for (uint32_t i = 0; ok && i < p->n_bias; i++) ok = !isnan(p->bias[i]);
+    return ok ? OK : ERR_INVALID;
+}
+
+static enum status check_request(const struct engine *e, const struct seq_request *r)
+{
+    if (r->mode != ENGINE_PREFILL_ONLY && r->mode != ENGINE_RESERVE && r->mode != ENGINE_GENERATE) return ERR_INVALID;
+    if (r->n_prompt == 0 || r->n_tokens < r->n_prompt) return ERR_INVALID;
+    enum status st = check_sampling(&r->sampling);
+    if (st != OK) return st;
+    if ((uint64_t)r->n_prompt + r->sampling.max_tokens > e->opt.max_context) return ERR_CONTEXT_LENGTH;
+    if (r->n_tokens - r->n_prompt >= r->sampling.max_tokens) return ERR_INVALID; /* nothing is left */
+    for (uint32_t i = 0; i < r->n_tokens; i++)
+        if (r->tokens[i] < 0 || (uint32_t)r->tokens[i] >= e->n_vocab) return ERR_INVALID;
+    /* What fits an empty pool can always go on in the end; what does not never could. */
+    return seq_blocks_max(r) > e->kv->n_blocks ? ERR_NO_BLOCKS : OK;
+}
+
+enum status engine_submit(struct engine *e, const struct seq_request *r)
+{
+    enum status st = check_request(e, r);
+    if (st != OK) return st;
+    if (atomic_fetch_add_explicit(&e->n_live, 1, memory_order_relaxed) >= e->seqs.cap) {
+        st = ERR_FULL;
+        goto refuse;
+    }
+    struct command c = { .kind = CMD_SUBMIT, .key = r->key };
+    if ((st = seq_create(&c.seq, r)) != OK) goto refuse;
+    if ((st = post(e, &c)) == OK) return OK;
+    seq_destroy(c.seq);
+refuse:
+    atomic_fetch_sub_explicit(&e->n_live, 1, memory_order_relaxed);
+    return st;
+}
+
+enum status engine_receiving(struct engine *e, const struct seq_key *key)
+{
+    return post(e, &(struct command){ .kind = CMD_RECEIVING, .key = *key });
+}
+
+enum status engine_start_decode(struct engine *e, const struct seq_key *key, int32_t first_token)
+{
+    if (first_token < 0 || (uint32_t)first_token >= e->n_vocab) return ERR_INVALID;
+    return post(e, &(struct command){ .kind = CMD_START_DECODE, .key = *key, .first_token = first_token });
+}
+
+enum status engine_start_prefill(struct engine *e, const struct seq_key *key)
+{
+    return post(e, &(struct command){ .kind = CMD_START_PREFILL, .key = *key });
+}
+
+enum status engine_rebind(struct engine *e, const struct seq_key *key, uint32_t new_epoch)
+{
+    return post(e, &(struct command){ .kind = CMD_REBIND, .key = *key, .new_epoch = new_epoch });
+}
+
+enum status engine_release(struct engine *e, const struct seq_key *key)
+{
+    return post(e, &(struct command){ .kind = CMD_RELEASE, .key = *key });
+}
+
+enum status engine_cancel(struct engine *e, const struct seq_key *key)
+{
+    return post(e, &(struct command){ .kind = CMD_CANCEL, .key = *key });
+}
+
+void engine_load(struct engine *e, struct engine_load *out)
+{
+    *out = (struct engine_load){
+        .n_running = atomic_load_explicit(&e->n_running, memory_order_relaxed),
+        .n_waiting = atomic_load_explicit(&e->n_waiting, memory_order_relaxed),
+        .n_reserved = atomic_load_explicit(&e->n_reserved, memory_order_relaxed),
+        .prefill_tokens = atomic_load_explicit(&e->prefill_tokens, memory_order_relaxed),
+        .decode_tokens = atomic_load_explicit(&e->decode_tokens, memory_order_relaxed),
+        .steps = atomic_load_explicit(&e->steps, memory_order_relaxed),
+        .prefill_tok_s = atomic_load_explicit(&e->prefill_tok_s, memory_order_relaxed),
+        .decode_tok_s = atomic_load_explicit(&e->decode_tok_s, memory_order_relaxed),
+        .step_us_max = atomic_exchange_explicit(&e->step_us_max, 0, memory_order_relaxed),
+    };
+    kv_pool_counts(e->pool, out->blocks);
+}
+
+struct kv_store *engine_kv(struct engine *e)
+{
+    return e->kv;
+}
+
+const struct model *engine_model(const struct engine *e)
+{
+    return e->model;
+}

@@ -1,0 +1,52 @@
+/* engine_internal.h - what the engine's thread owns; shared by engine.c (commands) and engine_step.c (steps). */
+#ifndef ENGINE_ENGINE_INTERNAL_H
+#define ENGINE_ENGINE_INTERNAL_H
+#include "base/mailbox.h"
+#include "engine/batch.h"
+#include "engine/sched.h"
+#include "engine/seq.h"
+#include "model/model.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct engine {
+    struct engine_options opt; /* end_ids is the sampler's copy's business: NULL here */
+    struct model *model;
+    struct kv_store *kv;
+    struct kv_pool *pool;
+    struct sampler *sampler;
+    struct mailbox *box;
+    struct seq_set seqs;
+    struct step_batch batch;
+
+    /* Step scratch, [seqs.cap]. */
+    struct seq **running;
+    struct sched_seq *plan_in;
+    struct sched_victim *victims;
+    uint32_t *plan_rows;
+    uint32_t n_vocab;
+
+    pthread_t thread;
+    bool thread_started;
+    bool stopping; /* engine thread */
+
+    /* Sequences from submit to DONE, over which submit refuses.  Any thread counts up, the engine's counts down;
+     * no other data depends on it. */
+    atomic_uint n_live;
+    /* Written by the engine's thread after each round, read by engine_load(); each by itself. */
+    atomic_uint n_running, n_waiting, n_reserved;
+    atomic_ullong prefill_tokens, decode_tokens, steps, step_us_max;
+    _Atomic double prefill_tok_s, decode_tok_s;
+};
+
+/* Gives waiting sequences their blocks in order of arrival.  Returns whether anything can be computed. */
+bool engine_admit(struct engine *e);
+/* One step over the running sequences. */
+void engine_step(struct engine *e);
+/* The only way out: gives blocks back, sends DONE, forgets the sequence. */
+void engine_finish(struct engine *e, struct seq *s, enum finish_reason finish, enum status st, const char *message);
+/* Appends a token and says whether the sequence ends with it. */
+enum finish_reason engine_append(struct engine *e, struct seq *s, int32_t token);
+void engine_emit(struct engine *e, const struct engine_event *ev);
+#endif

@@ -1,0 +1,286 @@
+/* engine_step.c - one step: admit, grow, plan, forward, sample, tell. */
+#include "engine/engine_internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <assert.h>
+
+#define EWMA_WEIGHT 0.2
+
+void engine_emit(struct engine *e, const struct engine_event *ev)
+{
+    e->opt.on_event(e->opt.ctx, ev);
+}
+
+void engine_finish(struct engine *e, struct seq *s, enum finish_reason finish, enum status st, const char *message)
+{
+    seq_set_state(s, e->pool, SEQ_DONE);
+    struct engine_event ev = { .kind = ENGINE_DONE,
+                               .key = s->key,
+                               .finish = finish,
+                               .status = st,
+                               .message = message,
+                               .prefill_us = s->prefill_us,
+                               .decode_us = s->decode_us };
+    seq_set_remove(&e->seqs, s);
+    seq_destroy(s);
+    atomic_fetch_sub_explicit(&e->n_live, 1, memory_order_relaxed);
+    engine_emit(e, &ev);
+}
+
+enum finish_reason engine_append(struct engine *e, struct seq *s, int32_t token)
+{
+    s->tokens[s->n_tokens++] = token;
+    if (sampler_is_end(e->sampler, token) && !s->sampling.ignore_eos) return FINISH_STOP;
+    if (seq_n_output(s) >= s->sampling.max_tokens) return FINISH_LENGTH;
+    return s->n_tokens >= e->opt.max_context ? FINISH_LENGTH : FINISH_NONE;
+}
+
+static void admit_one(struct engine *e, struct seq *s)
+{
+    bool reserve = s->mode == ENGINE_RESERVE && !s->started;
+    seq_set_state(s, e->pool, reserve ? SEQ_RESERVED : SEQ_PREFILL);
+    if (!reserve) return;
+    struct engine_event ev = { .kind = ENGINE_RESERVED, .key = s->key, .blocks = s->table.ids, .n_blocks = s->table.n };
+    engine_emit(e, &ev);
+}
+
+bool engine_admit(struct engine *e)
+{
+    uint32_t n_slots = 0, n_running = 0;
+    for (uint32_t i = 0; i < e->seqs.n; i++) {
+        enum seq_state st = e->seqs.order[i]->state;
+        n_slots += st != SEQ_WAITING && st != SEQ_HELD;
+        n_running += seq_is_running(e->seqs.order[i]);
+    }
+    /* Strictly in order: a large one at the head would starve if small ones passed it. */
+    for (uint32_t i = 0; i < e->seqs.n && n_slots < e->opt.max_seqs; i++) {
+        struct seq *s = e->seqs.order[i];
+        if (s->state != SEQ_WAITING) continue;
+        if (block_table_grow(&s->table, e->pool, seq_blocks_to_admit(s), KV_ACTIVE) != OK) break;
+        admit_one(e, s);
+        n_slots++;
+        n_running += seq_is_running(s);
+    }
+    return n_running > 0;
+}
+
+/* Takes a victim's blocks for sequence `asking` (indices into seqs.order). */
+static void preempt_for(struct engine *e, uint32_t asking)
+{
+    for (uint32_t i = 0; i < e->seqs.n; i++) {
+        const struct seq *s = e->seqs.order[i];
+        e->victims[i].can_preempt = seq_is_running(s) && s->mode != ENGINE_PREFILL_ONLY;
+        e->victims[i].n_blocks = s->table.n;
+    }
+    uint32_t victim = sched_pick_victim(e->victims, e->seqs.n, asking);
+    assert(victim < e->seqs.n); /* `asking` itself, at the least */
+    struct seq *s = e->seqs.order[victim];
+    log_debug("preempt", "req=%016llx-%llu tokens=%u blocks=%u", (unsigned long long)s->key.hi,
+              (unsigned long long)s->key.lo, s->n_tokens, s->table.n);
+    seq_set_state(s, e->pool, SEQ_WAITING);
+}
+
+/* A decoding sequence needs room for the one token it feeds. */
+static void grow_decoding(struct engine *e)
+{
+    for (uint32_t i = 0; i < e->seqs.n; i++) {
+        struct seq *s = e->seqs.order[i];
+        while (s->state == SEQ_DECODE &&
+               block_table_grow(&s->table, e->pool, block_table_blocks_for(s->n_computed + 1), KV_ACTIVE) != OK)
+            preempt_for(e, i);
+    }
+}
+
+static void plan_batch(struct engine *e)
+{
+    const struct sched_limits lim = { e->opt.max_batch_tokens, e->opt.chunk_tokens };
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < e->seqs.n; i++) {
+        struct seq *s = e->seqs.order[i];
+        if (!seq_is_running(s)) continue;
+        e->running[n] = s;
+        e->plan_in[n++] = (struct sched_seq){ s->state == SEQ_DECODE, s->n_tokens, s->n_computed };
+    }
+    sched_plan(&lim, e->plan_in, n, e->plan_rows);
+    step_batch_reset(&e->batch);
+    for (uint32_t i = 0; i < n; i++)
+        if (e->plan_rows[i] > 0) step_batch_add(&e->batch, e->running[i], e->plan_rows[i]);
+}
+
+/* Whether a sequence's KV goes out while layers are computed, or once per chunk. */
+static uint32_t layers_per_event(const struct engine *e, const struct seq *s)
+{
+    uint32_t all = e->kv->n_layers;
+    if (e->opt.kv_event_layers == 0 || s->n_input < e->opt.kv_event_min_tokens) return all;
+    return e->opt.kv_event_layers < all ? e->opt.kv_event_layers : all;
+}
+
+static void on_layer(void *ctx, uint32_t layer)
+{
+    struct engine *e = ctx;
+    for (uint32_t i = 0; i < e->batch.b.n_seqs; i++) {
+        const struct seq *s = e->batch.owners[i];
+        const struct batch_seq *bs = &e->batch.seqs[i];
+        uint32_t group = layers_per_event(e, s), end = layer + 1;
+        if (s->mode != ENGINE_PREFILL_ONLY) continue;
+        if (end % group != 0 && end != e->kv->n_layers) continue;
+        struct engine_event ev = { .kind = ENGINE_KV,
+                                   .key = s->key,
+                                   .blocks = s->table.ids,
+                                   .n_blocks = s->table.n,
+                                   .layer0 = (end - 1) / group * group,
+                                   .layer1 = end,
+                                   .t0 = bs->pos0,
+                                   .t1 = bs->pos0 + bs->n_rows };
+        engine_emit(e, &ev);
+    }
+}
+
+/* Logprobs of prompt tokens that follow the rows of this chunk, in slices as wide as the head's buffer. */
+static enum status send_prompt_logprobs(struct engine *e, struct seq *s, const struct batch_seq *bs)
+{
+    uint32_t n_top = (uint32_t)s->sampling.n_prompt_logprobs;
+    uint32_t from = s->n_prompt_logprobs_sent, to = bs->pos0 + bs->n_rows + 1;
+    uint32_t rows[MODEL_MAX_LOGIT_ROWS];
+    if (to > s->n_prompt) to = s->n_prompt;
+    while (from < to) { /* position `from` is predicted by the row of from - 1 */
+        uint32_t n = to - from < MODEL_MAX_LOGIT_ROWS ? to - from : MODEL_MAX_LOGIT_ROWS;
+        float *logits;
+        for (uint32_t i = 0; i < n; i++) rows[i] = bs->row0 + (from - 1 + i - bs->pos0);
+        enum status st = model_logits(e->model, rows, n, &logits);
+        if (st != OK) return st;
+        for (uint32_t i = 0; i < n; i++) {
+            struct token_logprobs lp;
+            const float *row = logits + (size_t)i * e->n_vocab;
+            sampler_logprobs(e->sampler, row, s->tokens[from + i], n_top, &lp);
+            struct engine_event ev = { .kind = ENGINE_PROMPT_LOGPROBS,
+                                       .key = s->key,
+                                       .output_idx = from + i,
+                                       .token = s->tokens[from + i],
+                                       .logprobs = &lp };
+            engine_emit(e, &ev);
+        }
+        from += n;
+    }
+    s->n_prompt_logprobs_sent = from;
+    return OK;
+}
+
+static void sample_one(struct engine *e, struct seq *s, float *logits)
+{
+    struct token_logprobs lp;
+    bool wants = s->sampling.n_logprobs >= 0;
+    uint32_t idx = seq_n_output(s);
+    int32_t token = sampler_draw(e->sampler, logits, &s->sampling, s->tokens, s->n_prompt, idx, wants ? &lp : NULL);
+    enum finish_reason finish = engine_append(e, s, token);
+    struct engine_event ev = { .kind = ENGINE_TOKEN,
+                               .key = s->key,
+                               .output_idx = idx,
+                               .token = token,
+                               .logprobs = wants ? &lp : NULL,
+                               .finish = finish };
+    /* The blocks are in their next state before others hear of the token. */
+    if (s->mode == ENGINE_PREFILL_ONLY)
+        seq_set_state(s, e->pool, SEQ_HELD);
+    else if (finish == FINISH_NONE && s->state == SEQ_PREFILL)
+        seq_set_state(s, e->pool, SEQ_DECODE);
+    engine_emit(e, &ev);
+    if (finish != FINISH_NONE && s->mode != ENGINE_PREFILL_ONLY) engine_finish(e, s, finish, OK, NULL);
+}
+
+/* Sequences whose last known token was in the batch get their next one. */
+static enum status sample_all(struct engine *e)
+{
+    struct step_batch *sb = &e->batch;
+    uint32_t rows[MODEL_MAX_LOGIT_ROWS];
+    uint32_t i = 0;
+    while (i < sb->b.n_seqs) {
+        struct seq *who[MODEL_MAX_LOGIT_ROWS];
+        uint32_t n = 0;
+        for (; i < sb->b.n_seqs && n < MODEL_MAX_LOGIT_ROWS; i++) {
+            struct seq *s = sb->owners[i];
+            if (s->n_computed != s->n_tokens) continue;
+            rows[n] = sb->seqs[i].row0 + sb->seqs[i].n_rows - 1;
+            who[n++] = s;
+            sb->owners[i] = NULL; /* may be gone when its token is out */
+        }
+        if (n == 0) return OK;
+        float *logits;
+        enum status st = model_logits(e->model, rows, n, &logits);
+        if (st != OK) {
+            for (uint32_t k = 0; k < n; k++) engine_finish(e, who[k], FINISH_FAILED, st, "the model's head failed");
+            return st;
+        }
+        for (uint32_t k = 0; k < n; k++) sample_one(e, who[k], logits + (size_t)k * e->n_vocab);
+    }
+    return OK;
+}
+
+static enum status book_chunk(struct engine *e, struct seq *s, const struct batch_seq *bs, uint64_t step_us)
+{
+    bool prefill = s->state == SEQ_PREFILL;
+    *(prefill ? &s->prefill_us : &s->decode_us) += step_us;
+    s->n_computed += bs->n_rows;
+    if (!prefill) return OK;
+    if (s->sampling.n_prompt_logprobs >= 0) {
+        enum status st = send_prompt_logprobs(e, s, bs);
+        if (st != OK) return st;
+    }
+    struct engine_event ev = { .kind = ENGINE_PROGRESS, .key = s->key, .t1 = s->n_computed };
+    engine_emit(e, &ev);
+    return OK;
+}
+
+static void fail_batch(struct engine *e, enum status st, const char *message)
+{
+    for (uint32_t i = 0; i < e->batch.b.n_seqs; i++)
+        if (e->batch.owners[i]) engine_finish(e, e->batch.owners[i], FINISH_FAILED, st, message);
+}
+
+static void ewma(_Atomic double *value, double sample)
+{
+    double old = atomic_load_explicit(value, memory_order_relaxed);
+    double v = old == 0.0 ? sample : old + EWMA_WEIGHT * (sample - old);
+    atomic_store_explicit(value, v, memory_order_relaxed);
+}
+
+/* A mixed step says how fast prefill is while it is mostly that; a rate of decode needs a step of its own. */
+static void book_step(struct engine *e, uint64_t us)
+{
+    const struct step_batch *sb = &e->batch;
+    double s = (double)(us ? us : 1) * 1e-6;
+    atomic_fetch_add_explicit(&e->steps, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&e->prefill_tokens, sb->n_prefill_rows, memory_order_relaxed);
+    atomic_fetch_add_explicit(&e->decode_tokens, sb->n_decode_rows, memory_order_relaxed);
+    if (sb->n_prefill_rows > sb->n_decode_rows) ewma(&e->prefill_tok_s, sb->n_prefill_rows / s);
+    if (sb->n_prefill_rows == 0) ewma(&e->decode_tok_s, sb->n_decode_rows / s);
+    /* engine_load() may reset it in between: then the larger of two neighbours is kept, which is fine. */
+    if (us > atomic_load_explicit(&e->step_us_max, memory_order_relaxed))
+        atomic_store_explicit(&e->step_us_max, us, memory_order_relaxed);
+}
+
+void engine_step(struct engine *e)
+{
+    grow_decoding(e);
+    plan_batch(e);
+    struct step_batch *sb = &e->batch;
+    if (sb->b.n_rows == 0) return; /* all that ran were preempted */
+    uint64_t t0 = clock_now_us();
+    enum status st = model_forward(e->model, &sb->b, e->kv, on_layer, e);
+    uint64_t us = clock_now_us() - t0;
+    if (st != OK) {
+        fail_batch(e, st, "the forward pass failed");
+        return;
+    }
+    book_step(e, us);
+    for (uint32_t i = 0; i < sb->b.n_seqs; i++) {
+        st = book_chunk(e, sb->owners[i], &sb->seqs[i], us);
+        if (st != OK) {
+            fail_batch(e, st, "the model's head failed");
+            return;
+        }
+    }
+    if ((st = sample_all(e)) != OK) fail_batch(e, st, "the model's head failed");
+}

@@ -1,0 +1,69 @@
+/* seq.h - one sequence on a node: its tokens, its blocks, and where it stands.
+ *
+ *   WAITING --admit--> RESERVED --start_prefill--> PREFILL --last chunk--> DECODE
+ *      |                  '--------start_decode---------------------------^
+ *      '-----admit-------------------------------> PREFILL --last chunk--> HELD (prefill-only)
+ *   PREFILL, DECODE --preempt--> WAITING;  every state --seq_set_state--> DONE
+ *
+ * seq_set_state() is the only writer of the state; it keeps the states of the sequence's blocks in step. */
+#ifndef ENGINE_SEQ_H
+#define ENGINE_SEQ_H
+#include "engine/engine.h"
+#include "kv/block_table.h"
+
+enum seq_state { SEQ_WAITING, SEQ_RESERVED, SEQ_PREFILL, SEQ_DECODE, SEQ_HELD, SEQ_DONE, SEQ_STATE_COUNT };
+
+struct seq {
+    struct seq_key key;
+    enum engine_mode mode;
+    enum seq_state state;
+    struct sampling_params sampling;
+    int32_t *tokens;   /* owned, room for n_prompt + max_tokens */
+    uint32_t n_tokens; /* known: prompt, then output */
+    uint32_t n_prompt;
+    uint32_t n_input;    /* as submitted: what a hand-off covers */
+    uint32_t n_computed; /* tokens whose KV is in the blocks */
+    uint32_t n_prompt_logprobs_sent;
+    bool started; /* past its reservation: when it waits again, it waits to compute */
+    struct block_table table;
+    uint64_t prefill_us, decode_us;
+    struct seq *next_in_bucket;
+};
+
+/* A copy of what the request holds, in WAITING.  ERR_NO_MEMORY. */
+enum status seq_create(struct seq **out, const struct seq_request *r) MUST_CHECK;
+void seq_destroy(struct seq *s); /* its blocks must be back; NULL is fine */
+bool seq_can_move(enum seq_state from, enum seq_state to);
+void seq_set_state(struct seq *s, struct kv_pool *pool, enum seq_state to);
+const char *seq_state_name(enum seq_state s);
+
+/* Blocks it asks for when it is admitted. */
+uint32_t seq_blocks_to_admit(const struct seq *s);
+/* The most it can ever hold. */
+uint32_t seq_blocks_max(const struct seq_request *r);
+static inline uint32_t seq_n_output(const struct seq *s)
+{
+    return s->n_tokens - s->n_prompt;
+}
+static inline bool seq_is_running(const struct seq *s)
+{
+    return s->state == SEQ_PREFILL || s->state == SEQ_DECODE;
+}
+
+/* All sequences of an engine: found by key, walked in order of arrival.  Bounded. */
+struct seq_set {
+    struct seq **order; /* [n], oldest first */
+    uint32_t n, cap;
+    struct seq **buckets;
+    uint32_t n_buckets; /* a power of two */
+};
+
+void seq_set_init(struct seq_set *set, uint32_t cap);
+void seq_set_fini(struct seq_set *set); /* must be empty */
+/* ERR_FULL, or ERR_INVALID if the key is there. */
+enum status seq_set_add(struct seq_set *set, struct seq *s) MUST_CHECK;
+struct seq *seq_set_find(const struct seq_set *set, const struct seq_key *key);
+void seq_set_remove(struct seq_set *set, struct seq *s);
+/* Gives a sequence a new epoch under which it is found from now on. */
+enum status seq_set_rekey(struct seq_set *set, struct seq *s, uint32_t epoch) MUST_CHECK;
+#endif

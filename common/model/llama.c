@@ -1,0 +1,125 @@
+/* llama.c - the forward of the llama family, read from top to bottom. */
+#include "model/model_internal.h"
+
+#include <assert.h>
+
+/* The activation buffer seen as n rows of k columns. */
+static struct act act_of(const struct model *m, uint32_t n, uint32_t k)
+{
+    return (struct act){ m->act.f, m->act.q, n, k };
+}
+
+/* y = W x for matrices that share their input. */
+static enum status project(struct model *m, float *y, const struct weight_group *g, const struct act *x)
+{
+    const struct backend_ops *ops = m->backend->ops;
+    for (uint32_t i = 0; i < g->n; i++) {
+        enum status st = ops->matmul(m->backend, NULL, y + g->col[i], g->n_rows, &g->w[i], x, false);
+        if (st != OK) return st;
+    }
+    return OK;
+}
+
+/* residual += W x (+ bias).  The first rank adds onto the residual, the others start at zero, so the sum over
+ * ranks holds it once. */
+static enum status project_back(struct model *m, const struct weight *w, const float *bias, const struct act *x)
+{
+    const struct backend_ops *ops = m->backend->ops;
+    uint32_t d = m->info.d_model;
+    bool first = m->coll->rank == 0;
+    enum status st = ops->matmul(m->backend, NULL, m->x, d, w, x, first);
+    if (st == OK && bias && first) st = ops->add_bias(m->backend, NULL, m->x, d, bias, x->n, d);
+    if (st == OK) st = m->coll->ops->all_reduce(m->coll, NULL, m->x, (size_t)x->n * d);
+    return st;
+}
+
+static enum status attention(struct model *m, const struct layer_weights *lw, const struct kv_slices *kv,
+                             const struct batch *b)
+{
+    const struct backend_ops *ops = m->backend->ops;
+    struct backend *be = m->backend;
+    uint32_t n_heads = m->q_heads.end - m->q_heads.begin, hd = m->info.head_dim;
+    uint32_t n_kv = kv->geom.n_kv_heads;
+    size_t ld = lw->qkv.n_rows, k_off = (size_t)n_heads * hd, v_off = k_off + (size_t)n_kv * hd;
+    struct act x = act_of(m, b->n_rows, m->info.d_model);
+    struct act mixed = act_of(m, b->n_rows, n_heads * hd);
+    enum status st;
+
+    if ((st = ops->rmsnorm(be, NULL, &x, m->x, lw->attn_norm, m->info.norm_eps)) != OK) return st;
+    if ((st = project(m, m->wide, &lw->qkv, &x)) != OK) return st;
+    if (lw->qkv_bias && (st = ops->add_bias(be, NULL, m->wide, ld, lw->qkv_bias, b->n_rows, lw->qkv.n_rows)) != OK)
+        return st;
+    st = ops->rope_kv_write(be, NULL, m->wide, ld, n_heads, k_off, v_off, kv, &m->info.rope, b);
+    if (st != OK) return st;
+    st = ops->attention(be, NULL, &mixed, m->wide, ld, n_heads, kv, m->info.attn_scale, b);
+    if (st != OK) return st;
+    return project_back(m, &lw->out, lw->out_bias, &mixed);
+}
+
+static enum status feed_forward(struct model *m, const struct layer_weights *lw, uint32_t n_rows)
+{
+    const struct backend_ops *ops = m->backend->ops;
+    struct backend *be = m->backend;
+    size_t ld = lw->gate_up.n_rows, half = ld / 2;
+    struct act x = act_of(m, n_rows, m->info.d_model);
+    struct act h = act_of(m, n_rows, (uint32_t)half);
+    enum status st;
+
+    if ((st = ops->rmsnorm(be, NULL, &x, m->x, lw->ffn_norm, m->info.norm_eps)) != OK) return st;
+    if ((st = project(m, m->wide, &lw->gate_up, &x)) != OK) return st;
+    if ((st = ops->swiglu(be, NULL, &h, m->wide, m->wide + half, ld)) != OK) return st;
+    return project_back(m, &lw->down, NULL, &h);
+}
+
+enum status model_forward(struct model *m, const struct batch *b, const struct kv_store *kv, model_layer_fn on_layer,
+                          void *ctx)
+{
+    const struct backend_ops *ops = m->backend->ops;
+    enum status st;
+
+    assert(b->n_rows > 0 && b->n_rows <= m->max_rows && kv->n_layers == m->info.n_layers);
+    m->n_rows = 0; /* a failed forward leaves nothing to take logits of */
+    st = ops->embed(m->backend, NULL, m->x, m->weights.embed_type, m->weights.embed, m->info.d_model, b->tokens,
+                    b->n_rows);
+    if (st != OK) return st;
+    for (uint32_t layer = 0; layer < m->info.n_layers; layer++) {
+        const struct layer_weights *lw = &m->weights.layers[layer];
+        if ((st = attention(m, lw, &kv->layers[layer], b)) != OK) return st;
+        if (on_layer) {
+            if ((st = ops->sync(m->backend, NULL)) != OK) return st;
+            on_layer(ctx, layer);
+        }
+        if ((st = feed_forward(m, lw, b->n_rows)) != OK) return st;
+    }
+    m->n_rows = b->n_rows;
+    return ops->sync(m->backend, NULL);
+}
+
+enum status model_logits(struct model *m, const uint32_t *rows, uint32_t n, float **out)
+{
+    const struct backend_ops *ops = m->backend->ops;
+    struct backend *be = m->backend;
+    uint32_t d = m->info.d_model, n_vocab = m->info.n_vocab;
+    int32_t picked[MODEL_MAX_LOGIT_ROWS];
+    enum status st;
+
+    assert(n > 0 && n <= MODEL_MAX_LOGIT_ROWS);
+    for (uint32_t i = 0; i < n; i++) {
+        assert(rows[i] < m->n_rows);
+        picked[i] = (int32_t)rows[i];
+    }
+    /* The residual stream is a table of fp32 rows, and an embedding is a gather. */
+    struct act x = act_of(m, n, d);
+    st = ops->embed(be, NULL, m->head_x, DTYPE_F32, m->x, d, picked, n);
+    if (st != OK) return st;
+    st = ops->rmsnorm(be, NULL, &x, m->head_x, m->weights.final_norm, m->info.norm_eps);
+    if (st != OK) return st;
+    if ((st = ops->matmul(be, NULL, m->logits, n_vocab, &m->weights.head, &x, false)) != OK) return st;
+    if (m->host_logits != m->logits) {
+        size_t bytes = (size_t)n * n_vocab * sizeof(float);
+        if ((st = ops->download(be, NULL, m->host_logits, m->logits, bytes)) != OK) return st;
+    }
+    if ((st = ops->sync(be, NULL)) != OK) return st;
+    *out = m->host_logits;
+    return OK;
+}

@@ -1,0 +1,237 @@
+/* model.c - opens a model: file, facts, weights, and the memory that steps use. */
+#include "base/mem.h"
+#include "formats/gguf.h"
+#include "model/host_memory.h"
+#include "model/model_internal.h"
+
+#include <string.h>
+
+/* Facts of an open file; weights are bound (and then planned for `backend`) where the file has tensors. */
+static enum status read_facts(struct model_info *info, const struct arch **arch, struct weights *w,
+                              const struct gguf *g, struct backend *backend, struct error *err)
+{
+    enum status st = arch_read(info, arch, g, err);
+    return st == OK ? weights_bind(w, info, *arch, g, backend, err) : st;
+}
+
+/* A vocabulary-only file has no tensors; its token list says how large the vocabulary is. */
+static enum status read_vocab_only(struct model_info *info, const struct gguf *g, struct error *err)
+{
+    const struct arch *arch;
+    enum status st = arch_read(info, &arch, g, err);
+    const struct gguf_kv *tokens = gguf_find(g, "tokenizer.ggml.tokens");
+    if (st == OK && info->n_vocab == 0 && tokens && tokens->type == GGUF_ARRAY)
+        info->n_vocab = tokens->n <= (1u << 22) ? (uint32_t)tokens->n : 0;
+    return st;
+}
+
+enum status model_read_info(struct model_info *out, const char *path, struct error *err)
+{
+    struct gguf *g = NULL;
+    const struct arch *arch;
+    struct weights w = { 0 };
+    struct model_info info;
+    enum status st = gguf_open(&g, path, err);
+    if (st != OK) return st;
+    if (gguf_tensors(g)->n == 0)
+        st = read_vocab_only(&info, g, err);
+    else
+        st = read_facts(&info, &arch, &w, g, NULL, err);
+    for (size_t i = 0; st == OK && i < gguf_tensors(g)->n; i++) info.weight_bytes += gguf_tensors(g)->entries[i].bytes;
+    weights_fini(&w);
+    gguf_close(g);
+    if (st != OK) {
+        error_prefix(err, "%s", path);
+        return st;
+    }
+    *out = info;
+    return OK;
+}
+
+struct backend_limits model_limits(const struct model_info *info, uint32_t max_rows, uint32_t max_context)
+{
+    uint32_t cols = info->n_heads * info->head_dim;
+    if (cols < info->d_model) cols = info->d_model;
+    if (cols < info->d_ff) cols = info->d_ff;
+    return (struct backend_limits){ .max_rows = max_rows > MODEL_MAX_LOGIT_ROWS ? max_rows : MODEL_MAX_LOGIT_ROWS,
+                                    .max_context = max_context,
+                                    .max_cols = cols,
+                                    .max_heads = info->n_heads,
+                                    .max_head_dim = info->head_dim };
+}
+
+static bool is_power_of_two(uint32_t v)
+{
+    return v != 0 && (v & (v - 1)) == 0;
+}
+
+static enum status choose_rotation(struct model_info *info, const char *rotate, struct error *err)
+{
+    bool can = is_power_of_two(info->head_dim);
+    const char *word = rotate ? rotate : "auto";
+    if (strcmp(word, "auto") == 0) {
+        info->rotate = can;
+    } else if (strcmp(word, "on") == 0) {
+        if (!can)
+            return error_set(err, ERR_UNSUPPORTED, "rotation is on, but heads of %u dimensions are not a power of two",
+                             info->head_dim);
+        info->rotate = true;
+    } else if (strcmp(word, "off") != 0) {
+        return error_set(err, ERR_INVALID, "rotation is \"%s\", allowed are on, off and auto", word);
+    }
+    return OK;
+}
+
+static enum status check_options(struct model *m, const struct model_options *opt, struct error *err)
+{
+    if (opt->tp_size > 1 || opt->tp_rank > 0)
+        return error_set(err, ERR_UNSUPPORTED, "tensor parallel rank %u of %u: only one rank is supported",
+                         opt->tp_rank, opt->tp_size);
+    if (opt->max_batch_tokens == 0) return error_set(err, ERR_INVALID, "max_batch_tokens is 0, at least 1 is needed");
+    if (opt->max_context > m->info.context_length)
+        return error_set(err, ERR_INVALID, "max_context is %u, the model was trained for %u", opt->max_context,
+                         m->info.context_length);
+    m->backend = opt->backend;
+    m->coll = coll_self();
+    m->kv_format = opt->kv_format;
+    m->max_rows = opt->max_batch_tokens;
+    m->max_context = opt->max_context ? opt->max_context : m->info.context_length;
+    m->q_heads = shard_units(m->info.n_heads, m->coll->rank, m->coll->size);
+    m->kv_heads = shard_kv_heads(m->q_heads, m->info.n_heads, m->info.n_kv_heads);
+    return choose_rotation(&m->info, opt->rotate, err);
+}
+
+static enum status alloc_floats(struct model *m, size_t rows, size_t cols, float **out)
+{
+    uint64_t n;
+    void *p = NULL;
+    if (!size_mul(rows, cols, &n) || !size_mul(n, sizeof(float), &n)) return ERR_TOO_LARGE;
+    enum status st = m->backend->ops->alloc(m->backend, (size_t)n, &p);
+    if (st == OK) *out = p;
+    return st;
+}
+
+static void release(struct model *m, void *p, size_t bytes)
+{
+    if (p) m->backend->ops->release(m->backend, p, bytes);
+}
+
+static size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Sizes of the buffers that every layer's products share. */
+static void size_buffers(struct model *m)
+{
+    const struct backend_ops *ops = m->backend->ops;
+    const struct model_info *info = &m->info;
+    uint32_t q = info->n_heads * info->head_dim, kv = info->n_kv_heads * info->head_dim;
+    uint32_t rows = m->max_rows > MODEL_MAX_LOGIT_ROWS ? m->max_rows : MODEL_MAX_LOGIT_ROWS;
+    const uint32_t inputs[] = { info->d_model, q, info->d_ff };
+    m->wide_cols = max_size((size_t)q + 2 * (size_t)kv, 2 * (size_t)info->d_ff);
+    for (int i = 0; i < 3; i++) {
+        m->act_cols = max_size(m->act_cols, inputs[i]);
+        m->act_q_bytes = max_size(m->act_q_bytes, ops->act_bytes(m->backend, rows, inputs[i]));
+    }
+}
+
+static enum status alloc_buffers(struct model *m, struct error *err)
+{
+    uint32_t rows = m->max_rows > MODEL_MAX_LOGIT_ROWS ? m->max_rows : MODEL_MAX_LOGIT_ROWS;
+    size_t d = m->info.d_model, n_vocab = m->info.n_vocab;
+    enum status st;
+    size_buffers(m);
+    uint64_t bytes = ((uint64_t)rows * (m->act_cols + d) + (uint64_t)m->max_rows * m->wide_cols +
+                      MODEL_MAX_LOGIT_ROWS * (uint64_t)(d + n_vocab)) *
+                         sizeof(float) +
+                     m->act_q_bytes;
+    if ((st = host_memory_check(m->backend, bytes, "the step buffers", err)) != OK) return st;
+    st = alloc_floats(m, m->max_rows, d, &m->x);
+    if (st == OK) st = alloc_floats(m, m->max_rows, m->wide_cols, &m->wide);
+    if (st == OK) st = alloc_floats(m, rows, m->act_cols, &m->act.f);
+    if (st == OK && m->act_q_bytes > 0) st = m->backend->ops->alloc(m->backend, m->act_q_bytes, &m->act.q);
+    if (st == OK) st = alloc_floats(m, MODEL_MAX_LOGIT_ROWS, d, &m->head_x);
+    if (st == OK) st = alloc_floats(m, MODEL_MAX_LOGIT_ROWS, n_vocab, &m->logits);
+    m->act.n = rows;
+    if (st != OK)
+        return error_set(err, st, "the step buffers for %u rows need %llu bytes", m->max_rows,
+                         (unsigned long long)bytes);
+    m->host_logits =
+        host_memory_is_of(m->backend) ? m->logits : mem_array(MODEL_MAX_LOGIT_ROWS * n_vocab, sizeof(float));
+    return OK;
+}
+
+/* File, facts and plan; what open and pack_shared have in common. */
+static enum status prepare(struct model *m, const struct model_options *opt, struct error *err)
+{
+    enum status st = gguf_open(&m->file, opt->path, err);
+    if (st != OK) return st;
+    return read_facts(&m->info, &m->arch, &m->weights, m->file, opt->backend, err);
+}
+
+enum status model_open(struct model **out, const struct model_options *opt, struct error *err)
+{
+    struct model *m = mem_zalloc(sizeof(*m));
+    enum status st = prepare(m, opt, err);
+    if (st != OK) goto fail;
+    if ((st = check_options(m, opt, err)) != OK) goto fail;
+    m->info.rope.freq_factors = m->weights.freq_factors;
+    if (opt->weights_fd >= 0)
+        st = weights_map(&m->weights, opt->weights_fd, err);
+    else
+        st = weights_load(&m->weights, opt->progress, opt->progress_ctx, err);
+    if (st != OK) goto fail;
+    if ((st = alloc_buffers(m, err)) != OK) goto fail;
+    *out = m;
+    return OK;
+fail:
+    if (m->file) error_prefix(err, "%s", opt->path); /* gguf_open() has named it itself */
+    model_close(m);
+    return st;
+}
+
+void model_close(struct model *m)
+{
+    if (!m) return;
+    uint32_t rows = m->max_rows > MODEL_MAX_LOGIT_ROWS ? m->max_rows : MODEL_MAX_LOGIT_ROWS;
+    size_t d = m->info.d_model, n_vocab = m->info.n_vocab;
+    if (m->host_logits != m->logits) mem_free(m->host_logits);
+    release(m, m->logits, MODEL_MAX_LOGIT_ROWS * n_vocab * sizeof(float));
+    release(m, m->head_x, MODEL_MAX_LOGIT_ROWS * d * sizeof(float));
+    release(m, m->act.q, m->act_q_bytes);
+    release(m, m->act.f, rows * m->act_cols * sizeof(float));
+    release(m, m->wide, m->max_rows * m->wide_cols * sizeof(float));
+    release(m, m->x, m->max_rows * d * sizeof(float));
+    weights_fini(&m->weights);
+    gguf_close(m->file);
+    mem_free(m);
+}
+
+enum status model_pack_shared(int *fd, const struct model_options *opt, struct error *err)
+{
+    struct model *m = mem_zalloc(sizeof(*m));
+    enum status st = prepare(m, opt, err);
+    if (st == OK) st = weights_share(&m->weights, fd, opt->progress, opt->progress_ctx, err);
+    if (st != OK && m->file) error_prefix(err, "%s", opt->path);
+    model_close(m);
+    return st;
+}
+
+const struct model_info *model_info(const struct model *m)
+{
+    return &m->info;
+}
+
+struct backend *model_backend(const struct model *m)
+{
+    return m->backend;
+}
+
+struct kv_geometry model_kv_geometry(const struct model *m, uint32_t layer)
+{
+    return (struct kv_geometry){ .n_kv_heads = m->kv_heads.end - m->kv_heads.begin,
+                                 .head_dim = m->info.head_dim,
+                                 .format = m->kv_format,
+                                 .rotate = m->info.rotate };
+}

@@ -1,0 +1,31 @@
+/* model_internal.h - what an open model holds; shared by model.c, which makes it, and the forward. */
+#ifndef MODEL_MODEL_INTERNAL_H
+#define MODEL_MODEL_INTERNAL_H
+#include "model/model.h"
+#include "model/weights.h"
+#include "parallel/coll.h"
+#include "parallel/shard.h"
+
+struct model {
+    struct model_info info;
+    const struct arch *arch;
+    struct gguf *file; /* mapped as long as the model lives: the embedding is read from it */
+    struct weights weights;
+    struct backend *backend; /* borrowed */
+    const struct coll *coll;
+    struct shard q_heads, kv_heads; /* of this rank */
+    enum kv_format kv_format;
+    uint32_t max_rows, max_context;
+
+    /* Step memory, made at open.  One activation and one wide buffer serve all products of a layer: each is read
+     * by the product that follows and dead when it is written again. */
+    float *x;           /* [max_rows][d_model]: the residual stream */
+    float *wide;        /* [max_rows][wide_cols]: q, k, v, then gate, up */
+    struct act act;     /* [max_rows][act_cols]: input of every product */
+    float *head_x;      /* [MODEL_MAX_LOGIT_ROWS][d_model]: rows gathered for the head */
+    float *logits;      /* [MODEL_MAX_LOGIT_ROWS][n_vocab] */
+    float *host_logits; /* the same on the host; = logits where the backend's memory is the host's */
+    size_t wide_cols, act_cols, act_q_bytes;
+    uint32_t n_rows; /* of the last forward */
+};
+#endif

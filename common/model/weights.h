@@ -1,0 +1,63 @@
+/* weights.h - a model's tensors: found by name, checked, and packed into one arena.
+ *
+ * Steps: weights_bind() checks the file and plans the arena; weights_load() packs it into private memory or maps
+ * one that weights_share() has packed.  What the forward reads are the pointers in here. */
+#ifndef MODEL_WEIGHTS_H
+#define MODEL_WEIGHTS_H
+#include "model/arch.h"
+
+struct gguf;
+struct weight_item;
+
+#define WEIGHT_GROUP_MAX 3
+
+/* Matrices over the same input, their outputs side by side; one matrix where the types agree. */
+struct weight_group {
+    uint32_t n;
+    struct weight w[WEIGHT_GROUP_MAX];
+    uint32_t col[WEIGHT_GROUP_MAX]; /* where w[i]'s outputs begin */
+    uint32_t n_rows;                /* outputs in all */
+};
+
+struct layer_weights {
+    const float *attn_norm, *ffn_norm;
+    const float *qkv_bias, *out_bias; /* NULL if the model has none */
+    struct weight_group qkv, gate_up;
+    struct weight out, down;
+};
+
+struct weights {
+    struct layer_weights *layers; /* [n_layers] */
+    const float *final_norm;
+    struct weight head;
+    enum dtype embed_type;
+    const void *embed;   /* GGUF rows, in the file's mapping */
+    float *freq_factors; /* host, rope dims/2, or NULL; owned */
+
+    const struct gguf *g; /* borrowed: lives as long as the weights */
+    struct backend *backend;
+    uint64_t fingerprint;
+    struct weight_item *items; /* what the arena holds, in order */
+    uint32_t n_items, cap_items;
+    uint8_t *arena; /* device, 64-byte aligned */
+    size_t arena_bytes;
+    void *mapping; /* of a shared arena, NULL for a private one */
+    size_t mapping_bytes;
+};
+
+typedef void (*weights_progress_fn)(void *ctx, uint64_t done_bytes, uint64_t all_bytes);
+
+/* Checks presence, type and shape of every tensor of the family, by name, and that no other is there; plans the
+ * arena for `backend` (NULL: only checks).  Fills info's n_vocab, n_params and weight_bytes.  The caller calls
+ * weights_fini() also after a failure; *w starts zeroed. */
+enum status weights_bind(struct weights *w, struct model_info *info, const struct arch *arch, const struct gguf *g,
+                         struct backend *backend, struct error *err) MUST_CHECK;
+/* Packs into private backend memory.  Refuses, with numbers, what the machine's memory cannot hold. */
+enum status weights_load(struct weights *w, weights_progress_fn progress, void *ctx, struct error *err) MUST_CHECK;
+/* Maps the arena in memfd `fd` read-only instead; the file descriptor stays the caller's. */
+enum status weights_map(struct weights *w, int fd, struct error *err) MUST_CHECK;
+/* Packs into a new sealed memfd; nothing of it stays mapped. */
+enum status weights_share(struct weights *w, int *fd, weights_progress_fn progress, void *ctx,
+                          struct error *err) MUST_CHECK;
+void weights_fini(struct weights *w);
+#endif

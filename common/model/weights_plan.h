@@ -1,0 +1,17 @@
+/* weights_plan.h - one entry of the arena's plan; shared by weights.c, which plans, and weights_pack.c. */
+#ifndef MODEL_WEIGHTS_PLAN_H
+#define MODEL_WEIGHTS_PLAN_H
+#include "formats/tensor_dir.h"
+#include "model/weights.h"
+
+struct weight_item {
+    const struct tensor_entry *src[WEIGHT_GROUP_MAX]; /* stacked: rows of src[0], then of src[1], ... */
+    uint32_t n_src;
+    uint32_t n_rows, n_cols; /* a vector has one row */
+    bool is_vector;          /* fp32 in the arena, whatever the file's type */
+    enum dtype dtype;
+    size_t offset, bytes;  /* in the arena; offset is a multiple of 64 */
+    struct weight *matrix; /* filled when the arena has its address */
+    const float **vector;
+};
+#endif
