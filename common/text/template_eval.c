@@ -1,0 +1,257 @@
+/* template_eval.c - the value of an expression node; calls of functions, filters and tests. */
+#include "text/template_internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+struct value template_fail(struct render *r, enum status st, const char *fmt, ...)
+{
+    if (r->status != OK) return value_undef();
+    char text[ERROR_TEXT_MAX];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    r->status = error_set(r->err, st, "template line %d: %s", r->line, text);
+    return value_undef();
+}
+
+bool template_charge(struct render *r, size_t bytes)
+{
+    r->steps += 1 + bytes / 16;
+    if (r->steps > TEMPLATE_STEPS_MAX)
+        template_fail(r, ERR_TOO_LARGE, "rendering takes more than %d steps", TEMPLATE_STEPS_MAX);
+    else if (r->arena.used > TEMPLATE_MEMORY_MAX)
+        template_fail(r, ERR_TOO_LARGE, "rendering needs more than %d MiB of memory", TEMPLATE_MEMORY_MAX >> 20);
+    return r->status == OK;
+}
+
+int64_t arg_int(struct render *r, struct value v, int64_t fallback)
+{
+    int64_t i = fallback;
+    if (v.type == V_ABSENT || v.type == V_NONE) return fallback;
+    if (v.type == V_UNDEF) value_undef_error(r, v);
+    if (!value_as_int(v, &i))
+        template_fail(r, ERR_INVALID, "'%s' object cannot be interpreted as an integer", value_type_name(v));
+    return i;
+}
+
+bool arg_bool(struct value v, bool fallback)
+{
+    return v.type == V_ABSENT ? fallback : value_truth(v);
+}
+
+/* The place of `name` among the words of params, or -1. */
+static int param_idx(const char *params, struct str name)
+{
+    int idx = 0;
+    for (const char *p = params; *p; idx++) {
+        size_t n = strcspn(p, " ");
+        if (n == name.n && memcmp(p, name.p, n) == 0) return idx;
+        p += n;
+        p += *p == ' ';
+    }
+    return -1;
+}
+
+static int count_params(const char *params)
+{
+    int n = *params != '\0';
+    for (const char *p = params; *p; p++) n += *p == ' ';
+    return n;
+}
+
+struct value native_call(struct render *r, const struct native *f, struct value self, const struct args *args)
+{
+    struct value a[TEMPLATE_PARAMS_MAX] = { 0 };
+    if (!template_charge(r, 0)) return value_undef();
+    if (!f->params) return f->fn(r, self, NULL, args);
+    int n_params = count_params(f->params);
+    if (args->n_pos > (size_t)n_params)
+        return template_fail(r, ERR_INVALID, "%s() takes at most %d arguments, %zu were given", f->name, n_params,
+                             args->n_pos);
+    for (size_t i = 0; i < args->n_pos; i++) a[i] = args->pos[i];
+    for (size_t i = 0; i < args->n_kw; i++) {
+        struct str name = args->kw[i].name;
+        int idx = param_idx(f->params, name);
+        if (idx < 0 || a[idx].type != V_ABSENT)
+            return template_fail(r, ERR_INVALID, "%s() got %s keyword argument '%.*s'", f->name,
+                                 idx < 0 ? "an unexpected" : "a second value for the", name.n > 60 ? 60 : (int)name.n,
+                                 name.p);
+        a[idx] = args->kw[i].value;
+    }
+    for (int i = 0; i < f->required; i++)
+        if (a[i].type == V_ABSENT)
+            return template_fail(r, ERR_INVALID, "%s() needs at least %d arguments", f->name, f->required);
+    return f->fn(r, self, a, args);
+}
+
+bool test_passes(struct render *r, const struct native *test, struct value v, const struct args *args)
+{
+    return value_truth(native_call(r, test, v, args));
+}
+
+struct value value_call(struct render *r, struct value callee, const struct args *args)
+{
+    if (r->status != OK) return value_undef();
+    switch (callee.type) {
+    case V_NATIVE: return native_call(r, callee.native, value_undef(), args);
+    case V_BOUND: return native_call(r, callee.bound->native, callee.bound->self, args);
+    case V_MACRO: return macro_call(r, callee.macro, args);
+    case V_UNDEF: return value_undef_error(r, callee);
+    default: return template_fail(r, ERR_INVALID, "'%s' object is not callable", value_type_name(callee));
+    }
+}
+
+struct args eval_args(struct render *r, const struct node *n)
+{
+    struct value *pos = template_alloc(&r->arena, n->kids.n * sizeof(*pos));
+    struct binding *kw = template_alloc(&r->arena, n->other.n * sizeof(*kw));
+    for (size_t i = 0; i < n->kids.n; i++) pos[i] = eval(r, n->kids.v[i]);
+    for (size_t i = 0; i < n->other.n; i++) {
+        kw[i].name = n->other.v[i]->name;
+        kw[i].value = eval(r, n->other.v[i]->a);
+    }
+    r->line = n->line;
+    return (struct args){ pos, n->kids.n, kw, n->other.n };
+}
+
+static struct value eval_call(struct render *r, const struct node *n)
+{
+    if (n->a->kind != N_ATTR) {
+        struct value callee = eval(r, n->a);
+        struct args args = eval_args(r, n);
+        return value_call(r, callee, &args);
+    }
+    struct value obj = eval(r, n->a->a);
+    r->line = n->line;
+    const struct native *method = method_find(n->a->name, obj.type);
+    struct value callee = method ? value_undef() : op_attr(r, obj, n->a->name);
+    if (r->status != OK) return value_undef();
+    struct args args = eval_args(r, n);
+    return method ? native_call(r, method, obj, &args) : value_call(r, callee, &args);
+}
+
+static struct value eval_native(struct render *r, const struct node *n)
+{
+    struct value input = eval(r, n->a);
+    struct args args = eval_args(r, n);
+    if (r->status != OK) return value_undef();
+    return native_call(r, n->native, input, &args);
+}
+
+static struct value eval_items(struct render *r, const struct node *n)
+{
+    struct value v = value_list(r, n->kind == N_LIST ? V_LIST : V_TUPLE);
+    for (size_t i = 0; i < n->kids.n && r->status == OK; i++) list_push(r, v.list, eval(r, n->kids.v[i]));
+    return v;
+}
+
+static struct value eval_dict(struct render *r, const struct node *n)
+{
+    struct value v = value_dict(r, V_DICT);
+    for (size_t i = 0; i < n->kids.n && r->status == OK; i++) {
+        struct value key = eval(r, n->kids.v[i]);
+        dict_set(r, v.dict, key, eval(r, n->other.v[i]));
+    }
+    return v;
+}
+
+static struct value eval_concat(struct render *r, const struct node *n)
+{
+    struct strbuf sb = { .max = TEMPLATE_OUTPUT_MAX };
+    for (size_t i = 0; i < n->kids.n && r->status == OK; i++) print_str(r, &sb, eval(r, n->kids.v[i]));
+    r->line = n->line;
+    return value_take(r, &sb);
+}
+
+static struct value eval_compare(struct render *r, const struct node *n)
+{
+    struct value left = eval(r, n->a);
+    for (size_t i = 0; i < n->kids.n && r->status == OK; i++) {
+        const struct node *operand = n->kids.v[i];
+        struct value right = eval(r, operand->a);
+        r->line = operand->line;
+        if (r->status != OK || !value_test_op(r, operand->op, left, right)) return value_bool(false);
+        left = right;
+    }
+    return value_bool(true);
+}
+
+static struct value eval_slice(struct render *r, const struct node *n)
+{
+    struct value obj = eval(r, n->a), bounds[3];
+    for (size_t i = 0; i < 3; i++) bounds[i] = eval(r, n->kids.v[i]);
+    r->line = n->line;
+    return op_slice(r, obj, bounds);
+}
+
+static struct value eval_pair(struct render *r, const struct node *n)
+{
+    struct value a = eval(r, n->a), b = eval(r, n->b);
+    r->line = n->line;
+    return n->kind == N_ITEM ? op_item(r, a, b) : op_binary(r, n->op, a, b);
+}
+
+static struct value eval_choice(struct render *r, const struct node *n)
+{
+    struct value a = eval(r, n->a);
+    bool truth = value_truth(a);
+    switch (n->kind) {
+    case N_AND: return truth ? eval(r, n->b) : a;
+    case N_OR: return truth ? a : eval(r, n->b);
+    case N_NOT: return value_bool(!truth);
+    default: return truth ? eval(r, n->b) : n->c ? eval(r, n->c) : value_undef();
+    }
+}
+
+static struct value eval_sign(struct render *r, const struct node *n)
+{
+    struct value v = eval(r, n->a);
+    r->line = n->line;
+    if (r->status != OK || (n->kind == N_POS && value_is_number(v))) return v.type == V_BOOL ? value_int(v.b) : v;
+    return op_negate(r, v);
+}
+
+static struct value eval_node(struct render *r, const struct node *n)
+{
+    struct value v;
+    switch (n->kind) {
+    case N_CONST: return n->value;
+    case N_NAME: return scope_get(r, n->name);
+    case N_LIST:
+    case N_TUPLE: return eval_items(r, n);
+    case N_DICT: return eval_dict(r, n);
+    case N_COND:
+    case N_OR:
+    case N_AND:
+    case N_NOT: return eval_choice(r, n);
+    case N_NEG:
+    case N_POS: return eval_sign(r, n);
+    case N_ITEM:
+    case N_BINARY: return eval_pair(r, n);
+    case N_COMPARE: return eval_compare(r, n);
+    case N_CONCAT: return eval_concat(r, n);
+    case N_ATTR:
+        v = eval(r, n->a);
+        r->line = n->line;
+        return op_attr(r, v, n->name);
+    case N_SLICE: return eval_slice(r, n);
+    case N_CALL: return eval_call(r, n);
+    case N_FILTER:
+    case N_TEST: return eval_native(r, n);
+    default: return template_fail(r, ERR_INTERNAL, "a statement stands in an expression");
+    }
+}
+
+struct value eval(struct render *r, const struct node *n)
+{
+    if (!template_charge(r, 0)) return value_undef();
+    if (r->depth >= TEMPLATE_EVAL_DEPTH)
+        return template_fail(r, ERR_TOO_LARGE, "evaluation nested deeper than %d", TEMPLATE_EVAL_DEPTH);
+    r->depth++;
+    struct value v = eval_node(r, n);
+    r->depth--;
+    return r->status == OK ? v : value_undef();
+}

@@ -1,0 +1,238 @@
+/* template_exec.c - runs the statements of a template; scopes, loops and macros. */
+#include "text/template_internal.h"
+
+#include <string.h>
+
+struct scope *scope_new(struct render *r, struct scope *parent)
+{
+    struct scope *s = template_alloc(&r->arena, sizeof(*s));
+    s->parent = parent;
+    return s;
+}
+
+void scope_set(struct render *r, struct scope *s, struct str name, struct value v)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        if (!str_eq(s->v[i].name, name)) continue;
+        s->v[i].value = v;
+        return;
+    }
+    if (s->n == s->cap) {
+        size_t cap = s->cap ? s->cap * 2 : 4;
+        struct binding *grown = template_alloc(&r->arena, cap * sizeof(*grown));
+        if (s->n) memcpy(grown, s->v, s->n * sizeof(*grown));
+        s->v = grown;
+        s->cap = cap;
+    }
+    s->v[s->n++] = (struct binding){ name, v };
+}
+
+struct value scope_get(struct render *r, struct str name)
+{
+    for (const struct scope *s = r->scope; s; s = s->parent)
+        for (size_t i = 0; i < s->n; i++)
+            if (str_eq(s->v[i].name, name)) return s->v[i].value;
+    const struct native *global = global_find(name);
+    if (global) return (struct value){ .type = V_NATIVE, .native = global };
+    return value_missing(name, V_ABSENT);
+}
+
+static void assign_attr(struct render *r, const struct node *target, struct value v)
+{
+    struct value ns = scope_get(r, target->a->name);
+    if (ns.type != V_NAMESPACE)
+        template_fail(r, ERR_INVALID, "cannot assign attribute on non-namespace object");
+    else
+        dict_set(r, ns.dict, value_str(target->name), v);
+}
+
+static void assign(struct render *r, const struct node *target, struct value v)
+{
+    if (r->status != OK) return;
+    if (target->kind == N_NAME) {
+        scope_set(r, r->scope, target->name, v);
+    } else if (target->kind == N_NSREF) {
+        assign_attr(r, target, v);
+    } else {
+        struct list *items = value_items(r, v);
+        if (!items) return;
+        if (items->n != target->kids.n)
+            template_fail(r, ERR_INVALID, "%s values to unpack (expected %zu, got %zu)",
+                          items->n < target->kids.n ? "not enough" : "too many", target->kids.n, items->n);
+        for (size_t i = 0; i < target->kids.n && r->status == OK; i++) assign(r, target->kids.v[i], items->v[i]);
+    }
+}
+
+/* Runs a body in a scope and gives its text as a value. */
+static struct value capture(struct render *r, const struct nodes *body, struct scope *s)
+{
+    struct strbuf text = { .max = TEMPLATE_OUTPUT_MAX }, *out = r->out;
+    struct scope *outer = r->scope;
+    r->out = &text;
+    r->scope = s;
+    exec_body(r, body);
+    r->out = out;
+    r->scope = outer;
+    return value_take(r, &text);
+}
+
+static void bind_params(struct render *r, const struct node *n, const struct args *args)
+{
+    int shown = n->name.n > 60 ? 60 : (int)n->name.n;
+    if (args->n_pos > n->kids.n)
+        template_fail(r, ERR_INVALID, "macro '%.*s' takes not more than %zu argument(s)", shown, n->name.p, n->kids.n);
+    for (size_t k = 0; k < args->n_kw; k++) {
+        size_t i = 0;
+        while (i < n->kids.n && !str_eq(n->kids.v[i]->name, args->kw[k].name)) i++;
+        if (i == n->kids.n || i < args->n_pos)
+            template_fail(r, ERR_INVALID, "macro '%.*s' cannot take the keyword argument '%.*s'", shown, n->name.p,
+                          args->kw[k].name.n > 60 ? 60 : (int)args->kw[k].name.n, args->kw[k].name.p);
+    }
+    for (size_t i = 0; i < n->kids.n && r->status == OK; i++) {
+        const struct node *param = n->kids.v[i];
+        struct value v = value_missing(param->name, V_ABSENT);
+        bool given = i < args->n_pos;
+        if (given) v = args->pos[i];
+        for (size_t k = 0; k < args->n_kw; k++) {
+            if (!str_eq(args->kw[k].name, param->name)) continue;
+            v = args->kw[k].value;
+            given = true;
+        }
+        if (!given && param->a) v = eval(r, param->a);
+        scope_set(r, r->scope, param->name, v);
+    }
+}
+
+struct value macro_call(struct render *r, const struct macro *m, const struct args *args)
+{
+    struct scope *outer = r->scope, *s = scope_new(r, m->scope);
+    int line = r->line;
+    r->scope = s; /* defaults may name the parameters before them */
+    bind_params(r, m->node, args);
+    r->scope = outer;
+    if (r->status != OK) return value_undef();
+    struct value text = capture(r, &m->node->other, s);
+    r->line = line;
+    return text;
+}
+
+/* The items that pass the loop's own `if`. */
+static struct list *filter_items(struct render *r, const struct node *n, const struct list *items)
+{
+    struct list *kept = value_list(r, V_LIST).list;
+    struct scope *outer = r->scope;
+    r->scope = scope_new(r, outer);
+    for (size_t i = 0; i < items->n && r->status == OK; i++) {
+        assign(r, n->a, items->v[i]);
+        if (value_truth(eval(r, n->c))) list_push(r, kept, items->v[i]);
+    }
+    r->scope = outer;
+    return kept;
+}
+
+static enum flow exec_for(struct render *r, const struct node *n)
+{
+    struct list *items = value_items(r, eval(r, n->b));
+    if (items && n->c) items = filter_items(r, n, items);
+    if (!items || r->status != OK) return FLOW_NEXT;
+    struct scope *outer = r->scope, *s = scope_new(r, outer);
+    struct loop *loop = template_alloc(&r->arena, sizeof(*loop));
+    bool finished_one = false; /* Jinja runs `else` also where each turn broke off */
+    enum flow flow = FLOW_NEXT;
+    loop->items = items;
+    for (size_t i = 0; i < items->n && flow != FLOW_BREAK && template_charge(r, 0); i++) {
+        if (s->captured) s = scope_new(r, outer);
+        s->n = 0;
+        r->scope = s;
+        loop->idx = i;
+        r->line = n->line;
+        assign(r, n->a, items->v[i]);
+        scope_set(r, s, STR("loop"), (struct value){ .type = V_LOOP, .loop = loop });
+        flow = exec_body(r, &n->kids);
+        finished_one |= flow == FLOW_NEXT;
+    }
+    r->scope = outer;
+    if (finished_one || n->other.n == 0 || r->status != OK) return FLOW_NEXT;
+    r->scope = scope_new(r, outer);
+    flow = exec_body(r, &n->other);
+    r->scope = outer;
+    return flow;
+}
+
+static enum flow exec_if(struct render *r, const struct node *n)
+{
+    for (size_t i = 0; i < n->kids.n && r->status == OK; i++) {
+        const struct node *branch = n->kids.v[i];
+        if (!branch->a || value_truth(eval(r, branch->a)))
+            return r->status == OK ? exec_body(r, &branch->kids) : FLOW_NEXT;
+    }
+    return FLOW_NEXT;
+}
+
+/* The filters of a block set: the innermost input is the text of the block. */
+static struct value apply_filters(struct render *r, const struct node *n, struct value text)
+{
+    if (n->kind != N_FILTER) return text;
+    struct value input = apply_filters(r, n->a, text);
+    struct args args = eval_args(r, n);
+    if (r->status != OK) return value_undef();
+    return native_call(r, n->native, input, &args);
+}
+
+static void exec_set(struct render *r, const struct node *n)
+{
+    if (n->b) {
+        struct value v = eval(r, n->b);
+        r->line = n->line;
+        assign(r, n->a, v);
+        return;
+    }
+    struct value text = capture(r, &n->kids, scope_new(r, r->scope));
+    r->line = n->line;
+    if (r->status == OK) assign(r, n->a, apply_filters(r, n->c, text));
+}
+
+static void exec_macro(struct render *r, const struct node *n)
+{
+    struct macro *m = template_alloc(&r->arena, sizeof(*m));
+    *m = (struct macro){ n, r->scope };
+    for (struct scope *s = r->scope; s; s = s->parent) s->captured = true;
+    scope_set(r, r->scope, n->name, (struct value){ .type = V_MACRO, .macro = m });
+}
+
+static enum flow exec_node(struct render *r, const struct node *n)
+{
+    struct scope *outer = r->scope;
+    switch (n->kind) {
+    case N_TEXT: strbuf_add(r->out, n->value.s.p, n->value.s.n); break;
+    case N_OUTPUT: print_str(r, r->out, eval(r, n->a)); break;
+    case N_IF: return exec_if(r, n);
+    case N_FOR: return exec_for(r, n);
+    case N_SET: exec_set(r, n); break;
+    case N_MACRO: exec_macro(r, n); break;
+    case N_BREAK: return FLOW_BREAK;
+    case N_CONTINUE: return FLOW_CONTINUE;
+    default: /* N_SCOPED */
+        r->scope = scope_new(r, outer);
+        exec_body(r, &n->kids);
+        r->scope = outer;
+        break;
+    }
+    return FLOW_NEXT;
+}
+
+enum flow exec_body(struct render *r, const struct nodes *body)
+{
+    enum flow flow = FLOW_NEXT;
+    if (r->depth >= TEMPLATE_EVAL_DEPTH)
+        template_fail(r, ERR_TOO_LARGE, "evaluation nested deeper than %d", TEMPLATE_EVAL_DEPTH);
+    r->depth++;
+    for (size_t i = 0; i < body->n && flow == FLOW_NEXT && template_charge(r, 0); i++) {
+        r->line = body->v[i]->line;
+        flow = exec_node(r, body->v[i]);
+        if (r->out->overflowed)
+            template_fail(r, ERR_TOO_LARGE, "the text is longer than %d MiB", TEMPLATE_OUTPUT_MAX >> 20);
+    }
+    r->depth--;
+    return flow;
+}

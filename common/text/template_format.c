@@ -1,0 +1,207 @@
+/* template_format.c - str.format(): fields by order, index or name, with width and precision. */
+#include "text/template_internal.h"
+
+#include <string.h>
+
+struct field_spec {
+    struct str fill; /* one code point */
+    char align;      /* < > ^ = or 0 */
+    char sign;       /* + - blank or 0 */
+    bool comma;
+    int width, precision; /* precision: -1 none */
+    char type;            /* 0 none */
+};
+
+static int read_number(struct str s, size_t *i, int fallback)
+{
+    int n = fallback;
+    for (bool first = true; *i < s.n && s.p[*i] >= '0' && s.p[*i] <= '9'; (*i)++, first = false)
+        n = first ? s.p[*i] - '0' : n > 100000 ? n : n * 10 + (s.p[*i] - '0');
+    return n;
+}
+
+static bool parse_spec(struct str s, struct field_spec *f)
+{
+    size_t i = 0, second = 0;
+    *f = (struct field_spec){ .fill = STR(" "), .precision = -1 };
+    if (s.n) text_next(s, &second);
+    if (s.n && second < s.n && strchr("<>^=", s.p[second])) {
+        f->fill = (struct str){ s.p, second };
+        f->align = s.p[second];
+        i = second + 1;
+    } else if (s.n && strchr("<>^=", s.p[0])) {
+        f->align = s.p[i++];
+    }
+    if (i < s.n && strchr("+- ", s.p[i])) f->sign = s.p[i++];
+    if (i < s.n && s.p[i] == '0') {
+        if (!f->align) {
+            f->fill = STR("0");
+            f->align = '=';
+        }
+        i++;
+    }
+    f->width = read_number(s, &i, 0);
+    if (i < s.n && s.p[i] == ',') {
+        f->comma = true;
+        i++;
+    }
+    if (i < s.n && s.p[i] == '.') {
+        i++;
+        f->precision = read_number(s, &i, -2);
+    }
+    if (i < s.n) f->type = s.p[i++];
+    return i == s.n && f->precision != -2 && f->width <= 100000 && f->precision <= 1000 &&
+           (!f->type || strchr("sdfxX%", f->type));
+}
+
+static void put_repeated(struct strbuf *sb, struct str fill, size_t n)
+{
+    while (n-- > 0 && !sb->overflowed) strbuf_add(sb, fill.p, fill.n);
+}
+
+/* Digits with a comma before each group of three in front of the point. */
+static void put_grouped(struct strbuf *sb, struct str digits)
+{
+    size_t whole = 0;
+    while (whole < digits.n && digits.p[whole] >= '0' && digits.p[whole] <= '9') whole++;
+    for (size_t i = 0; i < digits.n; i++) {
+        if (i && i < whole && (whole - i) % 3 == 0) strbuf_putc(sb, ',');
+        strbuf_putc(sb, digits.p[i]);
+    }
+}
+
+static void put_padded(struct strbuf *sb, const struct field_spec *f, struct str sign, struct str body, char align)
+{
+    size_t n = text_length(sign) + text_length(body), width = (size_t)f->width;
+    size_t pad = width > n ? width - n : 0;
+    size_t before = align == '>' ? pad : align == '^' ? pad / 2 : 0;
+    size_t inner = align == '=' ? pad : 0;
+    put_repeated(sb, f->fill, before);
+    strbuf_add(sb, sign.p, sign.n);
+    put_repeated(sb, f->fill, inner);
+    strbuf_add(sb, body.p, body.n);
+    put_repeated(sb, f->fill, pad - before - inner);
+}
+
+static void put_number(struct render *r, struct strbuf *sb, struct value v, const struct field_spec *f)
+{
+    struct strbuf raw = { .max = 4096 }, body = { .max = 8192 };
+    double d = value_as_float(v);
+    int64_t i = 0;
+    bool is_int = value_as_int(v, &i);
+    bool negative = is_int ? i < 0 : d < 0;
+    unsigned long long magnitude = negative ? 0ull - (unsigned long long)i : (unsigned long long)i;
+    if (negative) d = -d;
+    if (f->type == 'f' || f->type == '%')
+        strbuf_addf(&raw, "%.*f", f->precision < 0 ? 6 : f->precision, f->type == '%' ? d * 100 : d);
+    else if (!is_int || f->precision >= 0)
+        template_fail(r, ERR_UNSUPPORTED, "a format of a number without type f, d or x");
+    else
+        strbuf_addf(&raw, f->type == 'x' ? "%llx" : f->type == 'X' ? "%llX" : "%llu", magnitude);
+    if (f->type == '%') strbuf_putc(&raw, '%');
+    struct str digits = { strbuf_cstr(&raw), raw.n };
+    if (f->comma)
+        put_grouped(&body, digits);
+    else
+        strbuf_add(&body, digits.p, digits.n);
+    struct str sign = negative ? STR("-") : f->sign == '+' ? STR("+") : f->sign == ' ' ? STR(" ") : STR("");
+    put_padded(sb, f, sign, (struct str){ strbuf_cstr(&body), body.n }, f->align ? f->align : '>');
+    strbuf_fini(&raw);
+    strbuf_fini(&body);
+}
+
+static void put_field(struct render *r, struct strbuf *sb, struct value v, char conversion, struct str spec)
+{
+    struct field_spec f;
+    if (conversion == 'r') {
+        struct strbuf text = { .max = TEMPLATE_OUTPUT_MAX };
+        print_repr(r, &text, v);
+        v = value_take(r, &text);
+    } else if (conversion == 's') {
+        v = value_str(value_text(r, v));
+    }
+    if (spec.n == 0) {
+        print_str(r, sb, v);
+        return;
+    }
+    if (!parse_spec(spec, &f)) {
+        template_fail(r, ERR_UNSUPPORTED, "the format '%.*s' is not supported", spec.n > 60 ? 60 : (int)spec.n, spec.p);
+    } else if (value_is_number(v) && f.type != 's' && v.type != V_BOOL) {
+        put_number(r, sb, v, &f);
+    } else if (v.type != V_STR || (f.type && f.type != 's') || f.align == '=' || f.sign || f.comma) {
+        template_fail(r, ERR_INVALID, "the format '%.*s' does not fit a value of type %s",
+                      spec.n > 60 ? 60 : (int)spec.n, spec.p, value_type_name(v));
+    } else {
+        struct str s = v.s;
+        if (f.precision >= 0) s.n = text_offset(s, (size_t)f.precision);
+        put_padded(sb, &f, STR(""), s, f.align ? f.align : '<');
+    }
+}
+
+/* The argument that a field names; *order counts the fields without a name. */
+static struct value field_value(struct render *r, struct str name, const struct args *args, int *order)
+{
+    size_t i = 0;
+    int idx = read_number(name, &i, -1);
+    if (name.n == 0) idx = (*order)++;
+    if (i == name.n && idx >= 0) {
+        if ((size_t)idx < args->n_pos) return args->pos[idx];
+        return template_fail(r, ERR_INVALID, "format() has no argument %d", idx);
+    }
+    for (size_t k = 0; k < args->n_kw; k++)
+        if (str_eq(args->kw[k].name, name)) return args->kw[k].value;
+    bool is_path = memchr(name.p, '.', name.n) || memchr(name.p, '[', name.n);
+    return template_fail(r, is_path ? ERR_UNSUPPORTED : ERR_INVALID,
+                         is_path ? "the format field '%.*s' is not supported" : "format() has no argument '%.*s'",
+                         name.n > 60 ? 60 : (int)name.n, name.p);
+}
+
+/* name[!conversion][:spec] */
+static void put_replacement(struct render *r, struct strbuf *sb, struct str field, const struct args *args, int *order)
+{
+    size_t end = 0;
+    char conversion = '\0';
+    struct str spec = STR("");
+    while (end < field.n && field.p[end] != '!' && field.p[end] != ':') end++;
+    struct str name = { field.p, end };
+    if (end + 1 < field.n && field.p[end] == '!') {
+        conversion = field.p[end + 1];
+        end += 2;
+        if (!strchr("rs", conversion) || !conversion)
+            template_fail(r, ERR_UNSUPPORTED, "the format conversion '!%c'", conversion);
+    }
+    if (end < field.n && field.p[end] == ':')
+        spec = (struct str){ field.p + end + 1, field.n - end - 1 };
+    else if (end < field.n)
+        template_fail(r, ERR_INVALID, "a format field is malformed");
+    struct value v = field_value(r, name, args, order);
+    if (r->status == OK) put_field(r, sb, v, conversion, spec);
+}
+
+struct value text_format(struct render *r, struct str fmt, const struct args *args)
+{
+    struct strbuf sb = { .max = TEMPLATE_OUTPUT_MAX };
+    int order = 0;
+    for (size_t i = 0; i < fmt.n && r->status == OK; i++) {
+        char c = fmt.p[i];
+        if ((c == '{' || c == '}') && i + 1 < fmt.n && fmt.p[i + 1] == c) {
+            strbuf_putc(&sb, c);
+            i++;
+        } else if (c == '{') {
+            size_t end = i + 1;
+            while (end < fmt.n && fmt.p[end] != '}' && fmt.p[end] != '{') end++;
+            if (end == fmt.n || fmt.p[end] == '{')
+                template_fail(r, end == fmt.n ? ERR_INVALID : ERR_UNSUPPORTED,
+                              end == fmt.n ? "expected '}' before end of string"
+                                           : "nested format fields are not supported");
+            else
+                put_replacement(r, &sb, (struct str){ fmt.p + i + 1, end - i - 1 }, args, &order);
+            i = end;
+        } else if (c == '}') {
+            template_fail(r, ERR_INVALID, "Single '}' encountered in format string");
+        } else {
+            strbuf_putc(&sb, c);
+        }
+    }
+    return value_take(r, &sb);
+}

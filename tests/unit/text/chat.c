@@ -1,0 +1,120 @@
+/* chat: messages become exactly the prompt that the model's own template makes of them. */
+#include "text/chat.h"
+
+#include "base/mem.h"
+#include "text/vocab.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
+static char *read_file(const char *path)
+{
+    FILE *f = fopen(path, "rb");
+    struct strbuf text = STRBUF_INIT;
+    char piece[4096];
+    size_t n;
+    cr_assert(f, "%s cannot be read", path);
+    while ((n = fread(piece, 1, sizeof(piece), f)) > 0) strbuf_add(&text, piece, n);
+    fclose(f);
+    return strbuf_take(&text, NULL);
+}
+
+static struct vocab_token tokens[] = {
+    { "<s>", 3, 0, TOKEN_CONTROL },
+    { "</s>", 4, 0, TOKEN_CONTROL },
+};
+
+static struct vocab vocab_with(char *chat_template)
+{
+    return (struct vocab){ .tokens = tokens, .n_tokens = 2, .bos_id = 0, .eos_id = 1, .chat_template = chat_template };
+}
+
+static enum status render(struct vocab v, const json_t *messages, bool prompt, struct strbuf *out, struct error *err)
+{
+    struct chat *c = NULL;
+    enum status st = chat_create(&c, &v, err);
+    if (st == OK) st = chat_render(c, messages, prompt, 1752665696, out, err);
+    chat_destroy(c);
+    return st;
+}
+
+static void expect_text(struct vocab v, const json_t *messages, bool prompt, const char *want)
+{
+    struct strbuf out = STRBUF_INIT;
+    struct error err = { OK, "" };
+    cr_assert_eq(render(v, messages, prompt, &out, &err), OK, "%s", err.text);
+    cr_assert_str_eq(strbuf_cstr(&out), want);
+    strbuf_fini(&out);
+}
+
+Test(chat, renders_the_golden_prompts_of_smollm2)
+{
+    char *source = read_file(TEST_DATA "/golden/templates/smollm2.jinja");
+    json_t *golden = json_load_file(TEST_DATA "/golden/smollm2.json", 0, NULL), *prompt;
+    size_t i, n = 0;
+    cr_assert(golden);
+    json_array_foreach(golden, i, prompt)
+    {
+        const json_t *user = json_object_get(prompt, "user");
+        if (!json_is_string(user)) continue;
+        json_t *messages = json_pack("[{s:s, s:O}]", "role", "user", "content", user);
+        expect_text(vocab_with(source), messages, true, json_string_value(json_object_get(prompt, "text")));
+        json_decref(messages);
+        n++;
+    }
+    cr_assert(n > 3, "only %zu golden chat prompts", n);
+    json_decref(golden);
+    mem_free(source);
+}
+
+Test(chat, gives_the_template_its_tokens_and_no_tools)
+{
+    json_t *messages = json_pack("[{s:s, s:s}]", "role", "user", "content", "hi");
+    char source[] = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}{{ tools is none }}"
+                    "{% if add_generation_prompt %}>{% endif %}";
+    expect_text(vocab_with(source), messages, true, "<s>hi</s>True>");
+    expect_text(vocab_with(source), messages, false, "<s>hi</s>True");
+    struct vocab bare = vocab_with(source);
+    bare.bos_id = bare.eos_id = TOKEN_NONE;
+    expect_text(bare, messages, false, "hiTrue");
+    bare.bos_id = 77; /* an id that the vocabulary does not have */
+    expect_text(bare, messages, false, "hiTrue");
+    json_decref(messages);
+}
+
+Test(chat, says_when_the_model_has_no_template)
+{
+    struct strbuf out = STRBUF_INIT;
+    struct error err = { OK, "" };
+    json_t *messages = json_array();
+    cr_assert_eq(render(vocab_with(NULL), messages, true, &out, &err), ERR_UNSUPPORTED);
+    cr_assert(strstr(err.text, "no chat template"), "%s", err.text);
+    json_decref(messages);
+    strbuf_fini(&out);
+}
+
+Test(chat, names_what_a_template_needs_beyond_the_subset)
+{
+    struct strbuf out = STRBUF_INIT;
+    struct error err = { OK, "" };
+    json_t *messages = json_array();
+    char source[] = "x\n{% include 'y' %}";
+    cr_assert_eq(render(vocab_with(source), messages, true, &out, &err), ERR_UNSUPPORTED);
+    cr_assert(strstr(err.text, "{% include %}") && strstr(err.text, "line 2"), "%s", err.text);
+    json_decref(messages);
+    strbuf_fini(&out);
+}
+
+Test(chat, hands_on_what_the_template_raises)
+{
+    struct strbuf out = STRBUF_INIT;
+    struct error err = { OK, "" };
+    json_t *messages = json_pack("[{s:s, s:s}]", "role", "system", "content", "hi");
+    char source[] = "{{ raise_exception('System role not supported') }}";
+    cr_assert_eq(render(vocab_with(source), messages, true, &out, &err), ERR_INVALID);
+    cr_assert_str_eq(err.text, "System role not supported");
+    cr_assert_eq(out.n, 0);
+    json_decref(messages);
+    strbuf_fini(&out);
+}
