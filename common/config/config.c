@@ -134,7 +134,7 @@ void config_fill_names(struct config *cfg)
 
 static enum status unknown_flag(const struct loader *l, const char *arg)
 {
-    const char *known[2 * MAX_FLAGS], *word = arg + strspn(arg, "-");
+    const char *known[2 * MAX_FLAGS];
     uint32_t n = 0;
     for (uint32_t i = 0; i < config_table_rows && n + 2 < 2 * MAX_FLAGS; i++) {
         const struct config_option *row = &config_table[i];
@@ -142,9 +142,12 @@ static enum status unknown_flag(const struct loader *l, const char *arg)
         known[n++] = row->flag;
         if (row->alias && row->alias[1]) known[n++] = row->alias;
     }
-    const char *near = config_nearest(word, known, n);
-    if (near) return error_set(l->err, ERR_INVALID, "unknown option %.60s; did you mean --%s?", arg, near);
-    return error_set(l->err, ERR_INVALID, "unknown option %.60s; --help lists all", arg);
+    char shown[64], bare[64];
+    snprintf(shown, sizeof(shown), "%.*s", (int)strcspn(arg, "="), arg);
+    snprintf(bare, sizeof(bare), "%s", shown + strspn(shown, "-"));
+    const char *near = config_nearest(bare, known, n);
+    if (near) return error_set(l->err, ERR_INVALID, "unknown option %s; did you mean --%s?", shown, near);
+    return error_set(l->err, ERR_INVALID, "unknown option %s; --help lists all", shown);
 }
 
 /* "--flag value", "--flag=value", "-f value" at argv[*i]; moves *i to the last word that was used. */
@@ -157,7 +160,7 @@ static enum status take_flag(struct loader *l, int argc, char **argv, int *i)
     memcpy(word, flag, n);
     word[n] = '\0';
     const struct config_option *row = config_table_flag(l->role, word);
-    if (!row || (n == 1) != (arg[1] != '-')) return unknown_flag(l, word);
+    if (!row || (n == 1) != (arg[1] != '-')) return unknown_flag(l, arg);
     if (l->n_flags == MAX_FLAGS) return error_set(l->err, ERR_INVALID, "more than %d options", MAX_FLAGS);
     struct given *g = &l->flags[l->n_flags++];
     g->row = row;

@@ -5,8 +5,6 @@
 #include "base/mem.h"
 
 #include <assert.h>
-#include <string.h>
-#include <strings.h>
 #include <time.h>
 
 const char *http_method(const struct http_exchange *x)
@@ -78,13 +76,37 @@ void http_set_header(struct http_exchange *x, const char *name, const char *valu
 
 static const char *reason_of(int status)
 {
-    switch (status) {
-#define X(num, name, string)                                                                                           \
-    case num: return #string;
-        HTTP_STATUS_MAP(X)
-#undef X
-    default: return "Unknown";
+    static const struct {
+        int status;
+        const char *reason;
+    } rows[] = {
+        { 200, "OK" },
+        { 201, "Created" },
+        { 202, "Accepted" },
+        { 204, "No Content" },
+        { 304, "Not Modified" },
+        { 400, "Bad Request" },
+        { 401, "Unauthorized" },
+        { 403, "Forbidden" },
+        { 404, "Not Found" },
+        { 405, "Method Not Allowed" },
+        { 408, "Request Timeout" },
+        { 409, "Conflict" },
+        { 413, "Content Too Large" },
+        { 415, "Unsupported Media Type" },
+        { 417, "Expectation Failed" },
+        { 429, "Too Many Requests" },
+        { 431, "Request Header Fields Too Large" },
+        { 500, "Internal Server Error" },
+        { 501, "Not Implemented" },
+        { 503, "Service Unavailable" },
+        { 504, "Gateway Timeout" },
+        { 505, "HTTP Version Not Supported" },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        if (rows[i].status == status) return rows[i].reason;
     }
+    return status < 500 ? "Refused" : "Failed";
 }
 
 static void add_start(struct strbuf *out, int status)

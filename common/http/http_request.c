@@ -210,6 +210,9 @@ static int scan_byte(struct http_request *r, uint8_t b)
     if (b != '\n') {
         bool folded = r->line_bytes == 0 && (b == ' ' || b == '\t');
         if (folded) return fail(r, 400, "a line of the head begins with a blank");
+        if (r->n_lines == 0 && b == ' ' && prev == ' ') {
+            return fail(r, 400, "two blanks in the request line");
+        }
         r->line_bytes++;
         return 0;
     }

@@ -1,0 +1,292 @@
+/* config: precedence, messages with file and line, roles, sockets, help. */
+#include "config/config.h"
+
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_ARGS 24
+static const char basic[] = "models: [ { name: m, path: m.gguf } ]\n"
+                            "prefill:\n"
+                            "  - { name: p0, model: m }\n"
+                            "decode:\n"
+                            "  - { name: d0, model: m }\n";
+
+static char yaml_path[64];
+
+/* Writes `text` to a file of its own and returns its path. */
+static const char *file_of(const char *text)
+{
+    snprintf(yaml_path, sizeof(yaml_path), "/tmp/baton-config-XXXXXX");
+    int fd = mkstemp(yaml_path);
+    cr_assert(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    close(fd);
+    return yaml_path;
+}
+
+/* Loads with the words of `line` as arguments; "@" stands for the file with `yaml`. */
+static enum status load(struct config_run *run, enum config_role role, const char *yaml, const char *line,
+                        struct error *err)
+{
+    static char words[2048];
+    char *argv[MAX_ARGS] = { (char *)"baton-test" }, *save = NULL;
+    int argc = 1;
+    const char *path = yaml ? file_of(yaml) : "";
+    snprintf(words, sizeof(words), "%s", line);
+    for (char *w = strtok_r(words, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
+        cr_assert(argc < MAX_ARGS);
+        argv[argc++] = strcmp(w, "@") == 0 ? (char *)path : w;
+    }
+    enum status st = config_load(run, role, argc, argv, err);
+    if (yaml) unlink(path);
+    return st;
+}
+
+static void expect_refused(enum config_role role, const char *yaml, const char *line, const char *what)
+{
+    struct config_run run;
+    struct error err = { 0 };
+    cr_assert(load(&run, role, yaml, line, &err) != OK, "%s: was accepted", what);
+    cr_assert(strstr(err.text, what), "want \"%s\" in \"%s\"", what, err.text);
+    cr_assert(!strchr(what, ':') || err.status != OK);
+}
+
+static void expect_file_refused(const char *yaml, const char *what)
+{
+    char want[512];
+    struct config_run run;
+    struct error err = { 0 };
+    cr_assert(load(&run, CONFIG_COORDINATOR, yaml, "--config @", &err) != OK, "%s: was accepted", what);
+    snprintf(want, sizeof(want), "%s:%s", yaml_path, what);
+    cr_assert_str_eq(err.text, want);
+}
+
+Test(config, defaults_of_a_small_file)
+{
+    struct config_run run;
+    struct error err = { 0 };
+    cr_assert(load(&run, CONFIG_COORDINATOR, basic, "--config @", &err) == OK, "%s", err.text);
+    const struct config *c = &run.cfg;
+    cr_assert_str_eq(c->coordinator.http, "127.0.0.1:8080");
+    cr_assert_str_eq(c->coordinator.control, "tcp://127.0.0.1:9090");
+    cr_assert_eq(c->coordinator.max_queue, 1024);
+    cr_assert_eq(c->coordinator.max_queue_bytes, 256ull << 20);
+    cr_assert_eq(c->coordinator.max_body_bytes, 32u << 20);
+    cr_assert_eq(c->coordinator.request_timeout_ms, 600000);
+    cr_assert_eq(c->kv.lanes, 2);
+    cr_assert_eq(c->kv.frame_bytes, 1u << 20);
+    cr_assert_str_eq(c->kv.codec, "int8");
+    cr_assert_eq(c->n_prefill, 1);
+    cr_assert_eq(c->decode[0].kv_memory, 512ull << 20);
+    cr_assert_eq(c->decode[0].chunk_tokens, 256);
+    cr_assert_str_eq(c->decode[0].local_prefill, "auto");
+    cr_assert_null(run.self);
+    cr_assert_eq(run.weights_fd, -1);
+    config_fini(&run);
+}
+
+Test(config, flag_beats_variable_beats_file_beats_default)
+{
+    struct config_run run;
+    struct error err = { 0 };
+    const char *yaml = "models: [ { path: m.gguf } ]\ndecode:\n  - { max_seqs: 3, threads: 3, kv_memory: 3MiB }\n";
+    setenv("BATON_DECODE_MAX_SEQS", "4", 1);
+    setenv("BATON_DECODE_THREADS", "4", 1);
+    setenv("BATON_KV_LANES", "", 1); /* empty: not set */
+    cr_assert(load(&run, CONFIG_DECODE, yaml, "--config @ --threads=5 -t 6", &err) == OK, "%s", err.text);
+    cr_assert_eq(run.self->max_seqs, 4);
+    cr_assert_eq(run.self->threads, 6);
+    cr_assert_eq(run.self->kv_memory, 3u << 20);
+    cr_assert_eq(run.self->max_batch_tokens, 512);
+    cr_assert_eq(run.cfg.kv.lanes, 2);
+    cr_assert_str_eq(run.self->name, "d0");
+    cr_assert_str_eq(run.cfg.models[0].name, "m");
+    config_fini(&run);
+}
+
+Test(config, unknown_keys_are_named_with_line_and_nearest_key)
+{
+    expect_file_refused("models: [ { path: m.gguf } ]\ndecode:\n  - name: d0\n    max_seq: 3\n",
+                        "4: unknown key decode[0].max_seq; did you mean max_seqs?");
+    expect_file_refused("decod: []\n", "1: unknown key decod; did you mean decode?");
+    expect_file_refused("coordinator:\n  htpp: x\n", "2: unknown key coordinator.htpp; did you mean http?");
+    expect_file_refused("kv: { zzzzzz: 1 }\n",
+                        "1: unknown key kv.zzzzzz; allowed: codec, lanes, frame_bytes, credit_bytes, rotate");
+    expect_refused(CONFIG_COORDINATOR, "prefill:\n  - { local_prefill: never }\n", "--config @",
+                   ":2: unknown key prefill[0].local_prefill");
+}
+
+Test(config, bad_values_say_what_is_allowed)
+{
+    expect_file_refused("kv:\n  lanes: 17\n", "2: kv.lanes: \"17\" is not allowed; allowed: 1..16");
+    expect_file_refused("decode:\n  - max_seqs: many\n",
+                        "2: decode[0].max_seqs: \"many\" is not allowed; allowed: 1..4096");
+    expect_file_refused("decode:\n  - kv_memory: 1MB\n",
+                        "2: decode[0].kv_memory: \"1MB\" is not allowed; allowed: 1MiB..16TiB in bytes, KiB, MiB or GiB");
+    expect_file_refused("coordinator: { progress_timeout: 10 }\n",
+                        "1: coordinator.progress_timeout: \"10\" is not allowed; allowed: 100ms..1h with ms, s, m or h");
+    expect_file_refused("kv: { codec: fp8 }\n", "1: kv.codec: \"fp8\" is not allowed; allowed: int8, f16");
+    expect_file_refused("coordinator: { http: 8080 }\n",
+                        "1: coordinator.http: \"8080\" is not allowed; allowed: host:port");
+    expect_file_refused("coordinator: { any_model: maybe }\n",
+                        "1: coordinator.any_model: \"maybe\" is not allowed; allowed: true or false");
+    expect_file_refused("prefill:\n  - { chunk_tokens: 100 }\n",
+                        "2: prefill[0].chunk_tokens: \"100\" is not allowed; allowed: 64..65536 in steps of 64");
+    expect_file_refused("kv: [ 1 ]\n", "1: kv: a map of keys is expected here");
+    expect_file_refused("decode: 3\n", "1: decode: a list of entries is expected here");
+    expect_file_refused("decode: [ 3 ]\n", "1: decode[0]: an entry is a map, such as { name: ... }");
+    expect_file_refused("kv: { lanes: [ 1 ] }\n", "1: kv.lanes: one value is expected here");
+    expect_file_refused("- a\n", "1: a map of sections is expected here");
+}
+
+Test(config, flags_and_variables_are_checked_too)
+{
+    expect_refused(CONFIG_DECODE, NULL, "--model m.gguf --max-seq 3", "unknown option --max-seq; did you mean --max-seqs?");
+    expect_refused(CONFIG_DECODE, NULL, "--model m.gguf --max-seqs 0", "--max-seqs: \"0\" is not allowed; allowed: 1..4096");
+    expect_refused(CONFIG_DECODE, NULL, "--model m.gguf --max-seqs", "--max-seqs needs a value");
+    expect_refused(CONFIG_DECODE, NULL, "stray", "unexpected argument \"stray\"");
+    expect_refused(CONFIG_PREFILL, NULL, "--model m.gguf --kv tcp://127.0.0.1:1", "unknown option --kv");
+    setenv("BATON_KV_LANES", "99", 1);
+    expect_refused(CONFIG_DECODE, NULL, "--model m.gguf", "BATON_KV_LANES: \"99\" is not allowed");
+}
+
+Test(config, names_and_models_have_to_fit)
+{
+    expect_file_refused("models: [ { name: m, path: a }, { name: m, path: b } ]\n",
+                        "1: models[1].name: the name m is taken by models[0]");
+    expect_file_refused("models: [ { name: m, path: a } ]\nprefill: [ { name: x } ]\ndecode: [ { name: x } ]\n",
+                        "3: decode[0].name: the name x is taken by prefill[0]");
+    expect_file_refused("models: [ { name: smollm2, path: a } ]\ndecode:\n  - { model: smolm2 }\n",
+                        "3: decode[0].model: there is no model smolm2; did you mean smollm2?");
+    expect_file_refused("models: [ { name: a/b, path: a } ]\n",
+                        "1: models[0].name: \"a/b\" is not allowed; allowed: 1 to 63 of A-Z a-z 0-9 . _ -");
+    expect_refused(CONFIG_COORDINATOR, "models: [ {path: a}, {path: b} ]\ndecode: [ { name: d } ]\n",
+                   "--config @", "decode[0] needs model: there is more than one");
+    expect_refused(CONFIG_COORDINATOR, "kv: { lanes: 2 }\n", "--config @", "no model; give models:");
+    expect_refused(CONFIG_COORDINATOR, "models: [ { name: a } ]\n", "--config @", "models[0].path is missing");
+    expect_refused(CONFIG_UP, "models: [ { path: a } ]\n", "@", "at least one decode node");
+    expect_refused(CONFIG_UP, NULL, "", "give its YAML file");
+    expect_refused(CONFIG_COORDINATOR, NULL, "--config /nonexistent.yaml", "/nonexistent.yaml: No such file");
+}
+
+Test(config, sockets_beyond_loopback_need_a_word)
+{
+    const char *wide = "models: [ { path: a } ]\ncoordinator:\n  http: 0.0.0.0:8080\n";
+    expect_file_refused(wide, "3: coordinator.http: 0.0.0.0:8080 is beyond loopback and nothing is encrypted yet; "
+                              "keep sockets on loopback or set security.insecure: true");
+    expect_refused(CONFIG_DECODE, NULL, "--model m --kv tcp://10.0.0.1:0", "--kv: tcp://10.0.0.1:0 is beyond loopback");
+    expect_refused(CONFIG_DECODE, NULL, "--model m --admin 10.0.0.1:0", "--admin: 10.0.0.1:0 is beyond");
+    expect_refused(CONFIG_PREFILL, NULL, "--model m --coordinator tcp://host:9090", "--control: tcp://host:9090 is beyond");
+    expect_refused(CONFIG_COORDINATOR, NULL, "--model m --curve on",
+                   "--curve: on comes later; keep sockets on loopback or set security.insecure: true");
+    struct config_run run;
+    struct error err = { 0 };
+    cr_assert(load(&run, CONFIG_COORDINATOR, wide, "--config @ --insecure", &err) == OK, "%s", err.text);
+    config_fini(&run);
+    cr_assert(load(&run, CONFIG_DECODE, NULL, "--model m --kv tcp://*:7000 --insecure", &err) == OK, "%s", err.text);
+    config_fini(&run);
+}
+
+Test(config, loopback_addresses)
+{
+    static const char *const yes[] = { "127.0.0.1:80", "tcp://127.8.9.1:0", "localhost:1", "[::1]:80",
+                                       "tcp://[::1]:5", "ipc:///tmp/x", "[::ffff:127.0.0.1]:1" };
+    static const char *const no[] = { "0.0.0.0:80", "10.0.0.1:1", "tcp://*:1", "[::]:80", "127.0.0.1.example.org:1",
+                                      "localhost.example.org:1", "", "127.0.0.1", "tcp://:1" };
+    for (size_t i = 0; i < sizeof(yes) / sizeof(*yes); i++) cr_assert(config_is_loopback(yes[i]), "%s", yes[i]);
+    for (size_t i = 0; i < sizeof(no) / sizeof(*no); i++) cr_assert(!config_is_loopback(no[i]), "%s", no[i]);
+}
+
+Test(config, flags_alone_make_a_node)
+{
+    struct config_run run;
+    struct error err = { 0 };
+    cr_assert(load(&run, CONFIG_DECODE, NULL,
+                   "--coordinator tcp://127.0.0.1:7001 --model x/Tiny_1.Q4.gguf --name d1 --kv ipc:///tmp/kv "
+                   "--threads 2 --max-seqs 8 --kv-memory 1GiB --admin [::1]:0 --ready-fd 5 --check-config",
+                   &err) == OK, "%s", err.text);
+    cr_assert_str_eq(run.cfg.coordinator.control, "tcp://127.0.0.1:7001");
+    cr_assert_eq(run.cfg.n_decode, 1);
+    cr_assert_str_eq(run.self->name, "d1");
+    cr_assert_str_eq(run.self->model, "Tiny_1.Q4");
+    cr_assert_str_eq(config_model_find(&run.cfg, run.self->model)->path, "x/Tiny_1.Q4.gguf");
+    cr_assert_eq(run.self->kv_memory, 1ull << 30);
+    cr_assert_eq(run.ready_fd, 5);
+    cr_assert(run.check_only);
+    config_fini(&run);
+}
+
+Test(config, a_node_finds_its_entry)
+{
+    static const char two[] = "models: [ { path: m.gguf } ]\nprefill:\n  - { name: a }\n  - { name: b, threads: 7 }\n";
+    struct config_run run;
+    struct error err = { 0 };
+    cr_assert(load(&run, CONFIG_PREFILL, two, "--config @ --name b", &err) == OK, "%s", err.text);
+    cr_assert_eq(run.self, &run.cfg.prefill[1]);
+    cr_assert_eq(run.self->threads, 7);
+    config_fini(&run);
+    cr_assert(load(&run, CONFIG_PREFILL, basic, "--config @", &err) == OK, "%s", err.text);
+    cr_assert_str_eq(run.self->name, "p0");
+    config_fini(&run);
+    expect_refused(CONFIG_PREFILL, two, "--config @", "which prefill node is this? give --name: a, b");
+    expect_refused(CONFIG_PREFILL, two, "--config @ --name c", "there is no prefill node c; there are a, b");
+    expect_refused(CONFIG_DECODE, two, "--config @", "there is no decode node");
+}
+
+Test(config, serve_makes_a_cluster_of_two_nodes)
+{
+    struct config_run run;
+    struct error err = { 0 };
+    cr_assert(load(&run, CONFIG_SERVE, NULL, "-m x/y.gguf --host localhost --port 0 -t 3 --alias best", &err) == OK,
+              "%s", err.text);
+    cr_assert_str_eq(run.cfg.coordinator.http, "localhost:0");
+    cr_assert_str_eq(run.cfg.models[0].name, "best");
+    cr_assert_eq(run.cfg.n_prefill + run.cfg.n_decode, 2);
+    cr_assert_eq(run.cfg.prefill[0].threads, 3);
+    cr_assert_eq(run.cfg.decode[0].threads, 3);
+    cr_assert_str_eq(run.cfg.decode[0].name, "d0");
+    config_fini(&run);
+    expect_refused(CONFIG_SERVE, NULL, "-m x --host 0.0.0.0", "--host: 0.0.0.0:8080 is beyond loopback");
+    expect_refused(CONFIG_SERVE, NULL, "-m x --port 70000", "--port: \"70000\" is not allowed; allowed: 0..65535");
+    expect_refused(CONFIG_SERVE, NULL, "", "no model; give");
+}
+
+Test(config, up_takes_its_file_as_the_first_word)
+{
+    struct config_run run;
+    struct error err = { 0 };
+    cr_assert(load(&run, CONFIG_UP, basic, "@ --log-level debug", &err) == OK, "%s", err.text);
+    cr_assert_str_eq(run.cfg.log.level, "debug");
+    cr_assert_eq(run.cfg.n_decode, 1);
+    config_fini(&run);
+}
+
+Test(config, the_sample_file_is_fine)
+{
+    struct config_run run;
+    struct error err = { 0 };
+    char *argv[] = { (char *)"x", (char *)"--config", (char *)TEST_DATA "/../deploy/config/local.yaml" };
+    cr_assert(config_load(&run, CONFIG_DECODE, 3, argv, &err) == OK, "%s", err.text);
+    cr_assert_str_eq(run.self->name, "d0");
+    cr_assert_eq(run.self->threads, 1);
+    cr_assert_str_eq(run.cfg.models[0].path, "models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    config_fini(&run);
+}
+
+Test(config, help_shows_flag_key_variable_and_default)
+{
+    char *text = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&text, &n);
+    config_help(f, CONFIG_DECODE, "baton-decode");
+    fclose(f);
+    static const char *const want[] = { "usage: baton-decode", "--coordinator VALUE", "-t, --threads VALUE",
+                                        "decode[].max_seqs, BATON_DECODE_MAX_SEQS", "(default 512MiB)",
+                                        "kv.lanes, BATON_KV_LANES", "auto, never, always" };
+    for (size_t i = 0; i < sizeof(want) / sizeof(*want); i++) {
+        cr_assert(strstr(text, want[i]), "no \"%s\" in\n%s", want[i], text);
+    }
+    cr_assert_null(strstr(text, "max-queue"));
+    free(text);
+}
