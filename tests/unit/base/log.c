@@ -1,0 +1,85 @@
+/* log: one line per event, filtered by level, with foreign text made harmless. */
+#include "base/log.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+#include <unistd.h>
+
+static int saved_stderr, pipe_fds[2];
+
+static void capture(void)
+{
+    cr_assert(pipe(pipe_fds) == 0);
+    saved_stderr = dup(STDERR_FILENO);
+    dup2(pipe_fds[1], STDERR_FILENO);
+    close(pipe_fds[1]);
+}
+
+static const char *captured(void)
+{
+    static char text[16384];
+    dup2(saved_stderr, STDERR_FILENO);
+    ssize_t n = read(pipe_fds[0], text, sizeof(text) - 1);
+    text[n > 0 ? n : 0] = '\0';
+    return text;
+}
+
+Test(log, a_line_has_time_level_node_and_event)
+{
+    int y, mo, d, h, mi, s, ms, end = 0;
+    log_init(LOG_LEVEL_INFO, "p0");
+    capture();
+    log_info("request_done", "req=%s tokens=%d", "r1", 7);
+    log_debug("unseen", "x=1");
+    const char *text = captured();
+    cr_assert_eq(sscanf(text, "ts=%d-%d-%dT%d:%d:%d.%dZ%n", &y, &mo, &d, &h, &mi, &s, &ms, &end), 7);
+    cr_assert_str_eq(text + end, " level=info node=p0 event=request_done req=r1 tokens=7\n");
+}
+
+Test(log, an_event_stays_one_line)
+{
+    char longer[6000];
+    memset(longer, 'x', sizeof(longer) - 1);
+    longer[sizeof(longer) - 1] = '\0';
+    log_init(LOG_LEVEL_DEBUG, NULL);
+    capture();
+    log_error("bad", "text=%s", "a\nb\r\x1b[31m");
+    log_warn("long", "text=%s", longer);
+    const char *text = captured(), *first_end = strchr(text, '\n');
+    cr_assert(strstr(text, "text=a b  [31m\n"));
+    cr_assert_eq(strchr(first_end + 1, '\n')[1], '\0');
+    cr_assert(strlen(first_end) <= 4100);
+}
+
+Test(log, quoted_values_cannot_break_out)
+{
+    cr_assert_str_eq(log_quote("plain \xC3\xA9"), "\"plain \xC3\xA9\"");
+    cr_assert_str_eq(log_quote("a\"b\\c\n\r\t\x1b\x7f"), "\"a\\\"b\\\\c\\n\\r\\t\\x1b\\x7f\"");
+    cr_assert_str_eq(log_quote("\xff\xc2\x9b"), "\"\\xff\\xc2\\x9b\"");
+    cr_assert_str_eq(log_quote(NULL), "\"\"");
+    char longer[2000];
+    memset(longer, '\x01', sizeof(longer) - 1);
+    longer[sizeof(longer) - 1] = '\0';
+    const char *q = log_quote(longer);
+    cr_assert(strlen(q) <= 408);
+    cr_assert_str_eq(q + strlen(q) - 4, "...\"");
+}
+
+Test(log, eight_quotes_live_at_once)
+{
+    const char *q[8];
+    char text[2] = "0";
+    for (int i = 0; i < 8; i++) {
+        text[0] = (char)('0' + i);
+        q[i] = log_quote(text);
+    }
+    for (int i = 0; i < 8; i++) cr_assert_eq(q[i][1], '0' + i);
+}
+
+Test(log, levels_have_names)
+{
+    enum log_level level;
+    cr_assert(log_level_parse("debug", &level) == OK && level == LOG_LEVEL_DEBUG);
+    cr_assert(log_level_parse("error", &level) == OK && level == LOG_LEVEL_ERROR);
+    cr_assert(log_level_parse("loud", &level) == ERR_INVALID && level == LOG_LEVEL_ERROR);
+}
