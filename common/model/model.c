@@ -98,7 +98,13 @@ static enum status check_options(struct model *m, const struct model_options *op
     m->max_context = opt->max_context ? opt->max_context : m->info.context_length;
     m->q_heads = shard_units(m->info.n_heads, m->coll->rank, m->coll->size);
     m->kv_heads = shard_kv_heads(m->q_heads, m->info.n_heads, m->info.n_kv_heads);
-    return choose_rotation(&m->info, opt->rotate, err);
+    enum status st = choose_rotation(&m->info, opt->rotate, err);
+    if (st != OK) return st;
+    struct kv_geometry geom = model_kv_geometry(m, 0);
+    if (m->backend->ops->kv_slice_bytes(m->backend, &geom) == 0)
+        return error_set(err, ERR_UNSUPPORTED, "backend %s has no KV layout for heads of %u dimensions",
+                         m->backend->ops->name, m->info.head_dim);
+    return OK;
 }
 
 static enum status alloc_floats(struct model *m, size_t rows, size_t cols, float **out)

@@ -38,9 +38,22 @@ static const struct tensor_entry *find(struct binder *b, const char *name)
 static enum status check_type(struct binder *b, const struct tensor_entry *t)
 {
     const struct dtype_info *type = dtype_info(t->type);
-    if (!type->supported)
-        return error_set(b->err, ERR_UNSUPPORTED, "tensor %s is of type %s (%u), not supported", t->name, type->name,
-                         t->type);
+    if (type->supported) return OK;
+    return error_set(b->err, ERR_UNSUPPORTED, "tensor %s is of type %s (%u), not supported", t->name, type->name,
+                     t->type);
+}
+
+static enum status check_shape(struct binder *b, const struct tensor_entry *t, uint64_t n_cols, uint64_t n_rows)
+{
+    if (t->ne[0] == n_cols && t->ne[1] == n_rows && t->ne[2] == 1 && t->ne[3] == 1) return OK;
+    return error_set(b->err, ERR_MISMATCH, "tensor %s has shape [%llu, %llu, %llu, %llu], expected [%llu, %llu]",
+                     t->name, (unsigned long long)t->ne[0], (unsigned long long)t->ne[1], (unsigned long long)t->ne[2],
+                     (unsigned long long)t->ne[3], (unsigned long long)n_cols, (unsigned long long)n_rows);
+}
+
+static enum status check_bytes(struct binder *b, const struct tensor_entry *t)
+{
+    const struct dtype_info *type = dtype_info(t->type);
     uint64_t row = dtype_row_bytes(t->type, t->ne[0]), all;
     if (row == 0)
         return error_set(b->err, ERR_PARSE, "tensor %s: rows of %llu elements are not a multiple of %s's blocks of %u",
@@ -57,11 +70,9 @@ static enum status need(struct binder *b, const char *name, uint64_t n_cols, uin
 {
     const struct tensor_entry *t = find(b, name);
     if (!t) return error_set(b->err, ERR_PARSE, "tensor %s is missing", name);
-    if (t->ne[0] != n_cols || t->ne[1] != n_rows || t->ne[2] != 1 || t->ne[3] != 1)
-        return error_set(b->err, ERR_MISMATCH, "tensor %s has shape [%llu, %llu, %llu, %llu], expected [%llu, %llu]",
-                         name, (unsigned long long)t->ne[0], (unsigned long long)t->ne[1], (unsigned long long)t->ne[2],
-                         (unsigned long long)t->ne[3], (unsigned long long)n_cols, (unsigned long long)n_rows);
     enum status st = check_type(b, t);
+    if (st == OK) st = check_shape(b, t, n_cols, n_rows);
+    if (st == OK) st = check_bytes(b, t);
     if (st == OK) *out = t;
     return st;
 }

@@ -1,0 +1,193 @@
+/* tiny_model.c - lists a tiny model's tensors and fills them with random numbers. */
+#include "helpers/tiny_model.h"
+
+#include "base/mem.h"
+#include "compute/dtype.h"
+#include "helpers/gguf_build.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define Q8_BLOCK    32
+#define TYPE_IQ4_NL 20 /* known to the format, not supported */
+
+struct tensor {
+    char name[64];
+    uint64_t ne[2];
+    uint32_t type;
+    bool norm; /* around 1 */
+};
+
+struct tiny_options tiny_defaults(void)
+{
+    return (struct tiny_options){ .arch = "llama",
+                                  .n_layers = 2,
+                                  .d_model = 64,
+                                  .n_heads = 4,
+                                  .n_kv_heads = 2,
+                                  .d_ff = 96,
+                                  .n_vocab = 160,
+                                  .context = 1024,
+                                  .type = DTYPE_F32,
+                                  .v_type = DTYPE_F32,
+                                  .seed = 1 };
+}
+
+static float uniform(uint64_t *state) /* -1 .. 1 */
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (float)(int32_t)(*state >> 32) / 2147483648.0f;
+}
+
+static bool tensor_of_layer(const struct tiny_options *o, uint32_t layer, uint32_t i, struct tensor *t)
+{
+    uint64_t d = o->d_model, hd = d / o->n_heads, kv = hd * o->n_kv_heads, ff = o->d_ff;
+    const struct {
+        const char *name;
+        uint64_t ne[2];
+        uint32_t type;
+        bool norm, bias;
+    } all[] = {
+        { "attn_norm.weight", { d, 1 }, DTYPE_F32, true, false },
+        { "attn_q.weight", { d, d }, o->type, false, false },
+        { "attn_k.weight", { d, kv }, o->type, false, false },
+        { "attn_v.weight", { d, kv }, o->v_type, false, false },
+        { "attn_output.weight", { d, d }, o->type, false, false },
+        { "ffn_norm.weight", { d, 1 }, DTYPE_F32, true, false },
+        { "ffn_gate.weight", { d, ff }, o->type, false, false },
+        { "ffn_up.weight", { d, ff }, o->type, false, false },
+        { "ffn_down.weight", { ff, d }, o->type, false, false },
+        { "attn_q.bias", { d, 1 }, DTYPE_F32, false, true },
+        { "attn_k.bias", { kv, 1 }, DTYPE_F32, false, true },
+        { "attn_v.bias", { kv, 1 }, DTYPE_F32, false, true },
+    };
+    if (i >= (o->bias ? 12 : 9)) return false;
+    snprintf(t->name, sizeof(t->name), "blk.%u.%s", layer, all[i].name);
+    memcpy(t->ne, all[i].ne, sizeof(t->ne));
+    t->type = all[i].type;
+    t->norm = all[i].norm;
+    return true;
+}
+
+static bool tensor_at(const struct tiny_options *o, uint32_t i, struct tensor *t)
+{
+    uint32_t per_layer = o->bias ? 12 : 9;
+    const struct tensor globals[] = {
+        { "token_embd.weight", { o->d_model, o->n_vocab }, o->type, false },
+        { "output_norm.weight", { o->d_model, 1 }, DTYPE_F32, true },
+        { "output.weight", { o->d_model, o->n_vocab }, o->type, false },
+        { "rope_freqs.weight", { o->d_model / o->n_heads / 2, 1 }, DTYPE_F32, true },
+    };
+    if (i < o->n_layers * per_layer) return tensor_of_layer(o, i / per_layer, i % per_layer, t);
+    i -= o->n_layers * per_layer;
+    if (i >= 2 && o->tied) i++;
+    if (i >= 3 && !o->rope_freqs) i++;
+    if (i >= 4) return false;
+    *t = globals[i];
+    return true;
+}
+
+const char *tiny_tensor_name(const struct tiny_options *o, uint32_t i, char buf[64])
+{
+    struct tensor t;
+    if (!tensor_at(o, i, &t)) return NULL;
+    memcpy(buf, t.name, sizeof(t.name));
+    return buf;
+}
+
+/* Blocks of 32: a scale of 2^-7 as fp16, and codes in -16..16. */
+static void *random_q8(uint64_t n, size_t *bytes, uint64_t *state)
+{
+    *bytes = n / Q8_BLOCK * 34;
+    uint8_t *p = mem_alloc(*bytes);
+    for (uint64_t b = 0; b < n / Q8_BLOCK; b++) {
+        p[b * 34] = 0x00;
+        p[b * 34 + 1] = 0x20;
+        for (int i = 0; i < Q8_BLOCK; i++) p[b * 34 + 2 + i] = (uint8_t)(int8_t)(uniform(state) * 16.0f);
+    }
+    return p;
+}
+
+static void *random_f32(uint64_t n, size_t *bytes, bool norm, uint64_t *state)
+{
+    *bytes = n * sizeof(float);
+    float *p = mem_alloc(*bytes);
+    for (uint64_t i = 0; i < n; i++) p[i] = norm ? 1.0f + 0.1f * uniform(state) : 0.2f * uniform(state);
+    return p;
+}
+
+static void add_tensor(struct gguf_build *b, const struct tiny_options *o, const struct tensor *t, uint64_t *state)
+{
+    uint64_t ne[2] = { t->ne[0], t->ne[1] };
+    uint32_t type = t->type;
+    bool broken = o->broken && strcmp(o->broken, t->name) == 0;
+    if (broken && o->how == TINY_MISSING) return;
+    if (broken && o->how == TINY_WRONG_SHAPE) ne[0] += Q8_BLOCK;
+    size_t bytes;
+    void *data = type == DTYPE_Q8_0 ? random_q8(ne[0] * ne[1], &bytes, state)
+                                    : random_f32(ne[0] * ne[1], &bytes, t->norm, state);
+    if (broken && o->how == TINY_WRONG_TYPE) {
+        type = TYPE_IQ4_NL;
+        ne[0] = Q8_BLOCK; /* a shape that this type can have; its bytes are the first of the data */
+        bytes = 18 * ne[1];
+    }
+    gguf_build_tensor(b, t->name, type, ne[1] == 1 ? 1 : 2, ne, data, bytes);
+    mem_free(data);
+}
+
+static void add_u32(struct gguf_build *b, const struct tiny_options *o, const char *name, uint32_t v)
+{
+    char key[96];
+    snprintf(key, sizeof(key), "%s.%s", o->arch, name);
+    if (o->drop_key && strcmp(o->drop_key, key) == 0) return;
+    if (o->u32_key && strcmp(o->u32_key, key) == 0) return;
+    gguf_build_u32(b, key, v);
+}
+
+static void add_metadata(struct gguf_build *b, const struct tiny_options *o)
+{
+    char key[96];
+    if (!o->drop_key || strcmp(o->drop_key, "general.architecture") != 0)
+        gguf_build_str(b, "general.architecture", o->arch);
+    add_u32(b, o, "block_count", o->n_layers);
+    add_u32(b, o, "context_length", o->context);
+    add_u32(b, o, "embedding_length", o->d_model);
+    add_u32(b, o, "feed_forward_length", o->d_ff);
+    add_u32(b, o, "attention.head_count", o->n_heads);
+    add_u32(b, o, "attention.head_count_kv", o->n_kv_heads);
+    snprintf(key, sizeof(key), "%s.attention.layer_norm_rms_epsilon", o->arch);
+    gguf_build_f32(b, key, 1e-5f);
+    if (o->u32_key) gguf_build_u32(b, o->u32_key, o->u32_value);
+    if (o->str_key) gguf_build_str(b, o->str_key, o->str_value);
+}
+
+char *tiny_write(const struct tiny_options *o)
+{
+    static unsigned serial;
+    char path[128];
+    struct gguf_build b;
+    struct tensor t;
+    uint64_t state = o->seed;
+    gguf_build_init(&b, 3);
+    add_metadata(&b, o);
+    for (uint32_t i = 0; tensor_at(o, i, &t); i++) add_tensor(&b, o, &t, &state);
+    if (o->extra_tensor) {
+        t = (struct tensor){ .ne = { 32, 1 }, .type = DTYPE_F32 };
+        snprintf(t.name, sizeof(t.name), "%s", o->extra_tensor);
+        add_tensor(&b, o, &t, &state);
+    }
+    snprintf(path, sizeof(path), "/tmp/baton-tiny-%d-%u.gguf", (int)getpid(), serial++);
+    bool saved = gguf_build_save(&b, path);
+    assert(saved);
+    (void)saved;
+    return mem_strdup(path);
+}
+
+void tiny_remove(char *path)
+{
+    unlink(path);
+    mem_free(path);
+}

@@ -1,0 +1,580 @@
+/* engine: many sequences at once give each the tokens it gets alone, and every way ends with one DONE. */
+#include "engine/engine.h"
+
+#include "base/mem.h"
+#include "helpers/tiny_model.h"
+#include "model/model.h"
+
+#include <criterion/criterion.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_SEQS   64
+#define MAX_OUT    256
+#define MAX_BLOCKS 64
+#define WAIT_S     60
+
+/* What the callback has heard about one key (key.lo is the index). */
+struct heard {
+    int32_t out[MAX_OUT];
+    uint32_t n_out, next_idx, n_reserved, n_kv, n_done, n_gone, kv_t1, progress;
+    uint32_t n_prompt_lp, last_lp_pos;
+    double prompt_lp_sum;
+    float first_lp;
+    uint32_t kv_layers_end;
+    enum finish_reason token_finish, finish;
+    enum status status, gone_status;
+    kv_block_id blocks[MAX_BLOCKS];
+    uint32_t n_blocks, epoch;
+};
+
+struct rig {
+    char *path;
+    struct backend *backend;
+    struct engine *engine;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct heard heard[MAX_SEQS];
+    uint32_t n_layers;
+};
+
+static void hear_token(struct heard *h, const struct engine_event *ev)
+{
+    if (h->n_out == 0) h->next_idx = ev->output_idx;
+    cr_assert_eq(ev->output_idx, h->next_idx, "no gap, no repeat");
+    h->next_idx++;
+    if (ev->logprobs) h->first_lp = ev->logprobs->logprob;
+    h->token_finish = ev->finish;
+    h->out[h->n_out++ % MAX_OUT] = ev->token;
+}
+
+static void hear_kv(const struct rig *r, struct heard *h, const struct engine_event *ev)
+{
+    cr_assert_eq(ev->t0 % 64, 0);
+    if (ev->layer0 == 0) {
+        cr_assert_eq(ev->t0, h->kv_t1, "chunks follow each other");
+    } else {
+        cr_assert_eq(ev->layer0, h->kv_layers_end);
+    }
+    h->kv_layers_end = ev->layer1;
+    if (ev->layer1 == r->n_layers) h->kv_t1 = ev->t1;
+    h->n_kv++;
+}
+
+static void on_event(void *ctx, const struct engine_event *ev)
+{
+    struct rig *r = ctx;
+    pthread_mutex_lock(&r->lock);
+    struct heard *h = &r->heard[ev->key.lo];
+    h->epoch = ev->key.epoch;
+    switch (ev->kind) {
+    case ENGINE_RESERVED:
+        h->n_reserved++;
+        h->n_blocks = ev->n_blocks;
+        memcpy(h->blocks, ev->blocks, ev->n_blocks * sizeof(*h->blocks));
+        break;
+    case ENGINE_KV: hear_kv(r, h, ev); break;
+    case ENGINE_PROMPT_LOGPROBS:
+        h->n_prompt_lp++;
+        h->last_lp_pos = ev->output_idx;
+        h->prompt_lp_sum += (double)ev->logprobs->logprob;
+        break;
+    case ENGINE_TOKEN: hear_token(h, ev); break;
+    case ENGINE_PROGRESS: h->progress = ev->t1; break;
+    case ENGINE_DONE:
+        h->n_done++;
+        h->finish = ev->finish;
+        h->status = ev->status;
+        break;
+    case ENGINE_GONE:
+        h->n_gone++;
+        h->gone_status = ev->status;
+        break;
+    }
+    pthread_cond_broadcast(&r->changed);
+    pthread_mutex_unlock(&r->lock);
+}
+
+struct rig_options {
+    uint32_t n_blocks, max_seqs, batch, chunk, kv_layers;
+    int32_t end_id;
+    const char *path; /* NULL: a tiny model */
+};
+
+static struct rig_options rig_defaults(void)
+{
+    return (struct rig_options){
+        .n_blocks = 256, .max_seqs = 32, .batch = 256, .chunk = 128, .kv_layers = 1, .end_id = -1
+    };
+}
+
+static struct rig *rig_of(struct rig_options o)
+{
+    struct rig *r = mem_zalloc(sizeof(*r));
+    struct tiny_options tiny = tiny_defaults();
+    struct model_info info;
+    struct error err = { 0 };
+    tiny.type = DTYPE_Q8_0;
+    r->path = o.path ? mem_strdup(o.path) : tiny_write(&tiny);
+    pthread_mutex_init(&r->lock, NULL);
+    pthread_cond_init(&r->changed, NULL);
+    cr_assert_eq(model_read_info(&info, r->path, &err), OK, "%s", err.text);
+    struct backend_limits lim = model_limits(&info, o.batch, 1024);
+    cr_assert_eq(cpu_backend_create(&r->backend, 2, NULL, NULL, &lim, &err), OK, "%s", err.text);
+    struct model_options mo = { .path = r->path,
+                                .backend = r->backend,
+                                .rotate = "auto",
+                                .max_batch_tokens = o.batch,
+                                .max_context = 1024,
+                                .tp_size = 1,
+                                .weights_fd = -1 };
+    struct engine_options eo = { .end_ids = &o.end_id,
+                                 .n_end_ids = 1,
+                                 .max_seqs = o.max_seqs,
+                                 .max_batch_tokens = o.batch,
+                                 .chunk_tokens = o.chunk,
+                                 .max_context = 1024,
+                                 .kv_event_layers = o.kv_layers,
+                                 .kv_event_min_tokens = 100,
+                                 .max_commands = 128,
+                                 .on_event = on_event,
+                                 .ctx = r };
+    cr_assert_eq(model_open(&eo.model, &mo, &err), OK, "%s", err.text);
+    cr_assert_eq(kv_store_create(&eo.kv, eo.model, o.n_blocks, &err), OK, "%s", err.text);
+    cr_assert_eq(engine_create(&r->engine, &eo, &err), OK, "%s", err.text);
+    r->n_layers = info.n_layers;
+    return r;
+}
+
+/* Every block is back, and nothing runs. */
+static void expect_idle(struct rig *r)
+{
+    struct engine_load load;
+    for (int i = 0; i < 1000; i++) {
+        engine_load(r->engine, &load);
+        if (load.blocks[KV_FREE] == engine_kv(r->engine)->n_blocks && load.n_running == 0) break;
+        usleep(1000);
+    }
+    cr_assert_eq(load.blocks[KV_FREE], engine_kv(r->engine)->n_blocks);
+    cr_assert_eq(load.n_running + load.n_waiting + load.n_reserved, 0);
+}
+
+static void rig_free(struct rig *r)
+{
+    engine_destroy(r->engine);
+    cpu_backend_destroy(r->backend);
+    if (strncmp(r->path, "/tmp/", 5) == 0) unlink(r->path);
+    mem_free(r->path);
+    mem_free(r);
+}
+
+#define WAIT(r, condition)                                                                                             \
+    do {                                                                                                               \
+        struct timespec until;                                                                                         \
+        clock_gettime(CLOCK_REALTIME, &until);                                                                         \
+        until.tv_sec += WAIT_S;                                                                                        \
+        pthread_mutex_lock(&(r)->lock);                                                                                \
+        int late = 0;                                                                                                  \
+        while (!(condition) && !late) late = pthread_cond_timedwait(&(r)->changed, &(r)->lock, &until);                \
+        pthread_mutex_unlock(&(r)->lock);                                                                              \
+        cr_assert_not(late, "waited for: " #condition);                                                                \
+    } while (0)
+
+static struct sampling_params params(uint32_t max_tokens)
+{
+    return (struct sampling_params){ .top_p = 1.0f,
+                                     .repetition_penalty = 1.0f,
+                                     .seed = 7,
+                                     .max_tokens = max_tokens,
+                                     .n_logprobs = -1,
+                                     .n_prompt_logprobs = -1 };
+}
+
+/* Half of the sequences are sampled, half greedy; prompts differ in length and content. */
+static struct sampling_params mixed_params(uint32_t i, uint32_t max_tokens)
+{
+    struct sampling_params p = params(max_tokens);
+    if (i % 2 == 0) return p;
+    p.temperature = 1.0f;
+    p.top_p = 0.9f;
+    p.top_k = 40;
+    p.frequency_penalty = 0.3f;
+    p.seed = i;
+    return p;
+}
+
+static uint32_t prompt_of(uint32_t i, int32_t tokens[512])
+{
+    uint32_t n = 1 + (i * 53) % 300;
+    for (uint32_t k = 0; k < n; k++) tokens[k] = (int32_t)((k * 7 + i * 31 + k * k) % 160);
+    return n;
+}
+
+static void submit(struct rig *r, uint32_t i, enum engine_mode mode, const struct sampling_params *p)
+{
+    int32_t tokens[512];
+    uint32_t n = prompt_of(i, tokens);
+    struct seq_request q = { { 1, i, 1 }, mode, tokens, n, n, *p };
+    cr_assert_eq(engine_submit(r->engine, &q), OK);
+}
+
+static void run_alone(uint32_t i, uint32_t max_tokens, struct heard *out)
+{
+    struct rig *r = rig_of(rig_defaults());
+    struct sampling_params p = mixed_params(i, max_tokens);
+    submit(r, i, ENGINE_GENERATE, &p);
+    WAIT(r, r->heard[i].n_done == 1);
+    *out = r->heard[i];
+    expect_idle(r);
+    rig_free(r);
+}
+
+static void expect_same_tokens(const struct heard *a, const struct heard *b, uint32_t i)
+{
+    cr_assert_eq(a->n_out, b->n_out, "sequence %u: %u and %u tokens", i, a->n_out, b->n_out);
+    cr_assert_eq(memcmp(a->out, b->out, a->n_out * sizeof(*a->out)), 0, "sequence %u", i);
+}
+
+static void expect_crowd_like_alone(struct rig_options o, uint32_t n, uint32_t max_tokens)
+{
+    struct rig *r = rig_of(o);
+    for (uint32_t i = 0; i < n; i++) {
+        struct sampling_params p = mixed_params(i, max_tokens);
+        submit(r, i, ENGINE_GENERATE, &p);
+    }
+    for (uint32_t i = 0; i < n; i++) WAIT(r, r->heard[i].n_done == 1);
+    expect_idle(r);
+    for (uint32_t i = 0; i < n; i += 3) {
+        struct heard alone;
+        run_alone(i, max_tokens, &alone);
+        cr_assert_eq(alone.n_out, max_tokens);
+        expect_same_tokens(&alone, &r->heard[i], i);
+        cr_assert_eq(r->heard[i].finish, FINISH_LENGTH);
+    }
+    rig_free(r);
+}
+
+Test(engine, thirty_two_at_once_get_what_each_gets_alone)
+{
+    expect_crowd_like_alone(rig_defaults(), 32, 40);
+}
+
+Test(engine, preemption_changes_no_token)
+{
+    struct rig_options o = rig_defaults();
+    o.n_blocks = 12; /* 32 sequences of up to 6 blocks each */
+    expect_crowd_like_alone(o, 32, 70);
+}
+
+Test(engine, a_prefill_and_a_decode_node_make_the_stream_of_one)
+{
+    struct rig *p = rig_of(rig_defaults()), *d = rig_of(rig_defaults());
+    for (uint32_t i = 3; i < 9; i++) {
+        struct sampling_params sp = mixed_params(i, 30);
+        struct seq_key key = { 1, i, 1 };
+        struct heard alone;
+        int32_t tokens[512];
+        uint32_t n = prompt_of(i, tokens);
+        submit(d, i, ENGINE_RESERVE, &sp);
+        submit(p, i, ENGINE_PREFILL_ONLY, &sp);
+        WAIT(d, d->heard[i].n_reserved == 1);
+        WAIT(p, p->heard[i].n_out == 1);
+        cr_assert_eq(p->heard[i].kv_t1, n, "the whole prompt was told of");
+        cr_assert_eq(p->heard[i].progress, n);
+        cr_assert_eq(d->heard[i].n_blocks, (n + 63) / 64 + ((n + 29 + 63) / 64 > (n + 63) / 64));
+        /* Here the bytes would be carried over; the other way of a reservation is to compute them. */
+        cr_assert_eq(engine_start_prefill(d->engine, &key), OK);
+        WAIT(d, d->heard[i].n_done == 1);
+        cr_assert_eq(engine_release(p->engine, &key), OK);
+        WAIT(p, p->heard[i].n_done == 1);
+        cr_assert_eq(p->heard[i].finish, FINISH_STOP);
+        run_alone(i, 30, &alone);
+        expect_same_tokens(&alone, &d->heard[i], i);
+        cr_assert_eq(p->heard[i].out[0], alone.out[0]);
+    }
+    expect_idle(p);
+    expect_idle(d);
+    rig_free(p);
+    rig_free(d);
+}
+
+/* Carries every layer's blocks of n tokens from one engine to another through the wire's order. */
+static void carry(struct rig *from, const kv_block_id *src, struct rig *to, const kv_block_id *dst, uint32_t n)
+{
+    struct kv_store *a = engine_kv(from->engine), *b = engine_kv(to->engine);
+    uint8_t wire[64 * 1024];
+    for (uint32_t l = 0; l < a->n_layers; l++)
+        for (uint32_t blk = 0; blk * 64 < n; blk++)
+            for (uint32_t hv = 0; hv < 2 * a->layers[l].geom.n_kv_heads; hv++) {
+                uint32_t t1 = n - blk * 64 < 64 ? n - blk * 64 : 64;
+                const struct kv_slices *s = &a->layers[l], *t = &b->layers[l];
+                cr_assert_eq(a->backend->ops->kv_export(a->backend, s->base + src[blk] * s->slice_bytes, &s->geom,
+                                                        hv / 2, hv % 2, 0, t1, wire),
+                             OK);
+                cr_assert_eq(b->backend->ops->kv_import(b->backend, t->base + dst[blk] * t->slice_bytes, &t->geom,
+                                                        hv / 2, hv % 2, 0, t1, wire),
+                             OK);
+            }
+}
+
+Test(engine, decode_on_carried_blocks_continues_the_stream)
+{
+    struct rig *p = rig_of(rig_defaults()), *d = rig_of(rig_defaults());
+    const uint32_t i = 5;
+    struct sampling_params sp = mixed_params(i, 30);
+    struct seq_key key = { 1, i, 1 };
+    struct heard alone;
+    struct engine_load load;
+    int32_t tokens[512];
+    uint32_t n = prompt_of(i, tokens);
+    /* Blocks of the sender are learnt from a reservation on it: both pools are fresh, so ids repeat. */
+    submit(p, i, ENGINE_RESERVE, &sp);
+    submit(d, i, ENGINE_RESERVE, &sp);
+    WAIT(p, p->heard[i].n_reserved == 1);
+    WAIT(d, d->heard[i].n_reserved == 1);
+    engine_load(d->engine, &load);
+    cr_assert_eq(load.blocks[KV_RESERVED], d->heard[i].n_blocks);
+    cr_assert_eq(engine_receiving(d->engine, &key), OK);
+    cr_assert_eq(engine_start_prefill(p->engine, &key), OK);
+    WAIT(p, p->heard[i].n_out >= 1);
+    carry(p, p->heard[i].blocks, d, d->heard[i].blocks, n);
+    engine_load(d->engine, &load);
+    cr_assert_eq(load.blocks[KV_RECEIVING], d->heard[i].n_blocks);
+    cr_assert_eq(engine_start_decode(d->engine, &key, p->heard[i].out[0]), OK);
+    WAIT(d, d->heard[i].n_done == 1);
+    run_alone(i, 30, &alone);
+    cr_assert_eq(d->heard[i].n_out, 29);
+    cr_assert_eq(d->heard[i].next_idx, 30);
+    cr_assert_eq(memcmp(d->heard[i].out, alone.out + 1, 29 * sizeof(int32_t)), 0);
+    WAIT(p, p->heard[i].n_done == 1);
+    rig_free(p);
+    rig_free(d);
+}
+
+Test(engine, a_replay_goes_on_where_the_stream_was)
+{
+    const uint32_t i = 7, sent = 11;
+    struct heard alone;
+    int32_t tokens[512];
+    run_alone(i, 40, &alone);
+    struct rig *r = rig_of(rig_defaults());
+    uint32_t n = prompt_of(i, tokens);
+    memcpy(tokens + n, alone.out, sent * sizeof(*tokens));
+    struct seq_request q = { { 1, i, 2 }, ENGINE_GENERATE, tokens, n + sent, n, mixed_params(i, 40) };
+    cr_assert_eq(engine_submit(r->engine, &q), OK);
+    WAIT(r, r->heard[i].n_done == 1);
+    cr_assert_eq(r->heard[i].n_out, 40 - sent);
+    cr_assert_eq(r->heard[i].next_idx, 40, "indices go on");
+    cr_assert_eq(memcmp(r->heard[i].out, alone.out + sent, (40 - sent) * sizeof(int32_t)), 0);
+    rig_free(r);
+}
+
+Test(engine, end_tokens_stop_unless_ignored_or_too_early)
+{
+    struct heard alone;
+    run_alone(4, 40, &alone);
+    uint32_t first = 0;
+    struct rig_options o = rig_defaults();
+    o.end_id = alone.out[5];
+    while (alone.out[first] != o.end_id) first++;
+    struct rig *r = rig_of(o);
+    struct sampling_params p = params(40);
+    submit(r, 4, ENGINE_GENERATE, &p);
+    WAIT(r, r->heard[4].n_done == 1);
+    cr_assert_eq(r->heard[4].n_out, first + 1, "the end token itself is told of");
+    cr_assert_eq(r->heard[4].token_finish, FINISH_STOP);
+    cr_assert_eq(r->heard[4].finish, FINISH_STOP);
+    rig_free(r);
+
+    r = rig_of(o);
+    p.ignore_eos = true;
+    submit(r, 4, ENGINE_GENERATE, &p);
+    WAIT(r, r->heard[4].n_done == 1);
+    expect_same_tokens(&alone, &r->heard[4], 4);
+    rig_free(r);
+
+    r = rig_of(o);
+    p.ignore_eos = false;
+    p.min_tokens = first + 3;
+    submit(r, 4, ENGINE_GENERATE, &p);
+    WAIT(r, r->heard[4].n_done == 1);
+    cr_assert_gt(r->heard[4].n_out, first + 2);
+    rig_free(r);
+}
+
+Test(engine, prompt_logprobs_come_for_every_position_once)
+{
+    struct rig_options o = rig_defaults();
+    double sums[2];
+    for (int pass = 0; pass < 2; pass++) {
+        struct rig *r = rig_of(o);
+        const uint32_t i = 5; /* 266 tokens: several chunks and slices */
+        int32_t tokens[512];
+        uint32_t n = prompt_of(i, tokens);
+        struct sampling_params p = params(2);
+        p.n_prompt_logprobs = 3;
+        p.n_logprobs = 5;
+        submit(r, i, pass ? ENGINE_PREFILL_ONLY : ENGINE_GENERATE, &p);
+        WAIT(r, r->heard[i].n_out >= 1);
+        cr_assert_eq(r->heard[i].n_prompt_lp, n - 1);
+        cr_assert_eq(r->heard[i].last_lp_pos, n - 1);
+        cr_assert_lt(r->heard[i].first_lp, 0.0f);
+        sums[pass] = r->heard[i].prompt_lp_sum;
+        rig_free(r);
+        o.chunk = 64;
+    }
+    cr_assert_eq(sums[0], sums[1], "chunks change no bit");
+}
+
+Test(engine, cancel_gives_everything_back_in_every_state)
+{
+    struct rig_options o = rig_defaults();
+    o.n_blocks = 20;
+    struct rig *r = rig_of(o);
+    struct sampling_params p = params(200);
+    submit(r, 10, ENGINE_RESERVE, &p);     /* RESERVED */
+    submit(r, 2, ENGINE_PREFILL_ONLY, &p); /* HELD */
+    submit(r, 3, ENGINE_GENERATE, &p);     /* running */
+    submit(r, 5, ENGINE_RESERVE, &p);
+    for (uint32_t i = 20; i < 26; i++) submit(r, i, ENGINE_RESERVE, &p); /* some wait for blocks */
+    WAIT(r, r->heard[10].n_reserved == 1 && r->heard[2].n_out == 1 && r->heard[3].n_out > 2);
+    const uint32_t all[] = { 10, 2, 3, 5, 20, 21, 22, 23, 24, 25 };
+    for (int i = 0; i < 10; i++) cr_assert_eq(engine_cancel(r->engine, &(struct seq_key){ 1, all[i], 1 }), OK);
+    for (int i = 0; i < 10; i++) {
+        WAIT(r, r->heard[all[i]].n_done == 1);
+        cr_assert_eq(r->heard[all[i]].finish, FINISH_CANCELLED);
+    }
+    expect_idle(r);
+    cr_assert_eq(engine_cancel(r->engine, &(struct seq_key){ 1, 3, 1 }), OK);
+    WAIT(r, r->heard[3].n_gone == 1);
+    cr_assert_eq(r->heard[3].gone_status, ERR_NOT_FOUND);
+    cr_assert_eq(r->heard[3].n_done, 1);
+    rig_free(r);
+}
+
+Test(engine, reservations_wait_in_order_until_blocks_are_free)
+{
+    struct rig_options o = rig_defaults();
+    o.n_blocks = 6;
+    struct rig *r = rig_of(o);
+    struct sampling_params p = params(20);
+    struct seq_key first = { 1, 5, 1 };
+    submit(r, 5, ENGINE_RESERVE, &p); /* 266 tokens: 5 blocks and one to grow into fit max_tokens: 5 */
+    WAIT(r, r->heard[5].n_reserved == 1);
+    submit(r, 11, ENGINE_RESERVE, &p); /* 284 tokens: does not fit beside it */
+    submit(r, 0, ENGINE_RESERVE, &p);  /* 1 token: would fit, but does not overtake */
+    cr_assert_eq(engine_rebind(r->engine, &first, 2), OK);
+    WAIT(r, r->heard[5].n_reserved == 2);
+    cr_assert_eq(r->heard[5].epoch, 2);
+    cr_assert_eq(r->heard[0].n_reserved, 0);
+    first.epoch = 2;
+    cr_assert_eq(engine_cancel(r->engine, &first), OK);
+    WAIT(r, r->heard[11].n_reserved == 1 && r->heard[0].n_reserved == 1);
+    rig_free(r);
+}
+
+Test(engine, refuses_at_once_what_can_never_be_done)
+{
+    struct rig_options o = rig_defaults();
+    o.n_blocks = 4;
+    struct rig *r = rig_of(o);
+    int32_t tokens[512];
+    prompt_of(1, tokens);
+    struct seq_request q = { { 1, 1, 1 }, ENGINE_GENERATE, tokens, 50, 50, params(10) };
+    struct seq_request bad = q;
+    bad.n_tokens = bad.n_prompt = 0;
+    cr_assert_eq(engine_submit(r->engine, &bad), ERR_INVALID);
+    bad = q;
+    bad.n_prompt = 51;
+    cr_assert_eq(engine_submit(r->engine, &bad), ERR_INVALID);
+    bad = q;
+    bad.sampling.max_tokens = 2000;
+    cr_assert_eq(engine_submit(r->engine, &bad), ERR_CONTEXT_LENGTH);
+    bad.sampling.max_tokens = UINT32_MAX;
+    cr_assert_eq(engine_submit(r->engine, &bad), ERR_CONTEXT_LENGTH);
+    bad.sampling.max_tokens = 400;
+    cr_assert_eq(engine_submit(r->engine, &bad), ERR_NO_BLOCKS);
+    bad = q;
+    bad.sampling.max_tokens = 0;
+    cr_assert_eq(engine_submit(r->engine, &bad), ERR_INVALID);
+    bad = q;
+    bad.sampling.temperature = -1.0f;
+    cr_assert_eq(engine_submit(r->engine, &bad), ERR_INVALID);
+    bad = q;
+    bad.sampling.n_bias = 1000;
+    cr_assert_eq(engine_submit(r->engine, &bad), ERR_INVALID);
+    tokens[3] = 160;
+    cr_assert_eq(engine_submit(r->engine, &q), ERR_INVALID, "no such token");
+    tokens[3] = -1;
+    cr_assert_eq(engine_submit(r->engine, &q), ERR_INVALID);
+    expect_idle(r);
+    rig_free(r);
+}
+
+Test(engine, repeated_and_misplaced_commands_do_no_harm)
+{
+    struct rig *r = rig_of(rig_defaults());
+    struct sampling_params p = params(20);
+    struct seq_key key = { 1, 6, 1 };
+    submit(r, 6, ENGINE_RESERVE, &p);
+    submit(r, 6, ENGINE_RESERVE, &p);
+    WAIT(r, r->heard[6].n_reserved == 1);
+    cr_assert_eq(engine_release(r->engine, &key), OK);
+    WAIT(r, r->heard[6].n_gone == 1);
+    cr_assert_eq(r->heard[6].gone_status, ERR_STALE);
+    cr_assert_eq(engine_start_decode(r->engine, &key, 5000), ERR_INVALID);
+    cr_assert_eq(engine_start_prefill(r->engine, &key), OK);
+    cr_assert_eq(engine_start_prefill(r->engine, &key), OK);
+    cr_assert_eq(engine_start_decode(r->engine, &key, 3), OK);
+    WAIT(r, r->heard[6].n_done == 1);
+    cr_assert_eq(r->heard[6].n_out, 20);
+    expect_idle(r);
+    rig_free(r);
+}
+
+Test(engine, destroy_ends_what_runs)
+{
+    struct rig *r = rig_of(rig_defaults());
+    struct sampling_params p = params(200);
+    for (uint32_t i = 0; i < 8; i++) submit(r, i, i % 2 ? ENGINE_GENERATE : ENGINE_RESERVE, &p);
+    WAIT(r, r->heard[1].n_out > 0);
+    engine_destroy(r->engine);
+    for (uint32_t i = 0; i < 8; i++) cr_assert_eq(r->heard[i].n_done, 1);
+    cpu_backend_destroy(r->backend);
+    tiny_remove(r->path);
+    mem_free(r);
+}
+
+Test(engine, refuses_options_that_would_starve_prompts)
+{
+    struct tiny_options tiny = tiny_defaults();
+    char *path = tiny_write(&tiny);
+    struct model_info info;
+    struct error err = { 0 };
+    struct backend *be;
+    cr_assert_eq(model_read_info(&info, path, &err), OK);
+    struct backend_limits lim = model_limits(&info, 128, 1024);
+    cr_assert_eq(cpu_backend_create(&be, 1, NULL, NULL, &lim, &err), OK);
+    struct model_options mo = { .path = path, .backend = be, .max_batch_tokens = 128, .weights_fd = -1 };
+    struct engine_options eo = { .max_seqs = 100,
+                                 .max_batch_tokens = 128,
+                                 .chunk_tokens = 64,
+                                 .max_context = 1024,
+                                 .max_commands = 8,
+                                 .on_event = on_event };
+    struct engine *e = NULL;
+    cr_assert_eq(model_open(&eo.model, &mo, &err), OK, "%s", err.text);
+    cr_assert_eq(kv_store_create(&eo.kv, eo.model, 8, &err), OK);
+    cr_assert_eq(engine_create(&e, &eo, &err), ERR_INVALID);
+    cr_assert(strstr(err.text, "164"), "%s", err.text);
+    eo.max_seqs = 4;
+    eo.chunk_tokens = 10;
+    cr_assert_eq(engine_create(&e, &eo, &err), ERR_INVALID);
+    kv_store_destroy(eo.kv); /* they stayed with the caller */
+    model_close(eo.model);
+    cpu_backend_destroy(be);
+    tiny_remove(path);
+}
