@@ -1,0 +1,163 @@
+/* admit.c - prompts to tokens, lengths against the context, open fields filled in. */
+#include "coordinator/admit.h"
+
+#include "base/mem.h"
+#include "coordinator/api_error.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/dispatch.h"
+#include "coordinator/registry.h"
+#include "coordinator/served_model.h"
+#include "text/tokenizer.h"
+
+#include <stdio.h>
+#include <sys/random.h>
+
+#define DEFAULT_COMPLETION_TOKENS 16 /* what OpenAI documents */
+
+struct seat { /* one prompt on its way in */
+    const struct api_request *r;
+    const struct served_model *model;
+    uint32_t n_ctx;
+    uint32_t i;
+    struct api_error *e;
+};
+
+static enum status take_ids(const struct seat *s, const struct api_prompt *p, struct token_list *out)
+{
+    for (size_t k = 0; k < p->n_ids; k++) {
+        if ((uint32_t)p->ids[k] >= s->model->n_vocab)
+            return api_error_set(s->e, ERR_INVALID, NULL, "prompt",
+                                 "token %zu of prompt %u is %d; the vocabulary has %u tokens", k, s->i, p->ids[k],
+                                 s->model->n_vocab);
+        token_list_add(out, p->ids[k]);
+    }
+    return OK;
+}
+
+static enum status encode(const struct seat *s, const char *text, size_t n, const char *param, struct token_list *out,
+                          uint32_t *n_hidden)
+{
+    struct error err;
+    bool bos;
+    enum status st = served_model_encode(s->model, text, n, out, &bos, &err);
+    if (st != OK) return api_error_from(s->e, &err, param);
+    *n_hidden = bos;
+    return OK;
+}
+
+static enum status render(const struct seat *s, struct token_list *out, uint32_t *n_hidden)
+{
+    struct strbuf text = STRBUF_INIT;
+    struct error err;
+    enum status st = served_model_render(s->model, s->r->messages, &text, &err);
+    if (st != OK) {
+        api_error_from(s->e, &err, "messages");
+        if (st == ERR_UNSUPPORTED) api_error_http(s->e, 501, NULL, "%s", err.text);
+    } else {
+        st = encode(s, strbuf_cstr(&text), text.n, "messages", out, n_hidden);
+    }
+    strbuf_fini(&text);
+    return st;
+}
+
+static enum status check_length(const struct seat *s, size_t n)
+{
+    const char *param = s->r->endpoint == API_CHAT ? "messages" : "prompt";
+    if (n == 0)
+        return api_error_set(s->e, ERR_INVALID, NULL, param, "'%s' is empty: it gives no token to begin with", param);
+    if (n < s->n_ctx) return OK;
+    api_error_set(s->e, ERR_CONTEXT_LENGTH, NULL, param,
+                  "the prompt has %zu tokens; the context of %u tokens leaves no room for an answer", n, s->n_ctx);
+    s->e->n_prompt_tokens = (uint32_t)n;
+    s->e->n_ctx = s->n_ctx;
+    return ERR_CONTEXT_LENGTH;
+}
+
+static enum status fill_sampling(const struct seat *s, uint32_t n_prompt, struct request_sampling *out)
+{
+    const struct api_request *r = s->r;
+    uint32_t room = s->n_ctx - n_prompt;
+    int64_t want = r->max_tokens >= 0 ? r->max_tokens : r->endpoint == API_CHAT ? room : DEFAULT_COMPLETION_TOKENS;
+    *out = (struct request_sampling){
+        .temperature = (float)r->temperature,
+        .top_p = (float)r->top_p,
+        .min_p = (float)r->min_p,
+        .top_k = r->top_k < 0 ? 0 : (uint32_t)r->top_k,
+        .repetition_penalty = (float)r->repetition_penalty,
+        .frequency_penalty = (float)r->frequency_penalty,
+        .presence_penalty = (float)r->presence_penalty,
+        .seed = r->seed,
+        .ignore_eos = r->ignore_eos,
+        .n_logprobs = (int32_t)r->n_logprobs,
+        .n_prompt_logprobs = r->echo ? (int32_t)r->n_logprobs : -1,
+        .n_bias = r->n_bias,
+    };
+    out->max_tokens = want > room ? room : want < 1 ? 1 : (uint32_t)want;
+    out->min_tokens = r->min_tokens > out->max_tokens ? out->max_tokens : (uint32_t)r->min_tokens;
+    for (uint32_t i = 0; i < r->n_bias; i++) {
+        if ((uint32_t)r->bias_ids[i] >= s->model->n_vocab)
+            return api_error_set(s->e, ERR_INVALID, NULL, "logit_bias",
+                                 "'logit_bias' names token %d; the vocabulary has %u tokens", r->bias_ids[i],
+                                 s->model->n_vocab);
+        out->bias_ids[i] = r->bias_ids[i];
+        out->bias[i] = r->bias[i];
+    }
+    if (!r->has_seed && getrandom(&out->seed, sizeof(out->seed), 0) != (ssize_t)sizeof(out->seed))
+        return api_error_set(s->e, ERR_INTERNAL, NULL, NULL, "no random seed to be had");
+    return OK;
+}
+
+static enum status admit_one(const struct seat *s, struct admitted_prompt *out)
+{
+    struct token_list ids = { 0 };
+    const struct api_prompt *p = s->r->endpoint == API_CHAT ? NULL : &s->r->prompts[s->i];
+    enum status st;
+    if (!p)
+        st = render(s, &ids, &out->n_hidden);
+    else if (p->n_ids)
+        st = take_ids(s, p, &ids);
+    else
+        st = encode(s, p->text, p->n_text, "prompt", &ids, &out->n_hidden);
+    if (st == OK) st = check_length(s, ids.n);
+    if (st == OK) st = fill_sampling(s, (uint32_t)ids.n, &out->sampling);
+    if (st != OK) {
+        token_list_fini(&ids);
+        return st;
+    }
+    out->ids = mem_resize(ids.ids, ids.n, sizeof(*ids.ids));
+    out->n = (uint32_t)ids.n;
+    return OK;
+}
+
+static uint64_t bytes_of_all(const struct admitted *a)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < a->n_prompts; i++)
+        bytes += sizeof(struct request) + (uint64_t)a->prompts[i].n * sizeof(int32_t);
+    return bytes;
+}
+
+enum status admit(const struct coordinator *co, const struct api_request *r, struct admitted *out, struct api_error *e)
+{
+    *out = (struct admitted){ .hide_output = r->echo && r->max_tokens == 0 };
+    struct seat s = { .r = r, .e = e };
+    enum status st = coordinator_find_model(co, r->model, &out->model, e);
+    if (st != OK) return st;
+    /* first whether there is room at all: a full house does not pay for tokenizing */
+    uint32_t n = r->endpoint == API_CHAT ? 1 : r->n_prompts;
+    if ((st = dispatch_check_room(co->dispatch, out->model, n, 0, e)) != OK) return st;
+    s.model = out->model;
+    s.n_ctx = registry_context(dispatch_registry(co->dispatch), out->model);
+    out->n_prompts = n;
+    out->prompts = mem_array(n, sizeof(*out->prompts));
+    for (s.i = 0; s.i < n; s.i++)
+        if ((st = admit_one(&s, &out->prompts[s.i])) != OK) return st;
+    return dispatch_check_room(co->dispatch, out->model, n, bytes_of_all(out), e);
+}
+
+void admitted_fini(struct admitted *a)
+{
+    for (uint32_t i = 0; a->prompts && i < a->n_prompts; i++) mem_free(a->prompts[i].ids);
+    mem_free(a->prompts);
+    *a = (struct admitted){ 0 };
+}

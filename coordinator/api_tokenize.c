@@ -1,0 +1,166 @@
+/* api_tokenize.c - POST /tokenize and /detokenize, in the words of llama-server and of vLLM. */
+#include "base/json_write.h"
+#include "base/mem.h"
+#include "coordinator/api.h"
+#include "coordinator/api_error.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/dispatch.h"
+#include "coordinator/openai.h"
+#include "coordinator/registry.h"
+#include "coordinator/served_model.h"
+#include "text/detok.h"
+#include "text/tokenizer.h"
+#include "text/vocab.h"
+
+#include <string.h>
+
+/* The first of `names` that is there and not null. */
+static const json_t *member(const json_t *root, const char *const *names, const char **found)
+{
+    for (; *names; names++) {
+        const json_t *v = json_object_get(root, *names);
+        if (!v || json_is_null(v)) continue;
+        *found = *names;
+        return v;
+    }
+    return NULL;
+}
+
+static enum status read_flag(const json_t *root, const char *const *names, bool fallback, bool *out,
+                             struct api_error *e)
+{
+    const char *found = "";
+    const json_t *v = member(root, names, &found);
+    *out = fallback;
+    if (!v) return OK;
+    if (!json_is_boolean(v))
+        return api_error_set(e, ERR_INVALID, NULL, found, "'%s' must be a boolean, not %s", found, openai_kind(v));
+    *out = json_is_true(v);
+    return OK;
+}
+
+/* Refuses members that are not in `known`, which ends with NULL. */
+static enum status check_members(const json_t *root, const char *const *known, struct api_error *e)
+{
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)root, key, v)
+    {
+        size_t i = 0;
+        while (known[i] && strcmp(known[i], key) != 0) i++;
+        if (known[i] || json_is_null(v)) continue;
+        return api_error_set(e, ERR_UNSUPPORTED, "unsupported_parameter", key,
+                             "'%.60s' is not a parameter that this endpoint supports", key);
+    }
+    return OK;
+}
+
+static enum status load(const struct api_ask *ask, const char *const *known, json_t **root, struct served_model **model,
+                        struct api_error *e)
+{
+    enum status st = openai_load_object(root, http_body(ask->x), e);
+    if (st != OK) return st;
+    const json_t *name = json_object_get(*root, "model");
+    if (name && !json_is_null(name) && !json_is_string(name))
+        st = api_error_set(e, ERR_INVALID, NULL, "model", "'model' must be a string, not %s", openai_kind(name));
+    if (st == OK) st = check_members(*root, known, e);
+    if (st == OK) st = coordinator_find_model(ask->co, json_is_string(name) ? json_string_value(name) : "", model, e);
+    if (st != OK) json_decref(*root);
+    return st;
+}
+
+static enum status encode(const json_t *root, const struct served_model *m, struct token_list *ids, struct api_error *e)
+{
+    static const char *const text_names[] = { "content", "prompt", NULL };
+    static const char *const special_names[] = { "add_special", "add_special_tokens", NULL };
+    static const char *const parse_names[] = { "parse_special", NULL };
+    const char *found = "content";
+    const json_t *text = member(root, text_names, &found);
+    struct encode_options opt;
+    struct error err;
+    enum status st;
+    if (!json_is_string(text))
+        return api_error_set(e, ERR_INVALID, NULL, found, "'content' (or 'prompt') must be a string, not %s",
+                             text ? openai_kind(text) : "absent");
+    /* each name brings the default of the server that it comes from */
+    if ((st = read_flag(root, special_names, !strcmp(found, "prompt"), &opt.add_special, e)) != OK) return st;
+    if ((st = read_flag(root, parse_names, true, &opt.parse_special, e)) != OK) return st;
+    st = tokenizer_encode(m->tokenizer, json_string_value(text), json_string_length(text), opt, ids, &err);
+    return st == OK ? OK : api_error_from(e, &err, found);
+}
+
+void api_tokenize(const struct api_ask *ask)
+{
+    static const char *const known[] = { "model",         "content", "prompt", "add_special", "add_special_tokens",
+                                         "parse_special", NULL };
+    struct served_model *m;
+    struct token_list ids = { 0 };
+    struct strbuf body = STRBUF_INIT;
+    struct api_error e;
+    json_t *root;
+    enum status st = load(ask, known, &root, &m, &e);
+    if (st == OK) {
+        st = encode(root, m, &ids, &e);
+        json_decref(root);
+    }
+    if (st != OK) {
+        api_reply_error(ask, "", &e);
+        token_list_fini(&ids);
+        return;
+    }
+    strbuf_puts(&body, "{\"tokens\":[");
+    for (size_t i = 0; i < ids.n; i++) strbuf_addf(&body, "%s%d", i ? "," : "", ids.ids[i]);
+    strbuf_addf(&body, "],\"count\":%zu,\"max_model_len\":%u}", ids.n,
+                registry_context(dispatch_registry(ask->co->dispatch), m));
+    api_reply_json(ask, 200, m->name, &body);
+    strbuf_fini(&body);
+    token_list_fini(&ids);
+}
+
+static enum status decode(const json_t *root, const struct served_model *m, struct strbuf *text, struct api_error *e)
+{
+    const json_t *tokens = json_object_get(root, "tokens");
+    struct detok detok;
+    int32_t *ids;
+    size_t n;
+    if (json_is_array(tokens) && json_array_size(tokens) == 0) return OK;
+    enum status st = openai_read_ids(&ids, &n, tokens, "tokens", "tokens", e);
+    if (st != OK) return st;
+    detok_init(&detok, m->vocab, true);
+    for (size_t i = 0; i < n && st == OK; i++) {
+        if ((uint32_t)ids[i] < m->vocab->n_tokens)
+            detok_add(&detok, ids[i], text);
+        else
+            st = api_error_set(e, ERR_INVALID, NULL, "tokens", "'tokens[%zu]' is %d; the vocabulary has %u tokens", i,
+                               ids[i], m->vocab->n_tokens);
+    }
+    detok_flush(&detok, text);
+    mem_free(ids);
+    return st;
+}
+
+void api_detokenize(const struct api_ask *ask)
+{
+    static const char *const known[] = { "model", "tokens", NULL };
+    struct served_model *m;
+    struct strbuf text = STRBUF_INIT, body = STRBUF_INIT;
+    struct api_error e;
+    json_t *root;
+    enum status st = load(ask, known, &root, &m, &e);
+    if (st == OK) {
+        st = decode(root, m, &text, &e);
+        json_decref(root);
+    }
+    if (st == OK) {
+        strbuf_puts(&body, "{\"content\":");
+        json_str(&body, strbuf_cstr(&text), text.n);
+        strbuf_puts(&body, ",\"prompt\":");
+        json_str(&body, strbuf_cstr(&text), text.n);
+        strbuf_putc(&body, '}');
+        api_reply_json(ask, 200, m->name, &body);
+    } else {
+        api_reply_error(ask, "", &e);
+    }
+    strbuf_fini(&text);
+    strbuf_fini(&body);
+}

@@ -1,0 +1,168 @@
+/* coordinator.c - puts the parts together, and takes them apart in order. */
+#include "coordinator/coordinator.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "coordinator/api.h"
+#include "coordinator/call.h"
+#include "coordinator/dispatch.h"
+#include "coordinator/meters.h"
+#include "coordinator/registry.h"
+#include "coordinator/served_model.h"
+
+#include <string.h>
+#include <sys/random.h>
+
+#define TICK_MS          250
+#define DRAIN_TICK_MS    20
+#define MAX_HEADER_BYTES (64u << 10)
+#define HEADER_MS        30000
+#define IDLE_MS          75000
+
+static enum status load_models(struct coordinator *co, struct error *err)
+{
+    for (uint32_t i = 0; i < co->cfg->n_models; i++) {
+        const struct config_model *m = &co->cfg->models[i];
+        enum status st = served_model_open(&co->models[i], m->name, m->path, err);
+        if (st != OK) return st;
+        co->models[i]->idx = i;
+        co->n_models = i + 1;
+        log_info("model_loaded", "model=%s vocab=%u context=%u fingerprint=%016llx", m->name, co->models[i]->n_vocab,
+                 co->models[i]->context_length, (unsigned long long)co->models[i]->fingerprint);
+    }
+    if (co->n_models == 0) return error_set(err, ERR_INVALID, "no model is configured: models: [{name, path}]");
+    return OK;
+}
+
+static enum status open_dispatch(struct coordinator *co, struct error *err)
+{
+    const struct config *cfg = co->cfg;
+    struct dispatch_options opt = {
+        .loop = co->loop,
+        .control = cfg->coordinator.control,
+        .incarnation = co->incarnation,
+        .models = co->models,
+        .n_models = co->n_models,
+        .meters = co->meters,
+        .limits = { cfg->coordinator.request_timeout_ms, cfg->coordinator.progress_timeout_ms },
+        .max_queue = cfg->coordinator.max_queue,
+        .max_queue_bytes = cfg->coordinator.max_queue_bytes,
+        .max_attempts = cfg->coordinator.max_attempts,
+    };
+    return dispatch_create(&co->dispatch, &opt, err);
+}
+
+static enum status open_http(struct coordinator *co, struct error *err)
+{
+    struct http_limits limits = {
+        .max_connections = co->cfg->coordinator.max_connections,
+        .max_header_bytes = MAX_HEADER_BYTES,
+        .max_body_bytes = co->cfg->coordinator.max_body_bytes,
+        .max_unsent_bytes = 256u << 10,
+        .header_timeout_ms = HEADER_MS,
+        .idle_timeout_ms = IDLE_MS,
+    };
+    return http_server_open(&co->http, co->loop, co->cfg->coordinator.http, &limits, api_handle, co, err);
+}
+
+/* Drained: every call is answered, or the time for that is over. */
+static void check_drain(struct coordinator *co, uint64_t now)
+{
+    uint64_t limit = (uint64_t)co->cfg->coordinator.shutdown_timeout_ms * 1000;
+    bool late = now - co->drain_began > limit;
+    if (late && co->n_calls) log_warn("drain_late", "calls=%u are cut off", co->n_calls);
+    if (late || co->n_calls == 0) coordinator_stop(co);
+}
+
+static void on_tick(uv_timer_t *t)
+{
+    struct coordinator *co = t->data;
+    uint64_t now = clock_now_us();
+    for (struct call *c = co->calls, *next; c; c = next) {
+        next = c->next;
+        call_tick(c, now);
+    }
+    if (co->draining) check_drain(co, now);
+}
+
+enum status coordinator_create(struct coordinator **out, uv_loop_t *loop, const struct config *cfg, struct error *err)
+{
+    struct coordinator *co = mem_zalloc(sizeof(*co));
+    enum status st;
+    co->loop = loop;
+    co->cfg = cfg;
+    co->started = clock_now_us();
+    co->meters = meters_create();
+    if (getrandom(&co->incarnation, sizeof(co->incarnation), 0) != (ssize_t)sizeof(co->incarnation)) {
+        st = error_set(err, ERR_INTERNAL, "no random numbers to be had");
+        goto fail;
+    }
+    if ((st = load_models(co, err)) != OK) goto fail;
+    if ((st = open_dispatch(co, err)) != OK) goto fail;
+    if ((st = open_http(co, err)) != OK) goto fail;
+    uv_timer_init(loop, &co->tick);
+    co->tick.data = co;
+    uv_timer_start(&co->tick, on_tick, TICK_MS, TICK_MS);
+    *out = co;
+    return OK;
+fail:
+    dispatch_close(co->dispatch);
+    co->dispatch = NULL;
+    uv_run(loop, UV_RUN_NOWAIT); /* the closes */
+    coordinator_destroy(co);
+    return st;
+}
+
+void coordinator_drain(struct coordinator *co)
+{
+    if (co->draining) return;
+    co->draining = true;
+    co->drain_began = clock_now_us();
+    log_info("draining", "calls=%u", co->n_calls);
+    uv_timer_start(&co->tick, on_tick, 0, DRAIN_TICK_MS);
+}
+
+void coordinator_stop(struct coordinator *co)
+{
+    struct api_error e;
+    if (co->stopped) return;
+    co->stopped = co->draining = true;
+    api_error_set(&e, ERR_UNAVAILABLE, "draining", NULL, "the coordinator is shutting down");
+    while (co->calls) call_fail(co->calls, &e);
+    dispatch_close(co->dispatch);
+    co->dispatch = NULL;
+    http_server_close(co->http);
+    co->http = NULL;
+    uv_close((uv_handle_t *)&co->tick, NULL);
+    log_info("stopped", "uptime_s=%llu", (unsigned long long)((clock_now_us() - co->started) / 1000000));
+}
+
+void coordinator_destroy(struct coordinator *co)
+{
+    if (!co) return;
+    for (uint32_t i = 0; i < co->n_models; i++) served_model_close(co->models[i]);
+    meters_destroy(co->meters);
+    mem_free(co);
+}
+
+enum status coordinator_find_model(const struct coordinator *co, const char *name, struct served_model **out,
+                                   struct api_error *e)
+{
+    for (uint32_t i = 0; i < co->n_models; i++) {
+        if (name[0] && strcmp(co->models[i]->name, name) != 0) continue;
+        *out = co->models[i];
+        return OK;
+    }
+    if (co->cfg->coordinator.any_model) {
+        *out = co->models[0];
+        return OK;
+    }
+    return api_error_set(e, ERR_NOT_FOUND, "model_not_found", "model",
+                         "model \"%.80s\" is not served here; see /v1/models", name);
+}
+
+bool coordinator_is_ready(const struct coordinator *co)
+{
+    return !co->draining && registry_can_serve(dispatch_registry(co->dispatch), NULL);
+}

@@ -1,0 +1,375 @@
+/* dispatch.c - the queue's way into the cluster, ends, and deadlines. */
+#include "coordinator/dispatch.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "coordinator/dispatch_internal.h"
+#include "coordinator/meters.h"
+#include "coordinator/served_model.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+#define TICK_MS           50
+#define CANCEL_REPEAT_US  1000000u
+#define CANCEL_MAX        40        /* then the node's lease has long ended */
+#define LATE_US           250000u   /* how long an answer's end waits for the prefill node's report */
+#define NO_DECODE_WAIT_US 10000000u /* a lost decode node may come back */
+#define MAX_MODELS        64
+
+static void place(struct dispatch *d);
+
+static void free_reaped(struct dispatch *d)
+{
+    while (d->reap) {
+        struct request *r = d->reap;
+        d->reap = r->reap_next;
+        HASH_DELETE(hh, d->by_id, r);
+        request_destroy(r);
+    }
+}
+
+static void on_stage(uv_idle_t *h)
+{
+    struct dispatch *d = h->data;
+    uv_idle_stop(&d->stage);
+    free_reaped(d);
+    place(d);
+}
+
+void dispatch_kick(struct dispatch *d)
+{
+    if (!d->closing) uv_idle_start(&d->stage, on_stage);
+}
+
+static void reap_if_clear(struct dispatch *d, struct request *r)
+{
+    if (!request_is_over(r) || r->holds || r->reaped) return;
+    r->reaped = true;
+    r->reap_next = d->reap;
+    d->reap = r;
+    dispatch_kick(d);
+}
+
+void dispatch_close_hold(struct dispatch *d, struct request *r, struct hold *h)
+{
+    request_close_hold(r, h);
+    reap_if_clear(d, r);
+    dispatch_kick(d); /* room for others */
+}
+
+static double seconds(uint64_t from, uint64_t to)
+{
+    return from && to > from ? (double)(to - from) / 1e6 : 0;
+}
+
+static void log_end(const struct request *r)
+{
+    uint32_t n_output = request_n_output(r);
+    double itl = n_output > 1 ? seconds(r->t.first_token, r->t.last_token) * 1e3 / (n_output - 1) : 0;
+    enum log_level level = r->state == REQUEST_FAILED ? LOG_LEVEL_WARN : LOG_LEVEL_INFO;
+    log_write(level, "request_done",
+              "req=%s id=%llu model=%s state=%s prefill=%s decode=%s prompt=%u output=%u epochs=%u queue_ms=%.1f "
+              "prefill_ms=%.1f kv_ms=%.1f kv_bytes=%llu ttft_ms=%.1f itl_ms=%.2f total_ms=%.1f status=%s%s%s",
+              log_quote(r->tag), (unsigned long long)r->id, r->model->name, request_state_name(r->state),
+              r->local ? "local" : r->prefill_name, r->decode_name, r->n_prompt, n_output, r->epoch,
+              seconds(r->t.created, r->t.dispatched ? r->t.dispatched : r->t.ended) * 1e3, r->t.prefill_us / 1e3,
+              r->t.handoff_us / 1e3, (unsigned long long)r->t.kv_bytes, seconds(r->t.created, r->t.first_token) * 1e3,
+              itl, seconds(r->t.created, r->t.ended) * 1e3, status_text(r->error.status),
+              r->error.status ? " why=" : "", r->error.status ? log_quote(r->error.message) : "");
+}
+
+static void measure_end(struct dispatch *d, const struct request *r)
+{
+    struct meters *m = d->opt.meters;
+    if (r->state == REQUEST_CANCELLED) metric_add(m->cancelled, 1);
+    if (r->t.dispatched) metric_observe(m->queue_time, seconds(r->t.created, r->t.dispatched));
+    if (r->t.first_token) {
+        metric_observe(m->prefill_time, seconds(r->t.dispatched, r->t.first_token));
+        metric_observe(m->decode_time, seconds(r->t.first_token, r->t.last_token));
+        metric_add(m->prompt_tokens_total, r->n_prompt);
+        metric_add(m->generation_tokens_total, request_n_output(r));
+        metric_add(m->cached_tokens_total, r->t.cached_tokens);
+    }
+    if (r->state != REQUEST_DONE) return;
+    metric_observe(m->e2e, seconds(r->t.created, r->t.ended));
+    metric_observe(m->prompt_tokens, r->n_prompt);
+    metric_observe(m->generation_tokens, request_n_output(r));
+}
+
+void dispatch_end(struct dispatch *d, struct request *r, enum request_state how)
+{
+    if (request_is_over(r)) return;
+    if (r->queued) queue_remove(&d->queue, r);
+    request_set_state(r, how);
+    request_drop_early(r);
+    for (struct hold *h = r->holds, *next; h; h = next) {
+        next = h->next;
+        /* a prefill node that just ships the rest of a finished answer reports by itself */
+        bool reports = how == REQUEST_DONE && r->finish_pending && h->node == r->prefill && h->epoch == r->epoch;
+        if (!reports && !h->cancelling) jobs_send_cancel(d, r, h);
+    }
+    log_end(r);
+    measure_end(d, r);
+    void *owner = r->owner;
+    r->owner = NULL;
+    if (owner) r->events->end(owner, r);
+    reap_if_clear(d, r);
+}
+
+void dispatch_fail(struct dispatch *d, struct request *r, enum status st, const char *code, const char *text)
+{
+    if (request_is_over(r)) return;
+    api_error_set(&r->error, st, code, NULL, "%s", text);
+    dispatch_end(d, r, REQUEST_FAILED);
+}
+
+void dispatch_finish(struct dispatch *d, struct request *r, enum request_finish finish)
+{
+    if (request_is_over(r)) return;
+    r->finish = finish;
+    dispatch_end(d, r, REQUEST_DONE);
+}
+
+void dispatch_cancel(struct dispatch *d, struct request *r, const struct api_error *why)
+{
+    if (request_is_over(r)) return;
+    r->error = *why;
+    dispatch_end(d, r, REQUEST_CANCELLED);
+}
+
+void dispatch_try_complete(struct dispatch *d, struct request *r, bool late)
+{
+    if (request_is_over(r) || !r->finish_pending) return;
+    if (r->early || !r->t.first_token || request_n_output(r) < r->finish_n_output) return;
+    bool reporting = r->prefill && request_find_hold(r, r->prefill, r->epoch);
+    if (reporting && !late) return;
+    dispatch_finish(d, r, r->finish);
+}
+
+void dispatch_requeue(struct dispatch *d, struct request *r)
+{
+    r->prefill = r->decode = NULL;
+    r->finish_pending = false;
+    request_set_state(r, REQUEST_QUEUED);
+    queue_push_front(&d->queue, r);
+    dispatch_kick(d);
+}
+
+struct placing { /* one run over the queue */
+    struct router_node rows[REGISTRY_MAX_NODES];
+    struct node *from[REGISTRY_MAX_NODES];
+    uint32_t n;
+    bool blocked[MAX_MODELS]; /* by model: those behind wait for their turn */
+};
+
+static int row_of(const struct placing *p, uint64_t incarnation)
+{
+    for (uint32_t i = 0; incarnation && i < p->n; i++)
+        if (p->from[i]->incarnation == incarnation) return (int)i;
+    return -1;
+}
+
+static void start(struct dispatch *d, struct request *r, struct placing *p, struct router_choice c)
+{
+    struct node *decode = p->from[c.decode], *prefill = c.prefill < 0 ? NULL : p->from[c.prefill];
+    queue_remove(&d->queue, r);
+    request_set_state(r, REQUEST_RESERVING);
+    r->local = !prefill;
+    r->n_reserved_tokens = r->n_tokens;
+    jobs_take_decode(r, decode);
+    if (prefill) jobs_take_prefill(r, prefill);
+    if (jobs_send_reserve(d, r) != OK) recovery_decode_lost(d, r, ERR_CLOSED, "the decode node cannot be reached");
+    p->n = registry_snapshot(&d->registry, clock_now_us(), p->rows, p->from);
+}
+
+static void place_one(struct dispatch *d, struct request *r, struct placing *p)
+{
+    struct router_ask ask = {
+        .model_idx = r->model->idx,
+        .reserve_tokens = jobs_reserve_tokens(r),
+        .max_tokens = r->n_prompt + r->sampling.max_tokens,
+        .n_tokens = r->n_tokens,
+        .avoid_prefill = row_of(p, r->avoid),
+        .avoid_decode = row_of(p, r->avoid),
+    };
+    struct router_choice c;
+    switch (router_pick(p->rows, p->n, &ask, &c)) {
+    case ROUTER_PICKED: start(d, r, p, c); return;
+    case ROUTER_TOO_LONG:
+        dispatch_fail(d, r, ERR_CONTEXT_LENGTH, NULL, "no node takes a sequence of this length any more");
+        return;
+    case ROUTER_NO_DECODE:
+        if (clock_now_us() - r->state_since > NO_DECODE_WAIT_US)
+            dispatch_fail(d, r, ERR_UNAVAILABLE, "no_decode_node", "no decode node is left that serves the model");
+        break;
+    case ROUTER_BUSY:
+    case ROUTER_NO_PREFILL: break;
+    }
+    p->blocked[r->model->idx] = true;
+}
+
+static void place(struct dispatch *d)
+{
+    static struct placing p; /* too large for the stack; one thread */
+    if (!d->queue.head || d->closing) return;
+    p.n = registry_snapshot(&d->registry, clock_now_us(), p.rows, p.from);
+    for (uint32_t i = 0; i < MAX_MODELS; i++) p.blocked[i] = false;
+    for (struct request *r = d->queue.head, *next; r; r = next) {
+        next = r->q_next;
+        if (!p.blocked[r->model->idx]) place_one(d, r, &p);
+        /* an owner's callback may have ended any other request */
+        if (next && !next->queued) next = d->queue.head;
+    }
+}
+
+static void repeat_cancels(struct dispatch *d, struct request *r, uint64_t now)
+{
+    for (struct hold *h = r->holds, *next; h; h = next) {
+        next = h->next;
+        if (!h->cancelling) {
+            bool forgotten =
+                request_is_over(r) && now - r->t.ended > (uint64_t)d->opt.limits.progress_timeout_ms * 1000;
+            if (forgotten) jobs_send_cancel(d, r, h);
+            continue;
+        }
+        if (now - h->cancel_sent < CANCEL_REPEAT_US) continue;
+        if (h->n_cancels >= CANCEL_MAX) {
+            log_warn("cancel_unanswered", "req=%s node=%s epoch=%u", log_quote(r->tag), h->node->name, h->epoch);
+            dispatch_close_hold(d, r, h);
+        } else {
+            jobs_send_cancel(d, r, h);
+        }
+    }
+}
+
+static void check_request(struct dispatch *d, struct request *r, uint64_t now)
+{
+    const struct node *computing = r->local ? r->decode : r->prefill;
+    repeat_cancels(d, r, now);
+    if (request_is_over(r)) return;
+    if (r->finish_pending && now - r->progress > LATE_US) dispatch_try_complete(d, r, true);
+    switch (request_check_deadline(r, &d->opt.limits, now, computing ? computing->last_progress : 0)) {
+    case REQUEST_IN_TIME: break;
+    case REQUEST_STALLED: recovery_stalled(d, r); break;
+    case REQUEST_TIMED_OUT:
+        dispatch_fail(d, r, ERR_TIMEOUT, "deadline_exceeded",
+                      r->state == REQUEST_QUEUED ? "the request waited too long for a free node"
+                                                 : "the first token took too long");
+        break;
+    }
+}
+
+static void on_tick(uv_timer_t *t)
+{
+    struct dispatch *d = t->data;
+    uint64_t now = clock_now_us();
+    struct request *r, *next;
+    /* A loop that was held up itself has heartbeats waiting unread: nobody is dead for that. */
+    bool held_up = now - d->last_tick > 1000000u;
+    d->last_tick = now;
+    if (!held_up) members_check(d, now);
+    HASH_ITER(hh, d->by_id, r, next) check_request(d, r, now);
+    metric_set(d->opt.meters->garbage, (double)control_n_garbage(d->control));
+    if (d->queue.head) dispatch_kick(d);
+}
+
+static void on_message(void *ctx, const uint8_t *routing, size_t n_routing, const Baton__Control__ControlMessage *m)
+{
+    members_message(ctx, routing, n_routing, m);
+}
+
+enum status dispatch_create(struct dispatch **out, const struct dispatch_options *opt, struct error *err)
+{
+    struct dispatch *d = mem_zalloc(sizeof(*d));
+    assert(opt->n_models <= MAX_MODELS);
+    d->opt = *opt;
+    queue_init(&d->queue, opt->max_queue, opt->max_queue_bytes);
+    enum status st = control_open(&d->control, opt->loop, opt->control, opt->incarnation, on_message, d, err);
+    if (st != OK) {
+        mem_free(d);
+        return st;
+    }
+    uv_idle_init(opt->loop, &d->stage);
+    uv_timer_init(opt->loop, &d->tick);
+    d->stage.data = d->tick.data = d;
+    d->n_handles = 2;
+    d->last_tick = clock_now_us();
+    uv_timer_start(&d->tick, on_tick, TICK_MS, TICK_MS);
+    *out = d;
+    return OK;
+}
+
+static void on_closed(uv_handle_t *h)
+{
+    struct dispatch *d = h->data;
+    if (--d->n_handles > 0) return;
+    registry_fini(&d->registry);
+    mem_free(d);
+}
+
+void dispatch_close(struct dispatch *d)
+{
+    struct request *r, *next;
+    if (!d) return;
+    d->closing = true;
+    HASH_ITER(hh, d->by_id, r, next)
+    dispatch_fail(d, r, ERR_UNAVAILABLE, "draining", "the coordinator is shutting down");
+    HASH_ITER(hh, d->by_id, r, next)
+    {
+        HASH_DELETE(hh, d->by_id, r);
+        request_destroy(r);
+    }
+    control_close(d->control);
+    uv_close((uv_handle_t *)&d->stage, on_closed);
+    uv_close((uv_handle_t *)&d->tick, on_closed);
+}
+
+const char *dispatch_endpoint(const struct dispatch *d)
+{
+    return control_endpoint(d->control);
+}
+
+struct registry *dispatch_registry(struct dispatch *d)
+{
+    return &d->registry;
+}
+
+const uint32_t *dispatch_state_counts(const struct dispatch *d)
+{
+    return d->counts;
+}
+
+uint32_t dispatch_n_open(const struct dispatch *d)
+{
+    return HASH_COUNT(d->by_id);
+}
+
+enum status dispatch_check_room(const struct dispatch *d, const struct served_model *model, uint32_t n, uint64_t bytes,
+                                struct api_error *e)
+{
+    if (!registry_can_serve(&d->registry, model))
+        return api_error_set(e, ERR_UNAVAILABLE, "no_decode_node", NULL, "no decode node serves model %s at the moment",
+                             model->name);
+    if (queue_check_room(&d->queue, n, bytes) == OK) return OK;
+    return api_error_set(e, ERR_FULL, "queue_full", NULL,
+                         "the queue is full: %u of %u requests, %llu of %llu bytes wait", d->queue.n, d->queue.max_n,
+                         (unsigned long long)d->queue.bytes, (unsigned long long)d->queue.max_bytes);
+}
+
+struct request *dispatch_submit(struct dispatch *d, const struct served_model *model, int32_t *tokens,
+                                uint32_t n_prompt, const struct request_sampling *sampling,
+                                const struct request_events *events, void *owner, const char *tag)
+{
+    struct request *r = request_create(model, tokens, n_prompt, sampling, d->counts);
+    r->id = ++d->last_id;
+    r->events = events;
+    r->owner = owner;
+    snprintf(r->tag, sizeof(r->tag), "%s", tag);
+    HASH_ADD(hh, d->by_id, id, sizeof(r->id), r);
+    queue_push(&d->queue, r);
+    dispatch_kick(d);
+    return r;
+}

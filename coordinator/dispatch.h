@@ -1,0 +1,49 @@
+/* dispatch.h - requests into the cluster and back: queue, nodes, control plane, deadlines.
+ *
+ * One thread, the loop's.  Owners submit requests and hear of them through request_events; placing them happens in a
+ * stage of its own (dispatch_pump), never inside a callback.  Records are freed in that stage, too. */
+#ifndef COORDINATOR_DISPATCH_H
+#define COORDINATOR_DISPATCH_H
+#include "coordinator/request.h"
+
+#include <uv.h>
+
+struct dispatch;
+struct meters;
+struct registry;
+
+struct dispatch_options {
+    uv_loop_t *loop;
+    const char *control; /* endpoint to bind */
+    uint64_t incarnation;
+    struct served_model **models; /* borrowed */
+    uint32_t n_models;
+    struct meters *meters; /* borrowed */
+    struct request_limits limits;
+    uint32_t max_queue;
+    uint64_t max_queue_bytes;
+    uint32_t max_attempts;
+};
+
+enum status dispatch_create(struct dispatch **out, const struct dispatch_options *opt, struct error *err) MUST_CHECK;
+/* Ends every request (owners hear of it), then closes.  Memory goes with the loop's closes; NULL is fine. */
+void dispatch_close(struct dispatch *d);
+const char *dispatch_endpoint(const struct dispatch *d);
+struct registry *dispatch_registry(struct dispatch *d);
+const uint32_t *dispatch_state_counts(const struct dispatch *d); /* [REQUEST_STATE_COUNT] */
+
+/* Whether n more requests of `bytes` in all may wait: ERR_FULL (429) or ERR_UNAVAILABLE (503, no decode node). */
+enum status dispatch_check_room(const struct dispatch *d, const struct served_model *model, uint32_t n, uint64_t bytes,
+                                struct api_error *e) MUST_CHECK;
+/* Queues a request; takes `tokens` (mem_free).  `tag` (copied) names it in logs.  The record is the dispatcher's; the
+ * owner may use it until its `end` has run. */
+struct request *dispatch_submit(struct dispatch *d, const struct served_model *model, int32_t *tokens,
+                                uint32_t n_prompt, const struct request_sampling *sampling,
+                                const struct request_events *events, void *owner, const char *tag);
+/* The owner has what it wants (stop string): DONE, and nodes give everything back. */
+void dispatch_finish(struct dispatch *d, struct request *r, enum request_finish finish);
+/* The owner gives up, `why` goes to `end` and the log: CANCELLED. */
+void dispatch_cancel(struct dispatch *d, struct request *r, const struct api_error *why);
+/* Requests whose end nodes have not confirmed yet, and those not over. */
+uint32_t dispatch_n_open(const struct dispatch *d);
+#endif

@@ -1,0 +1,71 @@
+/* dispatch_internal.h - the dispatcher's parts among themselves.
+ *
+ *   dispatch.c  queue, placing, ends, deadlines      jobs.c      messages to nodes
+ *   members.c   joins, heartbeats, dead nodes        events.c    messages from nodes about requests
+ *   recovery.c  new epochs */
+#ifndef COORDINATOR_DISPATCH_INTERNAL_H
+#define COORDINATOR_DISPATCH_INTERNAL_H
+#include "coordinator/control.h"
+#include "coordinator/dispatch.h"
+#include "coordinator/queue.h"
+#include "coordinator/registry.h"
+
+struct dispatch {
+    struct dispatch_options opt;
+    struct control *control;
+    struct registry registry;
+    struct queue queue;
+    struct request *by_id; /* uthash */
+    struct request *reap;  /* over and without holds: freed in the stage */
+    uint64_t last_id;
+    uint32_t counts[REQUEST_STATE_COUNT];
+    uv_idle_t stage; /* active only while there is something to place or free */
+    uv_timer_t tick;
+    uint64_t last_tick;
+    int n_handles;
+    bool closing;
+};
+
+/* dispatch.c */
+void dispatch_kick(struct dispatch *d); /* places and frees in the next round of the loop */
+void dispatch_end(struct dispatch *d, struct request *r,
+                  enum request_state how); /* state, holds, owner, log, metrics */
+void dispatch_fail(struct dispatch *d, struct request *r, enum status st, const char *code, const char *text);
+void dispatch_close_hold(struct dispatch *d, struct request *r, struct hold *h);
+/* The decode node is done and nothing is on its way any more: DONE.  `late`: do not wait any longer. */
+void dispatch_try_complete(struct dispatch *d, struct request *r, bool late);
+void dispatch_requeue(struct dispatch *d, struct request *r);
+
+/* jobs.c: ERR_CLOSED or ERR_FULL when the node cannot be told. */
+enum status jobs_send_reserve(struct dispatch *d, struct request *r) MUST_CHECK;
+enum status jobs_send_prefill(struct dispatch *d, struct request *r, uint64_t credit, ProtobufCBinaryData key,
+                              uint32_t hit_tokens) MUST_CHECK;
+enum status jobs_send_rebind(struct dispatch *d, struct request *r, uint32_t old_epoch) MUST_CHECK;
+/* Repeated until acknowledged; a hold that its node never heard of is closed at once. */
+void jobs_send_cancel(struct dispatch *d, struct request *r, struct hold *h);
+void jobs_cancel_unknown(struct dispatch *d, struct node *n, uint64_t id, uint32_t epoch);
+enum status jobs_send(struct dispatch *d, struct node *n, Baton__Control__ControlMessage *m) MUST_CHECK;
+/* A new hold of `n` for this epoch, and the name for people. */
+void jobs_take_decode(struct request *r, struct node *n);
+void jobs_take_prefill(struct request *r, struct node *n);
+uint32_t jobs_reserve_tokens(const struct request *r);
+
+/* members.c */
+void members_message(struct dispatch *d, const uint8_t *routing, size_t n_routing,
+                     const Baton__Control__ControlMessage *m);
+void members_check(struct dispatch *d, uint64_t now); /* declares silent nodes dead */
+
+/* events.c */
+void events_message(struct dispatch *d, struct node *n, const Baton__Control__ControlMessage *m);
+void events_reserved_go(struct dispatch *d, struct request *r);
+
+/* recovery.c */
+/* The computing side failed while the decode node keeps its reservation. */
+void recovery_prefill_lost(struct dispatch *d, struct request *r, enum status st, const char *why);
+/* The decode side failed: replay on another one. */
+void recovery_decode_lost(struct dispatch *d, struct request *r, enum status st, const char *why);
+/* The decode node had no room: no attempt is lost, the request waits in front. */
+void recovery_no_room(struct dispatch *d, struct request *r);
+void recovery_stalled(struct dispatch *d, struct request *r);
+void recovery_node_dead(struct dispatch *d, struct node *n, const char *why);
+#endif

@@ -1,0 +1,176 @@
+/* jobs.c - what the dispatcher tells nodes: reserve, prefill, rebind, cancel. */
+#include "base/clock.h"
+#include "coordinator/dispatch_internal.h"
+#include "coordinator/served_model.h"
+
+#include <stdio.h>
+
+#define GROWTH_TOKENS 256 /* room for output that a reservation is expected to take at first */
+
+struct job { /* the parts of a Job message, which point at each other */
+    Baton__Control__Job msg;
+    Baton__Control__Sampling sampling;
+    Baton__Kv__RequestId id;
+};
+
+uint32_t jobs_reserve_tokens(const struct request *r)
+{
+    uint32_t left = r->sampling.max_tokens - request_n_output(r);
+    uint32_t growth = r->wide || left < GROWTH_TOKENS ? left : GROWTH_TOKENS;
+    return r->n_tokens + growth;
+}
+
+static void fill_id(const struct dispatch *d, uint64_t id, Baton__Kv__RequestId *out)
+{
+    baton__kv__request_id__init(out);
+    out->incarnation = d->opt.incarnation;
+    out->counter = id;
+}
+
+static void fill_sampling(struct request *r, Baton__Control__Sampling *out)
+{
+    struct request_sampling *s = &r->sampling;
+    baton__control__sampling__init(out);
+    out->temperature = s->temperature;
+    out->top_k = s->top_k;
+    out->top_p = s->top_p;
+    out->min_p = s->min_p;
+    out->repetition_penalty = s->repetition_penalty;
+    out->frequency_penalty = s->frequency_penalty;
+    out->presence_penalty = s->presence_penalty;
+    out->seed = s->seed;
+    out->max_tokens = s->max_tokens;
+    out->min_tokens = s->min_tokens;
+    out->ignore_eos = s->ignore_eos;
+    out->logprobs = s->n_logprobs;
+    /* a replay does not compute again what has arrived */
+    bool rows_there = r->n_prompt_rows + 1 >= r->n_prompt;
+    out->prompt_logprobs = rows_there ? -1 : s->n_prompt_logprobs;
+    out->n_bias_ids = out->n_bias = s->n_bias;
+    out->bias_ids = s->bias_ids;
+    out->bias = s->bias;
+}
+
+/* What is left of the time that the request has to its first token (or, replayed, to its next one). */
+static uint32_t deadline_ms(const struct dispatch *d, const struct request *r)
+{
+    uint64_t whole = d->opt.limits.request_timeout_ms;
+    uint64_t used = r->t.first_token ? 0 : (clock_now_us() - r->t.created) / 1000;
+    return used < whole ? (uint32_t)(whole - used) : 1;
+}
+
+static void fill_job(const struct dispatch *d, struct request *r, struct job *out)
+{
+    baton__control__job__init(&out->msg);
+    fill_id(d, r->id, &out->id);
+    fill_sampling(r, &out->sampling);
+    out->msg.request = &out->id;
+    out->msg.epoch = r->epoch;
+    out->msg.n_tokens = r->n_tokens;
+    out->msg.tokens = r->tokens;
+    out->msg.n_prompt = r->n_prompt;
+    out->msg.sampling = &out->sampling;
+    out->msg.deadline_ms = deadline_ms(d, r);
+}
+
+enum status jobs_send(struct dispatch *d, struct node *n, Baton__Control__ControlMessage *m)
+{
+    return control_send(d->control, n->routing, n->n_routing, n->incarnation, m);
+}
+
+void jobs_take_decode(struct request *r, struct node *n)
+{
+    uint32_t blocks = router_blocks(jobs_reserve_tokens(r), n->geometry.block_tokens);
+    r->decode = n;
+    snprintf(r->decode_name, sizeof(r->decode_name), "%s", n->name);
+    request_open_hold(r, n, blocks, r->local ? r->n_tokens : 0);
+}
+
+void jobs_take_prefill(struct request *r, struct node *n)
+{
+    r->prefill = n;
+    snprintf(r->prefill_name, sizeof(r->prefill_name), "%s", n->name);
+    request_open_hold(r, n, 0, r->n_tokens);
+}
+
+enum status jobs_send_reserve(struct dispatch *d, struct request *r)
+{
+    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
+    Baton__Control__Reserve reserve = BATON__CONTROL__RESERVE__INIT;
+    struct job job;
+    fill_job(d, r, &job);
+    reserve.job = &job.msg;
+    reserve.local_prefill = r->local;
+    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_RESERVE;
+    m.reserve = &reserve;
+    request_find_hold(r, r->decode, r->epoch)->told = true;
+    return jobs_send(d, r->decode, &m);
+}
+
+enum status jobs_send_prefill(struct dispatch *d, struct request *r, uint64_t credit, ProtobufCBinaryData key,
+                              uint32_t hit_tokens)
+{
+    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
+    Baton__Control__Prefill prefill = BATON__CONTROL__PREFILL__INIT;
+    struct job job;
+    fill_job(d, r, &job);
+    prefill.job = &job.msg;
+    prefill.reservation = r->reservation;
+    prefill.decode_node = r->decode->name;
+    prefill.decode_incarnation = r->decode->incarnation;
+    prefill.n_kv_endpoints = r->decode->n_kv_endpoints;
+    prefill.kv_endpoints = r->decode->kv_endpoints;
+    prefill.credit_bytes = credit;
+    prefill.key = key;
+    prefill.hit_tokens = hit_tokens;
+    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_PREFILL;
+    m.prefill = &prefill;
+    request_find_hold(r, r->prefill, r->epoch)->told = true;
+    return jobs_send(d, r->prefill, &m);
+}
+
+enum status jobs_send_rebind(struct dispatch *d, struct request *r, uint32_t old_epoch)
+{
+    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
+    Baton__Control__Rebind rebind = BATON__CONTROL__REBIND__INIT;
+    Baton__Kv__RequestId id;
+    fill_id(d, r->id, &id);
+    rebind.request = &id;
+    rebind.old_epoch = old_epoch;
+    rebind.new_epoch = r->epoch;
+    rebind.local_prefill = r->local;
+    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_REBIND;
+    m.rebind = &rebind;
+    return jobs_send(d, r->decode, &m);
+}
+
+static void send_cancel(struct dispatch *d, struct node *n, uint64_t request, uint32_t epoch)
+{
+    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
+    Baton__Control__Cancel cancel = BATON__CONTROL__CANCEL__INIT;
+    Baton__Kv__RequestId id;
+    fill_id(d, request, &id);
+    cancel.request = &id;
+    cancel.epoch = epoch;
+    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_CANCEL;
+    m.cancel = &cancel;
+    /* It is repeated until it is acknowledged, or the node is declared dead. */
+    if (jobs_send(d, n, &m) != OK) n->retry_at = clock_now_us() + 200000;
+}
+
+void jobs_send_cancel(struct dispatch *d, struct request *r, struct hold *h)
+{
+    if (!h->told) {
+        dispatch_close_hold(d, r, h);
+        return;
+    }
+    h->cancelling = true;
+    h->cancel_sent = clock_now_us();
+    h->n_cancels++;
+    send_cancel(d, h->node, r->id, request_is_over(r) ? 0 : h->epoch);
+}
+
+void jobs_cancel_unknown(struct dispatch *d, struct node *n, uint64_t id, uint32_t epoch)
+{
+    send_cancel(d, n, id, epoch);
+}

@@ -1,0 +1,129 @@
+/* members.c - nodes join, keep in touch, and are declared dead; who may speak at all. */
+#include "base/clock.h"
+#include "base/log.h"
+#include "coordinator/dispatch_internal.h"
+#include "coordinator/served_model.h"
+#include "wire/codec.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct served_model *find_model(const struct dispatch *d, const char *name)
+{
+    for (uint32_t i = 0; i < d->opt.n_models; i++)
+        if (!strcmp(d->opt.models[i]->name, name)) return d->opt.models[i];
+    return NULL;
+}
+
+static void send_refused(struct dispatch *d, const uint8_t *routing, size_t n_routing, uint64_t to,
+                         const struct error *err)
+{
+    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
+    Baton__Control__Refused refused = BATON__CONTROL__REFUSED__INIT;
+    char text[ERROR_TEXT_MAX];
+    snprintf(text, sizeof(text), "%s", err->text);
+    refused.status = (uint32_t)err->status;
+    refused.message = text;
+    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_REFUSED;
+    m.refused = &refused;
+    enum status st = control_send(d->control, routing, n_routing, to, &m);
+    if (st != OK) log_debug("refusal_unsent", "status=%s", status_text(st));
+}
+
+static void welcome(struct dispatch *d, struct node *n)
+{
+    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
+    Baton__Control__Welcome w = BATON__CONTROL__WELCOME__INIT;
+    w.heartbeat_ms = REGISTRY_HEARTBEAT_MS;
+    w.dead_after_ms = REGISTRY_DEAD_AFTER_MS;
+    w.lease_ms = REGISTRY_LEASE_MS;
+    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_WELCOME;
+    m.welcome = &w;
+    /* an unheard welcome is asked for again */
+    if (jobs_send(d, n, &m) != OK) log_warn("welcome_unsent", "node=%s", n->name);
+}
+
+/* The same process again, or an older one of the name, which is gone then. */
+static bool is_known(struct dispatch *d, const uint8_t *routing, size_t n_routing,
+                     const Baton__Control__ControlMessage *m)
+{
+    struct node *n = registry_find(&d->registry, m->incarnation);
+    if (n) {
+        node_set_routing(n, routing, n_routing);
+        n->last_seen = clock_now_us();
+        welcome(d, n);
+        return true;
+    }
+    bool decode = m->hello->role == BATON__CONTROL__ROLE__DECODE;
+    struct node *older = registry_find_name(&d->registry, m->hello->node, decode);
+    if (older) recovery_node_dead(d, older, "it was started again");
+    return false;
+}
+
+static void join(struct dispatch *d, const uint8_t *routing, size_t n_routing, const Baton__Control__ControlMessage *m)
+{
+    struct error err;
+    struct node *n;
+    const struct served_model *model = find_model(d, m->hello->model);
+    if (m->incarnation == 0 || is_known(d, routing, n_routing, m)) return;
+    if (registry_join(&d->registry, m->hello, m->incarnation, model, clock_now_us(), &n, &err) != OK) {
+        log_warn("node_refused", "node=%s why=%s", log_quote(m->hello->node), log_quote(err.text));
+        send_refused(d, routing, n_routing, m->incarnation, &err);
+        return;
+    }
+    node_set_routing(n, routing, n_routing);
+    log_info("node_joined", "node=%s role=%s model=%s max_seqs=%u blocks=%u version=%s", n->name,
+             n->decode ? "decode" : "prefill", n->model->name, n->max_seqs, n->n_blocks, log_quote(n->version));
+    welcome(d, n);
+    dispatch_kick(d);
+}
+
+static void heartbeat(struct dispatch *d, struct node *n, const Baton__Control__Heartbeat *h)
+{
+    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
+    Baton__Control__HeartbeatAck ack = BATON__CONTROL__HEARTBEAT_ACK__INIT;
+    node_heartbeat(n, h, clock_now_us());
+    ack.lease_ms = REGISTRY_LEASE_MS;
+    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_HEARTBEAT_ACK;
+    m.heartbeat_ack = &ack;
+    if (jobs_send(d, n, &m) != OK) log_debug("heartbeat_ack_unsent", "node=%s", n->name);
+    dispatch_kick(d);
+}
+
+void members_message(struct dispatch *d, const uint8_t *routing, size_t n_routing,
+                     const Baton__Control__ControlMessage *m)
+{
+    struct error err;
+    if (m->version != PROTOCOL_VERSION) {
+        error_set(&err, ERR_MISMATCH, "the node speaks version %u of the protocol, this coordinator version %d",
+                  m->version, PROTOCOL_VERSION);
+        send_refused(d, routing, n_routing, m->incarnation, &err);
+        return;
+    }
+    if (m->body_case == BATON__CONTROL__CONTROL_MESSAGE__BODY_HELLO) {
+        join(d, routing, n_routing, m);
+        return;
+    }
+    struct node *n = registry_find(&d->registry, m->incarnation);
+    if (!n) {
+        /* declared dead, or of a time before this process: it must introduce itself again */
+        if (m->body_case != BATON__CONTROL__CONTROL_MESSAGE__BODY_HEARTBEAT) return;
+        error_set(&err, ERR_STALE, "this coordinator does not know the node: register again");
+        send_refused(d, routing, n_routing, m->incarnation, &err);
+        return;
+    }
+    if (m->to_incarnation != d->opt.incarnation) return; /* meant for an older process at this address */
+    node_set_routing(n, routing, n_routing);
+    n->last_seen = clock_now_us();
+    if (m->body_case == BATON__CONTROL__CONTROL_MESSAGE__BODY_HEARTBEAT)
+        heartbeat(d, n, m->heartbeat);
+    else
+        events_message(d, n, m);
+}
+
+void members_check(struct dispatch *d, uint64_t now)
+{
+    for (struct node *n = d->registry.nodes; n; n = n->next)
+        if (n->alive && now > n->last_seen && now - n->last_seen > REGISTRY_DEAD_AFTER_MS * 1000ull)
+            recovery_node_dead(d, n, "no heartbeat");
+}

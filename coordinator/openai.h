@@ -1,0 +1,83 @@
+/* openai.h - the JSON body of a chat or text completion to a checked request.
+ *
+ * Every field of the API is one row of a table: it is read, or accepted and ignored (and named in `ignored`), or
+ * refused with its name.  null counts as absent.  What needs the model (token ids, lengths) is checked later. */
+#ifndef COORDINATOR_OPENAI_H
+#define COORDINATOR_OPENAI_H
+#include "base/bytes.h"
+#include "base/status.h"
+#include "base/strbuf.h"
+
+#include <jansson.h>
+#include <stdint.h>
+
+struct api_error;
+
+#define OPENAI_MAX_CHOICES  128 /* prompts of one request */
+#define OPENAI_MAX_STOPS    16
+#define OPENAI_MAX_STOP     1024 /* bytes of one stop string */
+#define OPENAI_MAX_BIAS     64
+#define OPENAI_MAX_LOGPROBS 20
+
+enum api_endpoint { API_CHAT, API_COMPLETIONS };
+
+struct api_prompt { /* text, or ids if n_ids > 0 */
+    char *text;
+    size_t n_text;
+    int32_t *ids;
+    size_t n_ids;
+};
+
+struct api_stop {
+    char *text;
+    size_t n;
+};
+
+struct api_request {
+    enum api_endpoint endpoint;
+    char *model;                /* "" = not given */
+    json_t *messages;           /* chat: [{role, content: string}] */
+    struct api_prompt *prompts; /* completions */
+    uint32_t n_prompts;
+    bool stream, include_usage;
+    bool echo, tokens_as_ids;                  /* completions */
+    int64_t max_tokens, max_completion_tokens; /* -1 = not given; equal after the parse */
+    int64_t min_tokens;
+    int64_t n_logprobs; /* -1 = none, else 0..20 alternatives */
+    double temperature, top_p, min_p;
+    int64_t top_k; /* 0, -1 = off */
+    double repetition_penalty, frequency_penalty, presence_penalty;
+    bool ignore_eos;
+    bool has_seed;
+    uint64_t seed;
+    struct api_stop stops[OPENAI_MAX_STOPS];
+    uint32_t n_stops;
+    uint32_t n_bias;
+    int32_t bias_ids[OPENAI_MAX_BIAS];
+    float bias[OPENAI_MAX_BIAS];
+    struct strbuf ignored; /* names of ignored fields: "user, store" */
+};
+
+struct openai_limits {
+    uint32_t max_prompt_logprobs; /* widest logprobs together with echo */
+    bool strict_params;           /* refuse what would be ignored */
+};
+
+/* Parses and checks `body`.  The caller owns *out; on failure it is untouched and `e` says what and where. */
+enum status openai_parse(struct api_request **out, enum api_endpoint endpoint, struct bytes body,
+                         const struct openai_limits *limits, struct api_error *e) MUST_CHECK;
+void api_request_destroy(struct api_request *r); /* NULL is fine */
+
+/* A JSON object from `body`; the caller gives the reference back.  For small endpoints, too. */
+enum status openai_load_object(json_t **out, struct bytes body, struct api_error *e) MUST_CHECK;
+/* Reads a JSON array of token ids (at least one), which stands at `path` in field `param`.  The caller frees *out. */
+enum status openai_read_ids(int32_t **out, size_t *n, const json_t *array, const char *path, const char *param,
+                            struct api_error *e) MUST_CHECK;
+/* "a string", "null" ...: what a value is, for messages. */
+const char *openai_kind(const json_t *v);
+
+/* openai_content.c: the fields which hold text. */
+enum status openai_read_messages(struct api_request *r, const json_t *v, struct api_error *e) MUST_CHECK;
+enum status openai_read_prompt(struct api_request *r, const json_t *v, struct api_error *e) MUST_CHECK;
+enum status openai_read_stop(struct api_request *r, const json_t *v, struct api_error *e) MUST_CHECK;
+#endif

@@ -1,0 +1,86 @@
+/* registry.h - the nodes that joined: who they are, whether they live, what they hold.
+ *
+ * A node is named by its incarnation; its place on the socket (routing id) may change when it reconnects.  Nodes of one
+ * model must agree in geometry with each other and with the coordinator's own model.  A dead node stays listed until
+ * one of its name joins again, but nothing of it is used. */
+#ifndef COORDINATOR_REGISTRY_H
+#define COORDINATOR_REGISTRY_H
+#include "base/error.h"
+#include "coordinator/router.h"
+#include "proto/control.pb-c.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define REGISTRY_MAX_NODES     256 /* dead ones included */
+#define NODE_NAME_MAX          64
+#define NODE_MAX_LANES         64
+#define NODE_MAX_STATES        16
+#define NODE_MAX_ROUTING       255
+#define REGISTRY_HEARTBEAT_MS  1000
+#define REGISTRY_DEAD_AFTER_MS 3000
+#define REGISTRY_LEASE_MS      30000
+
+struct served_model;
+
+struct node_geometry { /* kv.proto's Geometry */
+    uint64_t fingerprint;
+    uint32_t n_layers, n_kv_heads, head_dim, block_tokens, codec, rope_dims, rope_kind;
+    float rope_base, rope_scale;
+    bool rotated;
+};
+
+struct node {
+    char *name, *version, *admin;
+    bool decode; /* otherwise prefill */
+    uint64_t incarnation;
+    uint8_t routing[NODE_MAX_ROUTING];
+    size_t n_routing;
+    const struct served_model *model;
+    struct node_geometry geometry;
+    char **kv_endpoints;
+    size_t n_kv_endpoints;
+    uint32_t max_seqs, n_blocks, max_context;
+    enum router_local local_prefill;
+
+    bool alive, draining;
+    uint64_t last_seen, last_progress; /* clock_now_us */
+    uint64_t retry_at;                 /* said it has no room: not before this */
+    struct {                           /* from its heartbeat */
+        uint32_t running, waiting, reserved, blocks_free, blocks_total, transfers;
+        uint32_t by_state[NODE_MAX_STATES];
+        double prefill_tok_s, decode_tok_s;
+        uint64_t kv_bytes_sent, kv_bytes_received, rss_bytes;
+    } load;
+    /* what this coordinator put there and has not got back */
+    uint32_t n_active, n_blocks_used;
+    uint32_t foreign_blocks; /* of other coordinators, by its last heartbeat */
+    uint64_t queued_tokens;
+    struct node *next;
+};
+
+struct registry {
+    struct node *nodes;
+    uint32_t n;
+};
+
+void registry_fini(struct registry *g);
+/* Takes a node in (or again) at clock time `now`.  `model` is what the coordinator serves under hello->model, NULL for
+ * none.  ERR_MISMATCH, ERR_NOT_FOUND, ERR_INVALID, ERR_FULL: refused, err has both sides' values.  An older process of
+ * the same name must have been declared dead by the caller (registry_find_name). */
+enum status registry_join(struct registry *g, const Baton__Control__Register *hello, uint64_t incarnation,
+                          const struct served_model *model, uint64_t now, struct node **out,
+                          struct error *err) MUST_CHECK;
+struct node *registry_find(struct registry *g, uint64_t incarnation);               /* alive ones only */
+struct node *registry_find_name(struct registry *g, const char *name, bool decode); /* alive ones only */
+void node_set_routing(struct node *n, const uint8_t *routing, size_t n_routing);
+void node_heartbeat(struct node *n, const Baton__Control__Heartbeat *h, uint64_t now);
+/* Longest sequence that the node takes. */
+uint32_t node_max_tokens(const struct node *n);
+/* Takes the live nodes that may get new work into `out` [REGISTRY_MAX_NODES]; from[i] is the node of row i. */
+uint32_t registry_snapshot(const struct registry *g, uint64_t now, struct router_node *out, struct node **from);
+/* Longest prompt plus answer that a request of the model may have with the nodes there are. */
+uint32_t registry_context(const struct registry *g, const struct served_model *model);
+bool registry_can_serve(const struct registry *g, const struct served_model *model); /* a live decode node */
+#endif

@@ -1,0 +1,184 @@
+/* request.c - the request's state machine, its tokens and its deadlines. */
+#include "coordinator/request.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "coordinator/registry.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define BIT(s) (1u << REQUEST_##s)
+#define ENDS   (BIT(CANCELLED) | BIT(FAILED))
+
+/* moves[from]: where it may go; the diagram stands in request.h. */
+static const unsigned moves[REQUEST_STATE_COUNT] = {
+    [REQUEST_QUEUED] = BIT(RESERVING) | ENDS,
+    [REQUEST_RESERVING] = BIT(RESERVED) | BIT(RESERVING) | BIT(QUEUED) | ENDS,
+    [REQUEST_RESERVED] = BIT(PREFILLING) | BIT(RESERVING) | BIT(QUEUED) | ENDS,
+    [REQUEST_PREFILLING] = BIT(HANDOFF) | BIT(DECODING) | BIT(RESERVING) | BIT(QUEUED) | BIT(DONE) | ENDS,
+    [REQUEST_HANDOFF] = BIT(DECODING) | BIT(RESERVING) | BIT(QUEUED) | BIT(DONE) | ENDS,
+    [REQUEST_DECODING] = BIT(QUEUED) | BIT(DONE) | ENDS,
+};
+
+static const char *const names[REQUEST_STATE_COUNT] = {
+    "queued", "reserving", "reserved", "prefilling", "handoff", "decoding", "done", "cancelled", "failed",
+};
+
+const char *request_state_name(enum request_state s)
+{
+    return (unsigned)s < REQUEST_STATE_COUNT ? names[s] : "unknown";
+}
+
+struct request *request_create(const struct served_model *model, int32_t *tokens, uint32_t n_prompt,
+                               const struct request_sampling *sampling, uint32_t *state_counts)
+{
+    struct request *r = mem_zalloc(sizeof(*r));
+    r->model = model;
+    r->tokens = tokens;
+    r->n_tokens = r->n_prompt = n_prompt;
+    r->sampling = *sampling;
+    r->epoch = 1;
+    r->state_counts = state_counts;
+    r->state_counts[REQUEST_QUEUED]++;
+    r->t.created = r->state_since = r->progress = clock_now_us();
+    return r;
+}
+
+void request_destroy(struct request *r)
+{
+    if (!r) return;
+    r->state_counts[r->state]--;
+    request_drop_early(r);
+    while (r->holds) request_close_hold(r, r->holds);
+    mem_free(r->tokens);
+    mem_free(r);
+}
+
+void request_set_state(struct request *r, enum request_state to)
+{
+    assert(moves[r->state] & (1u << to));
+    r->state_counts[r->state]--;
+    r->state_counts[to]++;
+    r->state = to;
+    r->state_since = r->progress = clock_now_us();
+    if (to == REQUEST_RESERVING && !r->t.dispatched) r->t.dispatched = r->state_since;
+    if (request_is_over(r)) r->t.ended = r->state_since;
+}
+
+void request_advance(struct request *r, enum request_state to)
+{
+    static const enum request_state way[] = { REQUEST_RESERVED, REQUEST_PREFILLING, REQUEST_HANDOFF, REQUEST_DECODING };
+    for (size_t i = 0; i < sizeof(way) / sizeof(way[0]) && r->state < to; i++) {
+        bool skip = way[i] == REQUEST_HANDOFF && r->local;
+        if (way[i] > r->state && way[i] <= to && !skip) request_set_state(r, way[i]);
+    }
+}
+
+void request_touch(struct request *r)
+{
+    r->progress = clock_now_us();
+}
+
+void request_add_token(struct request *r, int32_t id)
+{
+    /* room in steps of 256: most answers end long before max_tokens */
+    if (r->n_tokens == r->n_prompt || (r->n_tokens & 255) == 0)
+        r->tokens = mem_resize(r->tokens, ((size_t)r->n_tokens | 255) + 1, sizeof(*r->tokens));
+    r->tokens[r->n_tokens++] = id;
+    r->t.last_token = r->progress = clock_now_us();
+    if (!r->t.first_token) r->t.first_token = r->t.last_token;
+}
+
+bool request_add_early(struct request *r, uint32_t output_idx, int32_t id, const struct logprob_row *row)
+{
+    struct early_token **at = &r->early;
+    while (*at && (*at)->output_idx < output_idx) at = &(*at)->next;
+    if (*at && (*at)->output_idx == output_idx) return false;
+    struct early_token *e = mem_zalloc(sizeof(*e));
+    e->output_idx = output_idx;
+    e->id = id;
+    if (row) {
+        e->has_row = true;
+        e->row.top_ids = e->top_ids;
+        e->row.top = e->top;
+        e->row.logprob = row->logprob;
+        e->row.n_top = row->n_top < OPENAI_MAX_LOGPROBS ? row->n_top : OPENAI_MAX_LOGPROBS;
+        for (uint32_t i = 0; i < e->row.n_top; i++) {
+            e->top_ids[i] = row->top_ids[i];
+            e->top[i] = row->top[i];
+        }
+    }
+    e->next = *at;
+    *at = e;
+    return true;
+}
+
+struct early_token *request_take_early(struct request *r, uint32_t output_idx)
+{
+    struct early_token *e = r->early;
+    if (!e || e->output_idx != output_idx) return NULL;
+    r->early = e->next;
+    return e;
+}
+
+void request_drop_early(struct request *r)
+{
+    while (r->early) {
+        struct early_token *e = r->early;
+        r->early = e->next;
+        mem_free(e);
+    }
+}
+
+struct hold *request_open_hold(struct request *r, struct node *n, uint32_t blocks, uint32_t queued_tokens)
+{
+    struct hold *h = mem_zalloc(sizeof(*h));
+    *h = (struct hold){
+        .next = r->holds, .node = n, .epoch = r->epoch, .blocks = blocks, .queued_tokens = queued_tokens
+    };
+    n->n_active++;
+    n->n_blocks_used += blocks;
+    n->queued_tokens += queued_tokens;
+    r->holds = h;
+    return h;
+}
+
+struct hold *request_find_hold(const struct request *r, const struct node *n, uint32_t epoch)
+{
+    for (struct hold *h = r->holds; h; h = h->next)
+        if (h->node == n && h->epoch == epoch) return h;
+    return NULL;
+}
+
+void hold_computed(struct hold *h)
+{
+    h->node->queued_tokens -= h->queued_tokens;
+    h->queued_tokens = 0;
+}
+
+void request_close_hold(struct request *r, struct hold *h)
+{
+    struct hold **at = &r->holds;
+    while (*at != h) at = &(*at)->next;
+    *at = h->next;
+    hold_computed(h);
+    h->node->n_active--;
+    h->node->n_blocks_used -= h->blocks;
+    mem_free(h);
+}
+
+enum request_deadline request_check_deadline(const struct request *r, const struct request_limits *l, uint64_t now,
+                                             uint64_t node_progress)
+{
+    uint64_t step = (uint64_t)l->progress_timeout_ms * 1000, moved = r->progress;
+    if (request_is_over(r)) return REQUEST_IN_TIME;
+    if (!r->t.first_token && now - r->t.created > (uint64_t)l->request_timeout_ms * 1000) return REQUEST_TIMED_OUT;
+    if (r->state == REQUEST_QUEUED) {
+        /* a replay waits for room with part of its answer sent: the same bound, from when it began to wait */
+        bool late = now - r->state_since > (uint64_t)l->request_timeout_ms * 1000;
+        return late ? REQUEST_TIMED_OUT : REQUEST_IN_TIME;
+    }
+    if (r->state == REQUEST_RESERVED && node_progress > moved) moved = node_progress;
+    return now > moved && now - moved > step ? REQUEST_STALLED : REQUEST_IN_TIME;
+}

@@ -1,0 +1,186 @@
+/* request.h - one request in the cluster: identity, tokens, nodes, and its state machine.
+ *
+ *            dispatch_pump        on Reserved       first report of          token 0 from
+ *           (Reserve sent)      (Prefill sent)     the computing node      the prefill node
+ *   QUEUED ------------> RESERVING -------> RESERVED ---------> PREFILLING ---------> HANDOFF
+ *      ^                    ^  ^                |                 |  |   (local        | PrefillDone, or
+ *      |  recovery_replay   |  | recovery_rebind|                 |  |    prefill)     | a later token from decode
+ *      +-- from any state   |  +----------------+-----------------+  +-------------> DECODING
+ *          (decode lost) ---+
+ *   DONE: dispatch_finish (ended by itself, or by a stop string)   CANCELLED: dispatch_cancel   FAILED: dispatch_fail
+ *
+ * An end is shown to the owner at once.  The record itself stays until every node that may hold something of it (struct
+ * hold) has said that it does not any more, or is dead.  Epochs are raised in recovery.c only. */
+#ifndef COORDINATOR_REQUEST_H
+#define COORDINATOR_REQUEST_H
+#include "coordinator/api_error.h"
+#include "coordinator/logprobs.h"
+#include "coordinator/openai.h"
+#include "coordinator/registry.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uthash.h>
+
+struct request;
+struct served_model;
+
+enum request_state {
+    REQUEST_QUEUED,     /* waits here for room */
+    REQUEST_RESERVING,  /* the decode node was asked for blocks */
+    REQUEST_RESERVED,   /* it has them; the computing node has the prompt */
+    REQUEST_PREFILLING, /* the prompt is being computed */
+    REQUEST_HANDOFF,    /* token 0 is out, KV is on its way */
+    REQUEST_DECODING,
+    REQUEST_DONE,
+    REQUEST_CANCELLED,
+    REQUEST_FAILED,
+    REQUEST_STATE_COUNT
+};
+
+enum request_finish { /* numbers of enum finish_reason on the wire */
+                      REQUEST_FINISH_NONE,
+                      REQUEST_FINISH_STOP,
+                      REQUEST_FINISH_LENGTH,
+};
+
+struct request_sampling { /* as it goes over the wire */
+    float temperature, top_p, min_p;
+    uint32_t top_k;
+    float repetition_penalty, frequency_penalty, presence_penalty;
+    uint64_t seed;
+    uint32_t max_tokens, min_tokens;
+    bool ignore_eos;
+    int32_t n_logprobs, n_prompt_logprobs;
+    uint32_t n_bias;
+    int32_t bias_ids[OPENAI_MAX_BIAS];
+    float bias[OPENAI_MAX_BIAS];
+};
+
+/* What the owner hears.  It may call dispatch_finish() and dispatch_cancel() from within. */
+struct request_events {
+    void (*token)(void *owner, int32_t id, const struct logprob_row *row /* NULL: not asked for */);
+    void (*prompt_logprobs)(void *owner, uint32_t position, const struct logprob_row *row);
+    /* The end, once: state, finish and error say how.  The owner forgets the request in this call. */
+    void (*end)(void *owner, struct request *r);
+};
+
+struct request_timing { /* microseconds of clock.h; 0 = has not happened */
+    uint64_t created, dispatched, first_token, last_token, ended;
+    uint32_t prefill_us; /* as its node measured */
+    uint32_t handoff_us;
+    uint64_t kv_bytes; /* shipped, over all epochs */
+    uint32_t cached_tokens;
+};
+
+struct early_token { /* came before the ones it follows: two nodes report over two connections */
+    struct early_token *next;
+    uint32_t output_idx;
+    int32_t id;
+    bool has_row;
+    struct logprob_row row; /* points into this struct */
+    int32_t top_ids[OPENAI_MAX_LOGPROBS];
+    float top[OPENAI_MAX_LOGPROBS];
+};
+
+struct request {
+    uint64_t id; /* counter of this coordinator */
+    uint32_t epoch;
+    enum request_state state;
+    uint32_t *state_counts;    /* [REQUEST_STATE_COUNT], of the dispatcher */
+    struct request *reap_next; /* over, and free to go */
+    bool reaped;
+    const struct served_model *model;
+    char tag[80];    /* the client's request id and the choice, for logs */
+    int32_t *tokens; /* prompt, then output */
+    uint32_t n_tokens, n_prompt;
+    struct request_sampling sampling;
+    const struct request_events *events;
+    void *owner; /* NULL after `end` */
+
+    struct node *prefill, *decode;                                        /* of this epoch; NULL: none */
+    char prefill_name[NODE_NAME_MAX + 1], decode_name[NODE_NAME_MAX + 1]; /* the last ones, for people */
+    struct hold *holds;                                                   /* of all epochs */
+    bool local;                                                           /* the decode node computes the prompt */
+    uint64_t reservation;
+    uint32_t n_reserved_tokens; /* prompt and output that the reservation knows */
+    bool wide;                  /* was short of blocks once: asks for its full length */
+    uint32_t attempts;          /* epochs that failed */
+    uint64_t avoid;             /* incarnation of the node that failed it last */
+    uint32_t n_prompt_rows;     /* prompt logprobs received; the next position is this + 1 */
+    struct early_token *early;  /* tokens ahead of order, by index */
+    enum request_finish finish;
+    bool finish_pending; /* the decode node is done; tokens or PrefillDone are on their way */
+    uint32_t finish_n_output;
+    struct api_error error; /* FAILED, CANCELLED */
+
+    struct request_timing t;
+    uint64_t state_since, progress; /* when the state began, when it last moved */
+
+    bool queued; /* queue.c */
+    struct request *q_prev, *q_next;
+    UT_hash_handle hh; /* by id, in the dispatcher */
+};
+
+/* A new request in QUEUED.  Takes `tokens` (mem_free), which are the prompt. */
+struct request *request_create(const struct served_model *model, int32_t *tokens, uint32_t n_prompt,
+                               const struct request_sampling *sampling, uint32_t *state_counts);
+void request_destroy(struct request *r);
+
+/* The only writer of `state`; an illegal move is a bug (assert).  Keeps the counters and time stamps. */
+void request_set_state(struct request *r, enum request_state to);
+/* Moves forward along the arrows up to `to`, through the states between; does nothing from there on. */
+void request_advance(struct request *r, enum request_state to);
+/* Something happened: the deadline of the state restarts. */
+void request_touch(struct request *r);
+const char *request_state_name(enum request_state s);
+
+static inline bool request_is_over(const struct request *r)
+{
+    return r->state >= REQUEST_DONE;
+}
+static inline uint32_t request_n_output(const struct request *r)
+{
+    return r->n_tokens - r->n_prompt;
+}
+/* What it costs to keep it waiting. */
+static inline uint64_t request_bytes(const struct request *r)
+{
+    return sizeof(*r) + (uint64_t)r->n_prompt * sizeof(*r->tokens);
+}
+/* Appends an output token and keeps its time. */
+void request_add_token(struct request *r, int32_t id);
+/* Keeps a token that is ahead of its turn; a second of the same index is dropped (false). */
+bool request_add_early(struct request *r, uint32_t output_idx, int32_t id, const struct logprob_row *row);
+/* Hands the early token `output_idx` to the caller (mem_free), NULL if it is not there. */
+struct early_token *request_take_early(struct request *r, uint32_t output_idx);
+void request_drop_early(struct request *r);
+
+struct hold { /* one node may have blocks, a job or a transfer of one epoch of the request */
+    struct hold *next;
+    struct node *node;
+    uint32_t epoch;
+    uint32_t blocks;        /* counted against the node */
+    uint32_t queued_tokens; /* prompt tokens that the node still has before it, as far as is known */
+    bool told;              /* the node has heard of it; otherwise there is nothing to cancel */
+    bool cancelling;        /* Cancel is repeated until it is acknowledged */
+    uint64_t cancel_sent;
+    uint32_t n_cancels;
+};
+/* Opens a hold and counts it against the node; closing gives it back. */
+struct hold *request_open_hold(struct request *r, struct node *n, uint32_t blocks, uint32_t queued_tokens);
+struct hold *request_find_hold(const struct request *r, const struct node *n, uint32_t epoch);
+void request_close_hold(struct request *r, struct hold *h);
+/* The node has computed its prompt: nothing of it queues there any more. */
+void hold_computed(struct hold *h);
+
+struct request_limits {
+    uint32_t request_timeout_ms; /* to the first token */
+    uint32_t progress_timeout_ms;
+};
+enum request_deadline { REQUEST_IN_TIME, REQUEST_STALLED, REQUEST_TIMED_OUT };
+/* Whether a deadline has passed.  `node_progress`: when the computing node last moved anything, which counts while a
+ * request only waits for its turn there. */
+enum request_deadline request_check_deadline(const struct request *r, const struct request_limits *l, uint64_t now,
+                                             uint64_t node_progress);
+#endif
