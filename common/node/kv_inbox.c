@@ -8,7 +8,8 @@
 #include <string.h>
 #include <uthash.h>
 
-#define BLOCK KV_BLOCK_TOKENS
+#define BLOCK       KV_BLOCK_TOKENS
+#define PROGRESS_US 500000 /* between two progress reports of one offer */
 
 struct offer_key { /* no padding: hashed as bytes */
     uint64_t hi, lo, epoch;
@@ -32,6 +33,7 @@ struct offer {
     bool committed;
     int32_t first_token;
     uint64_t first_us;
+    uint64_t told_us; /* the last progress report */
     UT_hash_handle hh;
 };
 
@@ -238,6 +240,7 @@ static enum kv_inbox_verdict settle(struct kv_inbox *in, struct offer *o, const 
                                     enum status st, struct kv_inbox_result *out)
 {
     struct kv_wire_range r = kv_wire_block_range(b);
+    uint64_t now;
 
     if (--o->n_writers == 0) pthread_cond_broadcast(&in->no_writers);
     if (o->state != OFFER_OPEN) return KV_INBOX_STALE;
@@ -249,6 +252,12 @@ static enum kv_inbox_verdict settle(struct kv_inbox *in, struct offer *o, const 
     o->n_missing -= range_bits(&r);
     o->granted += b->n_bytes;
     out->credit = b->n_bytes;
+    out->bytes = o->received;
+    now = clock_now_us();
+    if (now - o->told_us >= PROGRESS_US) {
+        o->told_us = now;
+        out->progress = true;
+    }
     return judge(o, out);
 }
 

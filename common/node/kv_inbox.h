@@ -29,9 +29,10 @@ enum kv_inbox_verdict {
 struct kv_inbox_result {
     struct kv_wire_id id;
     uint64_t credit;
+    bool progress; /* STORED: the first frame, or a while after the last one that said so */
     int32_t first_token;
     uint32_t n_tokens;
-    uint64_t bytes;    /* COMPLETE: payload of the whole transfer */
+    uint64_t bytes;    /* received so far; COMPLETE: payload of the whole transfer */
     uint64_t first_us; /* COMPLETE: when the first frame came */
     struct error err;  /* FAILED, GARBAGE */
 };

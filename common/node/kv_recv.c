@@ -162,6 +162,7 @@ static void report_failure(struct lane *lane, uint64_t session, const struct kv_
 {
     struct kv_recv *r = lane->recv;
     struct kv_recv_event ev = {
+        .kind = KV_RECV_FAILED,
         .key = { res->id.hi, res->id.lo, res->id.epoch },
         .status = res->err.status,
         .message = res->err.text,
@@ -189,6 +190,7 @@ static void report_complete(struct lane *lane, uint64_t session, const struct kv
 {
     struct kv_recv *r = lane->recv;
     struct kv_recv_event ev = {
+        .kind = KV_RECV_STORED,
         .key = { res->id.hi, res->id.lo, res->id.epoch },
         .first_token = res->first_token,
         .n_tokens = res->n_tokens,
@@ -200,6 +202,17 @@ static void report_complete(struct lane *lane, uint64_t session, const struct kv
     answer_stored(lane, session, &res->id, OK, "");
     metric_add(r->metrics.transfers, 1);
     metric_observe(r->metrics.seconds, (double)ev.us / 1e6);
+}
+
+static void report_progress(struct lane *lane, const struct kv_inbox_result *res)
+{
+    struct kv_recv *r = lane->recv;
+    struct kv_recv_event ev = {
+        .kind = KV_RECV_PROGRESS,
+        .key = { res->id.hi, res->id.lo, res->id.epoch },
+        .bytes = res->bytes,
+    };
+    r->opt.on_event(r->opt.ctx, &ev);
 }
 
 static void act_on(struct lane *lane, struct kv_peer_entry *peer, enum kv_inbox_verdict v,
@@ -214,6 +227,7 @@ static void act_on(struct lane *lane, struct kv_peer_entry *peer, enum kv_inbox_
     switch (v) {
     case KV_INBOX_STORED:
         if (res->credit) answer_credit(lane, peer->session, res);
+        if (res->progress) report_progress(lane, res);
         break;
     case KV_INBOX_COMPLETE: report_complete(lane, peer->session, res); break;
     case KV_INBOX_STALE: metric_add(r->metrics.stale, 1); break;
@@ -426,16 +440,23 @@ fail:
     return st;
 }
 
-void kv_recv_close(struct kv_recv *r)
+void kv_recv_stop(struct kv_recv *r)
 {
-    if (!r) return;
     for (uint32_t i = 0; i < r->n_lanes; i++) {
         struct lane *lane = &r->lanes[i];
         if (!lane->started) continue;
         while (mailbox_post(lane->box, (void *)(uintptr_t)&stop_mark) != OK) sched_yield();
     }
-    for (uint32_t i = 0; i < r->n_lanes; i++)
+    for (uint32_t i = 0; i < r->n_lanes; i++) {
         if (r->lanes[i].started) pthread_join(r->lanes[i].thread, NULL);
+        r->lanes[i].started = false;
+    }
+}
+
+void kv_recv_close(struct kv_recv *r)
+{
+    if (!r) return;
+    kv_recv_stop(r);
     for (uint32_t i = 0; i < r->n_lanes; i++) {
         struct lane *lane = &r->lanes[i];
         if (lane->box) send_waiting(lane);

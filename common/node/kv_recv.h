@@ -8,9 +8,11 @@
 
 struct kv_recv;
 
+enum kv_recv_event_kind { KV_RECV_PROGRESS, KV_RECV_STORED, KV_RECV_FAILED };
 struct kv_recv_event {
+    enum kv_recv_event_kind kind;
     struct seq_key key;
-    enum status status; /* OK: all is stored; else the epoch is closed and may be bound anew */
+    enum status status; /* FAILED: why; the epoch is closed and may be bound anew */
     int32_t first_token;
     uint32_t n_tokens;
     uint64_t bytes, us;
@@ -32,7 +34,9 @@ struct kv_recv_options {
 };
 
 enum status kv_recv_open(struct kv_recv **out, const struct kv_recv_options *opt, struct error *err) MUST_CHECK;
-void kv_recv_close(struct kv_recv *r); /* joins the threads; NULL is fine */
+/* Joins the threads: no KV memory is touched after this.  Inbox and endpoints stay until close. */
+void kv_recv_stop(struct kv_recv *r);
+void kv_recv_close(struct kv_recv *r); /* NULL is fine */
 struct kv_inbox *kv_recv_inbox(struct kv_recv *r);
 uint32_t kv_recv_n_lanes(const struct kv_recv *r);
 const char *kv_recv_endpoint(const struct kv_recv *r, uint32_t lane); /* as bound */

@@ -35,6 +35,7 @@ struct pair {
 
 static void on_recv(void *ctx, const struct kv_recv_event *ev)
 {
+    if (ev->kind == KV_RECV_PROGRESS) return;
     struct note *n = mem_zalloc(sizeof(*n));
     *n = (struct note){ .key = ev->key, .status = ev->status, .first_token = ev->first_token, .bytes = ev->bytes };
     snprintf(n->text, sizeof(n->text), "%s", ev->message ? ev->message : "");

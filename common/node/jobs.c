@@ -1,0 +1,206 @@
+/* jobs.c - the table of requests a node works on, and Job messages as the engine wants them. */
+#include "node/jobs.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "node/jobs_internal.h"
+
+#include <string.h>
+
+struct jobs *jobs_create(void)
+{
+    return mem_zalloc(sizeof(struct jobs));
+}
+
+void jobs_destroy(struct jobs *js)
+{
+    struct job *j, *next;
+
+    if (!js) return;
+    HASH_ITER(hh, js->by_id, j, next)
+    {
+        HASH_DEL(js->by_id, j);
+        while (j) {
+            struct job *same = j->same;
+            reports_free(j);
+            mem_free(j);
+            j = same;
+        }
+    }
+    mem_free(js);
+}
+
+uint32_t jobs_count(const struct jobs *js)
+{
+    return js->n;
+}
+
+struct job *jobs_first(struct jobs *js, uint64_t hi, uint64_t lo)
+{
+    const uint64_t id[2] = { hi, lo };
+    struct job *j;
+    HASH_FIND(hh, js->by_id, id, sizeof(id), j);
+    return j;
+}
+
+struct job *jobs_find(struct jobs *js, const struct seq_key *key)
+{
+    struct job *j = jobs_first(js, key->hi, key->lo);
+    while (j && j->key.epoch != key->epoch) j = j->same;
+    return j;
+}
+
+struct job *jobs_add(struct jobs *js, struct link *link, const struct seq_request *r)
+{
+    struct job *j, *first;
+
+    if (js->n >= JOBS_MAX) return NULL;
+    j = mem_zalloc(sizeof(*j));
+    j->id.hi = r->key.hi;
+    j->id.lo = r->key.lo;
+    j->key = r->key;
+    j->link = link;
+    j->n_prompt = r->n_prompt;
+    j->n_tokens = r->n_tokens;
+    j->n_output = r->n_tokens - r->n_prompt;
+    j->start_us = clock_now_us();
+    first = jobs_first(js, r->key.hi, r->key.lo);
+    if (first) {
+        j->same = first->same;
+        first->same = j;
+    } else {
+        HASH_ADD(hh, js->by_id, id, sizeof(j->id), j);
+    }
+    js->n++;
+    return j;
+}
+
+void jobs_set_epoch(struct jobs *js, struct job *j, uint32_t epoch)
+{
+    jobs_flush(js); /* what was gathered belongs to the old epoch */
+    j->key.epoch = epoch;
+}
+
+static void unlink_job(struct jobs *js, struct job *j)
+{
+    struct job *first = jobs_first(js, j->id.hi, j->id.lo);
+
+    js->n--;
+    if (first != j) {
+        while (first->same != j) first = first->same;
+        first->same = j->same;
+        return;
+    }
+    HASH_DEL(js->by_id, j);
+    if (j->same) HASH_ADD(hh, js->by_id, id, sizeof(j->same->id), j->same);
+}
+
+static bool awaits_ack(struct jobs *js, uint64_t hi, uint64_t lo)
+{
+    for (const struct job *j = jobs_first(js, hi, lo); j; j = j->same)
+        if (j->ack_due) return true;
+    return false;
+}
+
+void jobs_remove(struct jobs *js, struct job *j)
+{
+    if (j->has_reports) jobs_flush(js);
+    unlink_job(js, j);
+    if (j->ack_due && link_incarnation(j->link) == j->key.hi && !awaits_ack(js, j->key.hi, j->key.lo))
+        link_send_cancel_ack(j->link, j->key.lo, j->ack_epoch);
+    reports_free(j);
+    mem_free(j);
+}
+
+void jobs_each(struct jobs *js, void (*fn)(void *ctx, struct job *j), void *ctx)
+{
+    struct job *j, *next;
+
+    HASH_ITER(hh, js->by_id, j, next)
+    {
+        struct job *k = j;
+        while (k) {
+            struct job *same = k->same;
+            fn(ctx, k);
+            k = same;
+        }
+    }
+}
+
+void job_command(struct job *j, struct engine *e, enum job_want want)
+{
+    enum status st = OK;
+
+    if (!j->in_engine) return;
+    if (want == JOB_WANT_CANCEL) st = engine_cancel(e, &j->key);
+    if (want == JOB_WANT_RELEASE) st = engine_release(e, &j->key);
+    j->want = st == OK ? JOB_WANT_NOTHING : want;
+}
+
+void jobs_cancel(struct jobs *js, struct link *l, const Baton__Control__Cancel *m,
+                 void (*end)(void *ctx, struct job *j), void *ctx)
+{
+    bool found = false;
+
+    if (!m || !m->request || m->request->incarnation != link_incarnation(l)) return;
+    /* All are marked before the first one ends: its removal must not answer for the others. */
+    for (int pass = 0; pass < 2; pass++)
+        for (struct job *j = jobs_first(js, m->request->incarnation, m->request->counter), *next; j; j = next) {
+            next = j->same;
+            if (m->epoch && j->key.epoch > m->epoch) continue;
+            found = true;
+            j->ack_due = true;
+            j->ack_epoch = m->epoch;
+            if (pass) end(ctx, j); /* may remove it */
+        }
+    if (!found) link_send_cancel_ack(l, m->request->counter, m->epoch);
+}
+
+static enum status sampling_of(struct sampling_params *p, const Baton__Control__Sampling *m, struct error *err)
+{
+    const size_t max = sizeof(p->bias) / sizeof(p->bias[0]);
+
+    if (m->n_bias != m->n_bias_ids || m->n_bias > max)
+        return error_set(err, ERR_INVALID, "%zu logit biases for %zu ids, at most %zu are possible", m->n_bias,
+                         m->n_bias_ids, max);
+    *p = (struct sampling_params){
+        .temperature = m->temperature,
+        .top_k = m->top_k,
+        .top_p = m->top_p,
+        .min_p = m->min_p,
+        .repetition_penalty = m->repetition_penalty,
+        .frequency_penalty = m->frequency_penalty,
+        .presence_penalty = m->presence_penalty,
+        .seed = m->seed,
+        .choice = m->choice,
+        .max_tokens = m->max_tokens,
+        .min_tokens = m->min_tokens,
+        .ignore_eos = m->ignore_eos,
+        .n_logprobs = m->logprobs < 0 ? -1 : m->logprobs,
+        .n_prompt_logprobs = m->prompt_logprobs < 0 ? -1 : m->prompt_logprobs,
+        .n_bias = (uint32_t)m->n_bias,
+    };
+    if (m->n_bias) {
+        memcpy(p->bias_ids, m->bias_ids, m->n_bias * sizeof(p->bias_ids[0]));
+        memcpy(p->bias, m->bias, m->n_bias * sizeof(p->bias[0]));
+    }
+    return OK;
+}
+
+enum status job_request_of(struct seq_request *out, const Baton__Control__Job *m, enum engine_mode mode,
+                           const struct link *link, struct error *err)
+{
+    if (!m || !m->request || !m->sampling) return error_set(err, ERR_PARSE, "a job lacks its parts");
+    if (m->request->incarnation != link_incarnation(link) || m->epoch == 0)
+        return error_set(err, ERR_STALE, "a job of another coordinator, or without an epoch");
+    if (m->n_tokens == 0 || m->n_tokens > UINT32_MAX / 2 || m->n_prompt == 0 || m->n_prompt > m->n_tokens)
+        return error_set(err, ERR_INVALID, "a job of %zu tokens with a prompt of %u", m->n_tokens, m->n_prompt);
+    *out = (struct seq_request){
+        .key = { m->request->incarnation, m->request->counter, m->epoch },
+        .mode = mode,
+        .tokens = m->tokens,
+        .n_tokens = (uint32_t)m->n_tokens,
+        .n_prompt = m->n_prompt,
+    };
+    return sampling_of(&out->sampling, m->sampling, err);
+}

@@ -1,0 +1,201 @@
+/* load_model.c - from a configuration to a running engine. */
+#include "node/load_model.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "formats/gguf.h"
+#include "formats/vocab_load.h"
+#include "text/vocab.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_COMMANDS        1024 /* waiting for the engine, beyond max_seqs */
+#define KV_EVENT_MIN_TOKENS 64   /* a prompt of one block is computed before a frame is under way */
+#define BAR_WIDTH           30
+
+struct load_progress {
+    bool is_terminal;
+    const char *name;
+    uint32_t told; /* tenths */
+};
+
+static void on_progress(void *ctx, uint64_t done, uint64_t all)
+{
+    struct load_progress *p = ctx;
+    uint32_t tenths = all ? (uint32_t)(done * 10 / all) : 10;
+    uint32_t fill = all ? (uint32_t)(done * BAR_WIDTH / all) : BAR_WIDTH;
+
+    if (p->is_terminal) {
+        fprintf(stderr, "\rloading %s [%.*s%*s] %3u %%%s", p->name, (int)fill, "##############################",
+                (int)(BAR_WIDTH - fill), "", all ? (uint32_t)(done * 100 / all) : 100, done >= all ? "\n" : "");
+    } else if (tenths > p->told && (tenths == 10 || tenths >= p->told + 5)) {
+        p->told = tenths;
+        log_info("loading", "model=%s percent=%u", p->name, tenths * 10);
+    }
+}
+
+static uint32_t n_threads_of(const struct config_node *self)
+{
+    cpu_set_t set;
+    if (self->threads) return self->threads;
+    if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+    return (uint32_t)CPU_COUNT(&set);
+}
+
+static enum status read_end_ids(const char *path, int32_t **ids, uint32_t *n, struct error *err)
+{
+    struct gguf *g = NULL;
+    struct vocab *v = NULL;
+    enum status st;
+
+    if ((st = gguf_open(&g, path, err)) != OK) return st;
+    st = vocab_load_gguf(&v, g, err);
+    gguf_close(g);
+    if (st != OK) return st;
+    *n = 0;
+    *ids = mem_array(v->n_tokens + 1, sizeof(**ids));
+    for (uint32_t i = 0; i < v->n_tokens; i++)
+        if (vocab_is_end(v, (int32_t)i)) (*ids)[(*n)++] = (int32_t)i;
+    vocab_destroy(v);
+    return OK;
+}
+
+static void fill_geometry(struct loaded_model *m, const struct model *model)
+{
+    const struct kv_geometry g = model_kv_geometry(model, 0);
+
+    baton__kv__geometry__init(&m->geometry);
+    m->geometry.fingerprint = m->info.fingerprint;
+    m->geometry.n_layers = m->info.n_layers;
+    m->geometry.n_kv_heads = g.n_kv_heads;
+    m->geometry.head_dim = g.head_dim;
+    m->geometry.block_tokens = KV_BLOCK_TOKENS;
+    m->geometry.codec = g.format == KV_INT8 ? BATON__KV__CODEC__INT8 : BATON__KV__CODEC__F16;
+    m->geometry.rotated = g.rotate;
+    m->geometry.rope_base = m->info.rope.base;
+    m->geometry.rope_scale = m->info.rope.scale;
+    m->geometry.rope_dims = m->info.rope.dims;
+    m->geometry.rope_kind = m->info.rope.neox;
+    m->geometry.model_name = m->config->name;
+}
+
+/* As many layers as fill about one frame per chunk: the rest of a prompt's last chunk is then one frame. */
+static uint32_t layers_per_event(const struct model_info *info, const struct kv_geometry *g,
+                                 const struct config_run *run)
+{
+    uint64_t chunk =
+        run->self->chunk_tokens < run->self->max_batch_tokens ? run->self->chunk_tokens : run->self->max_batch_tokens;
+    uint64_t layer = kv_wire_bytes(g->format, g->head_dim, chunk) * g->n_kv_heads;
+    uint64_t n = run->cfg.kv.frame_bytes / (layer ? layer : 1);
+
+    if (n < 1) n = 1;
+    return n < info->n_layers ? (uint32_t)n : info->n_layers;
+}
+
+static enum status open_model(struct loaded_model *m, struct model **model, const struct config_run *run,
+                              struct error *err)
+{
+    const struct config_node *self = run->self;
+    struct load_progress progress = { isatty(STDERR_FILENO), m->config->name, 0 };
+    struct model_options opt = {
+        .path = m->config->path,
+        .kv_format = strcmp(run->cfg.kv.codec, "f16") == 0 ? KV_F16 : KV_INT8,
+        .rotate = run->cfg.kv.rotate,
+        .max_batch_tokens = self->max_batch_tokens,
+        .max_context = self->max_context,
+        .tp_size = 1,
+        .weights_fd = run->weights_fd,
+        .progress = on_progress,
+        .progress_ctx = &progress,
+    };
+    struct backend_limits limits;
+    enum status st;
+
+    if ((st = model_read_info(&m->info, opt.path, err)) != OK) return st;
+    m->max_context = self->max_context ? self->max_context : m->info.context_length;
+    limits = model_limits(&m->info, self->max_batch_tokens, m->max_context);
+    st =
+        cpu_backend_create(&m->backend, n_threads_of(self), self->cpus[0] ? self->cpus : NULL, self->isa, &limits, err);
+    if (st != OK) return st;
+    opt.backend = m->backend;
+    if ((st = model_open(model, &opt, err)) != OK) return st;
+    m->info = *model_info(*model);
+    return OK;
+}
+
+static enum status start_engine(struct loaded_model *m, struct model *model, struct kv_store *kv,
+                                const struct config_run *run, engine_event_fn on_event, void *ctx, struct error *err)
+{
+    const struct config_node *self = run->self;
+    const struct kv_geometry g = model_kv_geometry(model, 0);
+    struct engine_options opt = {
+        .model = model,
+        .kv = kv,
+        .max_seqs = self->max_seqs,
+        .max_batch_tokens = self->max_batch_tokens,
+        .chunk_tokens = self->chunk_tokens,
+        .max_context = m->max_context,
+        .kv_event_layers = layers_per_event(&m->info, &g, run),
+        .kv_event_min_tokens = KV_EVENT_MIN_TOKENS,
+        .max_commands = MAX_COMMANDS,
+        .on_event = on_event,
+        .ctx = ctx,
+    };
+    int32_t *end_ids = NULL;
+    enum status st = read_end_ids(m->config->path, &end_ids, &opt.n_end_ids, err);
+
+    opt.end_ids = end_ids;
+    if (st == OK) st = engine_create(&m->engine, &opt, err);
+    mem_free(end_ids);
+    return st;
+}
+
+enum status load_model(struct loaded_model *out, const struct config_run *run, engine_event_fn on_event, void *ctx,
+                       struct error *err)
+{
+    struct loaded_model m = { 0 };
+    struct model *model = NULL;
+    struct kv_store *kv = NULL;
+    uint64_t start = clock_now_us(), n_blocks;
+    enum status st;
+
+    m.config = config_model_find(&run->cfg, run->self->model);
+    if (!m.config) {
+        st = error_set(err, ERR_NOT_FOUND, "node %s names no model of the configuration", run->self->name);
+        goto fail;
+    }
+    if ((st = open_model(&m, &model, run, err)) != OK) goto fail;
+    fill_geometry(&m, model);
+    n_blocks = run->self->kv_memory / model_kv_block_bytes(model);
+    if (n_blocks == 0 || n_blocks > UINT32_MAX / 2) {
+        st = error_set(err, ERR_INVALID, "kv_memory of %llu bytes holds %llu blocks of %zu bytes",
+                       (unsigned long long)run->self->kv_memory, (unsigned long long)n_blocks,
+                       model_kv_block_bytes(model));
+        goto fail;
+    }
+    m.n_blocks = (uint32_t)n_blocks;
+    if ((st = kv_store_create(&kv, model, m.n_blocks, err)) != OK) goto fail;
+    if ((st = start_engine(&m, model, kv, run, on_event, ctx, err)) != OK) goto fail;
+    log_info("loaded", "model=%s arch=%s isa=%s weights_mib=%llu kv_blocks=%u context=%u ms=%llu",
+             log_quote(m.config->name), m.info.arch, cpu_backend_isa(m.backend),
+             (unsigned long long)(m.info.weight_bytes >> 20), m.n_blocks, m.max_context,
+             (unsigned long long)((clock_now_us() - start) / 1000));
+    *out = m;
+    return OK;
+fail:
+    kv_store_destroy(kv);
+    model_close(model);
+    if (m.backend) cpu_backend_destroy(m.backend);
+    return st;
+}
+
+void unload_model(struct loaded_model *m)
+{
+    engine_destroy(m->engine);
+    if (m->backend) cpu_backend_destroy(m->backend);
+    *m = (struct loaded_model){ 0 };
+}

@@ -1,0 +1,22 @@
+/* load_model.h - from a configuration to a running engine: backend, weights, KV memory, geometry. */
+#ifndef NODE_LOAD_MODEL_H
+#define NODE_LOAD_MODEL_H
+#include "config/config.h"
+#include "engine/engine.h"
+#include "model/model.h"
+#include "proto/kv.pb-c.h"
+
+struct loaded_model {
+    struct engine *engine;
+    struct backend *backend;
+    const struct config_model *config; /* borrowed from the configuration */
+    struct model_info info;            /* a copy; rope.freq_factors is the model's */
+    Baton__Kv__Geometry geometry;      /* model_name points into the configuration */
+    uint32_t n_blocks, max_context;
+};
+
+/* Loads self's model and starts its engine.  Says how far it is: a bar on a terminal, log lines elsewhere. */
+enum status load_model(struct loaded_model *out, const struct config_run *run, engine_event_fn on_event, void *ctx,
+                       struct error *err) MUST_CHECK;
+void unload_model(struct loaded_model *m); /* a zeroed one is fine */
+#endif

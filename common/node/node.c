@@ -1,0 +1,402 @@
+/* node.c - the process of a prefill or decode node. */
+#include "node/node.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mailbox.h"
+#include "base/mem.h"
+#include "node/node_admin.h"
+#include "wire/zsock.h"
+
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#define EVENTS_MAX     (1 << 18)
+#define EVENTS_AT_ONCE 512
+#define TICK_MS        100
+#define GRACE_TICKS    3 /* idle that long before a drain ends: what was said last is out by then */
+
+struct node {
+    const struct node_role *role;
+    struct config_run run;
+    uv_loop_t loop;
+    struct loaded_model model;
+    struct jobs *jobs;
+    struct links *links;
+    struct node_admin *admin;
+    struct metrics *metrics;
+    struct mailbox *box;
+    uint64_t incarnation;
+    void *state; /* the role's */
+    Baton__Control__Register hello;
+    uv_poll_t box_poll;
+    uv_signal_t sigterm, sigint;
+    uv_timer_t tick;
+    bool draining, stopping;
+    uint64_t drain_ms;
+    uint32_t idle_ticks;
+    bool told_ready;
+};
+
+const struct config_run *node_config(const struct node *n)
+{
+    return &n->run;
+}
+const struct loaded_model *node_model(const struct node *n)
+{
+    return &n->model;
+}
+struct engine *node_engine(const struct node *n)
+{
+    return n->model.engine;
+}
+struct jobs *node_jobs(const struct node *n)
+{
+    return n->jobs;
+}
+struct metrics *node_metrics(const struct node *n)
+{
+    return n->metrics;
+}
+uint64_t node_incarnation(const struct node *n)
+{
+    return n->incarnation;
+}
+bool node_is_draining(const struct node *n)
+{
+    return n->draining;
+}
+bool node_is_ready(const struct node *n)
+{
+    return !n->draining && n->links && links_any_up(n->links);
+}
+
+/* ---- events of other threads ---- */
+
+static void event_free(struct node_event *ev)
+{
+    mem_free((void *)(uintptr_t)ev->engine.blocks);
+    mem_free((void *)(uintptr_t)ev->engine.logprobs);
+    mem_free((void *)(uintptr_t)ev->engine.message);
+    mem_free((void *)(uintptr_t)ev->send.message);
+    mem_free((void *)(uintptr_t)ev->recv.message);
+    mem_free(ev);
+}
+
+static void post_event(struct node *n, struct node_event *ev)
+{
+    const struct timespec pause = { 0, 1000000 };
+    while (mailbox_post(n->box, ev) != OK) nanosleep(&pause, NULL); /* the loop is behind by EVENTS_MAX */
+}
+
+static char *copy_text(const char *s)
+{
+    return s ? mem_strdup(s) : NULL;
+}
+
+static void on_engine_event(void *ctx, const struct engine_event *e)
+{
+    struct node *n = ctx;
+    struct node_event *ev;
+
+    if (n->role->on_engine_thread(n->state, e)) return;
+    ev = mem_zalloc(sizeof(*ev));
+    ev->kind = NODE_ENGINE;
+    ev->engine = *e;
+    ev->engine.message = copy_text(e->message);
+    ev->engine.blocks = NULL;
+    ev->engine.logprobs = NULL;
+    if (e->kind == ENGINE_RESERVED && e->n_blocks) {
+        kv_block_id *blocks = mem_array(e->n_blocks, sizeof(*blocks));
+        memcpy(blocks, e->blocks, e->n_blocks * sizeof(*blocks));
+        ev->engine.blocks = blocks;
+    }
+    if (e->logprobs) {
+        struct token_logprobs *lp = mem_alloc(sizeof(*lp));
+        *lp = *e->logprobs;
+        ev->engine.logprobs = lp;
+    }
+    post_event(n, ev);
+}
+
+void node_post_kv_send(void *node, const struct kv_send_event *e)
+{
+    struct node_event *ev = mem_zalloc(sizeof(*ev));
+    ev->kind = NODE_KV_SEND;
+    ev->send = *e;
+    ev->send.message = copy_text(e->message);
+    post_event(node, ev);
+}
+
+void node_post_kv_recv(void *node, const struct kv_recv_event *e)
+{
+    struct node_event *ev = mem_zalloc(sizeof(*ev));
+    ev->kind = NODE_KV_RECV;
+    ev->recv = *e;
+    ev->recv.message = copy_text(e->message);
+    post_event(node, ev);
+}
+
+static void on_box(uv_poll_t *h, int status, int events)
+{
+    struct node *n = h->data;
+    struct node_event *ev;
+
+    (void)status, (void)events;
+    for (int i = 0; i < EVENTS_AT_ONCE && (ev = mailbox_try_take(n->box)); i++) {
+        n->role->on_event(n->state, ev);
+        event_free(ev);
+    }
+    jobs_flush(n->jobs);
+}
+
+/* ---- the coordinator's side ---- */
+
+void node_fill_load(struct node *n, Baton__Control__Load *out, uint32_t by_state[KV_STATE_COUNT])
+{
+    struct engine_load load;
+    struct kv_metrics *kv = n->role->kv_metrics(n->state);
+    bool sends = n->role->role == BATON__CONTROL__ROLE__PREFILL;
+    long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+
+    if (f && fscanf(f, "%*d %ld", &pages) != 1) pages = 0;
+    if (f) fclose(f);
+    engine_load(n->model.engine, &load);
+    out->running = load.n_running;
+    out->waiting = load.n_waiting;
+    out->reserved = load.n_reserved;
+    out->blocks_free = load.blocks[KV_FREE];
+    out->blocks_total = n->model.n_blocks;
+    memcpy(by_state, load.blocks, sizeof(load.blocks));
+    out->n_blocks_by_state = KV_STATE_COUNT;
+    out->blocks_by_state = by_state;
+    out->prefill_tok_s = load.prefill_tok_s;
+    out->decode_tok_s = load.decode_tok_s;
+    if (sends)
+        out->kv_bytes_sent = (uint64_t)metric_value(kv->bytes);
+    else
+        out->kv_bytes_received = (uint64_t)metric_value(kv->bytes);
+    out->transfers = (uint32_t)metric_value(kv->transfers);
+    out->rss_bytes = (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void fill_heartbeat(void *ctx, Baton__Control__Heartbeat *h)
+{
+    static uint32_t by_state[KV_STATE_COUNT]; /* until the message is packed, on this thread */
+    static Baton__Control__Load load;
+    struct node *n = ctx;
+
+    baton__control__load__init(&load);
+    node_fill_load(n, &load, by_state);
+    h->load = &load;
+    h->draining = n->draining;
+}
+
+static void tell_ready(struct node *n)
+{
+    const char *kv = n->hello.n_kv_endpoints ? n->hello.kv_endpoints[0] : "-";
+
+    if (n->told_ready) return;
+    n->told_ready = true;
+    log_info("ready", "admin=%s kv=%s", node_admin_address(n->admin), kv);
+    if (n->run.ready_fd < 0) return;
+    dprintf(n->run.ready_fd, "ready %s admin=%s kv=%s\n", n->run.self->name, node_admin_address(n->admin), kv);
+    close(n->run.ready_fd);
+    n->run.ready_fd = -1;
+}
+
+static void on_welcome(void *ctx, struct link *l)
+{
+    (void)l;
+    tell_ready(ctx);
+}
+
+static void on_message(void *ctx, struct link *l, const Baton__Control__ControlMessage *m)
+{
+    struct node *n = ctx;
+    n->role->on_message(n->state, l, m);
+}
+
+static void on_lost(void *ctx, struct link *l)
+{
+    struct node *n = ctx;
+    n->role->on_coordinator_lost(n->state, l);
+}
+
+static void fill_hello(struct node *n)
+{
+    Baton__Control__Register *h = &n->hello;
+
+    baton__control__register__init(h);
+    h->node = n->run.self->name;
+    h->role = n->role->role;
+    h->model = n->model.config->name;
+    h->geometry = &n->model.geometry;
+    h->max_seqs = n->run.self->max_seqs;
+    h->n_blocks = n->model.n_blocks;
+    h->max_context = n->model.max_context;
+    h->n_vocab = n->model.info.n_vocab;
+    h->version = (char *)(uintptr_t)BATON_VERSION;
+    h->admin = (char *)(uintptr_t)node_admin_address(n->admin);
+    n->role->describe(n->state, h);
+}
+
+/* ---- life and death ---- */
+
+static void stop_loop(struct node *n)
+{
+    n->stopping = true;
+    uv_stop(&n->loop);
+}
+
+static void on_signal(uv_signal_t *h, int number)
+{
+    struct node *n = h->data;
+
+    if (number == SIGINT || n->draining) {
+        log_info("stopping", "signal=%d jobs=%u", number, jobs_count(n->jobs));
+        stop_loop(n);
+        return;
+    }
+    n->draining = true;
+    n->drain_ms = clock_now_ms();
+    log_info("draining", "jobs=%u", jobs_count(n->jobs));
+    links_beat(n->links);
+}
+
+static void on_tick(uv_timer_t *h)
+{
+    struct node *n = h->data;
+
+    n->role->on_tick(n->state);
+    jobs_flush(n->jobs);
+    if (!n->draining) return;
+    n->idle_ticks = jobs_count(n->jobs) == 0 ? n->idle_ticks + 1 : 0;
+    if (n->idle_ticks >= GRACE_TICKS) {
+        log_info("drained", "ms=%llu", (unsigned long long)(clock_now_ms() - n->drain_ms));
+        stop_loop(n);
+    } else if (clock_now_ms() - n->drain_ms > n->run.cfg.coordinator.shutdown_timeout_ms) {
+        log_warn("drain_timeout", "jobs=%u", jobs_count(n->jobs));
+        stop_loop(n);
+    }
+}
+
+static enum status open_loop(struct node *n, struct error *err)
+{
+    if (uv_loop_init(&n->loop) != 0) return error_set(err, ERR_IO, "cannot make an event loop");
+    n->loop.data = n;
+    uv_poll_init(&n->loop, &n->box_poll, mailbox_fd(n->box));
+    uv_signal_init(&n->loop, &n->sigterm);
+    uv_signal_init(&n->loop, &n->sigint);
+    uv_timer_init(&n->loop, &n->tick);
+    n->box_poll.data = n->sigterm.data = n->sigint.data = n->tick.data = n;
+    uv_poll_start(&n->box_poll, UV_READABLE, on_box);
+    uv_signal_start(&n->sigterm, on_signal, SIGTERM);
+    uv_signal_start(&n->sigint, on_signal, SIGINT);
+    uv_timer_start(&n->tick, on_tick, TICK_MS, TICK_MS);
+    return OK;
+}
+
+static enum status open_node(struct node *n, struct error *err)
+{
+    struct links_options lo = { &n->loop,
+                                n->run.cfg.coordinator.control,
+                                n->incarnation,
+                                &n->hello,
+                                fill_heartbeat,
+                                on_welcome,
+                                on_message,
+                                on_lost,
+                                n };
+    enum status st;
+
+    n->metrics = metrics_create();
+    n->jobs = jobs_create();
+    metric_set(metrics_get(n->metrics, METRIC_GAUGE, "baton_build_info", "The program's version.",
+                           "version=\"" BATON_VERSION "\"", NULL, 0),
+               1);
+    if ((st = mailbox_create(&n->box, EVENTS_MAX)) != OK) return st;
+    if ((st = open_loop(n, err)) != OK) return st;
+    if ((st = node_admin_open(&n->admin, &n->loop, n, n->run.self->admin, err)) != OK) return st;
+    if ((st = load_model(&n->model, &n->run, on_engine_event, n, err)) != OK) return st;
+    if ((st = n->role->open(n, &n->state, err)) != OK) return st;
+    fill_hello(n);
+    return links_open(&n->links, &lo, err);
+}
+
+static void close_any(uv_handle_t *h, void *ctx)
+{
+    (void)ctx;
+    if (!uv_is_closing(h)) uv_close(h, NULL);
+}
+
+static void close_node(struct node *n)
+{
+    struct node_event *ev;
+
+    links_close(n->links);
+    n->links = NULL;
+    if (n->state) n->role->stop(n->state); /* before the engine: these threads touch its KV memory */
+    unload_model(&n->model);
+    if (n->state) n->role->close(n->state);
+    node_admin_close(n->admin);
+    if (n->loop.data == n) {
+        uv_walk(&n->loop, close_any, NULL);
+        uv_run(&n->loop, UV_RUN_DEFAULT);
+        uv_loop_close(&n->loop);
+    }
+    while (n->box && (ev = mailbox_try_take(n->box))) event_free(ev);
+    mailbox_destroy(n->box);
+    jobs_destroy(n->jobs);
+    metrics_destroy(n->metrics);
+    zsock_context_term();
+}
+
+static int run_node(struct node *n)
+{
+    struct error err = { OK, "" };
+    enum status st = open_node(n, &err);
+
+    if (st != OK)
+        log_error("start_failed", "status=%s reason=%s", status_text(st), log_quote(err.text));
+    else
+        uv_run(&n->loop, UV_RUN_DEFAULT);
+    close_node(n);
+    if (st == OK) log_info("stopped", "exit=0");
+    return st == OK ? 0 : 1;
+}
+
+int node_main(const struct node_role *role, int argc, char **argv)
+{
+    struct node *n = mem_zalloc(sizeof(*n));
+    enum log_level level = LOG_LEVEL_INFO;
+    struct error err = { OK, "" };
+    int code = 0;
+
+    signal(SIGPIPE, SIG_IGN);
+    /* KV frames come and go by the megabyte: keep their memory instead of mapping it anew each time. */
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 16 << 20);
+    n->role = role;
+    if (config_load(&n->run, role->config, argc, argv, &err) != OK) {
+        fprintf(stderr, "%s: %s\n", role->program, err.text);
+        code = 2;
+    } else if (!n->run.help && !n->run.check_only) {
+        if (log_level_parse(n->run.cfg.log.level, &level) != OK) level = LOG_LEVEL_INFO;
+        log_init(level, n->run.self->name);
+        while (n->incarnation == 0)
+            if (getrandom(&n->incarnation, sizeof(n->incarnation), 0) < 0) n->incarnation = 0;
+        code = run_node(n);
+    } else if (n->run.check_only) {
+        printf("%s: the configuration is fine\n", role->program);
+    }
+    config_fini(&n->run);
+    mem_free(n);
+    return code;
+}

@@ -1,0 +1,129 @@
+/* node_admin.c - /metrics, /live and /ready of a node. */
+#include "node/node_admin.h"
+
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct node_admin {
+    struct node *node;
+    struct http_server *server;
+    char address[300];
+    uint64_t prompt_tokens, generation_tokens, steps; /* counted so far */
+};
+
+static struct metric *series(struct node *n, enum metric_kind kind, const char *name, const char *help,
+                             const char *more)
+{
+    char label[256], all[512];
+
+    metrics_label(label, sizeof(label), node_config(n)->self->name);
+    snprintf(all, sizeof(all), "node=\"%s\"%s", label, more);
+    return metrics_get(node_metrics(n), kind, name, help, all, NULL, 0);
+}
+
+static void count_up(struct node *n, const char *name, const char *help, uint64_t now, uint64_t *before)
+{
+    metric_add(series(n, METRIC_COUNTER, name, help, ""), (double)(now - *before));
+    *before = now;
+}
+
+static void update(struct node_admin *a)
+{
+    struct node *n = a->node;
+    struct engine_load load;
+    char more[64];
+
+    engine_load(node_engine(n), &load);
+    for (int s = 0; s < KV_STATE_COUNT; s++) {
+        snprintf(more, sizeof(more), ",state=\"%s\"", kv_block_state_name((enum kv_block_state)s));
+        metric_set(series(n, METRIC_GAUGE, "baton_kv_blocks", "KV blocks by state.", more), load.blocks[s]);
+    }
+    metric_set(series(n, METRIC_GAUGE, "baton_node_requests_running", "Sequences that compute.", ""), load.n_running);
+    metric_set(series(n, METRIC_GAUGE, "baton_node_requests_waiting", "Sequences that wait for blocks.", ""),
+               load.n_waiting);
+    metric_set(series(n, METRIC_GAUGE, "baton_node_requests_reserved", "Sequences whose KV is to come.", ""),
+               load.n_reserved);
+    metric_set(series(n, METRIC_GAUGE, "baton_node_prefill_tokens_per_second", "Measured rate of prefill.", ""),
+               load.prefill_tok_s);
+    metric_set(series(n, METRIC_GAUGE, "baton_node_decode_tokens_per_second", "Measured rate of decode.", ""),
+               load.decode_tok_s);
+    count_up(n, "baton_prompt_tokens_total", "Prompt tokens computed.", load.prefill_tokens, &a->prompt_tokens);
+    count_up(n, "baton_generation_tokens_total", "Tokens decoded.", load.decode_tokens, &a->generation_tokens);
+    count_up(n, "baton_engine_steps_total", "Steps of the engine.", load.steps, &a->steps);
+    metric_set(series(n, METRIC_GAUGE, "baton_node_ready", "1: registered and not draining.", ""), node_is_ready(n));
+}
+
+static void reply_metrics(struct node_admin *a, struct http_exchange *x)
+{
+    struct strbuf sb = STRBUF_INIT;
+
+    update(a);
+    metrics_render(node_metrics(a->node), &sb);
+    metrics_add_process(&sb);
+    http_reply(x, 200, "text/plain; version=0.0.4; charset=utf-8", strbuf_cstr(&sb), sb.n);
+    strbuf_fini(&sb);
+}
+
+static void reply_text(struct http_exchange *x, int status, const char *text)
+{
+    http_reply(x, status, "text/plain; charset=utf-8", text, strlen(text));
+}
+
+static void on_request(void *ctx, struct http_exchange *x)
+{
+    struct node_admin *a = ctx;
+    const char *path = http_path(x);
+
+    if (strcmp(http_method(x), "GET") != 0)
+        reply_text(x, 405, "only GET\n");
+    else if (strcmp(path, "/metrics") == 0)
+        reply_metrics(a, x);
+    else if (strcmp(path, "/live") == 0)
+        reply_text(x, 200, "live\n");
+    else if (strcmp(path, "/ready") == 0)
+        reply_text(x, node_is_ready(a->node) ? 200 : 503,
+                   node_is_ready(a->node)      ? "ready\n"
+                   : node_is_draining(a->node) ? "draining\n"
+                                               : "no coordinator has welcomed this node\n");
+    else
+        reply_text(x, 404, "known paths: /metrics /live /ready\n");
+}
+
+enum status node_admin_open(struct node_admin **out, uv_loop_t *loop, struct node *node, const char *address,
+                            struct error *err)
+{
+    const struct http_limits limits = { .max_connections = 64,
+                                        .max_header_bytes = 16 << 10,
+                                        .max_body_bytes = 1024,
+                                        .max_unsent_bytes = 4 << 20,
+                                        .header_timeout_ms = 10000,
+                                        .idle_timeout_ms = 60000 };
+    struct node_admin *a = mem_zalloc(sizeof(*a));
+    const char *colon = strrchr(address, ':');
+    enum status st;
+
+    a->node = node;
+    st = http_server_open(&a->server, loop, address, &limits, on_request, a, err);
+    if (st != OK) {
+        mem_free(a);
+        return st;
+    }
+    snprintf(a->address, sizeof(a->address), "%.*s:%u", colon ? (int)(colon - address) : 0, address,
+             (unsigned)http_server_port(a->server));
+    *out = a;
+    return OK;
+}
+
+void node_admin_close(struct node_admin *a)
+{
+    if (!a) return;
+    http_server_close(a->server);
+    mem_free(a);
+}
+
+const char *node_admin_address(const struct node_admin *a)
+{
+    return a->address;
+}
