@@ -14,6 +14,6 @@ enum status chat_create(struct chat **out, const struct vocab *v, struct error *
 void chat_destroy(struct chat *c);
 /* `messages` is a validated array of {role, content: string}; `now` unix seconds.  The context holds messages,
  * add_generation_prompt, bos_token, eos_token, tools = none. */
-enum status chat_render(const struct chat *c, const json_t *messages, bool add_generation_prompt,
-                        int64_t now, struct strbuf *out, struct error *err) MUST_CHECK;
+enum status chat_render(const struct chat *c, const json_t *messages, bool add_generation_prompt, int64_t now,
+                        struct strbuf *out, struct error *err) MUST_CHECK;
 #endif

@@ -17,6 +17,6 @@ enum status template_compile(struct template **out, const char *source, size_t n
 void template_destroy(struct template *t);
 /* Renders with the members of the object `context` as global variables (borrowed); `now` is the unix
  * time for strftime_now.  raise_exception(...) in the template becomes ERR_INVALID with its message. */
-enum status template_render(const struct template *t, const json_t *context, int64_t now,
-                            struct strbuf *out, struct error *err) MUST_CHECK;
+enum status template_render(const struct template *t, const json_t *context, int64_t now, struct strbuf *out,
+                            struct error *err) MUST_CHECK;
 #endif

@@ -1,16 +1,7 @@
 /* template_expr.c - expressions of a template to a tree, in Jinja2's order of precedence. */
 #include "text/template_internal.h"
 
-#include "base/mem.h"
-
 #include <string.h>
-
-static const struct token *next(struct parser *p)
-{
-    const struct token *t = parser_peek(p);
-    if (t->kind != T_EOF) p->pos++;
-    return t;
-}
 
 static struct node *constant(struct parser *p, int line, struct value v)
 {
@@ -30,7 +21,7 @@ static struct node *pair(struct parser *p, enum node_kind kind, int op, struct n
 
 static struct node *parse_name(struct parser *p)
 {
-    const struct token *t = next(p);
+    const struct token *t = parser_next(p);
     if (str_is(t->s, "true") || str_is(t->s, "True")) return constant(p, t->line, value_bool(true));
     if (str_is(t->s, "false") || str_is(t->s, "False")) return constant(p, t->line, value_bool(false));
     if (str_is(t->s, "none") || str_is(t->s, "None")) return constant(p, t->line, value_none());
@@ -48,10 +39,10 @@ static struct node *parse_name(struct parser *p)
 
 static struct node *parse_strings(struct parser *p)
 {
-    const struct token *t = next(p);
+    const struct token *t = parser_next(p);
     struct str s = t->s;
     while (parser_peek(p)->kind == T_STR) {
-        struct str more = next(p)->s;
+        struct str more = parser_next(p)->s;
         char *both = template_alloc(p->arena, s.n + more.n + 1);
         memcpy(both, s.p, s.n);
         memcpy(both + s.n, more.p, more.n);
@@ -62,7 +53,7 @@ static struct node *parse_strings(struct parser *p)
 
 static struct node *parse_list(struct parser *p)
 {
-    struct node *n = parser_node(p, N_LIST, next(p)->line);
+    struct node *n = parser_node(p, N_LIST, parser_next(p)->line);
     while (p->status == OK && !parser_at_op(p, ']')) {
         if (n->kids.n) parser_expect_op(p, ',');
         if (parser_at_op(p, ']')) break;
@@ -74,7 +65,7 @@ static struct node *parse_list(struct parser *p)
 
 static struct node *parse_dict(struct parser *p)
 {
-    struct node *n = parser_node(p, N_DICT, next(p)->line);
+    struct node *n = parser_node(p, N_DICT, parser_next(p)->line);
     while (p->status == OK && !parser_at_op(p, '}')) {
         if (n->kids.n) parser_expect_op(p, ',');
         if (parser_at_op(p, '}')) break;
@@ -92,8 +83,8 @@ static struct node *parse_primary(struct parser *p)
     switch (t->kind) {
     case T_NAME: return parse_name(p);
     case T_STR: return parse_strings(p);
-    case T_INT: next(p); return constant(p, t->line, value_int(t->i));
-    case T_FLOAT: next(p); return constant(p, t->line, value_float(t->f));
+    case T_INT: parser_next(p); return constant(p, t->line, value_int(t->i));
+    case T_FLOAT: parser_next(p); return constant(p, t->line, value_float(t->f));
     default: break;
     }
     if (parser_at_op(p, '[')) return parse_list(p);
@@ -180,7 +171,7 @@ static struct node *optional_bound(struct parser *p)
 
 static struct node *parse_subscript(struct parser *p, struct node *obj)
 {
-    int line = next(p)->line;
+    int line = parser_next(p)->line;
     struct node *first = optional_bound(p);
     if (first && parser_skip_op(p, ']')) return pair(p, N_ITEM, 0, obj, first);
     if (parser_at_op(p, ',')) parser_fail(p, ERR_UNSUPPORTED, line, "a subscript of several parts is not supported");
@@ -198,8 +189,8 @@ static struct node *parse_subscript(struct parser *p, struct node *obj)
 
 static struct node *parse_attribute(struct parser *p, struct node *obj)
 {
-    int line = next(p)->line;
-    if (parser_peek(p)->kind == T_INT) return pair(p, N_ITEM, 0, obj, constant(p, line, value_int(next(p)->i)));
+    int line = parser_next(p)->line;
+    if (parser_peek(p)->kind == T_INT) return pair(p, N_ITEM, 0, obj, constant(p, line, value_int(parser_next(p)->i)));
     struct node *n = parser_node(p, N_ATTR, line);
     n->a = parser_part(p, n, obj);
     n->name = parser_expect_name(p);
@@ -246,7 +237,7 @@ static void check_named_argument(struct parser *p, const struct node *n)
 
 static struct node *parse_filter(struct parser *p, struct node *input)
 {
-    struct node *n = parser_node(p, N_FILTER, next(p)->line);
+    struct node *n = parser_node(p, N_FILTER, parser_next(p)->line);
     n->a = parser_part(p, n, input);
     n->name = parser_expect_name(p);
     n->native = filter_find(n->name);
@@ -273,7 +264,7 @@ static bool at_test_argument(const struct parser *p)
 
 static struct node *parse_test(struct parser *p, struct node *input)
 {
-    struct node *n = parser_node(p, N_TEST, next(p)->line);
+    struct node *n = parser_node(p, N_TEST, parser_next(p)->line);
     bool negated = parser_skip_name(p, "not");
     n->a = parser_part(p, n, input);
     n->name = parser_expect_name(p);
@@ -298,7 +289,7 @@ static struct node *parse_unary(struct parser *p, bool with_filter)
 {
     struct node *n;
     if (parser_at_op(p, '-') || parser_at_op(p, '+')) {
-        const struct token *t = next(p);
+        const struct token *t = parser_next(p);
         n = parser_node(p, t->op == '-' ? N_NEG : N_POS, t->line);
         if (parser_enter(p)) n->a = parser_part(p, n, parse_unary(p, false));
         parser_leave(p);
@@ -330,7 +321,7 @@ static struct node *parse_product(struct parser *p)
 {
     struct node *n = parse_power(p);
     while (parser_at_op(p, '*') || parser_at_op(p, '/') || parser_at_op(p, OP2('/', '/')) || parser_at_op(p, '%')) {
-        int op = next(p)->op;
+        int op = parser_next(p)->op;
         n = pair(p, N_BINARY, op, n, parse_power(p));
     }
     return n;
@@ -350,7 +341,7 @@ static struct node *parse_sum(struct parser *p)
 {
     struct node *n = parse_concat(p);
     while (parser_at_op(p, '+') || parser_at_op(p, '-')) {
-        int op = next(p)->op;
+        int op = parser_next(p)->op;
         n = pair(p, N_BINARY, op, n, parse_concat(p));
     }
     return n;
@@ -390,7 +381,7 @@ static struct node *parse_comparison(struct parser *p)
 static struct node *parse_not(struct parser *p)
 {
     if (!parser_at_name(p, "not")) return parse_comparison(p);
-    struct node *n = parser_node(p, N_NOT, next(p)->line);
+    struct node *n = parser_node(p, N_NOT, parser_next(p)->line);
     n->a = constant(p, n->line, value_none());
     if (parser_enter(p)) n->a = parser_part(p, n, parse_not(p));
     parser_leave(p);

@@ -36,7 +36,7 @@ static struct value filter_trim(struct render *r, struct value v, const struct v
     struct str s = value_text(r, v);
     bool blanks = a[0].type == V_ABSENT || a[0].type == V_NONE;
     struct str chars = blanks ? STR("") : value_text(r, a[0]);
-    if (!template_charge(r, s.n)) return value_undef();
+    if (!template_charge(r, chars.n > 64 ? s.n * chars.n : s.n)) return value_undef();
     return value_str(text_strip(s, blanks ? NULL : &chars, true, true));
 }
 

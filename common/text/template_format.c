@@ -182,6 +182,7 @@ struct value text_format(struct render *r, struct str fmt, const struct args *ar
 {
     struct strbuf sb = { .max = TEMPLATE_OUTPUT_MAX };
     int order = 0;
+    template_charge(r, 4 * fmt.n);
     for (size_t i = 0; i < fmt.n && r->status == OK; i++) {
         char c = fmt.p[i];
         if ((c == '{' || c == '}') && i + 1 < fmt.n && fmt.p[i + 1] == c) {

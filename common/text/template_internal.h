@@ -234,6 +234,7 @@ enum status template_parse(struct parser *p, struct nodes *body) MUST_CHECK;
 /* The first of several failures is the one reported. */
 void parser_fail(struct parser *p, enum status st, int line, const char *fmt, ...) PRINTF_LIKE(4, 5);
 const struct token *parser_peek(const struct parser *p);
+const struct token *parser_next(struct parser *p); /* the token passed; stays at T_EOF */
 bool parser_at_op(const struct parser *p, int op);
 bool parser_at_name(const struct parser *p, const char *name);
 bool parser_skip_op(struct parser *p, int op);

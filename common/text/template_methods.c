@@ -95,7 +95,7 @@ static struct value split(struct render *r, struct str s, const struct value *a,
     struct str sep = STR("");
     int64_t max = arg_int(r, a[1], -1);
     if (max < 0) max = -1;
-    if (!template_charge(r, s.n)) return value_undef();
+    if (!template_charge(r, 4 * s.n)) return value_undef();
     if (!is_given(a[0])) {
         if (from_right)
             rsplit_blanks(r, out.list, s, max);
@@ -152,6 +152,7 @@ static struct value strip(struct render *r, struct str s, struct value chars, bo
     if (!template_charge(r, s.n)) return value_undef();
     if (!is_given(chars)) return value_str(text_strip(s, NULL, left, right));
     if (!need_str(r, chars, &set)) return value_undef();
+    if (set.n > 64 && !template_charge(r, s.n * set.n)) return value_undef();
     return value_str(text_strip(s, &set, left, right));
 }
 

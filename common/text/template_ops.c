@@ -41,7 +41,7 @@ bool value_equal(struct render *r, struct value a, struct value b, int depth)
     switch (a.type) {
     case V_UNDEF:
     case V_NONE: return true;
-    case V_STR: return template_charge(r, a.s.n) && str_eq(a.s, b.s);
+    case V_STR: return a.s.n == b.s.n && template_charge(r, a.s.n) && str_eq(a.s, b.s);
     case V_LIST:
     case V_TUPLE:
     case V_RANGE: return list_equal(r, a.list, b.list, depth);

@@ -1,8 +1,6 @@
 /* template_parse.c - statements of a template to a tree; expressions are template_expr.c's. */
 #include "text/template_internal.h"
 
-#include "base/mem.h"
-
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,7 +22,7 @@ const struct token *parser_peek(const struct parser *p)
     return &p->tokens.v[p->pos];
 }
 
-static const struct token *next(struct parser *p)
+const struct token *parser_next(struct parser *p)
 {
     const struct token *t = parser_peek(p);
     if (t->kind != T_EOF) p->pos++;
@@ -43,12 +41,12 @@ bool parser_at_name(const struct parser *p, const char *name)
 
 bool parser_skip_op(struct parser *p, int op)
 {
-    return parser_at_op(p, op) && next(p);
+    return parser_at_op(p, op) && parser_next(p);
 }
 
 bool parser_skip_name(struct parser *p, const char *name)
 {
-    return parser_at_name(p, name) && next(p);
+    return parser_at_name(p, name) && parser_next(p);
 }
 
 static void fail_unexpected(struct parser *p, const char *wanted)
@@ -75,7 +73,7 @@ void parser_expect_op(struct parser *p, int op)
 
 struct str parser_expect_name(struct parser *p)
 {
-    if (parser_peek(p)->kind == T_NAME) return next(p)->s;
+    if (parser_peek(p)->kind == T_NAME) return parser_next(p)->s;
     fail_unexpected(p, "a name");
     return STR("");
 }
@@ -83,7 +81,7 @@ struct str parser_expect_name(struct parser *p)
 static void expect_kind(struct parser *p, enum token_kind kind, const char *wanted)
 {
     if (parser_peek(p)->kind == kind)
-        next(p);
+        parser_next(p);
     else
         fail_unexpected(p, wanted);
 }
@@ -134,7 +132,7 @@ static struct node *parse_target_item(struct parser *p, bool with_namespace)
 {
     int line = parser_peek(p)->line;
     if (parser_at_op(p, '(') && parser_enter(p)) {
-        next(p);
+        parser_next(p);
         struct node *inner = parse_target(p, with_namespace);
         parser_expect_op(p, ')');
         parser_leave(p);
@@ -182,7 +180,7 @@ static void parse_body(struct parser *p, struct nodes *body, struct node *owner,
                        const char *const *ends)
 {
     while (p->status == OK) {
-        const struct token *t = next(p);
+        const struct token *t = parser_next(p);
         struct node *n;
         if (t->kind == T_TEXT) {
             n = parser_node(p, N_TEXT, t->line);

@@ -123,7 +123,7 @@ static void repr_at(struct render *r, struct strbuf *sb, struct value v, int dep
         template_fail(r, ERR_TOO_LARGE, "data nested deeper than %d", TEMPLATE_DATA_DEPTH);
         return;
     }
-    if (!template_charge(r, 16)) return;
+    if (!template_charge(r, v.type == V_STR ? 8 * v.s.n : 16)) return;
     switch (v.type) {
     case V_ABSENT: break;
     case V_UNDEF: strbuf_puts(sb, "Undefined"); break;
@@ -283,7 +283,7 @@ static void json_at(struct render *r, struct strbuf *sb, struct value v, const s
         template_fail(r, ERR_TOO_LARGE, "data nested deeper than %d", TEMPLATE_DATA_DEPTH);
         return;
     }
-    if (!template_charge(r, v.type == V_STR ? v.s.n + 16 : 16)) return;
+    if (!template_charge(r, v.type == V_STR ? 4 * v.s.n : 16)) return;
     if (v.type == V_STR) {
         put_json_str(sb, v.s, st->ascii);
     } else if (v.type == V_DICT) {

@@ -90,6 +90,7 @@ static bool is_cased(int32_t c)
 struct value text_recase(struct render *r, struct str s, enum text_case to)
 {
     struct strbuf sb = { .max = TEMPLATE_OUTPUT_MAX };
+    if (!template_charge(r, 8 * s.n)) return value_undef();
     bool starts = true; /* the next letter begins a word, or the text */
     for (size_t i = 0; i < s.n;) {
         int32_t c = text_next(s, &i);
@@ -135,6 +136,7 @@ struct value text_replace(struct render *r, struct str s, struct str from, struc
 {
     struct strbuf sb = { .max = TEMPLATE_OUTPUT_MAX };
     size_t pos = 0, at;
+    if (!template_charge(r, from.n ? s.n : 8 * s.n)) return value_undef();
     if (from.n == 0) {
         weave(&sb, s, to, n < 0 ? -1 : n);
         return value_take(r, &sb);
@@ -158,6 +160,7 @@ struct value text_lines(struct render *r, struct str s)
 {
     struct value lines = value_list(r, V_LIST);
     size_t start = 0;
+    template_charge(r, 4 * s.n);
     for (size_t i = 0; i < s.n && r->status == OK;) {
         size_t end = i;
         int32_t c = text_next(s, &i);

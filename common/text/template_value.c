@@ -19,8 +19,8 @@ void *template_alloc(struct arena *a, size_t bytes)
     size_t need = (bytes + 15) & ~(size_t)15;
     if (!c || c->n - c->used < need) {
         size_t n = need > CHUNK_BYTES / 4 ? need : CHUNK_BYTES;
-        struct arena_chunk *fresh = mem_zalloc(sizeof(*fresh) + n);
-        fresh->n = n;
+        struct arena_chunk *fresh = mem_alloc(sizeof(*fresh) + n);
+        *fresh = (struct arena_chunk){ .n = n };
         if (c && n != CHUNK_BYTES) { /* a large piece stands alone: the open chunk stays open */
             fresh->next = c->next;
             c->next = fresh;
@@ -33,7 +33,7 @@ void *template_alloc(struct arena *a, size_t bytes)
     void *p = c->data + c->used;
     c->used += need;
     a->used += need;
-    return p;
+    return memset(p, 0, need);
 }
 
 void template_arena_fini(struct arena *a)
@@ -335,13 +335,13 @@ struct list *value_items(struct render *r, struct value v)
     case V_VIEW: return v.list;
     case V_ITER: {
         struct list *rest = value_list(r, V_LIST).list;
-        *rest = (struct list){ .v = v.list->v + v.list->pos, .n = v.list->n - v.list->pos };
-        rest->cap = rest->n;
+        rest->n = rest->cap = v.list->n - v.list->pos;
+        if (rest->n) rest->v = v.list->v + v.list->pos;
         v.list->pos = v.list->n;
         return rest;
     }
     case V_DICT:
-    case V_STR: template_charge(r, v.type == V_STR ? v.s.n : v.dict->n); return items_of_parts(r, v);
+    case V_STR: template_charge(r, 16 * (v.type == V_STR ? v.s.n : v.dict->n)); return items_of_parts(r, v);
     case V_UNDEF: return items_of_parts(r, v);
     default: template_fail(r, ERR_INVALID, "'%s' object is not iterable", value_type_name(v)); return NULL;
     }
