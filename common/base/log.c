@@ -34,8 +34,8 @@ static size_t add_head(char *line, size_t cap, enum log_level level, const char 
     clock_gettime(CLOCK_REALTIME, &now);
     gmtime_r(&now.tv_sec, &utc);
     strftime(ts, sizeof(ts), "%Y-%m-%dT%H:%M:%S", &utc);
-    int n = snprintf(line, cap, "ts=%s.%03ldZ level=%s node=%s event=%s", ts, now.tv_nsec / 1000000,
-                     level_words[level], node_name, event);
+    int n = snprintf(line, cap, "ts=%s.%03ldZ level=%s node=%s event=%s", ts, now.tv_nsec / 1000000, level_words[level],
+                     node_name, event);
     return n < 0 ? 0 : (size_t)n < cap ? (size_t)n : cap - 1;
 }
 
@@ -65,11 +65,7 @@ void log_write(enum log_level level, const char *event, const char *fmt, ...)
 static size_t put_escape(char *dst, unsigned char c)
 {
     static const char hex[] = "0123456789abcdef";
-    char letter = c == '"' || c == '\\' ? (char)c
-                  : c == '\n'           ? 'n'
-                  : c == '\r'           ? 'r'
-                  : c == '\t'           ? 't'
-                                        : 0;
+    char letter = c == '"' || c == '\\' ? (char)c : c == '\n' ? 'n' : c == '\r' ? 'r' : c == '\t' ? 't' : 0;
     dst[0] = '\\';
     if (letter) {
         dst[1] = letter;

@@ -139,19 +139,16 @@ static struct metric **slot_of(struct metrics *m, const char *name, const char *
     for (;; at++) {
         struct metric **slot = &m->slots[at % TABLE_SLOTS];
         if (!*slot) return slot;
-        if (strcmp((*slot)->labels, labels) == 0 && strcmp((*slot)->family->name, name) == 0)
-            return slot;
+        if (strcmp((*slot)->labels, labels) == 0 && strcmp((*slot)->family->name, name) == 0) return slot;
     }
 }
 
-static struct metric *series_add(struct metrics *m, struct metric **slot, struct family *f,
-                                 const char *labels)
+static struct metric *series_add(struct metrics *m, struct metric **slot, struct family *f, const char *labels)
 {
     struct metric *s = mem_zalloc(sizeof(*s));
     s->family = f;
     s->labels = mem_strdup(labels);
-    if (f->kind == METRIC_HISTOGRAM)
-        s->buckets = mem_array((size_t)f->n_bounds + 1, sizeof(*s->buckets));
+    if (f->kind == METRIC_HISTOGRAM) s->buckets = mem_array((size_t)f->n_bounds + 1, sizeof(*s->buckets));
     if (f->last) {
         f->last->next = s;
     } else {
@@ -163,9 +160,8 @@ static struct metric *series_add(struct metrics *m, struct metric **slot, struct
     return s;
 }
 
-static struct metric *get_locked(struct metrics *m, enum metric_kind kind, const char *name,
-                                 const char *help, const char *labels, const double *bounds,
-                                 uint32_t n_bounds)
+static struct metric *get_locked(struct metrics *m, enum metric_kind kind, const char *name, const char *help,
+                                 const char *labels, const double *bounds, uint32_t n_bounds)
 {
     uint32_t at;
     struct metric **slot = slot_of(m, name, labels);
@@ -192,9 +188,8 @@ static struct metric *get_locked(struct metrics *m, enum metric_kind kind, const
     return series_add(m, slot, f, labels);
 }
 
-struct metric *metrics_get(struct metrics *m, enum metric_kind kind, const char *name,
-                           const char *help, const char *labels, const double *bounds,
-                           uint32_t n_bounds)
+struct metric *metrics_get(struct metrics *m, enum metric_kind kind, const char *name, const char *help,
+                           const char *labels, const double *bounds, uint32_t n_bounds)
 {
     pthread_mutex_lock(&m->lock);
     struct metric *s = get_locked(m, kind, name, help, labels ? labels : "", bounds, n_bounds);
@@ -205,8 +200,8 @@ struct metric *metrics_get(struct metrics *m, enum metric_kind kind, const char 
 static void add_double(_Atomic uint64_t *cell, double v)
 {
     uint64_t old = atomic_load_explicit(cell, memory_order_relaxed);
-    while (!atomic_compare_exchange_weak_explicit(cell, &old, bits_of(double_of(old) + v),
-                                                  memory_order_relaxed, memory_order_relaxed)) {}
+    while (!atomic_compare_exchange_weak_explicit(cell, &old, bits_of(double_of(old) + v), memory_order_relaxed,
+                                                  memory_order_relaxed)) {}
 }
 
 void metric_add(struct metric *s, double v)
@@ -258,8 +253,7 @@ static void add_number(struct strbuf *out, double v)
     }
 }
 
-static void add_sample(struct strbuf *out, const struct metric *s, const char *suffix,
-                       const double *le, double v)
+static void add_sample(struct strbuf *out, const struct metric *s, const char *suffix, const double *le, double v)
 {
     bool labelled = s->labels[0] != '\0';
     strbuf_addf(out, "%s%s", s->family->name, suffix);

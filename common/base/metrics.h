@@ -33,7 +33,10 @@ void metrics_add_process(struct strbuf *out);
 /* Escapes a label value (\\, ", newline; '?' for invalid UTF-8) into buf, cut to fit; returns buf. */
 const char *metrics_label(char *buf, size_t cap, const char *value);
 
-extern const double METRICS_TTFT_BOUNDS[];  extern const uint32_t METRICS_N_TTFT_BOUNDS;
-extern const double METRICS_ITL_BOUNDS[];   extern const uint32_t METRICS_N_ITL_BOUNDS;
-extern const double METRICS_REQUEST_BOUNDS[]; extern const uint32_t METRICS_N_REQUEST_BOUNDS;
+extern const double METRICS_TTFT_BOUNDS[];
+extern const uint32_t METRICS_N_TTFT_BOUNDS;
+extern const double METRICS_ITL_BOUNDS[];
+extern const uint32_t METRICS_N_ITL_BOUNDS;
+extern const double METRICS_REQUEST_BOUNDS[];
+extern const uint32_t METRICS_N_REQUEST_BOUNDS;
 #endif

@@ -5,11 +5,12 @@
 #ifndef CONFIG_CONFIG_H
 #define CONFIG_CONFIG_H
 #include "base/error.h"
+#include "base/strbuf.h"
 
 #include <stdint.h>
 #include <stdio.h>
 
-#define CONFIG_MAX_NODES 64
+#define CONFIG_MAX_NODES  64
 #define CONFIG_MAX_MODELS 16
 
 struct config_model {
@@ -19,54 +20,54 @@ struct config_model {
 
 struct config_node {
     char *name;
-    char *model;              /* name of a model; "" = the only one */
-    uint32_t threads;         /* 0 = all cores that this process may use */
-    char *cpus;               /* "0-3,6" or "" */
-    char *isa;                /* auto, ref, avx2, avx512, vnni */
-    char *kv;                 /* decode: where the KV plane binds, "tcp://127.0.0.1:0" */
-    char *kv_advertise;       /* decode: the endpoint that senders are told, "" = the bound one; lane i adds i to its port */
-    char *admin;              /* HTTP address of /metrics, /live, /ready; "127.0.0.1:0" = any free port */
-    uint32_t max_seqs;        /* sequences at once */
-    uint64_t kv_memory;       /* bytes of KV pool */
+    char *model;        /* name of a model; "" = the only one */
+    uint32_t threads;   /* 0 = all cores that this process may use */
+    char *cpus;         /* "0-3,6" or "" */
+    char *isa;          /* auto, ref, avx2, avx512, vnni */
+    char *kv;           /* decode: where the KV plane binds, "tcp://127.0.0.1:0" */
+    char *kv_advertise; /* decode: the endpoint that senders are told, "" = the bound one; lane i adds i to its port */
+    char *admin;        /* HTTP address of /metrics, /live, /ready; "127.0.0.1:0" = any free port */
+    uint32_t max_seqs;  /* sequences at once */
+    uint64_t kv_memory; /* bytes of KV pool */
     uint32_t max_batch_tokens; /* token budget of one step */
-    uint32_t chunk_tokens;    /* longest part of one prompt in one step */
-    uint32_t max_context;     /* 0 = the model's */
-    char *local_prefill;      /* decode: auto, never, always */
+    uint32_t chunk_tokens;     /* longest part of one prompt in one step */
+    uint32_t max_context;      /* 0 = the model's */
+    char *local_prefill;       /* decode: auto, never, always */
 };
 
 struct config {
     struct config_model models[CONFIG_MAX_MODELS];
     uint32_t n_models;
     struct {
-        char *http;               /* "127.0.0.1:8080" */
-        char *control;            /* "tcp://127.0.0.1:9090"; what nodes connect to */
-        uint32_t max_queue;       /* requests waiting */
+        char *http;         /* "127.0.0.1:8080" */
+        char *control;      /* "tcp://127.0.0.1:9090"; what nodes connect to */
+        uint32_t max_queue; /* requests waiting */
         uint64_t max_queue_bytes;
-        uint32_t max_body_bytes;  /* of one HTTP request */
+        uint32_t max_body_bytes; /* of one HTTP request */
         uint32_t max_connections;
         uint32_t request_timeout_ms;  /* deadline of one request while queued or in prefill */
         uint32_t progress_timeout_ms; /* no progress report for this long: new epoch */
         uint32_t shutdown_timeout_ms;
-        uint32_t max_attempts;    /* epochs a request may use */
+        uint32_t max_attempts;        /* epochs a request may use */
         uint32_t max_prompt_logprobs; /* widest top-n that may be asked for */
-        bool any_model;           /* accept any model name */
-        bool strict_params;       /* refuse ignored request fields */
+        bool any_model;               /* accept any model name */
+        bool strict_params;           /* refuse ignored request fields */
     } coordinator;
     struct {
-        char *codec;              /* int8, f16 */
+        char *codec; /* int8, f16 */
         uint32_t lanes;
-        uint32_t frame_bytes;     /* largest payload of one data frame, <= 4 MiB */
-        uint64_t credit_bytes;    /* granted ahead to one transfer */
-        char *rotate;             /* on, off, auto: Hadamard rotation of Q and K */
+        uint32_t frame_bytes;  /* largest payload of one data frame, <= 4 MiB */
+        uint64_t credit_bytes; /* granted ahead to one transfer */
+        char *rotate;          /* on, off, auto: Hadamard rotation of Q and K */
     } kv;
     struct config_node prefill[CONFIG_MAX_NODES], decode[CONFIG_MAX_NODES];
     uint32_t n_prefill, n_decode;
     struct {
-        char *curve;              /* off (on comes later) */
-        bool insecure;            /* allows sockets beyond loopback without keys */
+        char *curve;   /* off (on comes later) */
+        bool insecure; /* allows sockets beyond loopback without keys */
     } security;
     struct {
-        char *level;              /* error, warn, info, debug */
+        char *level; /* error, warn, info, debug */
     } log;
 };
 
@@ -85,10 +86,13 @@ struct config_run {
 /* Reads flags (argv[0] is the program's name), then BATON_* and the --config file.  Flags alone suffice for
  * every role (--coordinator, --model, --name ...).  Checks everything, sockets beyond loopback without
  * security.insecure too.  On failure err holds the sentence and the exit code is 2.  Caller frees. */
-enum status config_load(struct config_run *out, enum config_role role, int argc, char **argv, struct error *err) MUST_CHECK;
+enum status config_load(struct config_run *out, enum config_role role, int argc, char **argv,
+                        struct error *err) MUST_CHECK;
 void config_fini(struct config_run *run);
 /* Prints every key of `role` with flag, environment name, default and help. */
 void config_help(FILE *f, enum config_role role, const char *program);
+/* Writes all of `cfg` as a YAML file that config_load() reads back to the same values. */
+void config_dump(const struct config *cfg, struct strbuf *out);
 /* Whether host of "tcp://host:port" or "host:port" is a loopback address (or ipc://). */
 bool config_is_loopback(const char *address);
 /* The model entry with `name`, or the only one if name is ""; NULL if there is none. */

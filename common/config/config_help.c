@@ -2,7 +2,6 @@
 #include "config/config_internal.h"
 #include "config/config_value.h"
 
-#include <ctype.h>
 #include <string.h>
 
 static const char *const role_lines[] = {
@@ -20,26 +19,54 @@ static const char *shown_flag(const struct config_option *row, enum config_role 
     return is_node && row->alias && strlen(row->alias) > 1 && row->scope == SCOPE_GLOBAL ? row->alias : row->flag;
 }
 
-static void print_row(FILE *f, const struct config_option *row, enum config_role role)
+/* What the value may be and what it is without being set. */
+static void print_allowed(FILE *f, const struct config_option *row)
 {
-    char env[80], allowed[200], flag[64];
-    const char *key_section = row->section               ? row->section
-                              : row->scope != SCOPE_NODE ? NULL
-                              : role == CONFIG_PREFILL   ? "prefill[]"
-                              : role == CONFIG_DECODE    ? "decode[]"
-                                                         : "node";
+    char allowed[200];
+    fprintf(f, "\n  %-28s %s", "", config_value_allowed(row, allowed, sizeof(allowed)));
+    if (row->fallback[0]) fprintf(f, " (default %s)", row->fallback);
+}
+
+/* The row's place in the file: "kv.lanes", "decode[].threads"; "" if it has none that `role` reads. */
+static const char *key_of(const struct config_option *row, enum config_role role, char *buf, size_t cap)
+{
+    const char *section = row->section;
+    if (row->scope == SCOPE_MODEL) section = "models[]";
+    if (row->scope == SCOPE_NODE) {
+        section = role == CONFIG_PREFILL                                ? "prefill[]"
+                  : role == CONFIG_DECODE || config_is_decode_only(row) ? "decode[]"
+                                                                        : "prefill[] and decode[]";
+    }
+    bool none = !section || role == CONFIG_SERVE;
+    snprintf(buf, cap, "%s%s%s", none ? "" : section, none ? "" : ".", none ? "" : row->key);
+    return buf;
+}
+
+static void print_flag(FILE *f, const struct config_option *row, enum config_role role)
+{
+    char env[80], key[80], flag[64];
     bool one_letter = row->alias && row->alias[1] == '\0';
     snprintf(flag, sizeof(flag), "%s%s%s--%s%s", one_letter ? "-" : "", one_letter ? row->alias : "",
              one_letter ? ", " : "", shown_flag(row, role), row->type == OPTION_BOOL ? "" : " VALUE");
     fprintf(f, "  %-28s %s", flag, row->help);
-    if (row->scope != SCOPE_ARGS || row->type == OPTION_NAME) {
-        fprintf(f, "\n  %-28s %s", "", config_value_allowed(row, allowed, sizeof(allowed)));
-        if (row->fallback[0]) fprintf(f, " (default %s)", row->fallback);
-    }
+    if (row->scope != SCOPE_ARGS || row->type == OPTION_NAME) print_allowed(f, row);
     config_table_env(row, role, env, sizeof(env));
-    if (env[0] || key_section) fprintf(f, "\n  %-28s ", "");
-    if (key_section) fprintf(f, "%s.%s%s", key_section, row->key, env[0] ? ", " : "");
-    fprintf(f, "%s\n", env);
+    key_of(row, role, key, sizeof(key));
+    if (env[0] || key[0]) fprintf(f, "\n  %-28s %s%s%s", "", key, env[0] && key[0] ? ", " : "", env);
+    fputc('\n', f);
+}
+
+static void print_file_key(FILE *f, const struct config_option *row, enum config_role role)
+{
+    char key[80];
+    fprintf(f, "  %-28s %s", key_of(row, role, key, sizeof(key)), row->help);
+    print_allowed(f, row);
+    fputc('\n', f);
+}
+
+static bool has_flag(const struct config_option *row, enum config_role role)
+{
+    return row->flag && (row->roles & ROLE_BIT(role)) != 0;
 }
 
 void config_help(FILE *f, enum config_role role, const char *program)
@@ -50,7 +77,13 @@ void config_help(FILE *f, enum config_role role, const char *program)
             "Each option: its flag, what it does, what is allowed, its key in the file, its variable.\n\n",
             program, role_lines[role]);
     for (uint32_t i = 0; i < config_table_rows; i++) {
+        if (has_flag(&config_table[i], role)) print_flag(f, &config_table[i], role);
+    }
+    if (role == CONFIG_SERVE) return;
+    fprintf(f, "\nKeys of the file that have no flag here:\n\n");
+    for (uint32_t i = 0; i < config_table_rows; i++) {
         const struct config_option *row = &config_table[i];
-        if (row->flag && (row->roles & ROLE_BIT(role))) print_row(f, row, role);
+        bool other_role = role == CONFIG_PREFILL && config_is_decode_only(row);
+        if (row->scope != SCOPE_ARGS && !has_flag(row, role) && !other_role) print_file_key(f, row, role);
     }
 }

@@ -57,7 +57,7 @@ const struct config_option config_table[] = {
 
     { SCOPE_GLOBAL, "coordinator", "http", "http", NULL, ROLES_API, OPTION_HTTP, AT(coordinator.http), 0, 0, 0, NULL,
       "127.0.0.1:8080", "address of the OpenAI API" },
-    { SCOPE_GLOBAL, "coordinator", "control", "control", "coordinator", ROLES_ALL, OPTION_ENDPOINT,
+    { SCOPE_GLOBAL, "coordinator", "control", "control", "coordinator", ROLES_FILE, OPTION_ENDPOINT,
       AT(coordinator.control), 0, 0, 0, NULL, "tcp://127.0.0.1:9090",
       "control plane: the coordinator binds it, nodes connect to it" },
     { SCOPE_GLOBAL, "coordinator", "max_queue", "max-queue", NULL, ROLES_API, OPTION_U32, AT(coordinator.max_queue), 0,
@@ -108,6 +108,8 @@ const struct config_option config_table[] = {
       "auto|ref|avx2|avx512|vnni", "auto", "highest instruction set that kernels may use" },
     { SCOPE_NODE, NULL, "kv", "kv", NULL, ROLE_BIT(CONFIG_DECODE), OPTION_ENDPOINT, AT_NODE(kv), 0, 0, 0, NULL,
       "tcp://127.0.0.1:0", "where a decode node takes KV; port 0: any free one" },
+    { SCOPE_NODE, NULL, "kv_advertise", "kv-advertise", NULL, ROLE_BIT(CONFIG_DECODE), OPTION_ENDPOINT,
+      AT_NODE(kv_advertise), 0, 0, 0, NULL, "", "endpoint that senders are told, where it is not the bound one" },
     { SCOPE_NODE, NULL, "admin", "admin", NULL, ROLES_NODE, OPTION_HTTP, AT_NODE(admin), 0, 0, 0, NULL, "127.0.0.1:0",
       "address of /metrics, /live and /ready; port 0: any free one" },
     { SCOPE_NODE, NULL, "max_seqs", "max-seqs", NULL, ROLES_ENGINE, OPTION_U32, AT_NODE(max_seqs), 1, 4096, 0, NULL,

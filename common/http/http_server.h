@@ -38,8 +38,8 @@ uint16_t http_server_port(const struct http_server *s);
 uint32_t http_server_connections(const struct http_server *s);
 
 const char *http_method(const struct http_exchange *x);
-const char *http_path(const struct http_exchange *x);  /* without query */
-const char *http_query(const struct http_exchange *x); /* "" without */
+const char *http_path(const struct http_exchange *x);                     /* without query */
+const char *http_query(const struct http_exchange *x);                    /* "" without */
 const char *http_header(const struct http_exchange *x, const char *name); /* case-insensitive; NULL if absent */
 struct bytes http_body(const struct http_exchange *x);
 
