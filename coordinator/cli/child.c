@@ -25,22 +25,45 @@ static enum status sibling_path(char *buf, size_t cap, const char *binary, struc
     return OK;
 }
 
-static void exec_child(const char *path, const char *const *args, int ready_fd, int keep_fd, pid_t parent)
+static void clear_environment(void)
 {
-    const char *argv[CHILD_MAX_ARGS + 6];
-    char ready[16], weights[16];
+    extern char **environ;
+    for (char **e = environ; *e;) {
+        char name[128];
+        size_t n = strcspn(*e, "=");
+        bool ours = strncmp(*e, "BATON_", 6) == 0 && n < sizeof(name);
+        snprintf(name, sizeof(name), "%.*s", (int)n, *e);
+        if (ours && unsetenv(name) == 0)
+            e = environ; /* unsetenv() moved the rest */
+        else
+            e++;
+    }
+}
+
+struct child_files {
+    int ready, config, weights;
+};
+
+/* Appends "flag number" and lets the descriptor live through exec. */
+static size_t pass_fd(const char **argv, size_t n, const char *flag, const char *prefix, char *text, size_t cap, int fd)
+{
+    fcntl(fd, F_SETFD, 0);
+    snprintf(text, cap, "%s%d", prefix, fd);
+    argv[n++] = flag;
+    argv[n++] = text;
+    return n;
+}
+
+static void exec_child(const char *path, const char *const *args, struct child_files files, pid_t parent)
+{
+    const char *argv[CHILD_MAX_ARGS + 8];
+    char ready[16], weights[16], config[32];
     size_t n = 0;
     argv[n++] = path;
-    for (size_t i = 1; args[i] && n < CHILD_MAX_ARGS; i++) argv[n++] = args[i];
-    snprintf(ready, sizeof(ready), "%d", ready_fd);
-    argv[n++] = "--ready-fd";
-    argv[n++] = ready;
-    if (keep_fd >= 0) {
-        fcntl(keep_fd, F_SETFD, 0);
-        snprintf(weights, sizeof(weights), "%d", keep_fd);
-        argv[n++] = "--weights-fd";
-        argv[n++] = weights;
-    }
+    n = pass_fd(argv, n, "--config", "/proc/self/fd/", config, sizeof(config), files.config);
+    n = pass_fd(argv, n, "--ready-fd", "", ready, sizeof(ready), files.ready);
+    if (files.weights >= 0) n = pass_fd(argv, n, "--weights-fd", "", weights, sizeof(weights), files.weights);
+    for (size_t i = 0; args[i] && i < CHILD_MAX_ARGS; i++) argv[n++] = args[i];
     argv[n] = NULL;
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -48,13 +71,14 @@ static void exec_child(const char *path, const char *const *args, int ready_fd, 
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
+    clear_environment();
     execv(path, (char *const *)argv);
     fprintf(stderr, "cannot start %s: %s\n", path, strerror(errno));
     _exit(1);
 }
 
-enum status child_start(struct child *c, const char *name, const char *binary, const char *const *args, int keep_fd,
-                        struct error *err)
+enum status child_start(struct child *c, const char *name, const char *binary, const char *const *args, int config_fd,
+                        int weights_fd, struct error *err)
 {
     char path[PATH_MAX];
     int pipe_fds[2];
@@ -68,10 +92,7 @@ enum status child_start(struct child *c, const char *name, const char *binary, c
         close(pipe_fds[1]);
         return error_set(err, ERR_IO, "cannot start %s: fork: %s", name, strerror(errno));
     }
-    if (pid == 0) {
-        fcntl(pipe_fds[1], F_SETFD, 0);
-        exec_child(path, args, pipe_fds[1], keep_fd, parent);
-    }
+    if (pid == 0) exec_child(path, args, (struct child_files){ pipe_fds[1], config_fd, weights_fd }, parent);
     close(pipe_fds[1]);
     *c = (struct child){ .pid = pid, .ready_fd = pipe_fds[0] };
     snprintf(c->name, sizeof(c->name), "%s", name);

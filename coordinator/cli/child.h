@@ -5,8 +5,8 @@
 
 #include <sys/types.h>
 
-#define CHILD_MAX_ARGS  48
-#define CHILD_LINE_MAX  1024
+#define CHILD_MAX_ARGS 16
+#define CHILD_LINE_MAX 1024
 
 struct child {
     char name[80];             /* for messages */
@@ -14,15 +14,16 @@ struct child {
     int ready_fd;              /* the parent's end of the pipe, -1 when closed */
     char line[CHILD_LINE_MAX]; /* what came through it so far */
     size_t n_line;
-    bool ready;                /* the whole line is there */
-    int exit_status;           /* as waitpid() gives it, once it has ended */
+    bool ready;      /* the whole line is there */
+    int exit_status; /* as waitpid() gives it, once it has ended */
 };
 
-/* Starts `binary` from the folder of this program with argv (NULL-terminated, argv[0] is replaced), in a process
- * group of its own, so that a terminal's Ctrl-C reaches the parent alone; the child gets SIGTERM when the parent
- * dies.  "--ready-fd N" is appended; `keep_fd` (-1 = none) stays open in the child as "--weights-fd M". */
-enum status child_start(struct child *c, const char *name, const char *binary, const char *const *args, int keep_fd,
-                        struct error *err) MUST_CHECK;
+/* Starts `binary` from the folder of this program with `args` (NULL-terminated, without argv[0]), in a process group
+ * of its own, so that a terminal's Ctrl-C reaches the parent alone; the child gets SIGTERM when the parent dies.
+ * Added to args: "--config" for the file behind config_fd, "--ready-fd", and "--weights-fd" unless weights_fd is -1.
+ * BATON_* variables are not passed on: what they said is in the configuration already. */
+enum status child_start(struct child *c, const char *name, const char *binary, const char *const *args, int config_fd,
+                        int weights_fd, struct error *err) MUST_CHECK;
 /* Reads what is there; sets c->ready once the line is complete.  False when the pipe was closed before that. */
 bool child_read_ready(struct child *c);
 /* Copies the value of `key=` in the ready line; false if it is not there. */

@@ -7,8 +7,8 @@
 /* Called with each piece of a streamed body; false stops the transfer. */
 typedef bool (*client_data_fn)(void *ctx, const char *p, size_t n);
 
-/* GET (body NULL) or POST of a JSON body to url + path.  The answer goes to on_data where that is given and the HTTP status
- * is 200, else to `answer` (bounded).  ERR_CLOSED: no server there; other statuses are in *http_status. */
+/* GET (body NULL) or POST of a JSON body to url + path.  The answer goes to on_data where that is given and the HTTP
+ * status is 200, else to `answer` (bounded).  ERR_CLOSED: no server there; other statuses are in *http_status. */
 enum status client_request(const char *url, const char *path, const char *body, client_data_fn on_data, void *ctx,
                            struct strbuf *answer, long *http_status, struct error *err) MUST_CHECK;
 #endif

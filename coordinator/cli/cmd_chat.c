@@ -46,10 +46,14 @@ static bool parse_number(const char *text, double low, double high, double *out)
 static int parse_options(struct chat_options *o, int argc, char **argv)
 {
     static const struct option longs[] = {
-        { "url", required_argument, NULL, 'u' },         { "prompt", required_argument, NULL, 'p' },
-        { "system", required_argument, NULL, 's' },      { "temperature", required_argument, NULL, 't' },
-        { "max-tokens", required_argument, NULL, 'n' },  { "stats", no_argument, NULL, 'S' },
-        { "help", no_argument, NULL, 'h' },              { 0 },
+        { "url", required_argument, NULL, 'u' },
+        { "prompt", required_argument, NULL, 'p' },
+        { "system", required_argument, NULL, 's' },
+        { "temperature", required_argument, NULL, 't' },
+        { "max-tokens", required_argument, NULL, 'n' },
+        { "stats", no_argument, NULL, 'S' },
+        { "help", no_argument, NULL, 'h' },
+        { 0 },
     };
     double number;
     int c;
@@ -137,8 +141,8 @@ static void print_stats(const struct turn *t)
 
 static char *request_body(const struct chat_options *o, json_t *messages)
 {
-    json_t *body = json_pack("{s:O, s:b, s:{s:b}}", "messages", messages, "stream", 1, "stream_options",
-                             "include_usage", 1);
+    json_t *body =
+        json_pack("{s:O, s:b, s:{s:b}}", "messages", messages, "stream", 1, "stream_options", "include_usage", 1);
     if (o->temperature >= 0) json_object_set_new(body, "temperature", json_real(o->temperature));
     if (o->max_tokens > 0) json_object_set_new(body, "max_tokens", json_integer(o->max_tokens));
     char *text = json_dumps(body, JSON_COMPACT);
@@ -166,8 +170,8 @@ static bool run_turn(const struct chat_options *o, json_t *messages)
         fprintf(stderr, "error: %s\n", t.error.n ? t.error.s : "the stream ended early");
     if (ok && o->stats) print_stats(&t);
     if (ok)
-        json_array_append_new(messages, json_pack("{s:s, s:s}", "role", "assistant", "content",
-                                                  strbuf_cstr(&t.answer)));
+        json_array_append_new(messages,
+                              json_pack("{s:s, s:s}", "role", "assistant", "content", strbuf_cstr(&t.answer)));
     json_decref(t.usage);
     json_decref(t.timings);
     strbuf_fini(&t.line);

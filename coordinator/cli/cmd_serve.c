@@ -21,7 +21,7 @@ static int run_role(enum config_role role, int argc, char **argv)
         enum log_level level = LOG_LEVEL_INFO;
         if (log_level_parse(run.cfg.log.level, &level) != OK) level = LOG_LEVEL_INFO;
         log_init(level, "baton");
-        rc = launch_cluster(&run, role == CONFIG_UP ? run.config_path : NULL);
+        rc = launch_cluster(&run.cfg);
     }
     config_fini(&run);
     return rc;

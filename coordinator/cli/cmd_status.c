@@ -25,12 +25,12 @@ static void print_nodes(const json_t *root)
     size_t i;
     printf("%-16s %-8s %-16s %-9s %8s %8s %14s %10s %10s\n", "NODE", "ROLE", "MODEL", "STATE", "RUNNING", "WAITING",
            "KV BLOCKS USED", "PREFILL/S", "DECODE/S");
-    json_array_foreach(nodes, i, node) {
+    json_array_foreach(nodes, i, node)
+    {
         long total = number_at(node, "blocks_total"), free_blocks = number_at(node, "blocks_free");
-        printf("%-16s %-8s %-16s %-9s %8ld %8ld %7ld/%-6ld %10ld %10ld\n", text_at(node, "name"),
-               text_at(node, "role"), text_at(node, "model"), text_at(node, "state"), number_at(node, "running"),
-               number_at(node, "waiting"), total - free_blocks, total, number_at(node, "prefill_tok_s"),
-               number_at(node, "decode_tok_s"));
+        printf("%-16s %-8s %-16s %-9s %8ld %8ld %7ld/%-6ld %10ld %10ld\n", text_at(node, "name"), text_at(node, "role"),
+               text_at(node, "model"), text_at(node, "state"), number_at(node, "running"), number_at(node, "waiting"),
+               total - free_blocks, total, number_at(node, "prefill_tok_s"), number_at(node, "decode_tok_s"));
     }
     printf("\nrequests: %ld running, %ld waiting\n", number_at(root, "requests_running"),
            number_at(root, "requests_waiting"));
@@ -70,8 +70,10 @@ int cmd_status(int argc, char **argv)
     int c;
     optind = 1;
     while ((c = getopt_long(argc, argv, "u:jh", longs, NULL)) != -1) {
-        if (c == 'u') url = optarg;
-        else if (c == 'j') as_json = true;
+        if (c == 'u')
+            url = optarg;
+        else if (c == 'j')
+            as_json = true;
         else {
             fputs(USAGE, c == 'h' ? stdout : stderr);
             return c == 'h' ? 0 : EXIT_USAGE;

@@ -17,18 +17,19 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MAX_CHILDREN (1 + 2 * CONFIG_MAX_NODES)
+#define MAX_CHILDREN     (1 + 2 * CONFIG_MAX_NODES)
 #define START_TIMEOUT_MS 600000
 
 enum launch_stop { RUNNING, DRAINING, STOPPING };
 
 struct launch {
-    const struct config_run *run;
-    const char *config_path;
+    const struct config *cfg;
+    int config_fd;                       /* all of cfg as YAML, for the children */
     struct child children[MAX_CHILDREN]; /* [0] is the coordinator */
     size_t n_children;
     int signal_fd;
@@ -38,7 +39,10 @@ struct launch {
     bool failed;
 };
 
-static struct child *coordinator_of(struct launch *l) { return &l->children[0]; }
+static struct child *coordinator_of(struct launch *l)
+{
+    return &l->children[0];
+}
 
 static void signal_nodes(struct launch *l, int sig)
 {
@@ -132,53 +136,21 @@ static enum status wait_ready(struct launch *l, size_t from, struct error *err)
     }
 }
 
-/* A growing argv whose numbers live beside it. */
-struct args {
-    const char *v[CHILD_MAX_ARGS];
-    char text[CHILD_MAX_ARGS][32];
-    size_t n;
-};
-
-static void add_arg(struct args *a, const char *flag, const char *value)
+/* The configuration as a file that children open by its descriptor. */
+static enum status write_config(struct launch *l, struct error *err)
 {
-    if (!*value || a->n + 3 > CHILD_MAX_ARGS) return;
-    a->v[a->n++] = flag;
-    a->v[a->n++] = value;
-    a->v[a->n] = NULL;
-}
-
-static void add_number(struct args *a, const char *flag, uint64_t value)
-{
-    snprintf(a->text[a->n], sizeof(a->text[0]), "%llu", (unsigned long long)value);
-    add_arg(a, flag, a->text[a->n]);
-}
-
-static void add_shared_flags(struct launch *l, struct args *a)
-{
-    const struct config *cfg = &l->run->cfg;
-    if (l->config_path) {
-        add_arg(a, "--config", l->config_path);
-        return;
-    }
-    add_arg(a, "--model", cfg->models[0].path);
-    add_arg(a, "--model-name", cfg->models[0].name);
-    add_arg(a, "--kv-codec", cfg->kv.codec);
-    add_arg(a, "--kv-rotate", cfg->kv.rotate);
-    add_number(a, "--kv-lanes", cfg->kv.lanes);
-    add_number(a, "--kv-frame-bytes", cfg->kv.frame_bytes);
-    add_number(a, "--kv-credit-bytes", cfg->kv.credit_bytes);
-    add_arg(a, "--security-insecure", cfg->security.insecure ? "true" : "false");
-    add_arg(a, "--log-level", cfg->log.level);
+    struct strbuf text = STRBUF_INIT;
+    config_dump(l->cfg, &text);
+    l->config_fd = memfd_create("baton-config", MFD_CLOEXEC);
+    bool written = l->config_fd >= 0 && write(l->config_fd, text.s, text.n) == (ssize_t)text.n;
+    strbuf_fini(&text);
+    return written ? OK : error_set(err, ERR_IO, "cannot hand the configuration on: %s", strerror(errno));
 }
 
 static enum status start_coordinator(struct launch *l, struct error *err)
 {
-    const struct config *cfg = &l->run->cfg;
-    struct args a = { .v = { "baton-coordinator" }, .n = 1 };
-    add_shared_flags(l, &a);
-    add_arg(&a, "--http", cfg->coordinator.http);
-    add_arg(&a, "--control", cfg->coordinator.control);
-    enum status st = child_start(coordinator_of(l), "coordinator", "baton-coordinator", a.v, -1, err);
+    const char *const none[] = { NULL };
+    enum status st = child_start(coordinator_of(l), "coordinator", "baton-coordinator", none, l->config_fd, -1, err);
     if (st != OK) return st;
     l->n_children = 1;
     if ((st = wait_ready(l, 0, err)) != OK) return st;
@@ -198,16 +170,23 @@ static void show_progress(void *ctx, uint64_t done, uint64_t all)
 
 static enum status pack_model(struct launch *l, uint32_t i, struct error *err)
 {
-    const struct config *cfg = &l->run->cfg;
+    const struct config *cfg = l->cfg;
     struct backend *backend = NULL;
-    struct backend_limits limits = { .max_rows = 1, .max_context = KV_BLOCK_TOKENS, .max_cols = 1 << 16,
-                                     .max_heads = 1, .max_head_dim = 64 };
+    struct backend_limits limits = {
+        .max_rows = 1, .max_context = KV_BLOCK_TOKENS, .max_cols = 1 << 16, .max_heads = 1, .max_head_dim = 64
+    };
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     enum status st = cpu_backend_create(&backend, cores > 0 ? (uint32_t)cores : 1, NULL, NULL, &limits, err);
     if (st != OK) return st;
     struct model_options opt = {
-        .path = cfg->models[i].path, .backend = backend, .rotate = cfg->kv.rotate, .max_batch_tokens = 1,
-        .tp_size = 1, .weights_fd = -1, .progress = show_progress, .progress_ctx = cfg->models[i].name,
+        .path = cfg->models[i].path,
+        .backend = backend,
+        .rotate = cfg->kv.rotate,
+        .max_batch_tokens = 1,
+        .tp_size = 1,
+        .weights_fd = -1,
+        .progress = show_progress,
+        .progress_ctx = cfg->models[i].name,
     };
     st = model_pack_shared(&l->weights_fd[i], &opt, err);
     cpu_backend_destroy(backend);
@@ -216,36 +195,20 @@ static enum status pack_model(struct launch *l, uint32_t i, struct error *err)
 
 static enum status start_node(struct launch *l, const struct config_node *node, bool is_decode, struct error *err)
 {
-    const struct config *cfg = &l->run->cfg;
-    const struct config_model *model = config_model_find(cfg, node->model);
-    struct args a = { .v = { "node" }, .n = 1 };
-    add_shared_flags(l, &a);
-    add_arg(&a, "--name", node->name);
-    add_arg(&a, "--coordinator", l->control);
-    if (!l->config_path) {
-        add_number(&a, "--threads", node->threads);
-        add_arg(&a, "--isa", node->isa);
-        add_arg(&a, "--cpus", node->cpus);
-        add_arg(&a, "--admin", node->admin);
-        add_number(&a, "--max-seqs", node->max_seqs);
-        add_number(&a, "--kv-memory", node->kv_memory);
-        add_number(&a, "--max-batch-tokens", node->max_batch_tokens);
-        add_number(&a, "--chunk-tokens", node->chunk_tokens);
-        if (node->max_context) add_number(&a, "--max-context", node->max_context);
-        if (is_decode) add_arg(&a, "--kv", node->kv);
-        if (is_decode) add_arg(&a, "--local-prefill", node->local_prefill);
-    }
-    int fd = model ? l->weights_fd[model - cfg->models] : -1;
+    const struct config_model *model = config_model_find(l->cfg, node->model);
+    const char *const args[] = { "--name", node->name, "--coordinator", l->control, NULL };
+    int weights_fd = model ? l->weights_fd[model - l->cfg->models] : -1;
     enum status st = child_start(&l->children[l->n_children], node->name, is_decode ? "baton-decode" : "baton-prefill",
-                                 a.v, fd, err);
+                                 args, l->config_fd, weights_fd, err);
     if (st == OK) l->n_children++;
     return st;
 }
 
 static enum status start_all(struct launch *l, struct error *err)
 {
-    const struct config *cfg = &l->run->cfg;
-    enum status st = start_coordinator(l, err);
+    const struct config *cfg = l->cfg;
+    enum status st = write_config(l, err);
+    if (st == OK) st = start_coordinator(l, err);
     for (uint32_t i = 0; i < cfg->n_models && st == OK; i++) st = pack_model(l, i, err);
     for (uint32_t i = 0; i < cfg->n_decode && st == OK; i++) st = start_node(l, &cfg->decode[i], true, err);
     for (uint32_t i = 0; i < cfg->n_prefill && st == OK; i++) st = start_node(l, &cfg->prefill[i], false, err);
@@ -275,7 +238,7 @@ static void run_until_end(struct launch *l)
         reap_children(l);
         if (l->stop == RUNNING) continue;
         uint64_t now = clock_now_ms();
-        if (!kill_at) kill_at = now + l->run->cfg.coordinator.shutdown_timeout_ms + 5000;
+        if (!kill_at) kill_at = now + l->cfg->coordinator.shutdown_timeout_ms + 5000;
         if (now > kill_at && l->stop != STOPPING) begin_stop(l);
     }
 }
@@ -289,12 +252,12 @@ static void print_ready(const struct launch *l)
     fflush(stdout);
 }
 
-int launch_cluster(const struct config_run *run, const char *config_path)
+int launch_cluster(const struct config *cfg)
 {
     struct launch *l = mem_zalloc(sizeof(*l));
     struct error err = { 0 };
-    l->run = run;
-    l->config_path = config_path;
+    l->cfg = cfg;
+    l->config_fd = -1;
     for (size_t i = 0; i < CONFIG_MAX_MODELS; i++) l->weights_fd[i] = -1;
     sigset_t set;
     sigemptyset(&set);
@@ -315,6 +278,7 @@ int launch_cluster(const struct config_run *run, const char *config_path)
     run_until_end(l);
     int rc = l->failed ? 1 : 0;
     close(l->signal_fd);
+    if (l->config_fd >= 0) close(l->config_fd);
     mem_free(l);
     return rc;
 }

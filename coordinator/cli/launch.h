@@ -3,11 +3,10 @@
 #define CLI_LAUNCH_H
 #include "base/error.h"
 
-struct config_run;
+struct config;
 
 /* Starts the coordinator, packs each model's weights once for all nodes, starts the nodes, prints "ready
  * http://HOST:PORT" on standard output, and stays until SIGTERM, SIGINT (drain, then stop; a second one stops at
- * once) or the coordinator's end.  `config_path`: the YAML that children read, NULL for flags alone.
- * Returns the exit code. */
-int launch_cluster(const struct config_run *run, const char *config_path);
+ * once) or the coordinator's end.  Returns the exit code. */
+int launch_cluster(const struct config *cfg);
 #endif
