@@ -57,7 +57,7 @@ static bool row_of(const Baton__Control__TokenLogprobs *m, struct logprob_row *o
 }
 
 static void take_token(struct dispatch *d, struct request *r, const struct node *n, int32_t id,
-                   const struct logprob_row *row)
+                       const struct logprob_row *row)
 {
     uint64_t before = r->t.last_token;
     request_advance(r, r->local || n == r->decode ? REQUEST_DECODING : REQUEST_HANDOFF);

@@ -59,7 +59,7 @@ void token_log_fini(struct token_log *l)
 
 static void put_logprob(float v, struct strbuf *out)
 {
-    json_num(out, isfinite(v) ? (double)v : LOGPROB_FLOOR);
+    strbuf_addf(out, "%.7g", isfinite(v) ? (double)v : LOGPROB_FLOOR);
 }
 
 /* The token as text: json_str replaces bytes which are no UTF-8 on their own. */

@@ -8,10 +8,13 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct served_model *find_model(const struct dispatch *d, const char *name)
+/* By name; a node started by hand may call the same file something else. */
+static const struct served_model *find_model(const struct dispatch *d, const Baton__Control__Register *hello)
 {
     for (uint32_t i = 0; i < d->opt.n_models; i++)
-        if (!strcmp(d->opt.models[i]->name, name)) return d->opt.models[i];
+        if (!strcmp(d->opt.models[i]->name, hello->model)) return d->opt.models[i];
+    for (uint32_t i = 0; hello->geometry && i < d->opt.n_models; i++)
+        if (d->opt.models[i]->fingerprint == hello->geometry->fingerprint) return d->opt.models[i];
     return NULL;
 }
 
@@ -64,7 +67,7 @@ static void join(struct dispatch *d, const uint8_t *routing, size_t n_routing, c
 {
     struct error err;
     struct node *n;
-    const struct served_model *model = find_model(d, m->hello->model);
+    const struct served_model *model = find_model(d, m->hello);
     if (m->incarnation == 0 || is_known(d, routing, n_routing, m)) return;
     if (registry_join(&d->registry, m->hello, m->incarnation, model, clock_now_us(), &n, &err) != OK) {
         log_warn("node_refused", "node=%s why=%s", log_quote(m->hello->node), log_quote(err.text));

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 
-
 static const double token_bounds[] = { 1,    2,    5,    10,    20,    50,    100,    200,   500,
                                        1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000 };
 #define N_TOKEN_BOUNDS (sizeof(token_bounds) / sizeof(token_bounds[0]))
