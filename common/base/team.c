@@ -1,10 +1,11 @@
 /* team.c - fork-join workers that spin briefly and then sleep on a futex.
  *
- * A run is one generation.  The caller writes fn and arg, then raises `generation` (release); a worker
- * that sees the new number (acquire) runs fn and lowers `pending` (release); the caller sees it reach 0
- * (acquire).  Both words are futexes; `sleepers` and `caller_sleeps` spare the system call when
- * nobody sleeps.  They are sequentially consistent with the words: a sleeper announces itself before
- * it looks at the word again, the other side changes the word before it looks for sleepers. */
+ * A run is one generation.  The caller writes fn and arg, opens `door` for the generation (release) and raises
+ * `generation`.  A worker that sees the new number enters through the door (acquire), runs fn and raises
+ * `finished` (release); the caller waits for as many as have to come (acquire).  Who finds the door shut, or a
+ * later generation behind it, was not needed.  `generation` and `finished` are futexes; the counters of
+ * sleepers spare the system call when nobody sleeps: a sleeper announces itself before it looks at the word
+ * again, the other side changes the word before it looks for sleepers, all sequentially consistent. */
 #include "base/team.h"
 
 #include "base/mem.h"
@@ -23,7 +24,8 @@
 
 #define TEAM_MAX     1024
 #define SPINS        2000 /* pauses, 20 to 80 us: longer than the gap between two ops of a step */
-#define SPINS_SHARED 20   /* more members than processors: spinning would only take time from the others */
+#define DOOR_OPEN    0x80000000u
+#define SPINS_SHARED 20 /* more members than processors: spinning would only take time from the others */
 
 struct member {
     struct team *team;
@@ -37,7 +39,8 @@ struct team {
     _Atomic uint32_t sleepers;
     team_fn fn;
     void *arg;
-    _Alignas(64) _Atomic uint32_t pending;
+    _Alignas(64) _Atomic uint64_t door; /* generation << 32 | DOOR_OPEN | how many entered */
+    _Alignas(64) _Atomic uint32_t finished;
     _Atomic uint32_t caller_sleeps;
     _Alignas(64) _Atomic uint32_t barrier_count;
     _Atomic uint32_t barrier_generation;
@@ -86,6 +89,17 @@ static void pin(const struct team *t, uint32_t idx)
     (void)pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
 }
 
+/* Whether the run of `generation` still takes a member; counts the caller of this in. */
+static bool enter(struct team *t, uint32_t generation)
+{
+    uint64_t door = atomic_load_explicit(&t->door, memory_order_acquire);
+    do {
+        if (door >> 32 != generation || !(door & DOOR_OPEN)) return false;
+    } while (
+        !atomic_compare_exchange_weak_explicit(&t->door, &door, door + 1, memory_order_acq_rel, memory_order_acquire));
+    return true;
+}
+
 static void *worker(void *arg)
 {
     struct member *m = arg;
@@ -95,8 +109,10 @@ static void *worker(void *arg)
     for (;;) {
         seen = wait_change(&t->generation, seen, &t->sleepers, t->spins);
         if (atomic_load_explicit(&t->stop, memory_order_relaxed)) return NULL;
+        if (!enter(t, seen)) continue;
         t->fn(t->arg, m->idx, t->n);
-        if (atomic_fetch_sub(&t->pending, 1) == 1 && atomic_load(&t->caller_sleeps)) futex_wake_all(&t->pending);
+        atomic_fetch_add(&t->finished, 1);
+        if (atomic_load(&t->caller_sleeps)) futex_wake_all(&t->finished);
     }
 }
 
@@ -199,20 +215,38 @@ uint32_t team_size(const struct team *t)
     return t->n;
 }
 
-void team_run(struct team *t, team_fn fn, void *arg)
+/* Starts a run; the caller does its own part and then waits for `finished`. */
+static void start(struct team *t, team_fn fn, void *arg)
 {
-    if (t->n == 1) {
-        fn(arg, 0, 1);
-        return;
-    }
+    uint32_t generation = atomic_load_explicit(&t->generation, memory_order_relaxed) + 1;
     t->fn = fn;
     t->arg = arg;
-    atomic_store_explicit(&t->pending, t->n - 1, memory_order_relaxed);
-    atomic_fetch_add(&t->generation, 1);
+    atomic_store_explicit(&t->finished, 0, memory_order_relaxed);
+    atomic_store_explicit(&t->door, (uint64_t)generation << 32 | DOOR_OPEN, memory_order_release);
+    atomic_store(&t->generation, generation);
     if (atomic_load(&t->sleepers)) futex_wake_all(&t->generation);
+}
+
+static void wait_finished(struct team *t, uint32_t n)
+{
+    uint32_t done = atomic_load_explicit(&t->finished, memory_order_acquire);
+    while (done < n) done = wait_change(&t->finished, done, &t->caller_sleeps, t->spins);
+}
+
+void team_run(struct team *t, team_fn fn, void *arg)
+{
+    if (t->n > 1) start(t, fn, arg);
     fn(arg, 0, t->n);
-    uint32_t left = atomic_load_explicit(&t->pending, memory_order_acquire);
-    while (left) left = wait_change(&t->pending, left, &t->caller_sleeps, t->spins);
+    if (t->n > 1) wait_finished(t, t->n - 1);
+}
+
+void team_share(struct team *t, team_fn fn, void *arg)
+{
+    if (t->n > 1) start(t, fn, arg);
+    fn(arg, 0, t->n);
+    if (t->n == 1) return;
+    uint64_t door = atomic_fetch_and(&t->door, ~(uint64_t)DOOR_OPEN);
+    wait_finished(t, (uint32_t)(door & ~DOOR_OPEN));
 }
 
 void team_barrier(struct team *t)

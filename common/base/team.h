@@ -16,6 +16,9 @@ enum status team_create(struct team **out, uint32_t n, const char *cpus, struct 
 void team_destroy(struct team *t);
 uint32_t team_size(const struct team *t);
 void team_run(struct team *t, team_fn fn, void *arg);
+/* The same for a fn whose members take their work from a shared counter: a member that is not awake before the
+ * caller is through is left out, so a busy machine costs speed and not a wait.  No team_barrier() in fn. */
+void team_share(struct team *t, team_fn fn, void *arg);
 /* Inside fn: waits until all members are here. */
 void team_barrier(struct team *t);
 /* Rows [*begin, *end) of `n` for member idx, in multiples of `grain`. */

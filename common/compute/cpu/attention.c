@@ -305,7 +305,7 @@ enum status cpu_attention(struct backend *backend, struct stream *stream, struct
     assert(kv_slice_dim_ok(kv->geom.head_dim) && kv->geom.head_dim <= b->limits.max_head_dim);
     assert(n_heads % kv->geom.n_kv_heads == 0 && out->k == n_heads * kv->geom.head_dim);
     plan(&run);
-    team_run(b->team, attention_member, &run);
+    team_share(b->team, attention_member, &run);
     cpu_for_rows(b, batch->n_rows, ACT_TILE, finish_rows, &run);
     return OK;
 }

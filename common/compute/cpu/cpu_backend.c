@@ -12,25 +12,30 @@
 struct for_rows {
     rows_fn fn;
     void *arg;
-    uint32_t n, grain;
+    uint32_t n, chunk;
+    _Atomic uint32_t next;
 };
 
 static void for_rows_member(void *arg, uint32_t idx, uint32_t n)
 {
-    const struct for_rows *f = arg;
-    uint64_t a, b;
-    team_slice(f->n, f->grain, idx, n, &a, &b);
-    if (a < b) f->fn(f->arg, (uint32_t)a, (uint32_t)b, idx);
+    struct for_rows *f = arg;
+    for (;;) {
+        uint32_t a = atomic_fetch_add_explicit(&f->next, f->chunk, memory_order_relaxed);
+        if (a >= f->n) return;
+        f->fn(f->arg, a, f->n - a < f->chunk ? f->n : a + f->chunk, idx);
+    }
 }
 
 void cpu_for_rows(struct cpu_backend *b, uint32_t n, uint32_t grain, rows_fn fn, void *arg)
 {
-    struct for_rows f = { fn, arg, n, grain };
+    uint32_t chunk = n / (4 * team_size(b->team));
+    chunk = (chunk + grain) / grain * grain;
+    struct for_rows f = { .fn = fn, .arg = arg, .n = n, .chunk = chunk };
     if (n == 0) return;
     if (n < FEW_ROWS)
         fn(arg, 0, n, 0);
     else
-        team_run(b->team, for_rows_member, &f);
+        team_share(b->team, for_rows_member, &f);
 }
 
 /* --- memory --- */

@@ -55,9 +55,10 @@ struct matmul_job {
 typedef void (*matmul_fn)(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1,
                           void *scratch);
 
+/* A panel unpacked to bytes: 768 per block of 32 columns. */
 static inline size_t matmul_scratch_bytes(uint32_t n_cols)
 {
-    return (size_t)n_cols * PANEL_ROWS * sizeof(float);
+    return (size_t)act_blocks(n_cols) * 768;
 }
 
 /* --- attention --- */

@@ -242,47 +242,69 @@ static const tile_fn tiles[LEVEL_ROWS][KIND_COUNT] = {
 };
 
 /* --- one or two rows, straight from the packed panel --- */
-VEC void direct_rows(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t row, int bits, int scales,
-                     int kind, int shift, int rows)
+VEC void direct_rows(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t row, uint32_t r, int bits,
+                     int scales, int kind, int shift, int rows)
 {
     const uint32_t blocks = job->n_cols / PACK_BLOCK, h = act_tile_height(job->n, row);
     for (uint32_t p = p0; p < p1; p++) {
         const uint8_t *panel = job->data + p * job->panel_bytes;
         const uint8_t *tile = job->q + act_tile_offset(row, job->n_cols);
-        struct output o = output_of(job, p, row);
+        struct output o = output_of(job, p, row + r);
         struct cursor c = { panel, panel, 0 };
         vec acc[LEVEL_ROWS];
         UNROLL for (int i = 0; i < rows; i++) acc[i] = v_set(0);
         for (; c.b < blocks; tile += h * ACT_ROW_BYTES) {
             struct weights w;
             load_block(&w, &c, bits, scales);
-            add_block(acc, &w, act_block(tile, h, 0), kind, shift, rows);
+            add_block(acc, &w, act_block(tile, h, r), kind, shift, rows);
         }
         put(&o, acc, rows);
     }
 }
 
 /* --- one packed format: how to read it, and its kind --- */
+typedef void (*direct_fn)(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t row, uint32_t r);
+
 struct format_kernels {
     enum dot_kind kind;
     void (*unpack)(uint8_t *out, const uint8_t *panel, uint32_t blocks);
-    void (*direct[2])(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t row);
+    direct_fn direct[LEVEL_ROWS];
 };
 
+#define DIRECT(name, bits, scales, kind, shift, rows)                                                                  \
+    TARGET NOINLINE void direct##rows##_##name(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t row,   \
+                                               uint32_t r)                                                             \
+    {                                                                                                                  \
+        direct_rows(job, p0, p1, row, r, bits, scales, kind, shift, rows);                                             \
+    }
+#if LEVEL_ROWS == 8
+#define DIRECTS(name, bits, scales, kind, shift)                                                                       \
+    DIRECT(name, bits, scales, kind, shift, 1)                                                                         \
+    DIRECT(name, bits, scales, kind, shift, 2)                                                                         \
+    DIRECT(name, bits, scales, kind, shift, 3)                                                                         \
+    DIRECT(name, bits, scales, kind, shift, 4)
+#define DIRECT_LIST(name)                                                                                              \
+    {                                                                                                                  \
+        direct1_##name, direct2_##name, direct3_##name, direct4_##name                                                 \
+    }
+#define DIRECT_ROWS 4
+#else
+#define DIRECTS(name, bits, scales, kind, shift)                                                                       \
+    DIRECT(name, bits, scales, kind, shift, 1)                                                                         \
+    DIRECT(name, bits, scales, kind, shift, 2)
+#define DIRECT_LIST(name)                                                                                              \
+    {                                                                                                                  \
+        direct1_##name, direct2_##name                                                                                 \
+    }
+#define DIRECT_ROWS 2
+#endif
 #define FORMAT(name, bits, scales, kind, shift)                                                                        \
     TARGET NOINLINE void unpack_##name(uint8_t *out, const uint8_t *panel, uint32_t blocks)                            \
     {                                                                                                                  \
         unpack(out, panel, blocks, bits, scales);                                                                      \
     }                                                                                                                  \
-    TARGET NOINLINE void direct1_##name(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t row)          \
-    {                                                                                                                  \
-        direct_rows(job, p0, p1, row, bits, scales, kind, shift, 1);                                                   \
-    }                                                                                                                  \
-    TARGET NOINLINE void direct2_##name(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t row)          \
-    {                                                                                                                  \
-        direct_rows(job, p0, p1, row, bits, scales, kind, shift, 2);                                                   \
-    }                                                                                                                  \
-    static const struct format_kernels format_##name = { kind, unpack_##name, { direct1_##name, direct2_##name } };
+    DIRECTS(name, bits, scales, kind, shift)                                                                           \
+    static const struct format_kernels format_##name = { kind, unpack_##name, DIRECT_LIST(name) };
 
 FORMAT(q4_0, 4, PACK_D, KIND_D, 3)
 FORMAT(q4_1, 4, PACK_DM, KIND_DM, 0)
@@ -306,8 +328,12 @@ static void matmul_quantized(const struct matmul_job *job, uint32_t p0, uint32_t
 {
     const struct format_kernels *f = format_kernels[job->type];
     const uint32_t blocks = job->n_cols / PACK_BLOCK;
-    if (r1 - r0 <= 2 && act_tile_height(job->n, r0) == r1 - r0) {
-        f->direct[r1 - r0 - 1](job, p0, p1, r0);
+    if (r1 - r0 <= ACT_TILE && act_tile_height(job->n, r0) == r1 - r0) {
+        for (uint32_t row = r0; row < r1;) {
+            uint32_t n = r1 - row < DIRECT_ROWS ? r1 - row : DIRECT_ROWS;
+            f->direct[n - 1](job, p0, p1, r0, row - r0);
+            row += n;
+        }
         return;
     }
     for (uint32_t p = p0; p < p1; p++) {
@@ -332,10 +358,10 @@ VEC vec load_weight(const uint8_t *panel, uint32_t c, enum dtype type)
     return type == DTYPE_F16 ? v_load_half(p) : v_load_bf16(p);
 }
 
-VEC void float_tile(const struct matmul_job *job, uint32_t p, int panels, uint32_t row, int rows, enum dtype type,
-                    const uint8_t *data)
+VEC void float_tile(const struct matmul_job *job, uint32_t p, int panels, uint32_t row, int rows, enum dtype type)
 {
     const float *x = job->f + (size_t)row * job->n_cols;
+    const uint8_t *data = job->data + p * job->panel_bytes;
     vec acc[8];
     UNROLL for (int i = 0; i < panels * rows; i++) acc[i] = v_set(0);
     for (uint32_t c = 0; c < job->n_cols; c++) {
@@ -353,63 +379,67 @@ VEC void float_tile(const struct matmul_job *job, uint32_t p, int panels, uint32
     }
 }
 
-/* One row: four panels at a time, so that their sums do not wait for each other. */
-VEC void float_row(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t row, enum dtype type)
+/* Few rows take several panels at a time, so that eight sums do not wait for each other. */
+VEC void float_rows(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t row, int rows, int panels,
+                    enum dtype type)
 {
     uint32_t p = p0;
-    for (; p + 4 <= p1; p += 4) float_tile(job, p, 4, row, 1, type, job->data + p * job->panel_bytes);
-    for (; p < p1; p++) float_tile(job, p, 1, row, 1, type, job->data + p * job->panel_bytes);
+    for (; p + (uint32_t)panels <= p1; p += (uint32_t)panels) float_tile(job, p, panels, row, rows, type);
+    for (; panels > 1 && p < p1; p++) float_tile(job, p, 1, row, rows, type);
 }
 
-TARGET NOINLINE void float_row_f32(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t row)
+VEC void float_panels(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1, enum dtype type)
 {
-    float_row(job, p0, p1, row, DTYPE_F32);
-}
-
-TARGET NOINLINE void float_row_f16(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t row)
-{
-    float_row(job, p0, p1, row, DTYPE_F16);
-}
-
-TARGET NOINLINE void float_row_bf16(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t row)
-{
-    float_row(job, p0, p1, row, DTYPE_BF16);
-}
-
-TARGET static void float_rows(const struct matmul_job *job, uint32_t p, uint32_t r0, uint32_t r1, const uint8_t *panel)
-{
-    uint32_t row = r0;
-    for (; row + 8 <= r1; row += 8) float_tile(job, p, 1, row, 8, DTYPE_F32, panel);
-    for (; row + 4 <= r1; row += 4) float_tile(job, p, 1, row, 4, DTYPE_F32, panel);
-    for (; row + 2 <= r1; row += 2) float_tile(job, p, 1, row, 2, DTYPE_F32, panel);
-    for (; row < r1; row++) float_tile(job, p, 1, row, 1, DTYPE_F32, panel);
-}
-
-TARGET static void matmul_float(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1,
-                                void *scratch)
-{
-    if (r1 - r0 == 1) {
-        (job->type == DTYPE_F32   ? float_row_f32
-         : job->type == DTYPE_F16 ? float_row_f16
-                                  : float_row_bf16)(job, p0, p1, r0);
-        return;
-    }
-    for (uint32_t p = p0; p < p1; p++) {
-        const uint8_t *panel = job->data + p * job->panel_bytes;
-        if (job->type != DTYPE_F32) {
-            float *out = scratch;
-            for (uint32_t c = 0; c < job->n_cols; c++)
-                v_store(out + (size_t)c * PANEL_ROWS, load_weight(panel, c, job->type));
-            panel = scratch;
+    for (uint32_t row = r0; row < r1;) {
+        switch (r1 - row) {
+        case 1:
+            float_rows(job, p0, p1, row, 1, 4, type);
+            row += 1;
+            break;
+        case 2:
+        case 3:
+            float_rows(job, p0, p1, row, 2, 4, type);
+            row += 2;
+            break;
+        case 4:
+        case 5:
+        case 6:
+        case 7:
+            float_rows(job, p0, p1, row, 4, 2, type);
+            row += 4;
+            break;
+        default:
+            float_rows(job, p0, p1, row, 8, 1, type);
+            row += 8;
+            break;
         }
-        float_rows(job, p, r0, r1, panel);
     }
+}
+
+#define FLOAT_TYPE(name, type)                                                                                         \
+    TARGET NOINLINE void float_##name(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0,             \
+                                      uint32_t r1)                                                                     \
+    {                                                                                                                  \
+        float_panels(job, p0, p1, r0, r1, type);                                                                       \
+    }
+FLOAT_TYPE(f32, DTYPE_F32)
+FLOAT_TYPE(f16, DTYPE_F16)
+FLOAT_TYPE(bf16, DTYPE_BF16)
+
+static void matmul_float(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1)
+{
+    if (job->type == DTYPE_F32)
+        float_f32(job, p0, p1, r0, r1);
+    else if (job->type == DTYPE_F16)
+        float_f16(job, p0, p1, r0, r1);
+    else
+        float_bf16(job, p0, p1, r0, r1);
 }
 
 static void matmul(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1, void *scratch)
 {
     if (job->format->scales == PACK_FLOAT)
-        matmul_float(job, p0, p1, r0, r1, scratch);
+        matmul_float(job, p0, p1, r0, r1);
     else
         matmul_quantized(job, p0, p1, r0, r1, scratch);
 }

@@ -64,7 +64,7 @@ enum status cpu_matmul(struct backend *backend, struct stream *s, float *y, size
     };
     if (x->n == 0) return OK;
     plan_items(&run, team_size(b->team));
-    team_run(b->team, matmul_member, &run);
+    team_share(b->team, matmul_member, &run);
     return OK;
 }
 
@@ -82,25 +82,29 @@ struct pack_run {
     uint32_t n_rows, n_cols;
     const uint8_t *src;
     size_t src_stride;
+    _Atomic uint32_t next;
 };
 
 static void pack_member(void *arg, uint32_t idx, uint32_t n)
 {
-    const struct pack_run *r = arg;
+    struct pack_run *r = arg;
     const size_t panel_bytes = pack_panel_bytes(r->type, r->n_cols);
-    uint64_t p0, p1;
-    team_slice(((uint64_t)r->n_rows + PANEL_ROWS - 1) / PANEL_ROWS, 1, idx, n, &p0, &p1);
-    for (uint64_t p = p0; p < p1; p++)
-        pack_panel(r->dst + p * panel_bytes, r->type, (uint32_t)p, r->n_rows, r->n_cols, r->src, r->src_stride);
+    for (;;) {
+        uint32_t p = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed);
+        if ((uint64_t)p * PANEL_ROWS >= r->n_rows) return;
+        pack_panel(r->dst + p * panel_bytes, r->type, p, r->n_rows, r->n_cols, r->src, r->src_stride);
+    }
 }
 
 enum status cpu_weight_pack(struct backend *backend, struct stream *s, void *dst, enum dtype type, uint32_t n_rows,
                             uint32_t n_cols, const void *src, size_t src_stride)
 {
-    struct pack_run run = { dst, type, n_rows, n_cols, src, src_stride };
+    struct pack_run run = {
+        .dst = dst, .type = type, .n_rows = n_rows, .n_cols = n_cols, .src = src, .src_stride = src_stride
+    };
     size_t bytes;
     enum status st = cpu_weight_bytes(backend, type, n_rows, n_cols, &bytes);
     if (st != OK) return st;
-    team_run(cpu_of(backend)->team, pack_member, &run);
+    team_share(cpu_of(backend)->team, pack_member, &run);
     return OK;
 }

@@ -1,0 +1,277 @@
+/* attention.c - INT8 and fp16 attention: exact enough, and the same bits however the work is cut. */
+#include "base/cpu.h"
+#include "base/mem.h"
+#include "compute/backend.h"
+#include "compute/cpu/cpu_kernels.h"
+#include "helpers/kernel_check.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <string.h>
+
+#define MAX_BLOCKS 24
+
+/* One model's shape and one sequence's inputs. */
+struct scene {
+    struct kv_geometry geom;
+    uint32_t n_heads, n_tokens;
+    size_t ld, k_off, v_off;
+    float *qkv; /* [n_tokens][ld], before RoPE */
+    struct rope_params rope;
+};
+
+static void scene_init(struct scene *s, struct kv_geometry geom, uint32_t n_heads, uint32_t n_tokens, bool neox,
+                       uint64_t seed)
+{
+    struct check_rng rng = { seed };
+    const size_t dim = geom.head_dim;
+    *s = (struct scene){ .geom = geom, .n_heads = n_heads, .n_tokens = n_tokens };
+    s->k_off = n_heads * dim;
+    s->v_off = s->k_off + geom.n_kv_heads * dim;
+    s->ld = s->v_off + geom.n_kv_heads * dim;
+    s->qkv = mem_array(n_tokens * s->ld, sizeof(float));
+    check_fill(&rng, FILL_NORMAL, s->qkv, n_tokens * s->ld);
+    for (size_t i = 0; i < n_tokens * s->ld; i++) s->qkv[i] *= i % 61 == 7 ? 6.0f : 1.5f;
+    s->rope = (struct rope_params){ .base = 10000, .scale = 1, .dims = geom.head_dim, .neox = neox, .attn_factor = 1 };
+}
+
+static struct backend *backend_of(const char *isa, uint32_t threads)
+{
+    struct backend_limits limits = { 2048, 2048, 4096, 32, 256 };
+    struct backend *b;
+    struct error err;
+    cr_assert_eq(cpu_backend_create(&b, threads, NULL, isa, &limits, &err), OK, "%s", err.text);
+    return b;
+}
+
+/* Pool memory with every block full of junk, block ids in an odd order. */
+struct pool {
+    struct kv_slices kv;
+    uint32_t blocks[MAX_BLOCKS];
+};
+
+static void pool_init(struct pool *p, struct backend *b, const struct kv_geometry *geom)
+{
+    struct check_rng rng = { 99 };
+    p->kv.geom = *geom;
+    p->kv.slice_bytes = b->ops->kv_slice_bytes(b, geom);
+    p->kv.base = guard_alloc(p->kv.slice_bytes * MAX_BLOCKS);
+    for (size_t i = 0; i < p->kv.slice_bytes * MAX_BLOCKS; i++) p->kv.base[i] = (uint8_t)check_next(&rng);
+    for (uint32_t i = 0; i < MAX_BLOCKS; i++) p->blocks[i] = (i * 7 + 3) % MAX_BLOCKS;
+}
+
+/* The scene in steps of `chunk` tokens: [n_tokens][n_heads * dim]; `quantized` gets the last step's form. */
+static float *run_scene(struct backend *b, const struct scene *s, uint32_t chunk)
+{
+    const size_t width = s->n_heads * (size_t)s->geom.head_dim;
+    struct pool p;
+    pool_init(&p, b, &s->geom);
+    float *qkv = mem_array(s->n_tokens * s->ld, sizeof(float));
+    memcpy(qkv, s->qkv, s->n_tokens * s->ld * sizeof(float));
+    float *out = guard_alloc(s->n_tokens * width * sizeof(float));
+    for (uint32_t t = 0; t < s->n_tokens; t += chunk) {
+        uint32_t n = s->n_tokens - t < chunk ? s->n_tokens - t : chunk;
+        struct batch_seq seq = { 0, n, t, p.blocks, MAX_BLOCKS };
+        struct batch batch = { n, NULL, &seq, 1 };
+        struct act act = { .f = out + t * width, .n = n, .k = (uint32_t)width };
+        act.q = guard_alloc(b->ops->act_bytes(b, n, act.k));
+        cr_assert_eq(b->ops->rope_kv_write(b, NULL, qkv + t * s->ld, s->ld, s->n_heads, s->k_off, s->v_off, &p.kv,
+                                           &s->rope, &batch),
+                     OK);
+        cr_assert_eq(b->ops->attention(b, NULL, &act, qkv + t * s->ld, s->ld, s->n_heads, &p.kv,
+                                       1.0f / sqrtf((float)s->geom.head_dim), &batch),
+                     OK);
+        cr_assert(guard_intact(act.q));
+        guard_free(act.q);
+    }
+    cr_assert(guard_intact(out) && guard_intact(p.kv.base));
+    guard_free(p.kv.base);
+    mem_free(qkv);
+    return out;
+}
+
+static void rope_double(const struct scene *s, double *x, uint32_t pos)
+{
+    const uint32_t half = s->rope.dims / 2;
+    for (uint32_t i = 0; i < half; i++) {
+        double angle = pos * pow(s->rope.base, -2.0 * i / s->rope.dims), c = cos(angle), sn = sin(angle);
+        uint32_t a = s->rope.neox ? i : 2 * i, b = s->rope.neox ? half + i : 2 * i + 1;
+        double u = x[a], v = x[b];
+        x[a] = u * c - v * sn;
+        x[b] = u * sn + v * c;
+    }
+}
+
+static void head_double(const struct scene *s, double *out, uint32_t t, size_t off, bool turn)
+{
+    for (uint32_t d = 0; d < s->geom.head_dim; d++) out[d] = s->qkv[t * s->ld + off + d];
+    if (turn) rope_double(s, out, t);
+}
+
+/* Attention of row t, head h, in double precision and without any quantization. */
+static void naive(const struct scene *s, uint32_t t, uint32_t h, double *out)
+{
+    const uint32_t dim = s->geom.head_dim, kvh = h / (s->n_heads / s->geom.n_kv_heads);
+    double q[512], k[512], p[2048], max = -1e300, sum = 0;
+    head_double(s, q, t, (size_t)h * dim, true);
+    for (uint32_t j = 0; j <= t; j++) {
+        head_double(s, k, j, s->k_off + (size_t)kvh * dim, true);
+        p[j] = 0;
+        for (uint32_t d = 0; d < dim; d++) p[j] += q[d] * k[d];
+        p[j] /= sqrt(dim);
+        if (p[j] > max) max = p[j];
+    }
+    memset(out, 0, dim * sizeof(*out));
+    for (uint32_t j = 0; j <= t; j++) {
+        double w = exp(p[j] - max);
+        sum += w;
+        for (uint32_t d = 0; d < dim; d++) out[d] += w * s->qkv[j * s->ld + s->v_off + (size_t)kvh * dim + d];
+    }
+    for (uint32_t d = 0; d < dim; d++) out[d] /= sum;
+}
+
+static double worst_error(const struct scene *s, const float *out)
+{
+    const uint32_t dim = s->geom.head_dim;
+    double worst = 0, want[512];
+    for (uint32_t t = 0; t < s->n_tokens; t += t < 70 ? 13 : 97)
+        for (uint32_t h = 0; h < s->n_heads; h++) {
+            naive(s, t, h, want);
+            double size = 0, err = 0;
+            for (uint32_t d = 0; d < dim; d++) {
+                double e = out[(t * (size_t)s->n_heads + h) * dim + d] - want[d];
+                size += want[d] * want[d];
+                err += e * e;
+            }
+            if (sqrt(err / size) > worst) worst = sqrt(err / size);
+        }
+    return worst;
+}
+
+static const struct {
+    struct kv_geometry geom;
+    uint32_t n_heads;
+    bool neox;
+} shapes[] = {
+    { { 3, 64, KV_INT8, true }, 9, false },  { { 1, 128, KV_INT8, false }, 4, true },
+    { { 2, 80, KV_INT8, true }, 2, true },   { { 1, 96, KV_INT8, true }, 11, false },
+    { { 1, 256, KV_INT8, true }, 2, false }, { { 3, 64, KV_F16, false }, 9, false },
+    { { 2, 96, KV_F16, true }, 4, true },
+};
+#define N_SHAPES (sizeof(shapes) / sizeof(shapes[0]))
+
+Test(attention, is_close_to_double_precision)
+{
+    struct backend *b = backend_of("auto", 2);
+    for (size_t i = 0; i < N_SHAPES; i++) {
+        struct scene s;
+        scene_init(&s, shapes[i].geom, shapes[i].n_heads, 600, shapes[i].neox, i);
+        float *out = run_scene(b, &s, 600);
+        double err = worst_error(&s, out), bound = s.geom.format == KV_INT8 ? 0.08 : 2e-3;
+        cr_assert(err < bound, "shape %zu: relative error %g", i, err);
+        guard_free(out);
+        mem_free(s.qkv);
+    }
+    cpu_backend_destroy(b);
+}
+
+static void expect_same(const struct scene *s, const float *want, const float *got, const char *what)
+{
+    size_t n = s->n_tokens * (size_t)s->n_heads * s->geom.head_dim;
+    size_t at = check_differs(want, got, n * sizeof(float)) / sizeof(float);
+    size_t width = s->n_heads * (size_t)s->geom.head_dim;
+    cr_assert(at == n, "%s, head_dim %u: token %zu column %zu is %.9g, not %.9g", what, s->geom.head_dim, at / width,
+              at % width, (double)got[at], (double)want[at]);
+}
+
+Test(attention, every_level_gives_the_bits_of_the_reference)
+{
+    struct backend *ref = backend_of("ref", 1);
+    for (size_t i = 0; i < N_SHAPES; i++) {
+        struct scene s;
+        scene_init(&s, shapes[i].geom, shapes[i].n_heads, i ? 147 : 530, shapes[i].neox, 100 + i);
+        float *want = run_scene(ref, &s, s.n_tokens);
+        for (const struct cpu_kernels *const *k = cpu_kernel_levels + 1; *k; k++) {
+            if (((*k)->flags & cpu_flags()) != (*k)->flags) continue;
+            struct backend *b = backend_of((*k)->name, 1);
+            float *got = run_scene(b, &s, s.n_tokens);
+            expect_same(&s, want, got, (*k)->name);
+            guard_free(got);
+            cpu_backend_destroy(b);
+        }
+        guard_free(want);
+        mem_free(s.qkv);
+    }
+    cpu_backend_destroy(ref);
+}
+
+Test(attention, chunks_and_threads_change_nothing)
+{
+    struct backend *one = backend_of("auto", 1);
+    for (size_t i = 0; i < N_SHAPES; i++) {
+        struct scene s;
+        scene_init(&s, shapes[i].geom, shapes[i].n_heads, 1100, shapes[i].neox, 200 + i);
+        float *want = run_scene(one, &s, s.n_tokens);
+        for (uint32_t threads = 1; threads <= 3; threads++) {
+            static const uint32_t chunks[] = { 1, 37, 64, 512, 1100 };
+            struct backend *b = backend_of("auto", threads);
+            for (size_t c = 0; c < sizeof(chunks) / sizeof(chunks[0]); c++) {
+                float *got = run_scene(b, &s, chunks[c]);
+                expect_same(&s, want, got, "chunked");
+                guard_free(got);
+            }
+            cpu_backend_destroy(b);
+        }
+        guard_free(want);
+        mem_free(s.qkv);
+    }
+    cpu_backend_destroy(one);
+}
+
+/* Sequences of different lengths in one batch, some in prefill and some in decode. */
+Test(attention, sequences_in_a_batch_do_not_touch_each_other)
+{
+    enum { N = 5 };
+    static const uint32_t before[N] = { 0, 64, 700, 3, 129 }, rows[N] = { 9, 1, 1, 70, 2 };
+    struct backend *b = backend_of("auto", 2);
+    struct scene s;
+    scene_init(&s, shapes[0].geom, shapes[0].n_heads, 800, false, 7);
+    float *alone = run_scene(b, &s, 800);
+    const size_t width = s.n_heads * (size_t)s.geom.head_dim;
+    struct pool p[N];
+    struct batch_seq seqs[N];
+    uint8_t *memory;
+    uint32_t n = 0, total = 0;
+    pool_init(&p[0], b, &s.geom);
+    memory = mem_alloc(p[0].kv.slice_bytes * MAX_BLOCKS * N);
+    struct kv_slices kv = { memory, p[0].kv.slice_bytes, s.geom };
+    guard_free(p[0].kv.base);
+    for (uint32_t i = 0; i < N; i++) total += rows[i];
+    float *qkv = mem_array(800 * s.ld, sizeof(float)), *in = mem_array(total * s.ld, sizeof(float));
+    for (uint32_t i = 0; i < N; i++) {
+        for (uint32_t j = 0; j < MAX_BLOCKS; j++) p[i].blocks[j] = j * N + i;
+        memcpy(qkv, s.qkv, 800 * s.ld * sizeof(float));
+        struct batch_seq seq = { 0, before[i], 0, p[i].blocks, MAX_BLOCKS };
+        struct batch history = { before[i], NULL, &seq, 1 };
+        cr_assert_eq(b->ops->rope_kv_write(b, NULL, qkv, s.ld, s.n_heads, s.k_off, s.v_off, &kv, &s.rope, &history),
+                     OK);
+        seqs[i] = (struct batch_seq){ n, rows[i], before[i], p[i].blocks, MAX_BLOCKS };
+        memcpy(in + n * s.ld, s.qkv + before[i] * s.ld, rows[i] * s.ld * sizeof(float));
+        n += rows[i];
+    }
+    struct batch batch = { total, NULL, seqs, N };
+    struct act act = { .f = mem_array(total * width, sizeof(float)), .n = total, .k = (uint32_t)width };
+    act.q = mem_alloc(b->ops->act_bytes(b, total, act.k));
+    cr_assert_eq(b->ops->rope_kv_write(b, NULL, in, s.ld, s.n_heads, s.k_off, s.v_off, &kv, &s.rope, &batch), OK);
+    cr_assert_eq(b->ops->attention(b, NULL, &act, in, s.ld, s.n_heads, &kv, 0.125f, &batch), OK);
+    for (uint32_t i = 0; i < N; i++)
+        cr_assert_arr_eq(act.f + seqs[i].row0 * width, alone + before[i] * width, rows[i] * width * sizeof(float));
+    mem_free(act.f);
+    mem_free(act.q);
+    mem_free(qkv);
+    mem_free(in);
+    mem_free(memory);
+    guard_free(alone);
+    mem_free(s.qkv);
+    cpu_backend_destroy(b);
+}
