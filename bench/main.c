@@ -1,0 +1,53 @@
+/* main.c - baton-bench: finds the command and runs it. */
+#include "bench/bench.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct bench_command COMMANDS[] = {
+    { "engine", "prefill and decode speed of a model, with the machine's ceilings", bench_engine },
+};
+#define N_COMMANDS (sizeof(COMMANDS) / sizeof(COMMANDS[0]))
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+struct bench_spread bench_spread_of(double *samples, size_t n)
+{
+    qsort(samples, n, sizeof(*samples), ascending);
+    double median = n % 2 ? samples[n / 2] : (samples[n / 2 - 1] + samples[n / 2]) / 2.0;
+    return (struct bench_spread){ median, samples[0], samples[n - 1] };
+}
+
+uint32_t bench_number(const char *option, const char *text, uint32_t min, uint32_t max)
+{
+    char *end;
+    errno = 0;
+    unsigned long v = strtoul(text, &end, 10);
+    if (errno == 0 && end != text && *end == '\0' && text[0] != '-' && v >= min && v <= max) return (uint32_t)v;
+    fprintf(stderr, "baton-bench: %s is \"%s\", allowed is a number from %u to %u\n", option, text, min, max);
+    exit(2);
+}
+
+static int usage(int code)
+{
+    FILE *out = code == 0 ? stdout : stderr;
+    fputs("usage: baton-bench COMMAND [options]\n", out);
+    for (size_t i = 0; i < N_COMMANDS; i++) fprintf(out, "  %-10s %s\n", COMMANDS[i].name, COMMANDS[i].summary);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) return usage(2);
+    if (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0) return usage(0);
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(argv[1], COMMANDS[i].name) == 0) return COMMANDS[i].run(argc - 1, argv + 1);
+    fprintf(stderr, "baton-bench: there is no command \"%s\"\n", argv[1]);
+    return usage(2);
+}
