@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define NAME_HELD_MS (2 * REGISTRY_HEARTBEAT_MS)
+
 /* By name; a node started by hand may call the same file something else. */
 static const struct served_model *find_model(const struct dispatch *d, const Baton__Control__Register *hello)
 {
@@ -46,30 +48,45 @@ static void welcome(struct dispatch *d, struct node *n)
     if (jobs_send(d, n, &m) != OK) log_warn("welcome_unsent", "node=%s", n->name);
 }
 
-/* The same process again, or an older one of the name, which is gone then. */
-static bool is_known(struct dispatch *d, const uint8_t *routing, size_t n_routing,
-                     const Baton__Control__ControlMessage *m)
+/* An older process of the same name makes room once it has been silent for two heartbeats: it was started again.
+ * Until then the newcomer is a second node under a name that is taken. */
+static enum status take_name(struct dispatch *d, const Baton__Control__Register *hello, struct error *err)
 {
-    struct node *n = registry_find(&d->registry, m->incarnation);
-    if (n) {
-        node_set_routing(n, routing, n_routing);
-        n->last_seen = clock_now_us();
-        welcome(d, n);
-        return true;
-    }
-    bool decode = m->hello->role == BATON__CONTROL__ROLE__DECODE;
-    struct node *older = registry_find_name(&d->registry, m->hello->node, decode);
-    if (older) recovery_node_dead(d, older, "it was started again");
-    return false;
+    bool decode = hello->role == BATON__CONTROL__ROLE__DECODE;
+    struct node *older = registry_find_name(&d->registry, hello->node, decode);
+    if (!older) return OK;
+    uint64_t silent_us = clock_now_us() - older->last_seen;
+    if (silent_us < NAME_HELD_MS * 1000ull)
+        return error_set(err, ERR_UNAVAILABLE,
+                         "a node named %s was heard %llu ms ago: give this one another name, or wait", older->name,
+                         (unsigned long long)(silent_us / 1000));
+    recovery_node_dead(d, older, "it was started again");
+    return OK;
+}
+
+/* The checks come first: who is refused must not push out a node that works. */
+static enum status try_join(struct dispatch *d, const Baton__Control__ControlMessage *m, struct node **out,
+                            struct error *err)
+{
+    const struct served_model *model = find_model(d, m->hello);
+    enum status st = registry_check(&d->registry, m->hello, model, err);
+    if (st == OK) st = take_name(d, m->hello, err);
+    if (st == OK) st = registry_join(&d->registry, m->hello, m->incarnation, model, clock_now_us(), out, err);
+    return st;
 }
 
 static void join(struct dispatch *d, const uint8_t *routing, size_t n_routing, const Baton__Control__ControlMessage *m)
 {
     struct error err;
-    struct node *n;
-    const struct served_model *model = find_model(d, m->hello);
-    if (m->incarnation == 0 || is_known(d, routing, n_routing, m)) return;
-    if (registry_join(&d->registry, m->hello, m->incarnation, model, clock_now_us(), &n, &err) != OK) {
+    if (m->incarnation == 0) return;
+    struct node *n = registry_find(&d->registry, m->incarnation);
+    if (n) {
+        node_set_routing(n, routing, n_routing);
+        n->last_seen = clock_now_us();
+        welcome(d, n);
+        return;
+    }
+    if (try_join(d, m, &n, &err) != OK) {
         log_warn("node_refused", "node=%s why=%s", log_quote(m->hello->node), log_quote(err.text));
         send_refused(d, routing, n_routing, m->incarnation, &err);
         return;

@@ -140,12 +140,18 @@ static void make_room(struct registry *g, const char *name)
     }
 }
 
+enum status registry_check(const struct registry *g, const Baton__Control__Register *hello,
+                           const struct served_model *model, struct error *err)
+{
+    enum status st = check_fields(hello, err);
+    return st == OK ? check_model(g, hello, model, err) : st;
+}
+
 enum status registry_join(struct registry *g, const Baton__Control__Register *hello, uint64_t incarnation,
                           const struct served_model *model, uint64_t now, struct node **out, struct error *err)
 {
-    enum status st;
-    if ((st = check_fields(hello, err)) != OK) return st;
-    if ((st = check_model(g, hello, model, err)) != OK) return st;
+    enum status st = registry_check(g, hello, model, err);
+    if (st != OK) return st;
     make_room(g, hello->node);
     if (g->n >= REGISTRY_MAX_NODES)
         return error_set(err, ERR_FULL, "the coordinator holds %d nodes already", REGISTRY_MAX_NODES);

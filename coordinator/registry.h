@@ -66,6 +66,10 @@ struct registry {
 };
 
 void registry_fini(struct registry *g);
+/* Whether a node that introduces itself so could join: its fields, its model, its geometry beside the others'.  err
+ * holds both sides' values where they differ. */
+enum status registry_check(const struct registry *g, const Baton__Control__Register *hello,
+                           const struct served_model *model, struct error *err) MUST_CHECK;
 /* Takes a node in (or again) at clock time `now`.  `model` is what the coordinator serves under hello->model, NULL for
  * none.  ERR_MISMATCH, ERR_NOT_FOUND, ERR_INVALID, ERR_FULL: refused, err has both sides' values.  An older process of
  * the same name must have been declared dead by the caller (registry_find_name). */

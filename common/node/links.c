@@ -15,7 +15,7 @@
 #define MAX_LINKS        16
 #define TICK_MS          250
 #define REGISTER_MS      1000
-#define REFUSED_MS       5000 /* between two tries after a refusal */
+#define REFUSED_MS       2000 /* between two tries after a refusal */
 #define HEARTBEAT_MS     1000 /* until a Welcome says otherwise */
 #define DEAD_AFTER_MS    3000
 #define SEND_AHEAD       100000 /* messages */

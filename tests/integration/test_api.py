@@ -39,12 +39,16 @@ def test_stream_framing_and_order(cluster):
     assert parsed[-1]["timings"]["prefill_node"] == "p0" and parsed[-1]["timings"]["decode_node"] == "d0"
 
 
-def test_history_matters(client):
-    r = client.chat.completions.create(model="smollm2", temperature=0, max_tokens=40, messages=[
-        {"role": "user", "content": "My name is Ada Lovelace."},
-        {"role": "assistant", "content": "Nice to meet you, Ada Lovelace!"},
-        {"role": "user", "content": "What is my name?"}])
-    assert "Ada" in r.choices[0].message.content
+def test_history_reaches_the_model(cluster):
+    turns = [{"role": "user", "content": "My name is Ada."}, {"role": "assistant", "content": "Nice to meet you, Ada!"},
+             {"role": "user", "content": "What is my name?"}]
+    _, chat, _ = cluster.post("/v1/chat/completions", {"messages": turns, "temperature": 0, "max_tokens": 24})
+    text = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+    text += "".join(f"<|im_start|>{t['role']}\n{t['content']}<|im_end|>\n" for t in turns) + "<|im_start|>assistant\n"
+    _, tok, _ = cluster.post("/tokenize", {"content": text, "parse_special": True})
+    assert chat["usage"]["prompt_tokens"] == tok["count"]
+    same = cluster.complete(tok["tokens"], max_tokens=24)["choices"][0]["text"]
+    assert chat["choices"][0]["message"]["content"] == same
 
 
 def test_completions_batch_of_strings(client):

@@ -48,7 +48,7 @@ def get(url):
 def test_serve_starts_and_all_are_gone_on_sigterm():
     s = Launched("serve", "-m", MODEL, "--port", 0, "--threads", 2)
     children = s.children()
-    assert sorted(children.values()) == ["baton-coordina", "baton-decode", "baton-prefill"]
+    assert sorted(children.values()) == ["baton-coordinat", "baton-decode", "baton-prefill"]
     assert get(s.url + "/ready")[0] == 200
     out = run("baton", "chat", "--url", s.url, "--prompt", "What is the capital of France?", "--temperature", 0, "--stats")
     assert out.returncode == 0 and "Paris" in out.stdout and "KV shipped" in out.stdout
@@ -89,7 +89,7 @@ def test_small_and_quick():
     assert s.stop() == 0
     weights = MODEL.stat().st_size / 2**20
     print("start", s.start_seconds, "rss", rss, "pss", pss)
-    assert rss["baton-coordina"] < 100
+    assert rss["baton-coordinat"] < 100
     assert all(rss[n] < weights * 1.25 + 256 + 100 for n in ("baton-prefill", "baton-decode"))
     assert sum(pss.values()) < weights * 1.25 + 2 * 256 + 2 * 100 + 100  # the weights once
 
@@ -176,7 +176,7 @@ def test_full_queue_answers_429_with_retry_after(tmp_path):
     ("coordinatr: {}\n", ["bad.yaml:1", "coordinatr", "coordinator"]),
     ("models: [ { name: m, path: x.gguf } ]\ndecode:\n  - { name: d0, max_seq: 3 }\n", ["bad.yaml:3", "max_seq", "max_seqs"]),
     ("kv: { lanes: 99 }\n", ["bad.yaml:1", "lanes", "16"]),
-    ("coordinator: { http: 0.0.0.0:80 }\n", ["0.0.0.0", "insecure"]),
+    ("models: [ { name: m, path: x.gguf } ]\ncoordinator: { http: 0.0.0.0:80 }\n", ["0.0.0.0", "insecure"]),
     ("security: { curve: on }\n", ["curve"]),
 ])
 def test_wrong_configuration_is_refused_with_its_place(tmp_path, text, words):

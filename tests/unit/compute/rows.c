@@ -1,0 +1,269 @@
+/* rows.c - RMSNorm, SwiGLU, quantizer, RoPE, rotation and softmax: every level has the reference's bits,
+ * and the reference is right. */
+#include "base/cpu.h"
+#include "base/mem.h"
+#include "compute/backend.h"
+#include "compute/cpu/cpu_kernels.h"
+#include "compute/cpu/half.h"
+#include "helpers/kernel_check.h"
+
+#include <criterion/criterion.h>
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#define N 1552 /* not a multiple of 32: the last block of activations is half empty */
+
+static const uint32_t widths[] = { 16, 64, 80, 576, N };
+#define N_WIDTHS (sizeof(widths) / sizeof(widths[0]))
+
+/* Calls body with `k` = every level that this processor has, above the reference `ref`. */
+#define EACH_LEVEL(k)                                                                                                  \
+    const struct cpu_kernels *ref = &cpu_kernels_ref, *k;                                                              \
+    for (size_t level_ = 1; (k = cpu_kernel_levels[level_]) != NULL; level_++)                                         \
+        if ((k->flags & cpu_flags()) == k->flags)
+
+static void expect_same(const void *want, const void *got, size_t bytes, const char *level, const char *what)
+{
+    size_t at = check_differs(want, got, bytes);
+    cr_assert(at == bytes, "%s of %s differs at byte %zu of %zu", what, level, at, bytes);
+}
+
+Test(rows, every_level_has_the_bits_of_the_reference)
+{
+    static float x[N], w[N], a[N], b[N];
+    static const char *const names[] = { "rmsnorm", "swiglu", "add", "rotate" };
+    struct check_rng rng = { 1 };
+    EACH_LEVEL(k)
+    for (int fill = 0; fill < FILL_COUNT; fill++)
+        for (size_t i = 0; i < N_WIDTHS; i++) {
+            uint32_t n = widths[i];
+            check_fill(&rng, (enum check_fill)fill, x, n);
+            check_fill(&rng, FILL_NORMAL, w, n);
+            for (size_t op = 0; op < 4; op++) {
+                for (int side = 0; side < 2; side++) {
+                    const struct cpu_kernels *use = side ? k : ref;
+                    float *y = side ? b : a;
+                    memcpy(y, x, n * sizeof(float));
+                    if (op == 0) use->rmsnorm(y, x, w, n, 1e-5f);
+                    if (op == 1) use->swiglu(y, x, w, n);
+                    if (op == 2) use->add(y, w, n - 3);
+                    if (op == 3 && n <= 512) use->rotate(y, n);
+                }
+                expect_same(a, b, n * sizeof(float), k->name, names[op]);
+            }
+        }
+}
+
+Test(rows, every_level_quantizes_as_the_reference)
+{
+    static float x[N];
+    struct check_rng rng = { 2 };
+    EACH_LEVEL(k)
+    for (int fill = 0; fill < FILL_COUNT; fill++)
+        for (size_t i = 0; i < N_WIDTHS; i++)
+            for (uint32_t h = 1; h <= ACT_TILE; h++) {
+                uint32_t n = widths[i];
+                size_t bytes = (size_t)h * act_blocks(n) * ACT_ROW_BYTES;
+                uint8_t *a = guard_alloc(bytes), *b = guard_alloc(bytes);
+                for (uint32_t r = 0; r < h; r++) {
+                    check_fill(&rng, (enum check_fill)fill, x, n);
+                    if (r == 3) x[n / 2] = NAN;
+                    if (r == 4) x[n / 3] = -INFINITY;
+                    ref->quantize(a, h, r, x, n);
+                    k->quantize(b, h, r, x, n);
+                }
+                expect_same(a, b, bytes, k->name, "quantize");
+                cr_assert(guard_intact(a) && guard_intact(b));
+                guard_free(a);
+                guard_free(b);
+            }
+}
+
+Test(rows, every_level_quantizes_heads_as_the_reference)
+{
+    static const uint32_t dims[] = { 64, 80, 96, 128, 256, 512 };
+    float x[512];
+    int16_t qa[512], qb[512];
+    int8_t ka[512], kb[512];
+    uint16_t ha[512], hb[512];
+    struct check_rng rng = { 3 };
+    EACH_LEVEL(k)
+    for (int fill = 0; fill < FILL_COUNT; fill++)
+        for (size_t i = 0; i < sizeof(dims) / sizeof(dims[0]); i++) {
+            uint32_t n = dims[i];
+            check_fill(&rng, (enum check_fill)fill, x, n);
+            cr_assert(ref->q_quantize(qa, x, n) == k->q_quantize(qb, x, n));
+            expect_same(qa, qb, n * sizeof(*qa), k->name, "q_quantize");
+            cr_assert(ref->kv_quantize(ka, x, n) == k->kv_quantize(kb, x, n));
+            expect_same(ka, kb, n, k->name, "kv_quantize");
+            for (uint32_t j = 0; j < n; j++) cr_assert(ka[j] >= -127);
+            ref->to_half(ha, x, n);
+            k->to_half(hb, x, n);
+            expect_same(ha, hb, n * sizeof(*ha), k->name, "to_half");
+        }
+}
+
+Test(rows, every_level_turns_as_the_reference)
+{
+    static const uint32_t dims[] = { 2, 20, 64, 80, 96, 128, 256 };
+    float x[256], c[256], s[256], a[256], b[256];
+    struct check_rng rng = { 4 };
+    EACH_LEVEL(k)
+    for (size_t i = 0; i < sizeof(dims) / sizeof(dims[0]); i++)
+        for (int neox = 0; neox < 2; neox++) {
+            check_fill(&rng, FILL_NORMAL, x, 256);
+            check_fill(&rng, FILL_NORMAL, c, 256);
+            check_fill(&rng, FILL_NORMAL, s, 256);
+            memcpy(a, x, sizeof(a));
+            memcpy(b, x, sizeof(b));
+            ref->rope(a, c, s, dims[i], neox);
+            k->rope(b, c, s, dims[i], neox);
+            expect_same(a, b, sizeof(a), k->name, "rope");
+        }
+}
+
+Test(rows, every_level_weighs_as_the_reference)
+{
+    static const uint32_t valid[] = { 1, 2, 15, 16, 17, 31, 48, 63, 64 };
+    float s[64], v[64], fa[64], fb[64];
+    int16_t pa[64], pb[64];
+    struct check_rng rng = { 5 };
+    EACH_LEVEL(k)
+    for (int fill = 0; fill < FILL_COUNT; fill++)
+        for (size_t i = 0; i < sizeof(valid) / sizeof(valid[0]); i++) {
+            struct attn_state sa = { -INFINITY, 0 }, sb = sa;
+            for (int block = 0; block < 3; block++) {
+                check_fill(&rng, (enum check_fill)fill, s, 64);
+                for (int t = 0; t < 64; t++) v[t] = (uint32_t)t < valid[i] ? (float)check_unit(&rng) : NAN;
+                struct attn_weights wa = ref->softmax_int8(pa, &sa, s, v, valid[i]);
+                struct attn_weights wb = k->softmax_int8(pb, &sb, s, v, valid[i]);
+                expect_same(&wa, &wb, sizeof(wa), k->name, "attn_weights");
+                expect_same(&sa, &sb, sizeof(sa), k->name, "attn_state");
+                expect_same(pa, pb, sizeof(pa), k->name, "softmax_int8");
+                memcpy(fa, s, sizeof(fa));
+                memcpy(fb, s, sizeof(fb));
+                struct attn_state ta = sa, tb = sb;
+                cr_assert(ref->softmax_f16(fa, &ta, valid[i]) == k->softmax_f16(fb, &tb, valid[i]));
+                expect_same(fa, fb, sizeof(fa), k->name, "softmax_f16");
+            }
+        }
+}
+
+/* --- the reference itself, on the fastest level: they are the same --- */
+
+Test(rows, rmsnorm_and_swiglu_are_what_they_say)
+{
+    const struct cpu_kernels *k = cpu_kernels_best(cpu_flags());
+    float x[576], w[576], y[576];
+    struct check_rng rng = { 6 };
+    check_fill(&rng, FILL_NORMAL, x, 576);
+    check_fill(&rng, FILL_NORMAL, w, 576);
+    double squares = 0;
+    for (int i = 0; i < 576; i++) squares += (double)x[i] * x[i];
+    k->rmsnorm(y, x, w, 576, 1e-5f);
+    for (int i = 0; i < 576; i++) {
+        double want = x[i] / sqrt(squares / 576 + 1e-5) * w[i];
+        cr_assert(fabs(y[i] - want) <= 1e-6 * fabs(want));
+    }
+    for (int i = 0; i < 576; i++) x[i] = (float)(i - 288) * 0.4f;
+    k->swiglu(y, x, w, 576);
+    for (int i = 0; i < 576; i++) {
+        double want = x[i] / (1 + exp(-(double)x[i])) * w[i];
+        cr_assert(fabs(y[i] - want) <= 1e-6 * fabs(want) + 1e-34, "silu(%g): %g, not %g", (double)x[i], (double)y[i],
+                  want);
+    }
+}
+
+Test(rows, quantizer_keeps_its_rules)
+{
+    const struct cpu_kernels *k = cpu_kernels_best(cpu_flags());
+    float x[32] = { 0 };
+    uint8_t tile[ACT_ROW_BYTES];
+    float scale[2], sum;
+    int32_t minus_sum[2];
+    for (int i = 0; i < 16; i++) x[16 + i] = (float)(i - 7);
+    x[16] = -254; /* scale 2: halves go to even */
+    k->quantize(tile, 1, 0, x, 32);
+    memcpy(scale, tile + 32, 8);
+    memcpy(minus_sum, tile + 40, 8);
+    memcpy(&sum, tile + 48, 4);
+    cr_assert(scale[0] == 1 && scale[1] == 2);
+    static const int8_t want[16] = { -127, -3, -2, -2, -2, -1, 0, 0, 0, 1, 2, 2, 2, 3, 4, 4 };
+    int total = 0;
+    for (int i = 0; i < 16; i++) {
+        cr_assert_eq((int8_t)tile[i], 0);
+        total += want[i];
+        cr_assert_eq((int8_t)tile[16 + i], want[i], "%d: %d", i, (int8_t)tile[16 + i]);
+    }
+    cr_assert(minus_sum[0] == 0 && minus_sum[1] == -total && sum == 2.0f * (float)total);
+    for (int i = 0; i < 32; i++) x[i] = FLT_MIN; /* amax / 127 is below the normal numbers */
+    k->quantize(tile, 1, 0, x, 32);
+    memcpy(scale, tile + 32, 8);
+    cr_assert(scale[0] == 1 && tile[0] == 0);
+    x[0] = FLT_MAX;
+    k->quantize(tile, 1, 0, x, 32);
+    cr_assert_eq(tile[0], 127);
+    x[1] = NAN;
+    k->quantize(tile, 1, 0, x, 32);
+    memcpy(scale, tile + 32, 8);
+    cr_assert(isnan(scale[0]) && tile[0] == 0 && scale[1] == 1);
+}
+
+Test(rows, rotation_keeps_dot_products)
+{
+    static const uint32_t dims[] = { 16, 64, 80, 96, 128, 256 };
+    const struct cpu_kernels *k = cpu_kernels_best(cpu_flags());
+    struct check_rng rng = { 7 };
+    for (size_t i = 0; i < sizeof(dims) / sizeof(dims[0]); i++) {
+        float a[256], b[256];
+        double before = 0, after = 0, size = 0;
+        check_fill(&rng, FILL_NORMAL, a, dims[i]);
+        check_fill(&rng, FILL_NORMAL, b, dims[i]);
+        for (uint32_t d = 0; d < dims[i]; d++) before += (double)a[d] * b[d], size += fabs((double)a[d] * b[d]);
+        k->rotate(a, dims[i]);
+        k->rotate(b, dims[i]);
+        for (uint32_t d = 0; d < dims[i]; d++) after += (double)a[d] * b[d];
+        cr_assert(fabs(before - after) < 1e-5 * size);
+        float one[256] = { 1 }; /* an outlier is spread over its block */
+        uint32_t block = dims[i] & (~dims[i] + 1);
+        k->rotate(one, dims[i]);
+        for (uint32_t d = 0; d < dims[i]; d++)
+            cr_assert(fabsf(one[d] - (d < block ? 1 / sqrtf((float)block) : 0)) < 1e-6f);
+    }
+}
+
+Test(rows, embedding_rows_are_dequantized)
+{
+    struct backend_limits limits = { 8, 64, 64, 1, 64 };
+    struct backend *b;
+    struct error err;
+    struct check_rng rng = { 9 };
+    uint8_t table[34 * 2 * 10];
+    const int32_t tokens[] = { 9, 0, 4, 4, 1 };
+    float out[5 * 64], want[64];
+    cr_assert_eq(cpu_backend_create(&b, 2, NULL, NULL, &limits, &err), OK, "%s", err.text);
+    check_weights(&rng, DTYPE_Q8_0, 32, 34, table, 640, 0.1f);
+    cr_assert_eq(b->ops->embed(b, NULL, out, DTYPE_Q8_0, table, 64, tokens, 5), OK);
+    for (int i = 0; i < 5; i++) {
+        dequantize_row(DTYPE_Q8_0, table + 68 * tokens[i], want, 64);
+        cr_assert_arr_eq(out + 64 * i, want, sizeof(want));
+    }
+    cr_assert_eq(b->ops->embed(b, NULL, out, DTYPE_Q8_0, table, 40, tokens, 5), ERR_UNSUPPORTED);
+    cpu_backend_destroy(b);
+}
+
+Test(rows, creation_says_what_is_wrong)
+{
+    struct backend_limits limits = { 8, 64, 64, 1, 64 };
+    struct backend *b = NULL;
+    struct error err;
+    cr_assert_eq(cpu_backend_create(&b, 1, NULL, "sse9", &limits, &err), ERR_INVALID);
+    cr_assert(strstr(err.text, "sse9") && strstr(err.text, "avx2"));
+    cr_assert_eq(cpu_backend_create(&b, 0, NULL, NULL, &limits, &err), ERR_INVALID);
+    cr_assert_eq(cpu_backend_create(&b, 1, "0-", NULL, &limits, &err), ERR_INVALID);
+    limits.max_head_dim = 72;
+    cr_assert_eq(cpu_backend_create(&b, 1, NULL, NULL, &limits, &err), ERR_UNSUPPORTED);
+    cr_assert(b == NULL && strstr(err.text, "72"));
+    cpu_backend_destroy(NULL);
+}
