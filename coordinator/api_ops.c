@@ -93,8 +93,8 @@ static void put_node(const struct node *n, uint64_t now, struct strbuf *out)
     put_str(out, "admin", n->admin);
     if (n->decode) put_str(out, "local_prefill", local[n->local_prefill]);
     strbuf_addf(out, "\"incarnation\":\"%016llx\",\"heartbeat_age_ms\":%llu,\"max_seqs\":%u,\"max_context\":%u,",
-                (unsigned long long)n->incarnation, (unsigned long long)((now - n->last_seen) / 1000), n->max_seqs,
-                node_max_tokens(n));
+                (unsigned long long)n->incarnation, (unsigned long long)(request_elapsed(now, n->last_seen) / 1000),
+                n->max_seqs, node_max_tokens(n));
     strbuf_addf(out, "\"assigned\":%u,\"running\":%u,\"waiting\":%u,\"reserved\":%u,\"transfers\":%u,", n->n_active,
                 n->load.running, n->load.waiting, n->load.reserved, n->load.transfers);
     put_blocks(n, out);

@@ -317,7 +317,7 @@ static void check_slow(struct call *c, uint64_t now)
         return;
     }
     if (!c->slow_since) c->slow_since = now;
-    if (now - c->slow_since < SLOW_CLIENT_US) return;
+    if (request_elapsed(now, c->slow_since) < SLOW_CLIENT_US) return;
     api_error_set(&e, ERR_CANCELLED, NULL, NULL, "the client did not read its answer for 60 s");
     call_fail(c, &e);
 }
@@ -325,8 +325,8 @@ static void check_slow(struct call *c, uint64_t now)
 void call_tick(struct call *c, uint64_t now)
 {
     if (!c->req->stream || !c->x) return;
-    if (!c->begun && now - c->started > HEADER_HOLD_US) begin_stream(c);
-    if (c->begun && now - c->last_write > PING_US) {
+    if (!c->begun && request_elapsed(now, c->started) > HEADER_HOLD_US) begin_stream(c);
+    if (c->begun && request_elapsed(now, c->last_write) > PING_US) {
         sse_ping(c->x);
         c->last_write = now;
     }

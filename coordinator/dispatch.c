@@ -202,7 +202,7 @@ static void place_one(struct dispatch *d, struct request *r, struct placing *p)
         dispatch_fail(d, r, ERR_CONTEXT_LENGTH, NULL, "no node takes a sequence of this length any more");
         return;
     case ROUTER_NO_DECODE:
-        if (clock_now_us() - r->state_since > NO_DECODE_WAIT_US)
+        if (request_elapsed(clock_now_us(), r->state_since) > NO_DECODE_WAIT_US)
             dispatch_fail(d, r, ERR_UNAVAILABLE, "no_decode_node", "no decode node is left that serves the model");
         break;
     case ROUTER_BUSY:
@@ -230,12 +230,12 @@ static void repeat_cancels(struct dispatch *d, struct request *r, uint64_t now)
     for (struct hold *h = r->holds, *next; h; h = next) {
         next = h->next;
         if (!h->cancelling) {
-            bool forgotten =
-                request_is_over(r) && now - r->t.ended > (uint64_t)d->opt.limits.progress_timeout_ms * 1000;
+            bool forgotten = request_is_over(r) &&
+                             request_elapsed(now, r->t.ended) > (uint64_t)d->opt.limits.progress_timeout_ms * 1000;
             if (forgotten) jobs_send_cancel(d, r, h);
             continue;
         }
-        if (now - h->cancel_sent < CANCEL_REPEAT_US) continue;
+        if (request_elapsed(now, h->cancel_sent) < CANCEL_REPEAT_US) continue;
         if (h->n_cancels >= CANCEL_MAX) {
             log_warn("cancel_unanswered", "req=%s node=%s epoch=%u", log_quote(r->tag), h->node->name, h->epoch);
             dispatch_close_hold(d, r, h);
@@ -250,7 +250,7 @@ static void check_request(struct dispatch *d, struct request *r, uint64_t now)
     const struct node *computing = r->local ? r->decode : r->prefill;
     repeat_cancels(d, r, now);
     if (request_is_over(r)) return;
-    if (r->finish_pending && now - r->progress > LATE_US) dispatch_try_complete(d, r, true);
+    if (r->finish_pending && request_elapsed(now, r->progress) > LATE_US) dispatch_try_complete(d, r, true);
     switch (request_check_deadline(r, &d->opt.limits, now, computing ? computing->last_progress : 0)) {
     case REQUEST_IN_TIME: break;
     case REQUEST_STALLED: recovery_stalled(d, r); break;

@@ -147,7 +147,7 @@ static void set_node(struct meters *m, const struct node *n, uint64_t now)
     snprintf(labels, sizeof(labels), "role=\"%s\",node=\"%s\"", role, n->name);
     gauge(m, "baton_node_up", "Whether the node lives.", labels, n->alive);
     gauge(m, "baton_node_heartbeat_age_seconds", "Since the node was last heard of.", labels,
-          (double)(now - n->last_seen) / 1e6);
+          (double)request_elapsed(now, n->last_seen) / 1e6);
     snprintf(labels, sizeof(labels), "node=\"%s\"", n->name);
     double total = n->load.blocks_total ? n->load.blocks_total : 1;
     double used = n->load.blocks_total - n->load.by_state[KV_FREE];

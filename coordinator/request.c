@@ -173,12 +173,13 @@ enum request_deadline request_check_deadline(const struct request *r, const stru
 {
     uint64_t step = (uint64_t)l->progress_timeout_ms * 1000, moved = r->progress;
     if (request_is_over(r)) return REQUEST_IN_TIME;
-    if (!r->t.first_token && now - r->t.created > (uint64_t)l->request_timeout_ms * 1000) return REQUEST_TIMED_OUT;
+    if (!r->t.first_token && request_elapsed(now, r->t.created) > (uint64_t)l->request_timeout_ms * 1000)
+        return REQUEST_TIMED_OUT;
     if (r->state == REQUEST_QUEUED) {
         /* a replay waits for room with part of its answer sent: the same bound, from when it began to wait */
-        bool late = now - r->state_since > (uint64_t)l->request_timeout_ms * 1000;
+        bool late = request_elapsed(now, r->state_since) > (uint64_t)l->request_timeout_ms * 1000;
         return late ? REQUEST_TIMED_OUT : REQUEST_IN_TIME;
     }
     if (r->state == REQUEST_RESERVED && node_progress > moved) moved = node_progress;
-    return now > moved && now - moved > step ? REQUEST_STALLED : REQUEST_IN_TIME;
+    return request_elapsed(now, moved) > step ? REQUEST_STALLED : REQUEST_IN_TIME;
 }

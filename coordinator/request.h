@@ -135,6 +135,11 @@ void request_advance(struct request *r, enum request_state to);
 void request_touch(struct request *r);
 const char *request_state_name(enum request_state s);
 
+/* From `since` to `now`; 0 where `since` is younger, as when something happened in the same round of the loop. */
+static inline uint64_t request_elapsed(uint64_t now, uint64_t since)
+{
+    return now > since ? now - since : 0;
+}
 static inline bool request_is_over(const struct request *r)
 {
     return r->state >= REQUEST_DONE;
