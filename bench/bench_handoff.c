@@ -1,0 +1,303 @@
+/* bench_handoff.c - GB/s of a hand-off over loopback, beside a plain TCP copy of as many bytes in the same run.
+ *
+ * Both move KV from one region of 100 MB into another: the hand-off exports int8 blocks, checks every frame and
+ * scatters them into blocks; the copy reads a stream and puts it into place.  Both end with the receiver's word. */
+#include "bench/bench.h"
+
+#include "base/clock.h"
+#include "base/mailbox.h"
+#include "base/mem.h"
+#include "node/kv_recv.h"
+#include "node/kv_send.h"
+#include "wire/zsock.h"
+
+#include <malloc.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define N_LAYERS   30 /* SmolLM2-135M's geometry: 12,240 bytes a token */
+#define N_KV_HEADS 3
+#define HEAD_DIM   64
+#define N_TOKENS   8192
+#define N_BLOCKS   (N_TOKENS / KV_BLOCK_TOKENS)
+#define MAX_ROUNDS 1000
+#define READ_BYTES (1 << 20)
+#define WAIT_MS    60000
+
+struct setup {
+    Baton__Kv__Geometry geometry;
+    struct backend *backend;
+    struct kv_store from, to;
+    struct kv_recv *recv;
+    struct kv_send *send;
+    struct metrics *metrics;
+    struct mailbox *done;
+    uint32_t lanes, frame_bytes, counter;
+};
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "baton-bench handoff: %s\n", what);
+    exit(1);
+}
+
+static void on_recv(void *ctx, const struct kv_recv_event *ev)
+{
+    (void)ctx;
+    if (ev->kind == KV_RECV_FAILED) fail(ev->message);
+}
+
+static void on_send(void *ctx, const struct kv_send_event *ev)
+{
+    struct setup *s = ctx;
+    if (ev->kind == KV_SEND_FAILED) fail(ev->message);
+    if (mailbox_post(s->done, s) != OK) fail("the mailbox is full");
+}
+
+static void make_store(struct setup *s, struct kv_store *kv)
+{
+    const struct kv_geometry g = { N_KV_HEADS, HEAD_DIM, KV_INT8, false };
+    size_t slice = s->backend->ops->kv_slice_bytes(s->backend, &g);
+    void *memory;
+
+    *kv = (struct kv_store){ .n_layers = N_LAYERS, .n_blocks = N_BLOCKS, .backend = s->backend };
+    kv->bytes = slice * N_BLOCKS * N_LAYERS;
+    if (s->backend->ops->alloc(s->backend, kv->bytes, &memory) != OK) fail("out of memory");
+    kv->memory = memory;
+    kv->layers = mem_array(N_LAYERS, sizeof(*kv->layers));
+    for (uint32_t l = 0; l < N_LAYERS; l++)
+        kv->layers[l] = (struct kv_slices){ kv->memory + l * slice * N_BLOCKS, slice, g };
+}
+
+/* Valid rows everywhere: values in -127..127 and positive scales. */
+static void fill_store(struct setup *s, struct kv_store *kv)
+{
+    uint8_t wire[KV_BLOCK_TOKENS * (HEAD_DIM + 4)];
+    const float scale = 0.02F;
+
+    for (size_t i = 0; i < KV_BLOCK_TOKENS * HEAD_DIM; i++) wire[i] = (uint8_t)(int8_t)((int)(i * 31 % 255) - 127);
+    for (size_t i = 0; i < KV_BLOCK_TOKENS; i++) memcpy(wire + KV_BLOCK_TOKENS * HEAD_DIM + 4 * i, &scale, 4);
+    for (uint32_t l = 0; l < N_LAYERS; l++)
+        for (uint32_t b = 0; b < N_BLOCKS; b++)
+            for (uint32_t hv = 0; hv < 2 * N_KV_HEADS; hv++) {
+                struct kv_slices *sl = &kv->layers[l];
+                if (s->backend->ops->kv_import(s->backend, sl->base + b * sl->slice_bytes, &sl->geom, hv / 2, hv % 2, 0,
+                                               KV_BLOCK_TOKENS, wire) != OK)
+                    fail("cannot fill the KV memory");
+            }
+}
+
+static void set_up(struct setup *s)
+{
+    const struct backend_limits limits = { 64, N_TOKENS, 4096, 64, HEAD_DIM };
+    struct error err;
+
+    baton__kv__geometry__init(&s->geometry);
+    s->geometry.n_layers = N_LAYERS;
+    s->geometry.n_kv_heads = N_KV_HEADS;
+    s->geometry.head_dim = HEAD_DIM;
+    s->geometry.block_tokens = KV_BLOCK_TOKENS;
+    s->geometry.codec = BATON__KV__CODEC__INT8;
+    if (cpu_backend_create(&s->backend, 1, NULL, NULL, &limits, &err) != OK) fail(err.text);
+    make_store(s, &s->from);
+    make_store(s, &s->to);
+    fill_store(s, &s->from);
+    fill_store(s, &s->to);
+    s->metrics = metrics_create();
+    if (mailbox_create(&s->done, 16) != OK) fail("out of memory");
+    const struct kv_recv_options r = { "tcp://127.0.0.1:0", s->lanes, "to", 1, &s->geometry, &s->to,
+                                       s->metrics,          on_recv,  s };
+    const struct kv_send_options o = { "from",  2,          &s->geometry, &s->from, s->frame_bytes,
+                                       WAIT_MS, s->metrics, on_send,      s };
+    if (kv_recv_open(&s->recv, &r, &err) != OK || kv_send_open(&s->send, &o, &err) != OK) fail(err.text);
+}
+
+static void tear_down(struct setup *s)
+{
+    kv_send_destroy(s->send);
+    kv_recv_close(s->recv);
+    mailbox_destroy(s->done);
+    metrics_destroy(s->metrics);
+    for (int i = 0; i < 2; i++) {
+        struct kv_store *kv = i ? &s->to : &s->from;
+        s->backend->ops->release(s->backend, kv->memory, kv->bytes);
+        mem_free(kv->layers);
+    }
+    cpu_backend_destroy(s->backend);
+    zsock_context_term();
+}
+
+/* Seconds of one transfer of n_tokens; it walks through the region from transfer to transfer. */
+static double handoff_once(struct setup *s, uint32_t n_tokens)
+{
+    uint32_t n = (n_tokens + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
+    uint32_t at = s->counter * n % N_BLOCKS;
+    struct seq_key key = { 1, ++s->counter, 1 };
+    kv_block_id from[N_BLOCKS], to[N_BLOCKS];
+    const char *endpoints[16];
+    uint64_t start, credit = (uint64_t)64 << 20;
+
+    for (uint32_t i = 0; i < n; i++) {
+        from[i] = (at + i) % N_BLOCKS;
+        to[i] = N_BLOCKS - 1 - from[i];
+    }
+    for (uint32_t i = 0; i < s->lanes; i++) endpoints[i] = kv_recv_endpoint(s->recv, i);
+    if (kv_inbox_add(kv_recv_inbox(s->recv), &(struct kv_offer){ key, 7, to, n, n_tokens, 0, credit }) != OK)
+        fail("the offer was refused");
+    start = clock_now_us();
+    kv_send_begin(s->send, &(struct kv_send_job){ key, 7, "to", endpoints, s->lanes, credit, n_tokens, 0 });
+    kv_send_piece(s->send, &key, 0, N_LAYERS, 0, n_tokens, from);
+    kv_send_commit(s->send, &key, 1);
+    if (!mailbox_take(s->done, WAIT_MS)) fail("a transfer did not end");
+    start = clock_now_us() - start;
+    kv_inbox_close(kv_recv_inbox(s->recv), &key);
+    return (double)start / 1e6;
+}
+
+/* ---- the plain copy ---- */
+
+struct copy {
+    int fd; /* receiver's end */
+    struct kv_store *to;
+    size_t n_bytes;
+    uint32_t rounds;
+};
+
+static void *copy_main(void *arg)
+{
+    struct copy *c = arg;
+    uint8_t *buf = mem_alloc(READ_BYTES);
+    size_t at = 0;
+
+    for (uint32_t i = 0; i < c->rounds; i++) {
+        for (size_t got = 0; got < c->n_bytes;) {
+            size_t want = c->n_bytes - got < READ_BYTES ? c->n_bytes - got : READ_BYTES;
+            ssize_t n = read(c->fd, buf, want);
+            if (n <= 0) fail("the copy's connection broke");
+            if (at + (size_t)n > c->to->bytes) at = 0;
+            memcpy(c->to->memory + at, buf, (size_t)n);
+            at += (size_t)n;
+            got += (size_t)n;
+        }
+        if (write(c->fd, "k", 1) != 1) fail("the copy's connection broke");
+    }
+    mem_free(buf);
+    return NULL;
+}
+
+static void connect_pair(int fds[2])
+{
+    struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t len = sizeof(a);
+    int one = 1, l = socket(AF_INET, SOCK_STREAM, 0);
+
+    fds[0] = socket(AF_INET, SOCK_STREAM, 0);
+    if (l < 0 || fds[0] < 0 || bind(l, (struct sockaddr *)&a, sizeof(a)) != 0 || listen(l, 1) != 0 ||
+        getsockname(l, (struct sockaddr *)&a, &len) != 0 || connect(fds[0], (struct sockaddr *)&a, sizeof(a)) != 0 ||
+        (fds[1] = accept(l, NULL, NULL)) < 0)
+        fail("cannot connect over loopback");
+    setsockopt(fds[0], IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    close(l);
+}
+
+static double copy_once(const struct setup *s, int fd, size_t n_bytes, size_t *at)
+{
+    uint64_t start = clock_now_us();
+    char k;
+
+    if (*at + n_bytes > s->from.bytes) *at = 0;
+    for (size_t sent = 0; sent < n_bytes;) {
+        ssize_t n = write(fd, s->from.memory + *at + sent, n_bytes - sent);
+        if (n <= 0) fail("the copy's connection broke");
+        sent += (size_t)n;
+    }
+    *at += n_bytes;
+    if (read(fd, &k, 1) != 1) fail("the copy's connection broke");
+    return (double)(clock_now_us() - start) / 1e6;
+}
+
+/* ---- rounds ---- */
+
+static void print_row(const char *what, double mb, struct bench_spread s, double share)
+{
+    printf("| %-16s | %8.1f | %6.2f | %6.2f | %6.2f |", what, mb, s.median, s.min, s.max);
+    if (share > 0)
+        printf(" %5.0f %% |\n", 100 * share);
+    else
+        printf("         |\n");
+}
+
+static double measure(struct setup *s, uint32_t n_tokens, uint32_t rounds)
+{
+    static double ours[MAX_ROUNDS], theirs[MAX_ROUNDS];
+    size_t n_bytes = (size_t)kv_inbox_expected_bytes(&s->geometry, n_tokens, 0), at = 0;
+    struct copy c = { .to = &s->to, .n_bytes = n_bytes, .rounds = rounds + 1 };
+    struct bench_spread a, b;
+    pthread_t thread;
+    int fds[2];
+
+    connect_pair(fds);
+    c.fd = fds[1];
+    if (pthread_create(&thread, NULL, copy_main, &c) != 0) fail("cannot start a thread");
+    handoff_once(s, n_tokens); /* both once to warm up */
+    copy_once(s, fds[0], n_bytes, &at);
+    for (uint32_t i = 0; i < rounds; i++) {
+        ours[i] = (double)n_bytes / handoff_once(s, n_tokens) / 1e9;
+        theirs[i] = (double)n_bytes / copy_once(s, fds[0], n_bytes, &at) / 1e9;
+    }
+    pthread_join(thread, NULL);
+    close(fds[0]);
+    close(fds[1]);
+    a = bench_spread_of(ours, rounds);
+    b = bench_spread_of(theirs, rounds);
+    print_row("hand-off", (double)n_bytes / 1e6, a, a.median / b.median);
+    print_row("plain TCP copy", (double)n_bytes / 1e6, b, 0);
+    return a.median / b.median;
+}
+
+static int usage(int code)
+{
+    fputs("usage: baton-bench handoff [--rounds N] [--lanes N] [--frame-kib N] [--min-share PERCENT]\n"
+          "  --min-share: exit code 1 if a hand-off of 100 MB is slower than this share of the copy\n",
+          code ? stderr : stdout);
+    return code;
+}
+
+int bench_handoff(int argc, char **argv)
+{
+    static const uint32_t tokens[] = { 82, 817, N_TOKENS }; /* 1, 10 and 100 MB */
+    struct setup s = { .lanes = 2, .frame_bytes = 1 << 20 };
+    uint32_t rounds = 15, min_share = 0;
+    double share = 0;
+
+    for (int i = 1; i < argc; i += 2) {
+        if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0) return usage(0);
+        if (i + 1 == argc) return usage(2);
+        if (strcmp(argv[i], "--rounds") == 0)
+            rounds = bench_number(argv[i], argv[i + 1], 1, MAX_ROUNDS);
+        else if (strcmp(argv[i], "--lanes") == 0)
+            s.lanes = bench_number(argv[i], argv[i + 1], 1, 16);
+        else if (strcmp(argv[i], "--frame-kib") == 0)
+            s.frame_bytes = bench_number(argv[i], argv[i + 1], 16, 4096) << 10;
+        else if (strcmp(argv[i], "--min-share") == 0)
+            min_share = bench_number(argv[i], argv[i + 1], 1, 1000);
+        else
+            return usage(2);
+    }
+    mallopt(M_MMAP_THRESHOLD, 32 << 20); /* as nodes do */
+    mallopt(M_TRIM_THRESHOLD, 16 << 20);
+    set_up(&s);
+    printf("KV hand-off over loopback: int8, checksums, %u lanes, frames of %u KiB, %u rounds; GB/s\n\n", s.lanes,
+           s.frame_bytes >> 10, rounds);
+    printf("|                  |       MB | median |    min |    max | of copy |\n");
+    printf("|------------------|----------|--------|--------|--------|---------|\n");
+    for (size_t i = 0; i < sizeof(tokens) / sizeof(tokens[0]); i++) share = measure(&s, tokens[i], rounds);
+    tear_down(&s);
+    return share * 100 < min_share;
+}
