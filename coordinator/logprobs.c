@@ -108,12 +108,22 @@ void logprobs_chat_json(const struct token_log *l, const struct logprob_style *s
     strbuf_puts(out, "],\"refusal\":null}");
 }
 
+/* Whether the object text has a member whose written key is `key`; inside a longer key its quote would be escaped. */
+static bool has_key(const struct strbuf *obj, const struct strbuf *key)
+{
+    const char *at = obj->s, *end = obj->s + obj->n;
+    while ((at = memmem(at, (size_t)(end - at), key->s, key->n)) != NULL) {
+        if (at[-1] != '\\') return true;
+        at++;
+    }
+    return false;
+}
+
 /* One member of a top_logprobs object, unless its key is there: two ids may have the same text. */
 static void put_member(struct strbuf *obj, struct strbuf *key, float logprob)
 {
     strbuf_putc(key, ':');
-    bool there = obj->n > 1 && memmem(obj->s, obj->n, key->s, key->n);
-    if (there) return;
+    if (has_key(obj, key)) return;
     if (obj->n > 1) strbuf_putc(obj, ',');
     strbuf_add(obj, key->s, key->n);
     put_logprob(logprob, obj);

@@ -1,0 +1,101 @@
+/* fake_node.h - a node as the coordinator sees one: a DEALER that a test speaks through, message by message. */
+#ifndef TESTS_COORDINATOR_FAKE_NODE_H
+#define TESTS_COORDINATOR_FAKE_NODE_H
+#include "proto/control.pb-c.h"
+#include "wire/codec.h"
+#include "wire/zsock.h"
+
+#include <criterion/criterion.h>
+#include <uv.h>
+#include <zmq.h>
+
+typedef Baton__Control__ControlMessage message;
+#define IS(body) BATON__CONTROL__CONTROL_MESSAGE__BODY_##body
+
+struct fake_node {
+    void *socket;
+    uint64_t incarnation, coordinator;
+    const char *name;
+    bool decode;
+    message *got; /* freed by the next receive */
+};
+
+static inline void fake_send(struct fake_node *n, message *m)
+{
+    uint8_t buf[4096];
+    m->version = PROTOCOL_VERSION;
+    m->incarnation = n->incarnation;
+    m->to_incarnation = n->coordinator;
+    cr_assert_leq(baton__control__control_message__get_packed_size(m), sizeof(buf));
+    size_t len = baton__control__control_message__pack(m, buf);
+    cr_assert_eq(zmq_send(n->socket, buf, len, 0), (int)len);
+}
+
+/* The next message that is no heartbeat's echo, while the coordinator's loop runs; NULL after `rounds` without one. */
+static inline message *fake_receive(struct fake_node *n, uv_loop_t *loop, int rounds)
+{
+    if (n->got) baton__control__control_message__free_unpacked(n->got, NULL);
+    n->got = NULL;
+    for (int i = 0; i < rounds; i++) {
+        zmq_msg_t msg;
+        uv_run(loop, UV_RUN_NOWAIT);
+        zmq_msg_init(&msg);
+        zmq_pollitem_t item = { .socket = n->socket, .events = ZMQ_POLLIN };
+        zmq_poll(&item, 1, 2);
+        if (zmq_msg_recv(&msg, n->socket, ZMQ_DONTWAIT) >= 0)
+            n->got = baton__control__control_message__unpack(NULL, zmq_msg_size(&msg), zmq_msg_data(&msg));
+        zmq_msg_close(&msg);
+        if (n->got) return n->got;
+    }
+    return NULL;
+}
+
+static inline message *fake_expect(struct fake_node *n, uv_loop_t *loop, int body)
+{
+    message *m = fake_receive(n, loop, 2000);
+    cr_assert_not_null(m, "%s: nothing came, %d expected", n->name, body);
+    cr_assert_eq((int)m->body_case, body, "%s: got %d, expected %d", n->name, (int)m->body_case, body);
+    return m;
+}
+
+static inline void fake_hello(struct fake_node *n, uint64_t fingerprint, uint32_t max_seqs)
+{
+    message m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
+    Baton__Control__Register hello = BATON__CONTROL__REGISTER__INIT;
+    Baton__Kv__Geometry g = BATON__KV__GEOMETRY__INIT;
+    char *lanes[] = { (char *)"tcp://127.0.0.1:1" };
+    g.fingerprint = fingerprint;
+    g.block_tokens = 64;
+    g.codec = BATON__KV__CODEC__INT8;
+    hello.node = (char *)n->name;
+    hello.role = n->decode ? BATON__CONTROL__ROLE__DECODE : BATON__CONTROL__ROLE__PREFILL;
+    hello.model = (char *)"tiny";
+    hello.geometry = &g;
+    hello.n_kv_endpoints = 1;
+    hello.kv_endpoints = lanes;
+    hello.max_seqs = max_seqs;
+    hello.n_blocks = 64;
+    hello.n_vocab = 8;
+    hello.local_prefill = (char *)"auto";
+    m.body_case = IS(HELLO);
+    m.hello = &hello;
+    fake_send(n, &m);
+}
+
+static inline struct fake_node fake_open(const char *endpoint, const char *name, uint64_t incarnation, bool decode)
+{
+    struct fake_node n = { .incarnation = incarnation, .name = name, .decode = decode };
+    int linger = 0;
+    n.socket = zmq_socket(zsock_context(), ZMQ_DEALER);
+    zmq_setsockopt(n.socket, ZMQ_LINGER, &linger, sizeof(linger));
+    cr_assert_eq(zmq_connect(n.socket, endpoint), 0);
+    return n;
+}
+
+static inline void fake_close(struct fake_node *n)
+{
+    if (n->got) baton__control__control_message__free_unpacked(n->got, NULL);
+    zmq_close(n->socket);
+    *n = (struct fake_node){ 0 };
+}
+#endif

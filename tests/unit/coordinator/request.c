@@ -1,0 +1,128 @@
+/* request: legal moves, deadlines, tokens out of order, the queue's bounds. */
+#include "coordinator/request.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "coordinator/queue.h"
+#include "tests/unit/coordinator/tiny_model.h"
+
+#include <criterion/criterion.h>
+#include <signal.h>
+
+static uint32_t counts[REQUEST_STATE_COUNT];
+
+static struct request *request_of(uint32_t n_prompt)
+{
+    static const struct request_sampling sampling = { .max_tokens = 1000 };
+    return request_create(tiny_model(), mem_array(n_prompt, sizeof(int32_t)), n_prompt, &sampling, counts);
+}
+
+Test(request, counts_its_states)
+{
+    struct request *r = request_of(3);
+    cr_assert_eq(counts[REQUEST_QUEUED], 1);
+    request_set_state(r, REQUEST_RESERVING);
+    request_advance(r, REQUEST_DECODING);
+    cr_assert_eq(r->state, REQUEST_DECODING);
+    cr_assert(counts[REQUEST_QUEUED] == 0 && counts[REQUEST_DECODING] == 1);
+    request_advance(r, REQUEST_PREFILLING); /* not backwards */
+    cr_assert_eq(r->state, REQUEST_DECODING);
+    request_set_state(r, REQUEST_DONE);
+    request_destroy(r);
+    for (int s = 0; s < REQUEST_STATE_COUNT; s++) cr_assert_eq(counts[s], 0);
+}
+
+Test(request, refuses_an_illegal_move, .signal = SIGABRT)
+{
+    request_set_state(request_of(1), REQUEST_DECODING);
+}
+
+Test(request, local_prefill_has_no_handoff)
+{
+    struct request *r = request_of(1);
+    r->local = true;
+    request_set_state(r, REQUEST_RESERVING);
+    request_advance(r, REQUEST_DECODING);
+    cr_assert_eq(r->state, REQUEST_DECODING);
+    request_destroy(r);
+}
+
+Test(request, keeps_early_tokens_in_order)
+{
+    struct request *r = request_of(1);
+    struct logprob_row row = { -1.5f, 2, (int32_t[]){ 4, 5 }, (float[]){ -0.5f, -1.5f } };
+    cr_assert(request_add_early(r, 3, 33, NULL) && request_add_early(r, 1, 11, &row) &&
+              request_add_early(r, 2, 22, NULL));
+    cr_assert_not(request_add_early(r, 2, 99, NULL));
+    cr_assert_null(request_take_early(r, 0));
+    struct early_token *t = request_take_early(r, 1);
+    cr_assert(t && t->id == 11 && t->has_row && t->row.n_top == 2 && t->row.top_ids[1] == 5);
+    mem_free(t);
+    t = request_take_early(r, 2);
+    cr_assert(t && t->id == 22 && !t->has_row);
+    mem_free(t);
+    request_destroy(r);
+}
+
+Test(request, grows_its_tokens_past_the_prompt)
+{
+    struct request *r = request_of(255);
+    for (int i = 0; i < 600; i++) request_add_token(r, i);
+    cr_assert(request_n_output(r) == 600 && r->tokens[255] == 0 && r->tokens[854] == 599);
+    request_destroy(r);
+}
+
+Test(request, deadlines_restart_with_progress)
+{
+    struct request_limits l = { .request_timeout_ms = 10000, .progress_timeout_ms = 1000 };
+    clock_set_for_test(1000000);
+    struct request *r = request_of(1);
+    cr_assert_eq(request_check_deadline(r, &l, 10000000, 0), REQUEST_IN_TIME);
+    cr_assert_eq(request_check_deadline(r, &l, 12000000, 0), REQUEST_TIMED_OUT);
+    request_set_state(r, REQUEST_RESERVING);
+    cr_assert_eq(request_check_deadline(r, &l, 2100000, 0), REQUEST_STALLED);
+    request_set_state(r, REQUEST_RESERVED);
+    cr_assert_eq(request_check_deadline(r, &l, 2100000, 1500000), REQUEST_IN_TIME); /* its turn has not come */
+    clock_set_for_test(2000000);
+    request_advance(r, REQUEST_DECODING);
+    request_add_token(r, 1);
+    cr_assert_eq(request_check_deadline(r, &l, 2900000, 0), REQUEST_IN_TIME);
+    cr_assert_eq(request_check_deadline(r, &l, 3100000, 0), REQUEST_STALLED);
+    cr_assert_eq(request_check_deadline(r, &l, 1900000, 0), REQUEST_IN_TIME); /* a clock read before */
+    request_destroy(r);
+}
+
+Test(request, holds_count_against_their_node)
+{
+    struct request *r = request_of(1);
+    struct node n = { .name = (char *)"d0" };
+    struct hold *h = request_open_hold(r, &n, 5, 70);
+    cr_assert(n.n_active == 1 && n.n_blocks_used == 5 && n.queued_tokens == 70);
+    cr_assert_eq(request_find_hold(r, &n, 1), h);
+    hold_computed(h);
+    cr_assert_eq(n.queued_tokens, 0);
+    request_close_hold(r, h);
+    cr_assert(n.n_active == 0 && n.n_blocks_used == 0 && !r->holds);
+    request_destroy(r);
+}
+
+Test(queue, is_first_in_first_out_and_bounded)
+{
+    struct queue q;
+    struct request *a = request_of(1), *b = request_of(1), *c = request_of(1);
+    queue_init(&q, 3, 3 * request_bytes(a));
+    cr_assert_eq(queue_check_room(&q, 3, 3 * request_bytes(a)), OK);
+    cr_assert_eq(queue_check_room(&q, 4, 0), ERR_FULL);
+    cr_assert_eq(queue_check_room(&q, 1, 3 * request_bytes(a) + 1), ERR_FULL);
+    queue_push(&q, a);
+    queue_push(&q, b);
+    queue_push_front(&q, c);
+    cr_assert(q.head == c && q.tail == b && q.n == 3);
+    queue_remove(&q, a);
+    cr_assert(c->q_next == b && b->q_prev == c && q.bytes == 2 * request_bytes(b));
+    queue_remove(&q, c);
+    queue_remove(&q, b);
+    cr_assert(!q.head && !q.tail && q.bytes == 0);
+    request_destroy(a);
+    request_destroy(b);
+    request_destroy(c);
+}

@@ -1,0 +1,79 @@
+/* router: least loaded of what has room; what stands in the way otherwise. */
+#include "coordinator/router.h"
+
+#include <criterion/criterion.h>
+
+static struct router_node node(bool decode, uint32_t active)
+{
+    return (struct router_node){
+        .decode = decode, .n_active = active, .max_seqs = 4, .blocks_free = 10, .block_tokens = 64, .max_tokens = 1000
+    };
+}
+
+static const struct router_ask ask = {
+    .reserve_tokens = 100, .max_tokens = 200, .n_tokens = 100, .avoid_prefill = -1, .avoid_decode = -1
+};
+
+static void expect(enum router_verdict want, const struct router_node *nodes, uint32_t n, const struct router_ask *a,
+                   int prefill, int decode)
+{
+    struct router_choice c = { -2, -2 };
+    cr_assert_eq(router_pick(nodes, n, a, &c), want);
+    if (want == ROUTER_PICKED) cr_assert(c.prefill == prefill && c.decode == decode, "%d %d", c.prefill, c.decode);
+}
+
+Test(router, takes_the_least_loaded_pair)
+{
+    struct router_node n[] = { node(true, 2), node(true, 1), node(false, 0), node(false, 1) };
+    n[2].queued_tokens = 50;
+    n[3].queued_tokens = 10;
+    expect(ROUTER_PICKED, n, 4, &ask, 3, 1);
+}
+
+Test(router, waits_for_room_rather_than_overload)
+{
+    struct router_node n[] = { node(true, 4), node(false, 0) };
+    expect(ROUTER_BUSY, n, 2, &ask, 0, 0);
+    n[0].n_active = 0;
+    n[0].blocks_free = 1;
+    expect(ROUTER_BUSY, n, 2, &ask, 0, 0);
+    n[0].blocks_free = 2;
+    expect(ROUTER_PICKED, n, 2, &ask, 1, 0);
+    n[1].n_active = 4;
+    expect(ROUTER_BUSY, n, 2, &ask, 0, 0);
+}
+
+Test(router, obeys_local_prefill)
+{
+    struct router_node n[] = { node(true, 0), node(false, 0) };
+    n[0].local_prefill = ROUTER_LOCAL_ALWAYS;
+    expect(ROUTER_PICKED, n, 2, &ask, -1, 0);
+    n[0].local_prefill = ROUTER_LOCAL_AUTO;
+    expect(ROUTER_PICKED, n, 2, &ask, 1, 0);
+    expect(ROUTER_PICKED, n, 1, &ask, -1, 0);
+    n[0].local_prefill = ROUTER_LOCAL_NEVER;
+    expect(ROUTER_NO_PREFILL, n, 1, &ask, 0, 0);
+}
+
+Test(router, says_what_is_missing)
+{
+    struct router_node n[] = { node(false, 0), node(true, 0) };
+    struct router_ask other = ask, longer = ask;
+    other.model_idx = 1;
+    longer.max_tokens = 1001;
+    expect(ROUTER_NO_DECODE, n, 1, &ask, 0, 0);
+    expect(ROUTER_NO_DECODE, n, 2, &other, 0, 0);
+    expect(ROUTER_TOO_LONG, n, 2, &longer, 0, 0);
+}
+
+Test(router, takes_a_failed_node_only_where_no_other_serves)
+{
+    struct router_node n[] = { node(true, 0), node(true, 3), node(false, 0) };
+    struct router_ask a = ask;
+    a.avoid_decode = 0;
+    expect(ROUTER_PICKED, n, 3, &a, 2, 1);
+    n[1].n_active = 4;
+    expect(ROUTER_BUSY, n, 3, &a, 0, 0);
+    n[1].model_idx = 1;
+    expect(ROUTER_PICKED, n, 3, &a, 2, 0);
+}
