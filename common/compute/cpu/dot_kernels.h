@@ -3,14 +3,10 @@
  * Included by level_avx2.c, level_avx512.c and level_vnni.c after their vec_*.h.  One or two activation rows
  * read the packed panel directly, each weight once; more rows go over a panel that is unpacked first. */
 #include "compute/cpu/cpu_kernels.h"
+#include "compute/cpu/unroll.h"
 
 #include <string.h>
 
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 8")
-#endif
 #define NOINLINE static __attribute__((noinline))
 
 /* How a block's sums become fp32; what an unpacked panel still has to know. */

@@ -2,6 +2,7 @@
 #ifndef COMPUTE_CPU_VEC_AVX2_H
 #define COMPUTE_CPU_VEC_AVX2_H
 #include "compute/cpu/half.h"
+#include "compute/cpu/unroll.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -311,7 +312,7 @@ VEC __m256i iv_dot4_half(__m256i acc, const __m256i *pair, int bits)
 {
     const __m256i one = _mm256_set1_epi16(1);
     if (bits == 8) {
-        for (int j = 0; j < 4; j++) acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pair[j], one));
+        UNROLL for (int j = 0; j < 4; j++) acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pair[j], one));
         return acc;
     }
     /* 4 and 5 bits: four sums of 2 x 31 x 127 are 31496; 6 bits: two of 2 x 63 x 127 are 32004. */
@@ -324,7 +325,8 @@ VEC __m256i iv_dot4_half(__m256i acc, const __m256i *pair, int bits)
 VEC ivec iv_dot4(ivec acc, const ivec *w, const int8_t *q, int bits)
 {
     __m256i lo[4], hi[4];
-    for (int j = 0; j < 4; j++) {
+    UNROLL for (int j = 0; j < 4; j++)
+    {
         ivec a = iv_four(q + 4 * j);
         lo[j] = iv_pairs(w[j].a, a.a, bits);
         hi[j] = iv_pairs(w[j].b, a.b, bits);

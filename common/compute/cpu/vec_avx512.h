@@ -2,6 +2,7 @@
 #ifndef COMPUTE_CPU_VEC_AVX512_H
 #define COMPUTE_CPU_VEC_AVX512_H
 #include "compute/cpu/half.h"
+#include "compute/cpu/unroll.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -240,7 +241,7 @@ VEC ivec iv_dot16(ivec acc, ivec a, ivec b)
 /* acc + four lanes of codes times 16 activations */
 VEC ivec iv_dot4(ivec acc, const ivec *w, const int8_t *q, int bits)
 {
-    for (int j = 0; j < 4; j++) acc = _mm512_dpbusd_epi32(acc, w[j], iv_four(q + 4 * j));
+    UNROLL for (int j = 0; j < 4; j++) acc = _mm512_dpbusd_epi32(acc, w[j], iv_four(q + 4 * j));
     return acc;
 }
 #else
@@ -254,7 +255,8 @@ VEC ivec iv_dot4(ivec acc, const ivec *w, const int8_t *q, int bits)
 {
     const __m512i one = _mm512_set1_epi16(1);
     __m512i pair[4];
-    for (int j = 0; j < 4; j++) {
+    UNROLL for (int j = 0; j < 4; j++)
+    {
         __m512i a = iv_four(q + 4 * j), c = w[j];
         if (bits == 8) { /* |w| up to 128 times 127, twice: 32512 */
             c = _mm512_xor_si512(c, _mm512_set1_epi8(-128));
@@ -264,7 +266,7 @@ VEC ivec iv_dot4(ivec acc, const ivec *w, const int8_t *q, int bits)
         pair[j] = _mm512_maddubs_epi16(c, a);
     }
     if (bits == 8) {
-        for (int j = 0; j < 4; j++) acc = _mm512_add_epi32(acc, _mm512_madd_epi16(pair[j], one));
+        UNROLL for (int j = 0; j < 4; j++) acc = _mm512_add_epi32(acc, _mm512_madd_epi16(pair[j], one));
         return acc;
     }
     /* 4 and 5 bits: four sums of 2 x 31 x 127 are 31496; 6 bits: two of 2 x 63 x 127 are 32004. */

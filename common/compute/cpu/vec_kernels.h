@@ -3,6 +3,7 @@
  * Included by each level_*.c after its vec_*.h.  What is here is the definition
  * of these ops: the order of additions is that of the lanes, whatever the width of the registers. */
 #include "compute/cpu/cpu_kernels.h"
+#include "compute/cpu/unroll.h"
 
 #include <float.h>
 #include <math.h>
@@ -199,7 +200,8 @@ VEC float softmax_block(vec *p, struct attn_state *state, const float *s, uint32
 {
     const vec none = v_set(-INFINITY);
     vec top = none;
-    for (uint32_t j = 0; j < 4; j++) {
+    UNROLL for (uint32_t j = 0; j < 4; j++)
+    {
         uint32_t n = n_valid > 16 * j ? n_valid - 16 * j : 0;
         p[j] = v_first(v_load(s + 16 * j), none, n);
         top = v_max(top, p[j]);
@@ -207,7 +209,7 @@ VEC float softmax_block(vec *p, struct attn_state *state, const float *s, uint32
     float max = v_max_lane(top);
     max = state->max > max ? state->max : max;
     float alpha = exp_one(state->max - max);
-    for (uint32_t j = 0; j < 4; j++) p[j] = v_exp(v_sub(p[j], v_set(max)));
+    UNROLL for (uint32_t j = 0; j < 4; j++) p[j] = v_exp(v_sub(p[j], v_set(max)));
     float sum = v_sum(v_add(v_add(p[0], p[1]), v_add(p[2], p[3])));
     state->sum = __builtin_fmaf(state->sum, alpha, sum);
     state->max = max;
@@ -219,15 +221,16 @@ TARGET static struct attn_weights softmax_int8(int16_t *out, struct attn_state *
 {
     vec p[4], m = v_set(0);
     float alpha = softmax_block(p, state, s, n_valid);
-    for (uint32_t j = 0; j < 4; j++) {
+    UNROLL for (uint32_t j = 0; j < 4; j++)
+    {
         uint32_t n = n_valid > 16 * j ? n_valid - 16 * j : 0;
         p[j] = v_first(v_mul(p[j], v_load(v_scale + 16 * j)), v_set(0), n);
         m = v_magnitude(m, p[j]);
     }
     struct step step = step_of(v_magnitude_bits(m), 32767.0f);
     if (!step.finite) memset(out, 0, ATTN_BLOCK * sizeof(*out));
-    for (uint32_t j = 0; j < 4 && step.finite; j++)
-        v_store_int16(out + 16 * j, v_fma(p[j], v_set(step.inv), v_set(ROUND)));
+    if (!step.finite) return (struct attn_weights){ alpha, step.scale };
+    UNROLL for (uint32_t j = 0; j < 4; j++) v_store_int16(out + 16 * j, v_fma(p[j], v_set(step.inv), v_set(ROUND)));
     return (struct attn_weights){ alpha, step.scale };
 }
 
@@ -244,7 +247,7 @@ TARGET static float softmax_f16(float *s, struct attn_state *state, uint32_t n_v
 {
     vec p[4];
     float alpha = softmax_block(p, state, s, n_valid);
-    for (uint32_t j = 0; j < 4; j++) v_store(s + 16 * j, p[j]);
+    UNROLL for (uint32_t j = 0; j < 4; j++) v_store(s + 16 * j, p[j]);
     return alpha;
 }
 

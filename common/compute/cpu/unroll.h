@@ -1,0 +1,10 @@
+/* unroll.h - asks the compiler to write out the short loop that follows, so that arrays become registers. */
+#ifndef COMPUTE_CPU_UNROLL_H
+#define COMPUTE_CPU_UNROLL_H
+
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
+#endif
