@@ -4,8 +4,8 @@
 #include <stdint.h>
 
 enum cpu_flag {
-    CPU_AVX2 = 1 << 0,        /* with FMA and F16C */
-    CPU_AVX512 = 1 << 1,      /* F, BW, DQ, VL */
+    CPU_AVX2 = 1 << 0,   /* with FMA and F16C */
+    CPU_AVX512 = 1 << 1, /* F, BW, DQ, VL */
     CPU_AVX512_VNNI = 1 << 2,
     CPU_AVX512_BF16 = 1 << 3,
     CPU_AVX_VNNI = 1 << 4,

@@ -26,12 +26,12 @@ struct kv_geometry {
 };
 
 struct rope_params {
-    float base;          /* theta */
-    float scale;         /* positions are multiplied by this: 1/factor for linear scaling */
-    uint32_t dims;       /* rotated dimensions, <= head_dim */
-    bool neox;           /* pairs (i, i + dims/2); otherwise pairs (2i, 2i+1), llama's GGUF order */
+    float base;                /* theta */
+    float scale;               /* positions are multiplied by this: 1/factor for linear scaling */
+    uint32_t dims;             /* rotated dimensions, <= head_dim */
+    bool neox;                 /* pairs (i, i + dims/2); otherwise pairs (2i, 2i+1), llama's GGUF order */
     const float *freq_factors; /* host, dims/2 divisors of the frequencies (rope_freqs), or NULL */
-    float attn_factor;   /* multiplies cos and sin (YaRN); 1 otherwise */
+    float attn_factor;         /* multiplies cos and sin (YaRN); 1 otherwise */
 };
 
 /* A matrix [n_rows][n_cols] in the backend's own layout: y = W x has n_rows outputs. */
@@ -76,10 +76,10 @@ struct kv_slices {
 struct stream;
 
 struct backend_limits {
-    uint32_t max_rows;     /* rows in one batch */
-    uint32_t max_context;  /* positions in one sequence */
-    uint32_t max_cols;     /* widest n_cols of any weight */
-    uint32_t max_heads;    /* query heads */
+    uint32_t max_rows;    /* rows in one batch */
+    uint32_t max_context; /* positions in one sequence */
+    uint32_t max_cols;    /* widest n_cols of any weight */
+    uint32_t max_heads;   /* query heads */
     uint32_t max_head_dim;
 };
 
@@ -112,6 +112,9 @@ struct backend_ops {
                           size_t ld);
     /* Quantizes out->f, which is filled already. */
     enum status (*quantize)(struct backend *b, struct stream *s, struct act *out);
+    /* The same in about 16 bits, for out->n = 2n rows of which the first n are filled: row n + i becomes what 8 bits
+     * lose of row i, and all are quantized.  The product of row i is then the sum of outputs i and n + i. */
+    enum status (*quantize_fine)(struct backend *b, struct stream *s, struct act *out);
     /* y[i][0..n_rows) (+)= W x_i for each row i of x; y rows are ld floats apart. */
     enum status (*matmul)(struct backend *b, struct stream *s, float *y, size_t ld, const struct weight *w,
                           const struct act *x, bool accumulate);
