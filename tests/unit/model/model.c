@@ -5,10 +5,12 @@
 #include "helpers/tiny_model.h"
 
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define ROWS 256
@@ -359,6 +361,80 @@ Test(model, refuses_kv_memory_that_does_not_fit_with_numbers)
     cr_assert(strstr(r.err.text, "available"), "%s", r.err.text);
     cr_assert_eq(kv_store_create(&kv, r.model, 0, &r.err), ERR_INVALID);
     rig_free(&r);
+}
+
+/* Opens and runs a file whatever it says; whether it is refused is its own affair. */
+static bool try_file(const char *path)
+{
+    struct rig r = { 0 };
+    struct model_info info;
+    bool ran = false;
+    if (model_read_info(&info, path, &r.err) != OK) return false;
+    uint32_t context = info.context_length < 128 ? info.context_length : 128;
+    struct backend_limits lim = model_limits(&info, 64, context);
+    if (cpu_backend_create(&r.backend, 1, NULL, NULL, &lim, &r.err) != OK) return false;
+    struct model_options opt = {
+        .path = path, .backend = r.backend, .max_batch_tokens = 64, .max_context = context, .weights_fd = -1
+    };
+    if (model_open(&r.model, &opt, &r.err) == OK && kv_store_create(&r.kv, r.model, 2, &r.err) == OK) {
+        int32_t tokens[3] = { 0, 1, 2 };
+        uint32_t blocks[2] = { 0, 1 };
+        struct batch_seq seq = { 0, 3, 0, blocks, 2 };
+        struct batch b = { 3, tokens, &seq, 1 };
+        float *logits;
+        ran = info.n_vocab > 2 && model_forward(r.model, &b, r.kv, NULL, NULL) == OK &&
+              model_logits(r.model, &(uint32_t){ 2 }, 1, &logits) == OK;
+    }
+    kv_store_destroy(r.kv);
+    model_close(r.model);
+    cpu_backend_destroy(r.backend);
+    return ran;
+}
+
+Test(model, survives_files_with_random_damage)
+{
+    struct tiny_options o = tiny_defaults();
+    uint64_t state = 12345;
+    uint32_t n_ran = 0;
+    uint8_t head[2600];
+    o.n_layers = 1;
+    char *path = tiny_write(&o);
+    int fd = open(path, O_RDWR);
+    cr_assert_eq(pread(fd, head, sizeof(head), 0), (ssize_t)sizeof(head));
+    for (int i = 0; i < 1500; i++) {
+        uint32_t n = 1 + i % 3;
+        for (uint32_t k = 0; k < n; k++) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            uint8_t byte = (uint8_t)(state >> 56);
+            off_t at = (off_t)((state >> 20) % sizeof(head));
+            if (i % 2) byte = head[at] ^ (uint8_t)(1u << (byte & 7));
+            cr_assert_eq(pwrite(fd, &byte, 1, at), 1);
+        }
+        n_ran += try_file(path);
+        cr_assert_eq(pwrite(fd, head, sizeof(head), 0), (ssize_t)sizeof(head));
+    }
+    close(fd);
+    cr_assert_gt(n_ran, 10, "damage to names of no meaning changes nothing");
+    cr_assert_lt(n_ran, 1400);
+    cr_assert(try_file(path));
+    tiny_remove(path);
+}
+
+Test(model, survives_a_file_cut_short_anywhere)
+{
+    struct tiny_options o = tiny_defaults();
+    o.n_layers = 1;
+    char *path = tiny_write(&o);
+    struct stat sb;
+    cr_assert_eq(stat(path, &sb), 0);
+    for (off_t n = sb.st_size - 1; n > 0; n -= n > 4000 ? 3001 : 17) {
+        struct error err = { 0 };
+        struct model_info info;
+        cr_assert_eq(truncate(path, n), 0);
+        cr_assert_neq(model_read_info(&info, path, &err), OK, "%ld bytes", (long)n);
+        cr_assert_neq(err.text[0], '\0');
+    }
+    tiny_remove(path);
 }
 
 Test(model, reads_the_facts_of_a_file)
