@@ -95,6 +95,28 @@ enum status model_forward(struct model *m, const struct batch *b, const struct k
     return ops->sync(m->backend, NULL);
 }
 
+/* logits = head * the rows in m->head_x.  Logprobs feel the head's rounding most, and it sees few rows, so activations
+ * go in twice: their 8 bits, and what those lose. */
+static enum status head(struct model *m, uint32_t n)
+{
+    const struct backend_ops *ops = m->backend->ops;
+    const struct weight *w = &m->weights.head;
+    struct backend *be = m->backend;
+    uint32_t n_vocab = m->info.n_vocab;
+    struct act x = act_of(m, n, m->info.d_model);
+    enum status st = ops->rmsnorm(be, NULL, &x, m->head_x, m->weights.final_norm, m->info.norm_eps);
+    if (st != OK || w->dtype == DTYPE_F32 || w->dtype == DTYPE_F16 || w->dtype == DTYPE_BF16)
+        return st != OK ? st : ops->matmul(be, NULL, m->logits, n_vocab, w, &x, false);
+    x.n = 2 * n;
+    if ((st = ops->quantize_fine(be, NULL, &x)) != OK) return st;
+    if ((st = ops->matmul(be, NULL, m->logits, n_vocab, w, &x, false)) != OK) return st;
+    for (uint32_t i = 0; i < n && st == OK; i++) {
+        float *y = m->logits + (size_t)i * n_vocab;
+        st = ops->add_bias(be, NULL, y, n_vocab, y + (size_t)n * n_vocab, 1, n_vocab);
+    }
+    return st;
+}
+
 enum status model_logits(struct model *m, const uint32_t *rows, uint32_t n, float **out)
 {
     const struct backend_ops *ops = m->backend->ops;
@@ -109,12 +131,9 @@ enum status model_logits(struct model *m, const uint32_t *rows, uint32_t n, floa
         picked[i] = (int32_t)rows[i];
     }
     /* The residual stream is a table of fp32 rows, and an embedding is a gather. */
-    struct act x = act_of(m, n, d);
     st = ops->embed(be, NULL, m->head_x, DTYPE_F32, m->x, d, picked, n);
     if (st != OK) return st;
-    st = ops->rmsnorm(be, NULL, &x, m->head_x, m->weights.final_norm, m->info.norm_eps);
-    if (st != OK) return st;
-    if ((st = ops->matmul(be, NULL, m->logits, n_vocab, &m->weights.head, &x, false)) != OK) return st;
+    if ((st = head(m, n)) != OK) return st;
     if (m->host_logits != m->logits) {
         size_t bytes = (size_t)n * n_vocab * sizeof(float);
         if ((st = ops->download(be, NULL, m->host_logits, m->logits, bytes)) != OK) return st;

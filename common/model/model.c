@@ -53,7 +53,7 @@ struct backend_limits model_limits(const struct model_info *info, uint32_t max_r
     uint32_t cols = info->n_heads * info->head_dim;
     if (cols < info->d_model) cols = info->d_model;
     if (cols < info->d_ff) cols = info->d_ff;
-    return (struct backend_limits){ .max_rows = max_rows > MODEL_MAX_LOGIT_ROWS ? max_rows : MODEL_MAX_LOGIT_ROWS,
+    return (struct backend_limits){ .max_rows = max_rows > MODEL_HEAD_ROWS ? max_rows : MODEL_HEAD_ROWS,
                                     .max_context = max_context,
                                     .max_cols = cols,
                                     .max_heads = info->n_heads,
@@ -133,7 +133,7 @@ static void size_buffers(struct model *m)
     const struct backend_ops *ops = m->backend->ops;
     const struct model_info *info = &m->info;
     uint32_t q = info->n_heads * info->head_dim, kv = info->n_kv_heads * info->head_dim;
-    uint32_t rows = m->max_rows > MODEL_MAX_LOGIT_ROWS ? m->max_rows : MODEL_MAX_LOGIT_ROWS;
+    uint32_t rows = m->max_rows > MODEL_HEAD_ROWS ? m->max_rows : MODEL_HEAD_ROWS;
     const uint32_t inputs[] = { info->d_model, q, info->d_ff };
     m->wide_cols = max_size((size_t)q + 2 * (size_t)kv, 2 * (size_t)info->d_ff);
     for (int i = 0; i < 3; i++) {
@@ -144,12 +144,12 @@ static void size_buffers(struct model *m)
 
 static enum status alloc_buffers(struct model *m, struct error *err)
 {
-    uint32_t rows = m->max_rows > MODEL_MAX_LOGIT_ROWS ? m->max_rows : MODEL_MAX_LOGIT_ROWS;
+    uint32_t rows = m->max_rows > MODEL_HEAD_ROWS ? m->max_rows : MODEL_HEAD_ROWS;
     size_t d = m->info.d_model, n_vocab = m->info.n_vocab;
     enum status st;
     size_buffers(m);
     uint64_t bytes = ((uint64_t)rows * (m->act_cols + d) + (uint64_t)m->max_rows * m->wide_cols +
-                      MODEL_MAX_LOGIT_ROWS * (uint64_t)(d + n_vocab)) *
+                      MODEL_MAX_LOGIT_ROWS * (uint64_t)d + MODEL_HEAD_ROWS * (uint64_t)n_vocab) *
                          sizeof(float) +
                      m->act_q_bytes;
     if ((st = host_memory_check(m->backend, bytes, "the step buffers", err)) != OK) return st;
@@ -158,7 +158,7 @@ static enum status alloc_buffers(struct model *m, struct error *err)
     if (st == OK) st = alloc_floats(m, rows, m->act_cols, &m->act.f);
     if (st == OK && m->act_q_bytes > 0) st = m->backend->ops->alloc(m->backend, m->act_q_bytes, &m->act.q);
     if (st == OK) st = alloc_floats(m, MODEL_MAX_LOGIT_ROWS, d, &m->head_x);
-    if (st == OK) st = alloc_floats(m, MODEL_MAX_LOGIT_ROWS, n_vocab, &m->logits);
+    if (st == OK) st = alloc_floats(m, MODEL_HEAD_ROWS, n_vocab, &m->logits);
     m->act.n = rows;
     if (st != OK)
         return error_set(err, st, "the step buffers for %u rows need %llu bytes", m->max_rows,
@@ -200,10 +200,10 @@ fail:
 void model_close(struct model *m)
 {
     if (!m) return;
-    uint32_t rows = m->max_rows > MODEL_MAX_LOGIT_ROWS ? m->max_rows : MODEL_MAX_LOGIT_ROWS;
+    uint32_t rows = m->max_rows > MODEL_HEAD_ROWS ? m->max_rows : MODEL_HEAD_ROWS;
     size_t d = m->info.d_model, n_vocab = m->info.n_vocab;
     if (m->host_logits != m->logits) mem_free(m->host_logits);
-    release(m, m->logits, MODEL_MAX_LOGIT_ROWS * n_vocab * sizeof(float));
+    release(m, m->logits, MODEL_HEAD_ROWS * n_vocab * sizeof(float));
     release(m, m->head_x, MODEL_MAX_LOGIT_ROWS * d * sizeof(float));
     release(m, m->act.q, m->act_q_bytes);
     release(m, m->act.f, rows * m->act_cols * sizeof(float));

@@ -76,6 +76,6 @@ enum status model_forward(struct model *m, const struct batch *b, const struct k
                           void *ctx) MUST_CHECK;
 /* Logits of `n` rows (indices into the last batch) to out [n][n_vocab] on the host; n <= MODEL_MAX_LOGIT_ROWS.  The
  * caller may write over them; they are the model's memory and last until the next call. */
-#define MODEL_MAX_LOGIT_ROWS 64
+#define MODEL_MAX_LOGIT_ROWS 32
 enum status model_logits(struct model *m, const uint32_t *rows, uint32_t n, float **out) MUST_CHECK;
 #endif

@@ -6,6 +6,8 @@
 #include "parallel/coll.h"
 #include "parallel/shard.h"
 
+#define MODEL_HEAD_ROWS (2 * MODEL_MAX_LOGIT_ROWS) /* each row of the head is two in its matmul */
+
 struct model {
     struct model_info info;
     const struct arch *arch;
@@ -23,7 +25,7 @@ struct model {
     float *wide;        /* [max_rows][wide_cols]: q, k, v, then gate, up */
     struct act act;     /* [max_rows][act_cols]: input of every product */
     float *head_x;      /* [MODEL_MAX_LOGIT_ROWS][d_model]: rows gathered for the head */
-    float *logits;      /* [MODEL_MAX_LOGIT_ROWS][n_vocab] */
+    float *logits;      /* [MODEL_HEAD_ROWS][n_vocab] */
     float *host_logits; /* the same on the host; = logits where the backend's memory is the host's */
     size_t wide_cols, act_cols, act_q_bytes;
     uint32_t n_rows; /* of the last forward */

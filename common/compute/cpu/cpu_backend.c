@@ -124,6 +124,40 @@ static enum status cpu_quantize(struct backend *b, struct stream *s, struct act 
     return OK;
 }
 
+/* rest = x - its quantized form, column by column, as fma(-scale, q, x). */
+static void lost_by_quantizing(float *rest, const struct act *x, uint32_t row)
+{
+    const uint8_t *tile = (const uint8_t *)x->q + act_tile_offset(row, x->k);
+    uint32_t h = act_tile_height(x->n, row), r = row % ACT_TILE;
+    const float *f = x->f + (size_t)row * x->k;
+    for (uint32_t i = 0; i < x->k; i++) {
+        const uint8_t *block = tile + (size_t)(i / ACT_BLOCK) * h * ACT_ROW_BYTES;
+        int8_t q = (int8_t)block[(size_t)r * ACT_BLOCK + i % ACT_BLOCK];
+        float scale;
+        memcpy(&scale, block + 32 * h + 8 * r + 4 * (i % ACT_BLOCK / 16), 4);
+        rest[i] = __builtin_fmaf(-scale, (float)q, f[i]);
+    }
+}
+
+static void fine_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
+{
+    const struct row_run *r = arg;
+    uint32_t n = r->out->n / 2;
+    for (uint32_t i = row0; i < row1; i++) {
+        cpu_quantize_rows(r->k, r->out, i, i + 1);
+        lost_by_quantizing(r->out->f + (size_t)(n + i) * r->out->k, r->out, i);
+        cpu_quantize_rows(r->k, r->out, n + i, n + i + 1);
+    }
+}
+
+static enum status cpu_quantize_fine(struct backend *b, struct stream *s, struct act *out)
+{
+    struct row_run run = { .k = cpu_of(b)->kernels, .out = out };
+    assert(out->k % 16 == 0 && out->n % 2 == 0);
+    cpu_for_rows(cpu_of(b), out->n / 2, 1, fine_rows, &run);
+    return OK;
+}
+
 static enum status cpu_rmsnorm(struct backend *b, struct stream *s, struct act *out, const float *x, const float *w,
                                float eps)
 {
@@ -208,6 +242,7 @@ static const struct backend_ops cpu_ops = {
     .rmsnorm = cpu_rmsnorm,
     .swiglu = cpu_swiglu,
     .quantize = cpu_quantize,
+    .quantize_fine = cpu_quantize_fine,
     .matmul = cpu_matmul,
     .add_bias = cpu_add_bias,
     .rope_kv_write = cpu_rope_kv_write,
