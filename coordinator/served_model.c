@@ -2,6 +2,7 @@
 #include "coordinator/served_model.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "formats/gguf.h"
 #include "formats/vocab_load.h"
@@ -42,6 +43,16 @@ static enum status read_facts(struct served_model *m, const struct gguf *g, stru
     return OK;
 }
 
+/* A template that cannot be compiled costs the model its chat endpoint, nothing else. */
+static void create_chat(struct served_model *m)
+{
+    struct error err;
+    if (chat_create(&m->chat, m->vocab, &err) == OK) return;
+    m->chat = NULL;
+    m->chat_error = mem_strdup(err.text);
+    log_warn("chat_template_refused", "model=%s why=%s", log_quote(m->name), log_quote(err.text));
+}
+
 enum status served_model_open(struct served_model **out, const char *name, const char *path, struct error *err)
 {
     struct served_model *m = mem_zalloc(sizeof(*m));
@@ -55,7 +66,7 @@ enum status served_model_open(struct served_model **out, const char *name, const
     gguf_close(g);
     g = NULL;
     if ((st = tokenizer_create(&m->tokenizer, m->vocab, err)) != OK) goto fail;
-    if ((st = chat_create(&m->chat, m->vocab, err)) != OK) goto fail;
+    create_chat(m);
     *out = m;
     return OK;
 fail:
@@ -71,6 +82,7 @@ void served_model_close(struct served_model *m)
     chat_destroy(m->chat);
     tokenizer_destroy(m->tokenizer);
     vocab_destroy(m->vocab);
+    mem_free(m->chat_error);
     mem_free(m->name);
     mem_free(m);
 }
@@ -96,6 +108,7 @@ enum status served_model_encode(const struct served_model *m, const char *text, 
 enum status served_model_render(const struct served_model *m, const json_t *messages, struct strbuf *out,
                                 struct error *err)
 {
+    if (!m->chat) return error_set(err, ERR_UNSUPPORTED, "the chat template of model %s: %s", m->name, m->chat_error);
     return chat_render(m->chat, messages, true, clock_unix_s(), out, err);
 }
 

@@ -26,7 +26,8 @@ struct served_model {
     int64_t created; /* unix seconds, for the API */
     struct vocab *vocab;
     struct tokenizer *tokenizer;
-    struct chat *chat;
+    struct chat *chat; /* NULL: the template is beyond us, chat_error says why */
+    char *chat_error;
 };
 
 enum status served_model_open(struct served_model **out, const char *name, const char *path,
@@ -37,7 +38,8 @@ void served_model_close(struct served_model *m); /* NULL is fine */
  * and the text does not begin with it.  *added_bos (may be NULL) says so. */
 enum status served_model_encode(const struct served_model *m, const char *text, size_t n, struct token_list *out,
                                 bool *added_bos, struct error *err) MUST_CHECK;
-/* Messages through the model's template to prompt text. */
+/* Messages through the model's template to prompt text.  ERR_UNSUPPORTED: it has none, or one that cannot be rendered.
+ */
 enum status served_model_render(const struct served_model *m, const json_t *messages, struct strbuf *out,
                                 struct error *err) MUST_CHECK;
 /* Appends the raw bytes of a token; ids that the vocabulary has no text for add nothing. */
