@@ -15,7 +15,7 @@ allowed() {
     node) echo "node base config text formats kv wire http compute parallel model engine proto" ;;
     coordinator) echo "coordinator base config text formats kv wire http proto" ;;
     cli) echo "coordinator base config text formats compute model http" ;;
-    prefill_node | decode_node) echo "$1 node engine config base proto wire model text formats kv compute http" ;;
+    prefill_node | decode_node) echo "$1 node engine config base" ;;
     esac
 }
 bad=0
