@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define N_LAYERS   30 /* SmolLM2-135M's geometry: 12,240 bytes a token */
@@ -224,21 +225,35 @@ static double copy_once(const struct setup *s, int fd, size_t n_bytes, size_t *a
 
 /* ---- rounds ---- */
 
-static void print_row(const char *what, double mb, struct bench_spread s, double share)
+struct series { /* of one way to move bytes */
+    double gb_s[MAX_ROUNDS], cpu_s_gb[MAX_ROUNDS];
+};
+
+static double cpu_seconds(void)
 {
-    printf("| %-16s | %8.1f | %6.2f | %6.2f | %6.2f |", what, mb, s.median, s.min, s.max);
-    if (share > 0)
-        printf(" %5.0f %% |\n", 100 * share);
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static double print_row(const char *what, double mb, struct series *x, uint32_t rounds, double of)
+{
+    struct bench_spread s = bench_spread_of(x->gb_s, rounds), cpu = bench_spread_of(x->cpu_s_gb, rounds);
+
+    printf("| %-16s | %6.1f | %6.2f | %6.2f | %6.2f | %8.2f |", what, mb, s.median, s.min, s.max, cpu.median);
+    if (of > 0)
+        printf(" %5.0f %% |\n", 100 * s.median / of);
     else
         printf("         |\n");
+    return s.median;
 }
 
 static double measure(struct setup *s, uint32_t n_tokens, uint32_t rounds)
 {
-    static double ours[MAX_ROUNDS], theirs[MAX_ROUNDS];
+    static struct series ours, theirs;
     size_t n_bytes = (size_t)kv_inbox_expected_bytes(&s->geometry, n_tokens, 0), at = 0;
     struct copy c = { .to = &s->to, .n_bytes = n_bytes, .rounds = rounds + 1 };
-    struct bench_spread a, b;
+    double gb = (double)n_bytes / 1e9, copy, handoff;
     pthread_t thread;
     int fds[2];
 
@@ -248,17 +263,19 @@ static double measure(struct setup *s, uint32_t n_tokens, uint32_t rounds)
     handoff_once(s, n_tokens); /* both once to warm up */
     copy_once(s, fds[0], n_bytes, &at);
     for (uint32_t i = 0; i < rounds; i++) {
-        ours[i] = (double)n_bytes / handoff_once(s, n_tokens) / 1e9;
-        theirs[i] = (double)n_bytes / copy_once(s, fds[0], n_bytes, &at) / 1e9;
+        double cpu = cpu_seconds();
+        ours.gb_s[i] = gb / handoff_once(s, n_tokens);
+        ours.cpu_s_gb[i] = (cpu_seconds() - cpu) / gb;
+        cpu = cpu_seconds();
+        theirs.gb_s[i] = gb / copy_once(s, fds[0], n_bytes, &at);
+        theirs.cpu_s_gb[i] = (cpu_seconds() - cpu) / gb;
     }
     pthread_join(thread, NULL);
     close(fds[0]);
     close(fds[1]);
-    a = bench_spread_of(ours, rounds);
-    b = bench_spread_of(theirs, rounds);
-    print_row("hand-off", (double)n_bytes / 1e6, a, a.median / b.median);
-    print_row("plain TCP copy", (double)n_bytes / 1e6, b, 0);
-    return a.median / b.median;
+    copy = print_row("plain TCP copy", gb * 1e3, &theirs, rounds, 0);
+    handoff = print_row("hand-off", gb * 1e3, &ours, rounds, copy);
+    return handoff / copy;
 }
 
 static int usage(int code)
@@ -295,8 +312,8 @@ int bench_handoff(int argc, char **argv)
     set_up(&s);
     printf("KV hand-off over loopback: int8, checksums, %u lanes, frames of %u KiB, %u rounds; GB/s\n\n", s.lanes,
            s.frame_bytes >> 10, rounds);
-    printf("|                  |       MB | median |    min |    max | of copy |\n");
-    printf("|------------------|----------|--------|--------|--------|---------|\n");
+    printf("|                  |     MB | median |    min |    max | CPU s/GB | of copy |\n");
+    printf("|------------------|--------|--------|--------|--------|----------|---------|\n");
     for (size_t i = 0; i < sizeof(tokens) / sizeof(tokens[0]); i++) share = measure(&s, tokens[i], rounds);
     tear_down(&s);
     return share * 100 < min_share;

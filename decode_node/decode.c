@@ -144,7 +144,7 @@ static void on_reserve(struct decode *d, struct link *l, const Baton__Control__R
     enum status st;
 
     if (!m || !m->job || !m->job->request) return;
-    st = job_request_of(&r, m->job, ENGINE_RESERVE, l, &err);
+    st = job_request_of(&r, m->job, ENGINE_RESERVE, link_incarnation(l), &err);
     if (st == OK && jobs_find(d->jobs, &r.key)) return; /* said twice */
     if (st == OK) st = check_reserve(d, m, &err);
     if (st == OK && (st = engine_submit(node_engine(d->node), &r)) != OK)

@@ -140,7 +140,7 @@ static void on_prefill(struct prefill *p, struct link *l, const Baton__Control__
     enum status st;
 
     if (!m || !m->job || !m->job->request) return;
-    st = job_request_of(&r, m->job, ENGINE_PREFILL_ONLY, l, &err);
+    st = job_request_of(&r, m->job, ENGINE_PREFILL_ONLY, link_incarnation(l), &err);
     if (st == OK) st = check_prefill(p, m, &r, &err);
     if (st == OK && jobs_find(p->jobs, &r.key)) return; /* said twice */
     if (st == OK && !(j = jobs_add(p->jobs, l, &r))) st = error_set(&err, ERR_FULL, "%d jobs are here", JOBS_MAX);

@@ -188,10 +188,10 @@ static enum status sampling_of(struct sampling_params *p, const Baton__Control__
 }
 
 enum status job_request_of(struct seq_request *out, const Baton__Control__Job *m, enum engine_mode mode,
-                           const struct link *link, struct error *err)
+                           uint64_t incarnation, struct error *err)
 {
     if (!m || !m->request || !m->sampling) return error_set(err, ERR_PARSE, "a job lacks its parts");
-    if (m->request->incarnation != link_incarnation(link) || m->epoch == 0)
+    if (m->request->incarnation != incarnation || incarnation == 0 || m->epoch == 0)
         return error_set(err, ERR_STALE, "a job of another coordinator, or without an epoch");
     if (m->n_tokens == 0 || m->n_tokens > UINT32_MAX / 2 || m->n_prompt == 0 || m->n_prompt > m->n_tokens)
         return error_set(err, ERR_INVALID, "a job of %zu tokens with a prompt of %u", m->n_tokens, m->n_prompt);

@@ -69,9 +69,9 @@ void jobs_cancel(struct jobs *js, struct link *l, const Baton__Control__Cancel *
 void jobs_each(struct jobs *js, void (*fn)(void *ctx, struct job *j), void *ctx);
 
 /* A Job message as the engine wants it; tokens are borrowed from the message.  Everything is checked that the engine
- * does not check: presence, identity (of this link's coordinator), counts. */
+ * does not check: presence, identity (of the coordinator with that incarnation), counts. */
 enum status job_request_of(struct seq_request *out, const Baton__Control__Job *m, enum engine_mode mode,
-                           const struct link *link, struct error *err) MUST_CHECK;
+                           uint64_t incarnation, struct error *err) MUST_CHECK;
 
 /* Tokens are gathered and sent by jobs_flush(): one message per job and round. */
 void job_add_token(struct jobs *js, struct job *j, const struct engine_event *ev);

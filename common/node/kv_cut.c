@@ -125,7 +125,7 @@ struct kv_cut_walk kv_cut_walk_of(const struct kv_wire_range *all)
 
 bool kv_cut_walk_has_next(const struct kv_cut_walk *w)
 {
-    return w->layer < w->all.l1 && w->all.h0 < w->all.h1 && w->all.t0 < w->all.t1;
+    return w->token < w->all.t1 && w->all.l0 < w->all.l1 && w->all.h0 < w->all.h1;
 }
 
 static uint32_t at_most(uint64_t want, uint32_t limit)
@@ -134,34 +134,31 @@ static uint32_t at_most(uint64_t want, uint32_t limit)
     return want < limit ? (uint32_t)want : limit;
 }
 
+/* One block of tokens per frame: then its rows lie on the wire as backends give and take them. */
 struct kv_wire_range kv_cut_walk_peek(const struct kv_cut_walk *w, const Baton__Kv__Geometry *g, uint64_t max_bytes)
 {
     const struct kv_wire_range *a = &w->all;
-    uint64_t head = kv_wire_head_bytes(g->codec, g->head_dim, a->t1 - a->t0);
+    uint32_t t1 = a->t1 - w->token > BLOCK ? w->token + BLOCK : a->t1;
+    uint64_t head = kv_wire_head_bytes(g->codec, g->head_dim, t1 - w->token);
     uint64_t layer = head * (a->h1 - a->h0);
-    struct kv_wire_range r = { w->layer, w->layer + 1, w->head, w->head + 1, w->token, a->t1 };
+    struct kv_wire_range r = { w->layer, w->layer + 1, w->head, w->head + 1, w->token, t1 };
 
     if (layer <= max_bytes) {
         r.l1 = w->layer + at_most(max_bytes / layer, a->l1 - w->layer);
         r.h1 = a->h1;
-    } else if (head <= max_bytes) {
-        r.h1 = w->head + at_most(max_bytes / head, a->h1 - w->head);
     } else {
-        uint64_t n = max_bytes / kv_wire_head_bytes(g->codec, g->head_dim, BLOCK);
-        uint32_t left = (a->t1 - w->token + BLOCK - 1) / BLOCK;
-        uint64_t end = w->token + (uint64_t)at_most(n, left) * BLOCK;
-        r.t1 = end < a->t1 ? (uint32_t)end : a->t1;
+        r.h1 = w->head + at_most(max_bytes / head, a->h1 - w->head);
     }
     return r;
 }
 
 void kv_cut_walk_pass(struct kv_cut_walk *w, const struct kv_wire_range *frame)
 {
-    w->token = frame->t1;
-    if (w->token < w->all.t1) return;
-    w->token = w->all.t0;
     w->head = frame->h1;
     if (w->head < w->all.h1) return;
     w->head = w->all.h0;
     w->layer = frame->l1;
+    if (w->layer < w->all.l1) return;
+    w->layer = w->all.l0;
+    w->token = frame->t1;
 }

@@ -19,8 +19,8 @@ enum status kv_cut_export(const struct kv_store *kv, const struct kv_wire_range 
 enum status kv_cut_import(const struct kv_store *kv, const struct kv_wire_range *r, const kv_block_id *blocks,
                           const uint8_t *wire) MUST_CHECK;
 
-/* Walks a range in frames of at most max_bytes (at least one block of one head each): whole layers where they fit,
- * else some heads of one layer, else some blocks of one head. */
+/* Walks a range in frames of at most max_bytes (at least one head of one block each), block by block: as many layers
+ * as fit, or some heads of one layer. */
 struct kv_cut_walk {
     struct kv_wire_range all;
     uint32_t layer, head, token; /* the next frame starts here */

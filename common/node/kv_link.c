@@ -12,8 +12,7 @@
 #include <sys/random.h>
 #include <zmq.h>
 
-#define SEND_AHEAD    4096 /* messages; the frame pool is the real bound */
-#define SOCKET_BUFFER (4 << 20)
+#define SEND_AHEAD 4096 /* messages; the frame pool is the real bound */
 
 struct lane {
     struct zsock *z;
@@ -93,8 +92,7 @@ static enum status lane_open(struct kv_link *l, uint32_t idx, struct error *err)
 {
     const struct zsock_options opt = { .max_message_bytes = CODEC_HEADER_MAX,
                                        .reconnect_ms = -1,
-                                       .send_hwm = SEND_AHEAD,
-                                       .send_buffer_bytes = SOCKET_BUFFER };
+                                       .send_hwm = SEND_AHEAD };
     struct lane *lane = &l->lanes[idx];
     enum status st;
 

@@ -15,9 +15,8 @@
 #include <string.h>
 #include <zmq.h>
 
-#define OUTGOING_MAX  65536 /* answers on their way to lane 0 */
-#define RECEIVE_AHEAD 32    /* messages that ZeroMQ holds for a lane that is behind */
-#define SOCKET_BUFFER (4 << 20)
+#define OUTGOING_MAX  65536   /* answers on their way to lane 0 */
+#define RECEIVE_AHEAD 32      /* messages that ZeroMQ holds for a lane that is behind */
 #define QUIET_US      1000000 /* between two log lines about bad peers */
 
 struct outgoing { /* to the peer of a session, through lane 0 */
@@ -398,8 +397,7 @@ static enum status lane_open(struct kv_recv *r, uint32_t idx, struct error *err)
 {
     const struct zsock_options opt = { .max_message_bytes = KV_WIRE_FRAME_MAX,
                                        .send_hwm = OUTGOING_MAX,
-                                       .recv_hwm = RECEIVE_AHEAD,
-                                       .recv_buffer_bytes = SOCKET_BUFFER };
+                                       .recv_hwm = RECEIVE_AHEAD };
     struct lane *lane = &r->lanes[idx];
     char endpoint[512];
     enum status st;
@@ -432,6 +430,7 @@ enum status kv_recv_open(struct kv_recv **out, const struct kv_recv_options *opt
             st = error_set(err, ERR_NO_MEMORY, "cannot start the thread of KV lane %u", i);
             goto fail;
         }
+        pthread_setname_np(r->lanes[i].thread, "kv-recv");
     }
     *out = r;
     return OK;

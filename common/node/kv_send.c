@@ -532,6 +532,7 @@ enum status kv_send_open(struct kv_send **out, const struct kv_send_options *opt
         st = error_set(err, ERR_NO_MEMORY, "cannot start the thread that sends KV");
         goto fail;
     }
+    pthread_setname_np(s->thread, "kv-send");
     *out = s;
     return OK;
 fail:

@@ -7,6 +7,9 @@
 #include <inttypes.h>
 #define XXH_STATIC_LINKING_ONLY /* its state on the stack */
 #include <xxhash.h>
+#ifdef __x86_64__
+#include <xxh_x86dispatch.h> /* the same sums, with the widest vectors this processor has */
+#endif
 
 uint64_t kv_wire_head_bytes(Baton__Kv__Codec codec, uint32_t head_dim, uint64_t n_tokens)
 {

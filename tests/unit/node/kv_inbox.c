@@ -1,7 +1,7 @@
 /* kv_inbox: only exact coverage completes a transfer; whatever else comes closes it or is dropped. */
 #include "node/kv_inbox.h"
 
-#include "kv_fake.h"
+#include "helpers/kv_fake.h"
 
 #include <criterion/criterion.h>
 

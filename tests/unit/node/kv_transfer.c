@@ -3,7 +3,7 @@
 #include "node/kv_send.h"
 
 #include "base/mailbox.h"
-#include "kv_fake.h"
+#include "helpers/kv_fake.h"
 #include "wire/zsock.h"
 
 #include <criterion/criterion.h>
