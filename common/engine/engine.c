@@ -345,6 +345,7 @@ void engine_load(struct engine *e, struct engine_load *out)
         .n_reserved = atomic_load_explicit(&e->n_reserved, memory_order_relaxed),
         .prefill_tokens = atomic_load_explicit(&e->prefill_tokens, memory_order_relaxed),
         .decode_tokens = atomic_load_explicit(&e->decode_tokens, memory_order_relaxed),
+        .preemptions = atomic_load_explicit(&e->preemptions, memory_order_relaxed),
         .steps = atomic_load_explicit(&e->steps, memory_order_relaxed),
         .prefill_tok_s = atomic_load_explicit(&e->prefill_tok_s, memory_order_relaxed),
         .decode_tok_s = atomic_load_explicit(&e->decode_tok_s, memory_order_relaxed),

@@ -111,6 +111,7 @@ struct engine_load { /* a snapshot from atomics */
     uint32_t n_running, n_waiting, n_reserved;
     uint32_t blocks[KV_STATE_COUNT];
     uint64_t prefill_tokens, decode_tokens, steps; /* since start */
+    uint64_t preemptions;                          /* sequences that lost their blocks and were recomputed */
     double prefill_tok_s, decode_tok_s;            /* EWMA of measured rates, 0 before the first */
     uint64_t step_us_max;                          /* longest step since the last snapshot */
 };

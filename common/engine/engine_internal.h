@@ -36,7 +36,7 @@ struct engine {
     atomic_uint n_live;
     /* Written by the engine's thread after each round, read by engine_load(); each by itself. */
     atomic_uint n_running, n_waiting, n_reserved;
-    atomic_ullong prefill_tokens, decode_tokens, steps, step_us_max;
+    atomic_ullong prefill_tokens, decode_tokens, steps, step_us_max, preemptions;
     _Atomic double prefill_tok_s, decode_tok_s;
 };
 

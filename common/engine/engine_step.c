@@ -80,6 +80,7 @@ static void preempt_for(struct engine *e, uint32_t asking)
     log_debug("preempt", "req=%016llx-%llu tokens=%u blocks=%u", (unsigned long long)s->key.hi,
               (unsigned long long)s->key.lo, s->n_tokens, s->table.n);
     seq_set_state(s, e->pool, SEQ_WAITING);
+    atomic_fetch_add_explicit(&e->preemptions, 1, memory_order_relaxed);
 }
 
 /* A decoding sequence needs room for the one token it feeds. */

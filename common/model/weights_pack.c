@@ -192,6 +192,8 @@ enum status weights_map(struct weights *w, int fd, struct error *err)
     w->mapping_bytes = bytes;
     w->arena = (uint8_t *)p + SHARED_HEADER_BYTES;
     resolve(w);
+    for (uint32_t i = 0; i < w->n_items; i++) /* the fingerprint has read a sample of each */
+        for (uint32_t k = 0; k < w->items[i].n_src; k++) drop_pages(w, w->items[i].src[k]);
     return OK;
 }
 
