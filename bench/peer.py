@@ -3,7 +3,7 @@
 
 usage: bench/peer.py -m FILE.gguf [-p 512] [-n 128] [-t 2] [-r 5] [--bench build/bin/baton-bench] [--json OUT]
 
-The peer runs with flash attention on, one batch of p tokens for prefill, then n single-token steps. Needs
+The peer runs with flash attention on, one batch of p tokens for prefill, then n single-token steps from an empty context. Needs
 `pip install llama-cpp-python` in the Python that runs this; Baton itself does not.
 """
 import argparse
@@ -17,7 +17,8 @@ import time
 def peer_run(a):
     """One measurement in this process: prefill and decode tok/s of llama.cpp."""
     import llama_cpp as lc
-    lc.llama_log_set(lc.llama_log_callback(lambda *_: None), None)
+    quiet = lc.llama_log_callback(lambda *_: None)  # the library keeps the pointer, not the object
+    lc.llama_log_set(quiet, None)
     lc.llama_backend_init()
     model = lc.llama_model_load_from_file(a.model.encode(), lc.llama_model_default_params())
     params = lc.llama_context_default_params()
@@ -42,6 +43,8 @@ def peer_run(a):
     start = time.perf_counter()
     decode(prompt)
     prefill = a.prompt / (time.perf_counter() - start)
+    clear()
+    decode(prompt[:1])
     start = time.perf_counter()
     for i in range(a.tokens):
         decode([prompt[i % a.prompt]])
