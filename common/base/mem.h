@@ -8,13 +8,13 @@
 
 #include <stddef.h>
 
-void *mem_alloc(size_t bytes);                      /* uninitialised */
-void *mem_zalloc(size_t bytes);                     /* zeroed */
-void *mem_array(size_t n, size_t elem_bytes);       /* zeroed; aborts on overflow */
+void *mem_alloc(size_t bytes);                          /* uninitialised */
+void *mem_zalloc(size_t bytes);                         /* zeroed */
+void *mem_array(size_t n, size_t elem_bytes);           /* zeroed; aborts on overflow */
 void *mem_resize(void *p, size_t n, size_t elem_bytes); /* realloc; aborts on overflow */
 char *mem_strdup(const char *s);
 char *mem_strndup(const char *s, size_t n);
-void mem_free(void *p);                             /* NULL is fine */
+void mem_free(void *p); /* NULL is fine */
 
 /* Zeroed array of a size that comes from outside.  *out is untouched on failure. */
 enum status mem_try_array(void **out, size_t n, size_t elem_bytes) MUST_CHECK;

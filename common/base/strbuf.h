@@ -18,10 +18,13 @@ struct strbuf {
 };
 
 #define STRBUF_MAX ((size_t)256 << 20)
-#define STRBUF_INIT { 0 }
+#define STRBUF_INIT                                                                                                    \
+    {                                                                                                                  \
+        0                                                                                                              \
+    }
 
 void strbuf_init(struct strbuf *sb, size_t max);
-void strbuf_fini(struct strbuf *sb); /* frees; the buffer is empty and usable again */
+void strbuf_fini(struct strbuf *sb);  /* frees; the buffer is empty and usable again */
 void strbuf_reset(struct strbuf *sb); /* length 0, keeps memory, clears overflowed */
 void strbuf_add(struct strbuf *sb, const void *p, size_t n);
 void strbuf_puts(struct strbuf *sb, const char *s);

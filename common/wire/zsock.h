@@ -15,11 +15,11 @@ struct zsock;
 enum zsock_kind { ZSOCK_ROUTER, ZSOCK_DEALER };
 
 struct zsock_options {
-    uint64_t max_message_bytes;  /* MAXMSGSIZE */
-    int heartbeat_ms;            /* 0 = none */
+    uint64_t max_message_bytes; /* MAXMSGSIZE */
+    int heartbeat_ms;           /* 0 = none */
     int heartbeat_timeout_ms;
-    int reconnect_ms;            /* -1 = never */
-    int send_hwm, recv_hwm;      /* messages; 0 = ZeroMQ's default */
+    int reconnect_ms;                         /* -1 = never */
+    int send_hwm, recv_hwm;                   /* messages; 0 = ZeroMQ's default */
     int send_buffer_bytes, recv_buffer_bytes; /* kernel buffers; 0 = system default */
 };
 
@@ -27,7 +27,8 @@ struct zsock_options {
 void *zsock_context(void);
 void zsock_context_term(void);
 
-enum status zsock_open(struct zsock **out, enum zsock_kind kind, const struct zsock_options *opt, struct error *err) MUST_CHECK;
+enum status zsock_open(struct zsock **out, enum zsock_kind kind, const struct zsock_options *opt,
+                       struct error *err) MUST_CHECK;
 void zsock_close(struct zsock *z); /* NULL is fine */
 /* Binds; *bound (caller frees with mem_free) is the real endpoint, with the port that was chosen. */
 enum status zsock_bind(struct zsock *z, const char *endpoint, char **bound, struct error *err) MUST_CHECK;
