@@ -118,6 +118,8 @@ struct backend_ops {
     /* y[i][0..n_rows) (+)= W x_i for each row i of x; y rows are ld floats apart. */
     enum status (*matmul)(struct backend *b, struct stream *s, float *y, size_t ld, const struct weight *w,
                           const struct act *x, bool accumulate);
+    /* y[i][0..cols) += y[n + i][0..cols) for i < n: the sums that quantize_fine() leaves to be made. */
+    enum status (*fold)(struct backend *b, struct stream *s, float *y, size_t ld, uint32_t n, uint32_t cols);
     /* y[i][j] += bias[j] */
     enum status (*add_bias)(struct backend *b, struct stream *s, float *y, size_t ld, const float *bias, uint32_t n,
                             uint32_t cols);

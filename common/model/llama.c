@@ -20,6 +20,22 @@ static enum status project(struct model *m, float *y, const struct weight_group 
     return OK;
 }
 
+/* The same with activations of about 16 bits: each row goes in twice, as its 8 bits and as what those lose.  x and y
+ * have room for twice x's rows.  Matrices of floats take x as it is. */
+static enum status project_fine(struct model *m, float *y, const struct weight_group *g, const struct act *x)
+{
+    const struct backend_ops *ops = m->backend->ops;
+    struct act fine = { x->f, x->q, 2 * x->n, x->k };
+    enum status st = ops->quantize_fine(m->backend, NULL, &fine);
+    for (uint32_t i = 0; i < g->n && st == OK; i++) {
+        const struct weight *w = &g->w[i];
+        bool exact = w->dtype == DTYPE_F32 || w->dtype == DTYPE_F16 || w->dtype == DTYPE_BF16;
+        st = ops->matmul(m->backend, NULL, y + g->col[i], g->n_rows, w, exact ? x : &fine, false);
+        if (st == OK && !exact) st = ops->fold(m->backend, NULL, y + g->col[i], g->n_rows, x->n, w->n_rows);
+    }
+    return st;
+}
+
 /* residual += W x (+ bias).  The first rank adds onto the residual, the others start at zero, so the sum over
  * ranks holds it once. */
 static enum status project_back(struct model *m, const struct weight *w, const float *bias, const struct act *x)
@@ -46,7 +62,7 @@ static enum status attention(struct model *m, const struct layer_weights *lw, co
     enum status st;
 
     if ((st = ops->rmsnorm(be, NULL, &x, m->x, lw->attn_norm, m->info.norm_eps)) != OK) return st;
-    if ((st = project(m, m->wide, &lw->qkv, &x)) != OK) return st;
+    if ((st = project_fine(m, m->wide, &lw->qkv, &x)) != OK) return st;
     if (lw->qkv_bias && (st = ops->add_bias(be, NULL, m->wide, ld, lw->qkv_bias, b->n_rows, lw->qkv.n_rows)) != OK)
         return st;
     st = ops->rope_kv_write(be, NULL, m->wide, ld, n_heads, k_off, v_off, kv, &m->info.rope, b);
@@ -95,26 +111,13 @@ enum status model_forward(struct model *m, const struct batch *b, const struct k
     return ops->sync(m->backend, NULL);
 }
 
-/* logits = head * the rows in m->head_x.  Logprobs feel the head's rounding most, and it sees few rows, so activations
- * go in twice: their 8 bits, and what those lose. */
+/* logits = head * the rows in m->head_x. */
 static enum status head(struct model *m, uint32_t n)
 {
-    const struct backend_ops *ops = m->backend->ops;
-    const struct weight *w = &m->weights.head;
-    struct backend *be = m->backend;
-    uint32_t n_vocab = m->info.n_vocab;
+    const struct weight_group g = { .n = 1, .n_rows = m->info.n_vocab, .w = { m->weights.head }, .col = { 0 } };
     struct act x = act_of(m, n, m->info.d_model);
-    enum status st = ops->rmsnorm(be, NULL, &x, m->head_x, m->weights.final_norm, m->info.norm_eps);
-    if (st != OK || w->dtype == DTYPE_F32 || w->dtype == DTYPE_F16 || w->dtype == DTYPE_BF16)
-        return st != OK ? st : ops->matmul(be, NULL, m->logits, n_vocab, w, &x, false);
-    x.n = 2 * n;
-    if ((st = ops->quantize_fine(be, NULL, &x)) != OK) return st;
-    if ((st = ops->matmul(be, NULL, m->logits, n_vocab, w, &x, false)) != OK) return st;
-    for (uint32_t i = 0; i < n && st == OK; i++) {
-        float *y = m->logits + (size_t)i * n_vocab;
-        st = ops->add_bias(be, NULL, y, n_vocab, y + (size_t)n * n_vocab, 1, n_vocab);
-    }
-    return st;
+    enum status st = m->backend->ops->rmsnorm(m->backend, NULL, &x, m->head_x, m->weights.final_norm, m->info.norm_eps);
+    return st == OK ? project_fine(m, m->logits, &g, &x) : st;
 }
 
 enum status model_logits(struct model *m, const uint32_t *rows, uint32_t n, float **out)

@@ -127,39 +127,38 @@ static size_t max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* Sizes of the buffers that every layer's products share. */
+/* Sizes of the buffers that every layer's products share; products of fine activations take two rows for one. */
 static void size_buffers(struct model *m)
 {
     const struct backend_ops *ops = m->backend->ops;
     const struct model_info *info = &m->info;
-    uint32_t q = info->n_heads * info->head_dim, kv = info->n_kv_heads * info->head_dim;
-    uint32_t rows = m->max_rows > MODEL_HEAD_ROWS ? m->max_rows : MODEL_HEAD_ROWS;
-    const uint32_t inputs[] = { info->d_model, q, info->d_ff };
-    m->wide_cols = max_size((size_t)q + 2 * (size_t)kv, 2 * (size_t)info->d_ff);
-    for (int i = 0; i < 3; i++) {
-        m->act_cols = max_size(m->act_cols, inputs[i]);
-        m->act_q_bytes = max_size(m->act_q_bytes, ops->act_bytes(m->backend, rows, inputs[i]));
+    uint32_t q = info->n_heads * info->head_dim, kv = info->n_kv_heads * info->head_dim, n = m->max_rows;
+    const struct {
+        uint32_t rows, cols;
+    } inputs[] = { { 2 * n, info->d_model }, { n, q }, { n, info->d_ff }, { MODEL_HEAD_ROWS, info->d_model } };
+    m->wide_floats = n * max_size(2 * ((size_t)q + 2 * (size_t)kv), 2 * (size_t)info->d_ff);
+    for (size_t i = 0; i < sizeof(inputs) / sizeof(inputs[0]); i++) {
+        m->act_floats = max_size(m->act_floats, (size_t)inputs[i].rows * inputs[i].cols);
+        m->act_q_bytes = max_size(m->act_q_bytes, ops->act_bytes(m->backend, inputs[i].rows, inputs[i].cols));
     }
 }
 
 static enum status alloc_buffers(struct model *m, struct error *err)
 {
-    uint32_t rows = m->max_rows > MODEL_HEAD_ROWS ? m->max_rows : MODEL_HEAD_ROWS;
     size_t d = m->info.d_model, n_vocab = m->info.n_vocab;
     enum status st;
     size_buffers(m);
-    uint64_t bytes = ((uint64_t)rows * (m->act_cols + d) + (uint64_t)m->max_rows * m->wide_cols +
-                      MODEL_MAX_LOGIT_ROWS * (uint64_t)d + MODEL_HEAD_ROWS * (uint64_t)n_vocab) *
+    uint64_t bytes = (m->act_floats + m->wide_floats + (uint64_t)m->max_rows * d + MODEL_MAX_LOGIT_ROWS * (uint64_t)d +
+                      MODEL_HEAD_ROWS * (uint64_t)n_vocab) *
                          sizeof(float) +
                      m->act_q_bytes;
     if ((st = host_memory_check(m->backend, bytes, "the step buffers", err)) != OK) return st;
     st = alloc_floats(m, m->max_rows, d, &m->x);
-    if (st == OK) st = alloc_floats(m, m->max_rows, m->wide_cols, &m->wide);
-    if (st == OK) st = alloc_floats(m, rows, m->act_cols, &m->act.f);
+    if (st == OK) st = alloc_floats(m, 1, m->wide_floats, &m->wide);
+    if (st == OK) st = alloc_floats(m, 1, m->act_floats, &m->act.f);
     if (st == OK && m->act_q_bytes > 0) st = m->backend->ops->alloc(m->backend, m->act_q_bytes, &m->act.q);
     if (st == OK) st = alloc_floats(m, MODEL_MAX_LOGIT_ROWS, d, &m->head_x);
     if (st == OK) st = alloc_floats(m, MODEL_HEAD_ROWS, n_vocab, &m->logits);
-    m->act.n = rows;
     if (st != OK)
         return error_set(err, st, "the step buffers for %u rows need %llu bytes", m->max_rows,
                          (unsigned long long)bytes);
@@ -200,14 +199,13 @@ fail:
 void model_close(struct model *m)
 {
     if (!m) return;
-    uint32_t rows = m->max_rows > MODEL_HEAD_ROWS ? m->max_rows : MODEL_HEAD_ROWS;
     size_t d = m->info.d_model, n_vocab = m->info.n_vocab;
     if (m->host_logits != m->logits) mem_free(m->host_logits);
     release(m, m->logits, MODEL_HEAD_ROWS * n_vocab * sizeof(float));
     release(m, m->head_x, MODEL_MAX_LOGIT_ROWS * d * sizeof(float));
     release(m, m->act.q, m->act_q_bytes);
-    release(m, m->act.f, rows * m->act_cols * sizeof(float));
-    release(m, m->wide, m->max_rows * m->wide_cols * sizeof(float));
+    release(m, m->act.f, m->act_floats * sizeof(float));
+    release(m, m->wide, m->wide_floats * sizeof(float));
     release(m, m->x, m->max_rows * d * sizeof(float));
     weights_fini(&m->weights);
     gguf_close(m->file);

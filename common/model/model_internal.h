@@ -22,12 +22,12 @@ struct model {
     /* Step memory, made at open.  One activation and one wide buffer serve all products of a layer: each is read
      * by the product that follows and dead when it is written again. */
     float *x;           /* [max_rows][d_model]: the residual stream */
-    float *wide;        /* [max_rows][wide_cols]: q, k, v, then gate, up */
-    struct act act;     /* [max_rows][act_cols]: input of every product */
+    float *wide;        /* q, k, v (two rows for one), then gate, up */
+    struct act act;     /* input of every product */
     float *head_x;      /* [MODEL_MAX_LOGIT_ROWS][d_model]: rows gathered for the head */
     float *logits;      /* [MODEL_HEAD_ROWS][n_vocab] */
     float *host_logits; /* the same on the host; = logits where the backend's memory is the host's */
-    size_t wide_cols, act_cols, act_q_bytes;
+    size_t wide_floats, act_floats, act_q_bytes;
     uint32_t n_rows; /* of the last forward */
 };
 #endif

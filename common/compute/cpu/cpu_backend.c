@@ -184,6 +184,19 @@ static enum status cpu_add_bias(struct backend *b, struct stream *s, float *y, s
     return OK;
 }
 
+static void fold_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
+{
+    const struct row_run *r = arg;
+    for (uint32_t i = row0; i < row1; i++) r->k->add(r->y + i * r->ld, r->x + i * r->ld, r->cols);
+}
+
+static enum status cpu_fold(struct backend *b, struct stream *s, float *y, size_t ld, uint32_t n, uint32_t cols)
+{
+    struct row_run run = { .k = cpu_of(b)->kernels, .y = y, .x = y + n * ld, .ld = ld, .cols = cols };
+    cpu_for_rows(cpu_of(b), n, 1, fold_rows, &run);
+    return OK;
+}
+
 struct embed_run {
     float *out;
     enum dtype type;
@@ -244,6 +257,7 @@ static const struct backend_ops cpu_ops = {
     .quantize = cpu_quantize,
     .quantize_fine = cpu_quantize_fine,
     .matmul = cpu_matmul,
+    .fold = cpu_fold,
     .add_bias = cpu_add_bias,
     .rope_kv_write = cpu_rope_kv_write,
     .attention = cpu_attention,
