@@ -78,7 +78,8 @@ class Cluster:
         node = {"threads": 1, "max_seqs": 32, "kv_memory": "256MiB", **(node or {})}
         cfg = {
             "models": models or [{"name": "smollm2", "path": str(model)}],
-            "coordinator": {"http": "127.0.0.1:0", "control": "tcp://127.0.0.1:0", **(coordinator or {})},
+            "coordinator": {"http": "127.0.0.1:0", "control": "tcp://127.0.0.1:0",
+                            "progress_timeout": "120s" if SANITIZED else "10s", **(coordinator or {})},
             "kv": {"codec": "int8", "lanes": 2, **(kv or {})},
             "prefill": [{"name": f"p{i}", **node, **(prefill_node or {})} for i in range(prefill)],
             "decode": [{"name": f"d{i}", **node, "kv": "tcp://127.0.0.1:0", **(decode_node or {})} for i in range(decode)],

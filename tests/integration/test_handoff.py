@@ -1,6 +1,6 @@
 """The KV plane under a TCP proxy: counted bytes, a flipped bit, a cut connection."""
 import pytest
-from cluster import Cluster
+from cluster import SANITIZED, Cluster
 from tcp_proxy import free_ports, proxy_lanes
 
 PROMPT = "The history of the lighthouse keeper began long ago. " * 40
@@ -10,7 +10,7 @@ PROMPT = "The history of the lighthouse keeper began long ago. " * 40
 def proxied(tmp_path):
     base = free_ports(2)
     near, proxies = proxy_lanes(base, 2)
-    with Cluster(tmp_path, coordinator={"progress_timeout": "3s"},
+    with Cluster(tmp_path, coordinator={"progress_timeout": "20s" if SANITIZED else "3s"},
                  decode_node={"kv": f"tcp://127.0.0.1:{base}", "kv_advertise": f"tcp://127.0.0.1:{near}",
                               "local_prefill": "never"}) as c:
         yield c, proxies

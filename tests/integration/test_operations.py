@@ -31,6 +31,14 @@ class Launched:
         self.start_seconds = time.monotonic() - self.started
         assert self.url, self.popen.wait()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.popen.poll() is None:
+            self.popen.kill()  # the children follow
+            self.popen.wait()
+
     def children(self):
         out = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(self.popen.pid)], capture_output=True, text=True)
         return {int(line.split()[0]): line.split()[1] for line in out.stdout.splitlines()}
@@ -46,52 +54,52 @@ def get(url):
 
 
 def test_serve_starts_and_all_are_gone_on_sigterm():
-    s = Launched("serve", "-m", MODEL, "--port", 0, "--threads", 2)
-    children = s.children()
-    assert sorted(children.values()) == ["baton-coordinat", "baton-decode", "baton-prefill"]
-    assert get(s.url + "/ready")[0] == 200
-    out = run("baton", "chat", "--url", s.url, "--prompt", "What is the capital of France?", "--temperature", 0, "--stats")
-    assert out.returncode == 0 and "Paris" in out.stdout and "KV shipped" in out.stdout
-    status = run("baton", "status", "--url", s.url)
-    assert status.returncode == 0 and re.search(r"p0 +prefill", status.stdout) and re.search(r"d0 +decode", status.stdout)
-    assert s.stop() == 0
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in children)
+    with Launched("serve", "-m", MODEL, "--port", 0, "--threads", 2) as s:
+        children = s.children()
+        assert sorted(children.values()) == ["baton-coordinat", "baton-decode", "baton-prefill"]
+        assert get(s.url + "/ready")[0] == 200
+        out = run("baton", "chat", "--url", s.url, "--prompt", "What is the capital of France?", "--temperature", 0, "--stats")
+        assert out.returncode == 0 and "Paris" in out.stdout and "KV shipped" in out.stdout
+        status = run("baton", "status", "--url", s.url)
+        assert status.returncode == 0 and re.search(r"p0 +prefill", status.stdout) and re.search(r"d0 +decode", status.stdout)
+        assert s.stop() == 0
+        assert not any(os.path.exists(f"/proc/{pid}") for pid in children)
 
 
 def test_up_with_several_nodes(tmp_path):
     c = Cluster(tmp_path, prefill=2, decode=2)
-    s = Launched("up", c.yaml)
-    nodes = json.loads(get(s.url + "/admin/nodes")[1])["nodes"]
-    assert sorted(n["name"] for n in nodes) == ["d0", "d1", "p0", "p1"]
-    assert s.stop() == 0
+    with Launched("up", c.yaml) as s:
+        nodes = json.loads(get(s.url + "/admin/nodes")[1])["nodes"]
+        assert sorted(n["name"] for n in nodes) == ["d0", "d1", "p0", "p1"]
+        assert s.stop() == 0
 
 
 def test_parent_killed_takes_the_children_along(tmp_path):
-    s = Launched("serve", "-m", MODEL, "--port", 0)
-    children = s.children()
-    s.popen.kill()
-    s.popen.wait()
-    deadline = time.monotonic() + 40 * SLOW
-    while any(os.path.exists(f"/proc/{pid}") for pid in children) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in children)
+    with Launched("serve", "-m", MODEL, "--port", 0) as s:
+        children = s.children()
+        s.popen.kill()
+        s.popen.wait()
+        deadline = time.monotonic() + 40 * SLOW
+        while any(os.path.exists(f"/proc/{pid}") for pid in children) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not any(os.path.exists(f"/proc/{pid}") for pid in children)
 
 
 @pytest.mark.skipif(SANITIZED, reason="sanitizers change memory and speed")
 def test_small_and_quick():
-    s = Launched("serve", "-m", MODEL, "--port", 0, "--kv-memory", "256MiB")
-    run("baton", "chat", "--url", s.url, "--prompt", "Hello", "--max-tokens", 8)
-    rss, pss = {}, {}
-    for pid, name in s.children().items():
-        text = open(f"/proc/{pid}/smaps_rollup").read()
-        rss[name] = int(re.search(r"Rss: +(\d+)", text)[1]) / 1024
-        pss[name] = int(re.search(r"Pss: +(\d+)", text)[1]) / 1024
-    assert s.stop() == 0
-    weights = MODEL.stat().st_size / 2**20
-    print("start", s.start_seconds, "rss", rss, "pss", pss)
-    assert rss["baton-coordinat"] < 100
-    assert all(rss[n] < weights * 1.25 + 256 + 100 for n in ("baton-prefill", "baton-decode"))
-    assert sum(pss.values()) < weights * 1.25 + 2 * 256 + 2 * 100 + 100  # the weights once
+    with Launched("serve", "-m", MODEL, "--port", 0, "--kv-memory", "256MiB") as s:
+        run("baton", "chat", "--url", s.url, "--prompt", "Hello", "--max-tokens", 8)
+        rss, pss = {}, {}
+        for pid, name in s.children().items():
+            text = open(f"/proc/{pid}/smaps_rollup").read()
+            rss[name] = int(re.search(r"Rss: +(\d+)", text)[1]) / 1024
+            pss[name] = int(re.search(r"Pss: +(\d+)", text)[1]) / 1024
+        assert s.stop() == 0
+        weights = MODEL.stat().st_size / 2**20
+        print("start", s.start_seconds, "rss", rss, "pss", pss)
+        assert rss["baton-coordinat"] < 100
+        assert all(rss[n] < weights * 1.25 + 256 + 100 for n in ("baton-prefill", "baton-decode"))
+        assert sum(pss.values()) < weights * 1.25 + 2 * 256 + 2 * 100 + 100  # the weights once
 
 
 def test_drain_finishes_streams_then_exits_0(tmp_path):
