@@ -93,6 +93,15 @@ static bool pick_prefill(struct dispatch *d, struct request *r, struct node **ou
     return true;
 }
 
+/* A connection that broke twice: the decode node may be dead without anyone knowing yet.  It gets no new work until its
+ * next heartbeat, so that attempts are not spent faster than a death is noticed. */
+static bool doubt_decode(struct request *r, enum status st)
+{
+    if (st != ERR_CLOSED || !r->decode || r->attempts < 2) return false;
+    r->decode->doubted_at = clock_now_us();
+    return true;
+}
+
 void recovery_prefill_lost(struct dispatch *d, struct request *r, enum status st, const char *why)
 {
     struct node *next;
@@ -101,7 +110,8 @@ void recovery_prefill_lost(struct dispatch *d, struct request *r, enum status st
     r->avoid = r->prefill ? r->prefill->incarnation : 0;
     struct hold *kept = r->decode ? request_find_hold(r, r->decode, r->epoch) : NULL;
     /* A reservation knows the tokens it was made with: once the client has more, it is a replay. */
-    if (!kept || kept->cancelling || r->n_reserved_tokens != r->n_tokens || !pick_prefill(d, r, &next)) {
+    if (doubt_decode(r, st) || !kept || kept->cancelling || r->n_reserved_tokens != r->n_tokens ||
+        !pick_prefill(d, r, &next)) {
         replay(d, r);
         return;
     }

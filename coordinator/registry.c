@@ -237,7 +237,7 @@ uint32_t registry_snapshot(const struct registry *g, uint64_t now, struct router
     for (struct node *n = g->nodes; n; n = n->next) {
         if (!n->alive || n->draining) continue;
         uint32_t taken = n->n_blocks_used + n->foreign_blocks;
-        bool full = now < n->retry_at;
+        bool full = now < n->retry_at || n->doubted_at >= n->last_seen;
         out[count] = (struct router_node){
             .decode = n->decode,
             .model_idx = n->model->idx,

@@ -46,6 +46,7 @@ struct node {
 
     bool alive, draining;
     uint64_t last_seen, last_progress; /* clock_now_us */
+    uint64_t doubted_at;               /* a hand-off could not reach it then: no new work until it is heard again */
     uint64_t retry_at;                 /* said it has no room: not before this */
     struct {                           /* from its heartbeat */
         uint32_t running, waiting, reserved, blocks_free, blocks_total, transfers;

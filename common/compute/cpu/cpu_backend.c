@@ -124,7 +124,7 @@ static enum status cpu_quantize(struct backend *b, struct stream *s, struct act 
     return OK;
 }
 
-/* rest = x - its quantized form, column by column, as fma(-scale, q, x). */
+/* rest = x - its quantized form, column by column, in two roundings. */
 static void lost_by_quantizing(float *rest, const struct act *x, uint32_t row)
 {
     const uint8_t *tile = (const uint8_t *)x->q + act_tile_offset(row, x->k);
@@ -135,7 +135,7 @@ static void lost_by_quantizing(float *rest, const struct act *x, uint32_t row)
         int8_t q = (int8_t)block[(size_t)r * ACT_BLOCK + i % ACT_BLOCK];
         float scale;
         memcpy(&scale, block + 32 * h + 8 * r + 4 * (i % ACT_BLOCK / 16), 4);
-        rest[i] = __builtin_fmaf(-scale, (float)q, f[i]);
+        rest[i] = f[i] - scale * (float)q;
     }
 }
 
