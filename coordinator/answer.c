@@ -57,7 +57,8 @@ void answer_timings(const struct choice *c, struct strbuf *out)
     put_num(out, "predicted_per_second",
             predicted_ms > 0 && c->n_output > 1 ? (c->n_output - 1) * 1000.0 / predicted_ms : 0);
     put_num(out, "kv_transfer_ms", c->t.handoff_us / 1000.0);
-    strbuf_addf(out, "\"kv_bytes\":%llu,\"prefill_node\":", (unsigned long long)c->t.kv_bytes);
+    strbuf_addf(out, "\"kv_bytes\":%llu,\"kv_bytes_16bit\":%llu,\"prefill_node\":", (unsigned long long)c->t.kv_bytes,
+                (unsigned long long)c->t.kv_bytes_16bit);
     json_cstr(out, c->prefill_name[0] ? c->prefill_name : c->decode_name);
     strbuf_puts(out, ",\"decode_node\":");
     json_cstr(out, c->decode_name);

@@ -69,7 +69,8 @@ struct request_timing { /* microseconds of clock.h; 0 = has not happened */
     uint64_t created, dispatched, first_token, last_token, ended;
     uint32_t prefill_us; /* as its node measured */
     uint32_t handoff_us;
-    uint64_t kv_bytes; /* shipped, over all epochs */
+    uint64_t kv_bytes;       /* shipped, over all epochs */
+    uint64_t kv_bytes_16bit; /* what the same KV is in 16 bits */
     uint32_t cached_tokens;
 };
 

@@ -129,7 +129,7 @@ static void print_stats(const struct turn *t)
     double ttft = t->first_us ? (double)(t->first_us - t->sent_us) / 1e3 : 0;
     double out = number_at(t->usage, "completion_tokens");
     double span = (double)(t->last_us - t->first_us) / 1e6;
-    double kv = number_at(t->timings, "kv_bytes"), kv16 = number_at(t->timings, "kv_bytes_f16");
+    double kv = number_at(t->timings, "kv_bytes"), kv16 = number_at(t->timings, "kv_bytes_16bit");
     printf("\n  time to first token   %9.1f ms\n", ttft);
     if (span > 0 && out > 1) printf("  speed                 %9.1f tok/s\n", (out - 1) / span);
     printf("  prompt tokens         %7.0f\n", number_at(t->usage, "prompt_tokens"));
