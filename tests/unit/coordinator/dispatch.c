@@ -252,6 +252,24 @@ Test(dispatch, rebinds_the_reservation_when_the_prefill_fails)
     cr_assert_eq(b.tokens[0], 3);
 }
 
+Test(dispatch, waits_for_a_word_of_a_decode_node_that_was_not_reached_twice)
+{
+    clock_set_for_test(1000000);
+    to_prefill();
+    say_failed(&b.p0, 1, ERR_CLOSED, false);
+    fake_expect(&b.d0, &b.loop, IS(REBIND));
+    say_reserved(&b.d0, 2);
+    fake_expect(&b.p0, &b.loop, IS(PREFILL));
+    clock_set_for_test(1500000);
+    say_failed(&b.p0, 2, ERR_CLOSED, false);
+    cr_assert_eq(fake_expect(&b.d0, &b.loop, IS(CANCEL))->cancel->epoch, 2);
+    message *m = fake_receive(&b.d0, &b.loop, 200);
+    cr_assert(!m || m->body_case != IS(RESERVE)); /* the third attempt is kept for a node that lives */
+    clock_set_for_test(1600000);
+    say_cancel_ack(&b.d0, 2);
+    cr_assert_eq(fake_expect(&b.d0, &b.loop, IS(RESERVE))->reserve->job->epoch, 3);
+}
+
 Test(dispatch, replays_when_the_client_has_tokens_already)
 {
     to_prefill();
