@@ -10,7 +10,7 @@ for target in "$build"/bin/fuzz_*; do
     seeds=tests/fuzz/corpus/${name#fuzz_}
     [ -d "$seeds" ] || seeds=
     # shellcheck disable=SC2086
-    if ! "$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$work/" -print_final_stats=1 \
+    if ! "$target" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -artifact_prefix="$work/" -print_final_stats=1 \
         "$work/$name" $seeds >"$work/log" 2>&1; then
         tail -n 40 "$work/log" >&2
         mkdir -p "$build/crashes" && cp "$work"/{crash,timeout,oom,leak}-* "$build/crashes/" 2>/dev/null || true
