@@ -14,8 +14,7 @@ struct child {
     int ready_fd;              /* the parent's end of the pipe, -1 when closed */
     char line[CHILD_LINE_MAX]; /* what came through it so far */
     size_t n_line;
-    bool ready;      /* the whole line is there */
-    int exit_status; /* as waitpid() gives it, once it has ended */
+    bool ready; /* the whole line is there */
 };
 
 /* Starts `binary` from the folder of this program with `args` (NULL-terminated, without argv[0]), in a process group

@@ -69,7 +69,6 @@ static void child_ended(struct launch *l, struct child *c, int status)
 {
     bool clean = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     c->pid = 0;
-    c->exit_status = status;
     if (l->stop == RUNNING && !clean) {
         if (WIFSIGNALED(status))
             log_error("child_ended", "child=%s signal=%d", c->name, WTERMSIG(status));
