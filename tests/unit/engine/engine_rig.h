@@ -14,7 +14,7 @@
 #define MAX_SEQS   64
 #define MAX_OUT    256
 #define MAX_BLOCKS 64
-#define WAIT_S     60
+#define WAIT_S     300
 
 /* What the callback has heard about one key (key.lo is the index). */
 struct heard {
