@@ -1,4 +1,4 @@
-/* dot_kernels.h - matmul and the integer products of attention for one vector instruction set.
+/* dot_kernels.h - matmul for one vector instruction set.
  *
  * Included by level_avx2.c, level_avx512.c and level_vnni.c after their vec_*.h.  One or two activation rows
  * read the packed panel directly, each weight once; more rows go over a panel that is unpacked first. */
@@ -11,8 +11,6 @@
 
 /* How a block's sums become fp32; what an unpacked panel still has to know. */
 enum dot_kind { KIND_D, KIND_D8, KIND_DM, KIND_K16, KIND_K16M, KIND_COUNT };
-
-#define UNPACKED_BYTES 768 /* a block: 512 codes, then d, m, d of the upper 16 columns, m of them */
 
 struct weights { /* one block of one panel in registers */
     ivec code[8];
@@ -108,19 +106,41 @@ VEC void load_block(struct weights *w, struct cursor *c, int bits, int scales)
     c->b++;
 }
 
-VEC void unpack(uint8_t *out, const uint8_t *panel, uint32_t blocks, int bits, int scales)
+/* An unpacked block: 512 codes, then 16 floats each of d (KIND_D, KIND_D8); d, m (KIND_DM); d of both groups
+ * (KIND_K16); or d, m of the first and of the second group (KIND_K16M). */
+#define UNPACKED_BYTES(kind) (512 + 64 * ((kind) == KIND_K16M ? 4 : (kind) == KIND_DM || (kind) == KIND_K16 ? 2 : 1))
+
+/* Blocks [b0, b1) of a panel; b0 is a multiple of 8. */
+VEC void unpack(uint8_t *out, const uint8_t *panel, uint32_t b0, uint32_t b1, int bits, int scales, int kind)
 {
-    struct cursor c = { panel, panel, 0 };
-    for (; c.b < blocks; out += UNPACKED_BYTES) {
+    struct cursor c = { panel, panel, b0 };
+    for (; c.b < b1; out += UNPACKED_BYTES(kind)) {
         struct weights w;
         load_block(&w, &c, bits, scales);
         UNROLL for (int j = 0; j < 8; j++) iv_store(out + 64 * j, w.code[j]);
         float *s = (float *)(void *)(out + 512);
         v_store(s, w.d[0]);
+        if (kind == KIND_DM) v_store(s + 16, w.m[0]);
+        if (kind == KIND_K16) v_store(s + 16, w.d[1]);
+        if (kind != KIND_K16M) continue;
         v_store(s + 16, w.m[0]);
         v_store(s + 32, w.d[1]);
         v_store(s + 48, w.m[1]);
     }
+}
+
+VEC void load_unpacked(struct weights *w, const uint8_t *block, int kind)
+{
+    const float *s = (const float *)(const void *)(block + 512);
+    UNROLL for (int j = 0; j < 8; j++) w->code[j] = iv_load(block + 64 * j);
+    w->d[0] = w->d[1] = v_load(s);
+    w->m[0] = w->m[1] = v_set(0);
+    if (kind == KIND_DM) w->m[0] = v_load(s + 16);
+    if (kind == KIND_K16) w->d[1] = v_load(s + 16);
+    if (kind != KIND_K16M) return;
+    w->m[0] = v_load(s + 16);
+    w->d[1] = v_load(s + 32);
+    w->m[1] = v_load(s + 48);
 }
 
 /* --- the products of one block --- */
@@ -130,27 +150,34 @@ VEC ivec start_of(const int32_t *minus_sum, int kind, int shift)
     return iv_scaled(minus_sum, shift);
 }
 
-/* acc[r] += one block's part for `rows` rows; the order of operations is the reference's. */
-VEC void add_block(vec *acc, const struct weights *w, struct act_at a, int kind, int shift, int rows)
+/* acc[r * panels + p] += one block's part for `rows` rows and `panels` panels; the order of operations is the
+ * reference's.  An activation is broadcast once for all panels. */
+VEC void add_block(vec *acc, const struct weights *w, struct act_at a, int kind, int shift, int rows, int panels)
 {
     const int bits = kind == KIND_D8 ? 8 : kind == KIND_K16 ? 6 : 5;
     vec part[LEVEL_ROWS];
     UNROLL for (int g = 0; g < 2; g++)
     {
-        UNROLL for (int r = 0; r < rows; r++)
+        ivec dot[LEVEL_ROWS];
+        UNROLL for (int i = 0; i < rows * panels; i++) dot[i] =
+            start_of(a.minus_sum + 2 * (i / panels) + g, kind, shift);
+        UNROLL for (int step = 0; step < LEVEL_DOT_STEPS; step++)
         {
-            const int at = 2 * r + g;
-            ivec dot = start_of(a.minus_sum + at, kind, shift);
-            vec f = iv_float(iv_dot4(dot, w->code + 4 * g, a.q + r * ACT_BLOCK + 16 * g, bits));
-            vec scale = v_set(a.scale[at]);
+            UNROLL for (int i = 0; i < rows * panels; i++) dot[i] =
+                iv_dot4(dot[i], w[i % panels].code + 4 * g, a.q + i / panels * ACT_BLOCK + 16 * g, bits, step);
+        }
+        UNROLL for (int i = 0; i < rows * panels; i++)
+        {
+            const int r = i / panels, p = i % panels, at = 2 * r + g;
+            vec f = iv_float(dot[i]), scale = v_set(a.scale[at]);
             if (kind == KIND_K16 || kind == KIND_K16M) {
-                acc[r] = v_fma(w->d[g], v_mul(f, scale), acc[r]);
-                if (kind == KIND_K16M) acc[r] = v_fma(w->m[g], v_set((float)-a.minus_sum[at] * a.scale[at]), acc[r]);
+                acc[i] = v_fma(w[p].d[g], v_mul(f, scale), acc[i]);
+                if (kind == KIND_K16M) acc[i] = v_fma(w[p].m[g], v_set((float)-a.minus_sum[at] * a.scale[at]), acc[i]);
             } else if (g == 0) {
-                part[r] = v_mul(f, scale);
+                part[i] = v_mul(f, scale);
             } else {
-                acc[r] = v_fma(w->d[0], v_fma(f, scale, part[r]), acc[r]);
-                if (kind == KIND_DM) acc[r] = v_fma(w->m[0], v_set(a.sum[r]), acc[r]);
+                acc[i] = v_fma(w[p].d[0], v_fma(f, scale, part[i]), acc[i]);
+                if (kind == KIND_DM) acc[i] = v_fma(w[p].m[0], v_set(a.sum[r]), acc[i]);
             }
         }
     }
@@ -182,58 +209,64 @@ static struct output output_of(const struct matmul_job *job, uint32_t p, uint32_
                             left < PANEL_ROWS ? left : PANEL_ROWS, job->accumulate };
 }
 
-/* --- many rows: an unpacked panel times rows [r, r + rows) of a tile --- */
-typedef void (*tile_fn)(const struct output *o, const uint8_t *panel, uint32_t blocks, const uint8_t *tile, uint32_t h,
-                        uint32_t r, int shift);
+/* --- many rows: unpacked blocks of one or two panels times rows [r, r + rows) of a tile --- */
+struct tile_job {
+    const uint8_t *weights; /* panel after panel */
+    uint32_t blocks;
+    const uint8_t *tile; /* of activations, at the first of these blocks */
+    uint32_t h, r;
+    int shift;
+    float *acc; /* [rows][panels][16], goes on from one run of blocks to the next */
+};
+typedef void (*tile_fn)(const struct tile_job *t);
 
-VEC void tile_rows(const struct output *o, const uint8_t *panel, uint32_t blocks, const uint8_t *tile, uint32_t h,
-                   uint32_t r, int kind, int shift, int rows)
+VEC void tile_rows(const struct tile_job *t, int kind, int rows, int panels)
 {
+    const uint8_t *weights = t->weights, *tile = t->tile;
+    const size_t panel_bytes = (size_t)t->blocks * (size_t)UNPACKED_BYTES(kind);
     vec acc[LEVEL_ROWS];
-    UNROLL for (int i = 0; i < rows; i++) acc[i] = v_set(0);
-    for (uint32_t b = 0; b < blocks; b++, panel += UNPACKED_BYTES, tile += h * ACT_ROW_BYTES) {
-        struct weights w;
-        const float *s = (const float *)(const void *)(panel + 512);
-        UNROLL for (int j = 0; j < 8; j++) w.code[j] = iv_load(panel + 64 * j);
-        w.d[0] = v_load(s);
-        w.m[0] = v_load(s + 16);
-        w.d[1] = v_load(s + 32);
-        w.m[1] = v_load(s + 48);
-        add_block(acc, &w, act_block(tile, h, r), kind, shift, rows);
+    UNROLL for (int i = 0; i < rows * panels; i++) acc[i] = v_load(t->acc + i * PANEL_ROWS);
+    for (uint32_t b = 0; b < t->blocks; b++, weights += UNPACKED_BYTES(kind), tile += t->h * ACT_ROW_BYTES) {
+        struct weights w[LEVEL_PANELS];
+        UNROLL for (int p = 0; p < panels; p++) load_unpacked(&w[p], weights + p * panel_bytes, kind);
+        add_block(acc, w, act_block(tile, t->h, t->r), kind, t->shift, rows, panels);
     }
-    put(o, acc, rows);
+    UNROLL for (int i = 0; i < rows * panels; i++) v_store(t->acc + i * PANEL_ROWS, acc[i]);
 }
 
-#define TILE(kind, rows)                                                                                               \
-    TARGET NOINLINE void tile_##kind##_##rows(const struct output *o, const uint8_t *panel, uint32_t blocks,           \
-                                              const uint8_t *tile, uint32_t h, uint32_t r, int shift)                  \
+#define TILE(kind, rows, panels)                                                                                       \
+    TARGET NOINLINE void tile_##kind##_##rows##x##panels(const struct tile_job *t)                                     \
     {                                                                                                                  \
-        tile_rows(o, panel, blocks, tile, h, r, kind, shift, rows);                                                    \
+        tile_rows(t, kind, rows, panels);                                                                              \
     }
-#define TILES(rows)                                                                                                    \
-    TILE(KIND_D, rows)                                                                                                 \
-    TILE(KIND_D8, rows)                                                                                                \
-    TILE(KIND_DM, rows) TILE(KIND_K16, rows) TILE(KIND_K16M, rows)
-#define TILE_COLUMN(rows)                                                                                              \
+#define TILES(rows, panels)                                                                                            \
+    TILE(KIND_D, rows, panels)                                                                                         \
+    TILE(KIND_D8, rows, panels)                                                                                        \
+    TILE(KIND_DM, rows, panels) TILE(KIND_K16, rows, panels) TILE(KIND_K16M, rows, panels)
+#define TILE_COLUMN(rows, panels)                                                                                      \
     {                                                                                                                  \
-        tile_KIND_D_##rows, tile_KIND_D8_##rows, tile_KIND_DM_##rows, tile_KIND_K16_##rows, tile_KIND_K16M_##rows      \
+        tile_KIND_D_##rows##x##panels, tile_KIND_D8_##rows##x##panels, tile_KIND_DM_##rows##x##panels,                 \
+            tile_KIND_K16_##rows##x##panels, tile_KIND_K16M_##rows##x##panels                                          \
     }
 
-TILES(1)
-TILES(2)
-#if LEVEL_ROWS == 8
-TILES(3)
-TILES(4)
-TILES(5)
-TILES(6)
-TILES(7)
-TILES(8)
+#define TILE_ROWS (LEVEL_ROWS / LEVEL_PANELS)
+TILES(1, 1)
+TILES(2, 1)
+#if LEVEL_PANELS == 2
+TILES(3, 1)
+TILES(4, 1)
+TILES(1, 2)
+TILES(2, 2)
+TILES(3, 2)
+TILES(4, 2)
 #endif
 
-static const tile_fn tiles[LEVEL_ROWS][KIND_COUNT] = {
-    TILE_COLUMN(1), TILE_COLUMN(2),
-#if LEVEL_ROWS == 8
-    TILE_COLUMN(3), TILE_COLUMN(4), TILE_COLUMN(5), TILE_COLUMN(6), TILE_COLUMN(7), TILE_COLUMN(8),
+static const tile_fn tiles[LEVEL_PANELS][TILE_ROWS][KIND_COUNT] = {
+#if LEVEL_PANELS == 2
+    { TILE_COLUMN(1, 1), TILE_COLUMN(2, 1), TILE_COLUMN(3, 1), TILE_COLUMN(4, 1) },
+    { TILE_COLUMN(1, 2), TILE_COLUMN(2, 2), TILE_COLUMN(3, 2), TILE_COLUMN(4, 2) },
+#else
+    { TILE_COLUMN(1, 1), TILE_COLUMN(2, 1) },
 #endif
 };
 
@@ -252,7 +285,7 @@ VEC void direct_rows(const struct matmul_job *job, uint32_t p0, uint32_t p1, uin
         for (; c.b < blocks; tile += h * ACT_ROW_BYTES) {
             struct weights w;
             load_block(&w, &c, bits, scales);
-            add_block(acc, &w, act_block(tile, h, r), kind, shift, rows);
+            add_block(acc, &w, act_block(tile, h, r), kind, shift, rows, 1);
         }
         put(&o, acc, rows);
     }
@@ -263,7 +296,8 @@ typedef void (*direct_fn)(const struct matmul_job *job, uint32_t p0, uint32_t p1
 
 struct format_kernels {
     enum dot_kind kind;
-    void (*unpack)(uint8_t *out, const uint8_t *panel, uint32_t blocks);
+    size_t unpacked_bytes; /* of a block */
+    void (*unpack)(uint8_t *out, const uint8_t *panel, uint32_t b0, uint32_t b1);
     direct_fn direct[LEVEL_ROWS];
 };
 
@@ -295,12 +329,12 @@ struct format_kernels {
 #define DIRECT_ROWS 2
 #endif
 #define FORMAT(name, bits, scales, kind, shift)                                                                        \
-    TARGET NOINLINE void unpack_##name(uint8_t *out, const uint8_t *panel, uint32_t blocks)                            \
+    TARGET NOINLINE void unpack_##name(uint8_t *out, const uint8_t *panel, uint32_t b0, uint32_t b1)                   \
     {                                                                                                                  \
-        unpack(out, panel, blocks, bits, scales);                                                                      \
+        unpack(out, panel, b0, b1, bits, scales, kind);                                                                \
     }                                                                                                                  \
     DIRECTS(name, bits, scales, kind, shift)                                                                           \
-    static const struct format_kernels format_##name = { kind, unpack_##name, DIRECT_LIST(name) };
+    static const struct format_kernels format_##name = { kind, UNPACKED_BYTES(kind), unpack_##name, DIRECT_LIST(name) };
 
 FORMAT(q4_0, 4, PACK_D, KIND_D, 3)
 FORMAT(q4_1, 4, PACK_DM, KIND_DM, 0)
@@ -319,118 +353,87 @@ static const struct format_kernels *const format_kernels[] = {
     [DTYPE_Q5_K] = &format_q5_k, [DTYPE_Q6_K] = &format_q6_k,
 };
 
+/* Few rows: each weight is unpacked in registers, once for up to DIRECT_ROWS rows. */
+static void matmul_direct(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1)
+{
+    const struct format_kernels *f = format_kernels[job->type];
+    for (uint32_t row = r0; row < r1;) {
+        uint32_t n = r1 - row < DIRECT_ROWS ? r1 - row : DIRECT_ROWS;
+        f->direct[n - 1](job, p0, p1, r0, row - r0);
+        row += n;
+    }
+}
+
+/* Blocks [b0, b1) of panels [p, p + panels): what is unpacked at a time. */
+struct matmul_run {
+    uint32_t p, panels, b0, b1;
+};
+
+static void unpack_run(const struct matmul_job *job, const struct matmul_run *run, uint8_t *out)
+{
+    const struct format_kernels *f = format_kernels[job->type];
+    const size_t at = pack_run_offset(job->format, run->b0);
+    for (uint32_t i = 0; i < run->panels; i++, out += (run->b1 - run->b0) * f->unpacked_bytes)
+        f->unpack(out, job->data + (run->p + i) * job->panel_bytes + at, run->b0, run->b1);
+}
+
+/* The sums of rows [r0, r1) go on by one run. */
+static void add_run(const struct matmul_job *job, const struct matmul_run *run, uint32_t r0, uint32_t r1,
+                    struct matmul_scratch *s)
+{
+    const struct format_kernels *f = format_kernels[job->type];
+    unpack_run(job, run, s->weights);
+    for (uint32_t row = r0, n; row < r1; row += n) {
+        uint32_t h = act_tile_height(job->n, row), r = row % ACT_TILE;
+        n = h - r < TILE_ROWS ? h - r : TILE_ROWS;
+        struct tile_job t = { .weights = s->weights,
+                              .blocks = run->b1 - run->b0,
+                              .tile = job->q + act_tile_offset(row, job->n_cols) + (size_t)run->b0 * h * ACT_ROW_BYTES,
+                              .h = h,
+                              .r = r,
+                              .shift = job->format->offset_shift,
+                              .acc = s->acc + (size_t)(row - r0) * run->panels * PANEL_ROWS };
+        tiles[run->panels - 1][n - 1][f->kind](&t);
+    }
+}
+
+TARGET static void put_rows(const struct matmul_job *job, const struct matmul_run *run, uint32_t r0, uint32_t r1,
+                            const float *acc)
+{
+    for (uint32_t row = r0; row < r1; row++)
+        for (uint32_t i = 0; i < run->panels; i++, acc += PANEL_ROWS) {
+            struct output o = output_of(job, run->p + i, row);
+            vec v = v_load(acc);
+            put(&o, &v, 1);
+        }
+}
+
+/* Many rows: runs of blocks are unpacked into the first cache and used for all rows of the item. */
+static void matmul_tiled(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1,
+                         struct matmul_scratch *s)
+{
+    const uint32_t blocks = job->n_cols / PACK_BLOCK;
+    for (struct matmul_run run = { .p = p0 }; run.p < p1; run.p += run.panels) {
+        run.panels = p1 - run.p < LEVEL_PANELS ? p1 - run.p : LEVEL_PANELS;
+        memset(s->acc, 0, (size_t)(r1 - r0) * run.panels * PANEL_ROWS * sizeof(float));
+        for (run.b0 = 0; run.b0 < blocks; run.b0 = run.b1) {
+            run.b1 = blocks - run.b0 <= MATMUL_LAST_RUN ? blocks : run.b0 + MATMUL_RUN;
+            add_run(job, &run, r0, r1, s);
+        }
+        put_rows(job, &run, r0, r1, s->acc);
+    }
+}
+
 static void matmul_quantized(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1,
                              void *scratch)
 {
-    const struct format_kernels *f = format_kernels[job->type];
-    const uint32_t blocks = job->n_cols / PACK_BLOCK;
-    if (r1 - r0 <= ACT_TILE && act_tile_height(job->n, r0) == r1 - r0) {
-        for (uint32_t row = r0; row < r1;) {
-            uint32_t n = r1 - row < DIRECT_ROWS ? r1 - row : DIRECT_ROWS;
-            f->direct[n - 1](job, p0, p1, r0, row - r0);
-            row += n;
-        }
-        return;
-    }
-    for (uint32_t p = p0; p < p1; p++) {
-        f->unpack(scratch, job->data + p * job->panel_bytes, blocks);
-        for (uint32_t row = r0; row < r1;) {
-            uint32_t h = act_tile_height(job->n, row), r = row % ACT_TILE;
-            uint32_t n = h - r < LEVEL_ROWS ? h - r : LEVEL_ROWS;
-            struct output o = output_of(job, p, row);
-            tiles[n - 1][f->kind](&o, scratch, blocks, job->q + act_tile_offset(row, job->n_cols), h, r,
-                                  job->format->offset_shift);
-            row += n;
-        }
-    }
-}
-
-/* --- float weights: one FMA per column, ascending --- */
-VEC vec load_weight(const uint8_t *panel, uint32_t c, enum dtype type)
-{
-    size_t at = (size_t)c * PANEL_ROWS;
-    if (type == DTYPE_F32) return v_load((const float *)(const void *)panel + at);
-    const uint16_t *p = (const uint16_t *)(const void *)panel + at;
-    return type == DTYPE_F16 ? v_load_half(p) : v_load_bf16(p);
-}
-
-VEC void float_tile(const struct matmul_job *job, uint32_t p, int panels, uint32_t row, int rows, enum dtype type)
-{
-    const float *x = job->f + (size_t)row * job->n_cols;
-    const uint8_t *data = job->data + p * job->panel_bytes;
-    vec acc[8];
-    UNROLL for (int i = 0; i < panels * rows; i++) acc[i] = v_set(0);
-    for (uint32_t c = 0; c < job->n_cols; c++) {
-        UNROLL for (int i = 0; i < panels; i++)
-        {
-            vec w = load_weight(data + (size_t)i * job->panel_bytes, c, type);
-            UNROLL for (int r = 0; r < rows; r++) acc[i * rows + r] =
-                v_fma(v_set(x[(size_t)r * job->n_cols + c]), w, acc[i * rows + r]);
-        }
-    }
-    UNROLL for (int i = 0; i < panels; i++)
-    {
-        struct output o = output_of(job, p + (uint32_t)i, row);
-        put(&o, acc + i * rows, rows);
-    }
-}
-
-/* Few rows take several panels at a time, so that eight sums do not wait for each other. */
-VEC void float_rows(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t row, int rows, int panels,
-                    enum dtype type)
-{
-    uint32_t p = p0;
-    for (; p + (uint32_t)panels <= p1; p += (uint32_t)panels) float_tile(job, p, panels, row, rows, type);
-    for (; panels > 1 && p < p1; p++) float_tile(job, p, 1, row, rows, type);
-}
-
-VEC void float_panels(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1, enum dtype type)
-{
-    for (uint32_t row = r0; row < r1;) {
-        switch (r1 - row) {
-        case 1:
-            float_rows(job, p0, p1, row, 1, 4, type);
-            row += 1;
-            break;
-        case 2:
-        case 3:
-            float_rows(job, p0, p1, row, 2, 4, type);
-            row += 2;
-            break;
-        case 4:
-        case 5:
-        case 6:
-        case 7:
-            float_rows(job, p0, p1, row, 4, 2, type);
-            row += 4;
-            break;
-        default:
-            float_rows(job, p0, p1, row, 8, 1, type);
-            row += 8;
-            break;
-        }
-    }
-}
-
-#define FLOAT_TYPE(name, type)                                                                                         \
-    TARGET NOINLINE void float_##name(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0,             \
-                                      uint32_t r1)                                                                     \
-    {                                                                                                                  \
-        float_panels(job, p0, p1, r0, r1, type);                                                                       \
-    }
-FLOAT_TYPE(f32, DTYPE_F32)
-FLOAT_TYPE(f16, DTYPE_F16)
-FLOAT_TYPE(bf16, DTYPE_BF16)
-
-static void matmul_float(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1)
-{
-    if (job->type == DTYPE_F32)
-        float_f32(job, p0, p1, r0, r1);
-    else if (job->type == DTYPE_F16)
-        float_f16(job, p0, p1, r0, r1);
+    if (r1 - r0 <= ACT_TILE && act_tile_height(job->n, r0) == r1 - r0)
+        matmul_direct(job, p0, p1, r0, r1);
     else
-        float_bf16(job, p0, p1, r0, r1);
+        matmul_tiled(job, p0, p1, r0, r1, scratch);
 }
+
+#include "compute/cpu/float_kernels.h"
 
 static void matmul(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1, void *scratch)
 {
@@ -440,149 +443,5 @@ static void matmul(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint3
         matmul_quantized(job, p0, p1, r0, r1, scratch);
 }
 
-/* --- attention: int16 q or weights times int8 k or v, `rows` queries --- */
-VEC void qk_rows(float *s, const int8_t *k, const float *k_scale, const int16_t *q, const float *q_scale, uint32_t dim,
-                 int rows)
-{
-    for (uint32_t j = 0; j < ATTN_BLOCK / 16; j++) {
-        ivec acc[LEVEL_ROWS];
-        UNROLL for (int r = 0; r < rows; r++) acc[r] = iv_zero();
-        for (uint32_t d = 0; d < dim; d += 4, k += 64) {
-            ivec x = iv_load(k), even = iv_even(x), odd = iv_odd(x);
-            UNROLL for (int r = 0; r < rows; r++)
-            {
-                const int16_t *qr = q + (size_t)r * dim + d;
-                acc[r] = iv_dot16(acc[r], even, iv_four(qr));
-                acc[r] = iv_dot16(acc[r], odd, iv_four(qr + 2));
-            }
-        }
-        vec ks = v_load(k_scale + 16 * j);
-        UNROLL for (int r = 0; r < rows; r++)
-            v_store(s + r * ATTN_BLOCK + 16 * j, v_mul(v_mul(iv_float(acc[r]), ks), v_set(q_scale[r])));
-    }
-}
-
-VEC void pv_rows(float *o, const int8_t *v, const int16_t *p, const struct attn_weights *w, uint32_t dim, int rows)
-{
-    for (uint32_t i = 0; i < dim; i += 16) {
-        ivec acc[LEVEL_ROWS];
-        UNROLL for (int r = 0; r < rows; r++) acc[r] = iv_zero();
-        const int8_t *at = v + 4 * (size_t)i;
-        for (uint32_t t = 0; t < ATTN_BLOCK; t += 4, at += 4 * (size_t)dim) {
-            ivec x = iv_load(at), even = iv_even(x), odd = iv_odd(x);
-            UNROLL for (int r = 0; r < rows; r++)
-            {
-                const int16_t *pr = p + r * ATTN_BLOCK + t;
-                acc[r] = iv_dot16(acc[r], even, iv_four(pr));
-                acc[r] = iv_dot16(acc[r], odd, iv_four(pr + 2));
-            }
-        }
-        UNROLL for (int r = 0; r < rows; r++)
-        {
-            float *at_o = o + (size_t)r * dim + i;
-            v_store(at_o, v_fma(iv_float(acc[r]), v_set(w[r].scale), v_mul(v_load(at_o), v_set(w[r].alpha))));
-        }
-    }
-}
-
-#define ATTN_CASES(call)                                                                                               \
-    switch (n - i) {                                                                                                   \
-    case 1:                                                                                                            \
-        call(1);                                                                                                       \
-        i += 1;                                                                                                        \
-        break;                                                                                                         \
-    case 2:                                                                                                            \
-        call(2);                                                                                                       \
-        i += 2;                                                                                                        \
-        break;                                                                                                         \
-        ATTN_MORE(call)                                                                                                \
-    default:                                                                                                           \
-        call(LEVEL_ROWS);                                                                                              \
-        i += LEVEL_ROWS;                                                                                               \
-        break;                                                                                                         \
-    }
-#if LEVEL_ROWS == 8
-#define ATTN_MORE(call)                                                                                                \
-    case 3:                                                                                                            \
-        call(3);                                                                                                       \
-        i += 3;                                                                                                        \
-        break;                                                                                                         \
-    case 4:                                                                                                            \
-    case 5:                                                                                                            \
-        call(4);                                                                                                       \
-        i += 4;                                                                                                        \
-        break;                                                                                                         \
-    case 6:                                                                                                            \
-    case 7:                                                                                                            \
-        call(6);                                                                                                       \
-        i += 6;                                                                                                        \
-        break;
-#else
-#define ATTN_MORE(call)
-#endif
-
-TARGET static void qk_int8(float *s, const int8_t *k, const float *k_scale, const int16_t *q, const float *q_scale,
-                           uint32_t n, uint32_t dim)
-{
-#define QK(rows) qk_rows(s + (size_t)i * ATTN_BLOCK, k, k_scale, q + (size_t)i * dim, q_scale + i, dim, rows)
-    for (uint32_t i = 0; i < n;) ATTN_CASES(QK)
-#undef QK
-}
-
-TARGET static void pv_int8(float *o, const int8_t *v, const int16_t *p, const struct attn_weights *w, uint32_t n,
-                           uint32_t dim)
-{
-#define PV(rows) pv_rows(o + (size_t)i * dim, v, p + (size_t)i * ATTN_BLOCK, w + i, dim, rows)
-    for (uint32_t i = 0; i < n;) ATTN_CASES(PV)
-#undef PV
-}
-
-/* --- the wire --- */
-TARGET static void v_unzip(int8_t *rows, const int8_t *v, uint32_t dim)
-{
-    const __m128i order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    for (uint32_t d = 0; d < dim; d += 16, v += 64, rows += 16) {
-        __m128i x[4];
-        UNROLL for (int j = 0; j < 4; j++) x[j] =
-            _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)(v + 16 * j)), order);
-        __m128i a = _mm_unpacklo_epi32(x[0], x[1]), b = _mm_unpackhi_epi32(x[0], x[1]);
-        __m128i c = _mm_unpacklo_epi32(x[2], x[3]), e = _mm_unpackhi_epi32(x[2], x[3]);
-        _mm_storeu_si128((__m128i *)(void *)rows, _mm_unpacklo_epi64(a, c));
-        _mm_storeu_si128((__m128i *)(void *)(rows + dim), _mm_unpackhi_epi64(a, c));
-        _mm_storeu_si128((__m128i *)(void *)(rows + 2 * (size_t)dim), _mm_unpacklo_epi64(b, e));
-        _mm_storeu_si128((__m128i *)(void *)(rows + 3 * (size_t)dim), _mm_unpackhi_epi64(b, e));
-    }
-}
-
-TARGET static void v_zip(int8_t *v, const int8_t *rows, uint32_t dim)
-{
-    for (uint32_t d = 0; d < dim; d += 16, v += 64, rows += 16) {
-        __m128i x[4];
-        UNROLL for (int j = 0; j < 4; j++) x[j] =
-            _mm_loadu_si128((const __m128i *)(const void *)(rows + (size_t)j * dim));
-        __m128i a = _mm_unpacklo_epi8(x[0], x[1]), b = _mm_unpackhi_epi8(x[0], x[1]);
-        __m128i c = _mm_unpacklo_epi8(x[2], x[3]), e = _mm_unpackhi_epi8(x[2], x[3]);
-        _mm_storeu_si128((__m128i *)(void *)v, _mm_unpacklo_epi16(a, c));
-        _mm_storeu_si128((__m128i *)(void *)(v + 16), _mm_unpackhi_epi16(a, c));
-        _mm_storeu_si128((__m128i *)(void *)(v + 32), _mm_unpacklo_epi16(b, e));
-        _mm_storeu_si128((__m128i *)(void *)(v + 48), _mm_unpackhi_epi16(b, e));
-    }
-}
-
-TARGET static bool has_min8(const int8_t *x, size_t n)
-{
-    const __m256i min = _mm256_set1_epi8(INT8_MIN);
-    __m256i found = _mm256_setzero_si256();
-    size_t i = 0;
-    for (; i + 32 <= n; i += 32) {
-        __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(x + i));
-        found = _mm256_or_si256(found, _mm256_cmpeq_epi8(v, min));
-    }
-    bool any = _mm256_movemask_epi8(found) != 0;
-    for (; i < n; i++) any |= x[i] == INT8_MIN;
-    return any;
-}
-
 /* The slots of a kernel table that this file fills. */
-#define DOT_KERNELS                                                                                                    \
-    .matmul = matmul, .qk_int8 = qk_int8, .pv_int8 = pv_int8, .v_unzip = v_unzip, .v_zip = v_zip, .has_min8 = has_min8
+#define DOT_KERNELS .matmul = matmul

@@ -3,7 +3,10 @@
 
 #include "compute/cpu/vec_avx2.h"
 
+#include "compute/cpu/attn_kernels.h"
 #include "compute/cpu/dot_kernels.h"
 #include "compute/cpu/vec_kernels.h"
 
-const struct cpu_kernels cpu_kernels_avx2 = { .name = "avx2", .flags = CPU_AVX2, DOT_KERNELS, VEC_KERNELS };
+const struct cpu_kernels cpu_kernels_avx2 = {
+    .name = "avx2", .flags = CPU_AVX2, DOT_KERNELS, ATTN_KERNELS, VEC_KERNELS
+};

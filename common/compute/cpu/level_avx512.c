@@ -3,9 +3,10 @@
 
 #include "compute/cpu/vec_avx512.h"
 
+#include "compute/cpu/attn_kernels.h"
 #include "compute/cpu/dot_kernels.h"
 #include "compute/cpu/vec_kernels.h"
 
 const struct cpu_kernels cpu_kernels_avx512 = {
-    .name = "avx512", .flags = CPU_AVX2 | CPU_AVX512, DOT_KERNELS, VEC_KERNELS
+    .name = "avx512", .flags = CPU_AVX2 | CPU_AVX512, DOT_KERNELS, ATTN_KERNELS, VEC_KERNELS
 };

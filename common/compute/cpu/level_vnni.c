@@ -4,9 +4,10 @@
 #define LEVEL_VNNI
 #include "compute/cpu/vec_avx512.h"
 
+#include "compute/cpu/attn_kernels.h"
 #include "compute/cpu/dot_kernels.h"
 #include "compute/cpu/vec_kernels.h"
 
 const struct cpu_kernels cpu_kernels_vnni = {
-    .name = "vnni", .flags = CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI, DOT_KERNELS, VEC_KERNELS
+    .name = "vnni", .flags = CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI, DOT_KERNELS, ATTN_KERNELS, VEC_KERNELS
 };

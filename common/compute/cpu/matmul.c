@@ -7,8 +7,6 @@
 
 #include <assert.h>
 
-#define ROWS_PER_ITEM 128 /* their quantized columns stay in a core's second cache */
-
 struct matmul_run {
     struct cpu_backend *b;
     struct matmul_job job;
@@ -24,7 +22,7 @@ static void matmul_member(void *arg, uint32_t idx, uint32_t n)
         uint32_t item = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed);
         if (item >= r->panel_items * r->row_items) return;
         uint32_t p0 = item % r->panel_items * r->panels_per_item, p1 = p0 + r->panels_per_item;
-        uint32_t r0 = item / r->panel_items * ROWS_PER_ITEM, r1 = r0 + ROWS_PER_ITEM;
+        uint32_t r0 = item / r->panel_items * MATMUL_ITEM_ROWS, r1 = r0 + MATMUL_ITEM_ROWS;
         r->b->kernels->matmul(&r->job, p0, p1 < n_panels ? p1 : n_panels, r0, r1 < r->job.n ? r1 : r->job.n,
                               scratch_of(r->b, idx));
     }
@@ -34,11 +32,11 @@ static void matmul_member(void *arg, uint32_t idx, uint32_t n)
 static void plan_items(struct matmul_run *r, uint32_t members)
 {
     uint32_t n_panels = (r->job.n_rows + PANEL_ROWS - 1) / PANEL_ROWS;
-    uint32_t per_item = r->job.n <= ACT_TILE ? n_panels / (members * 4) : 1;
+    uint32_t per_item = r->job.n <= ACT_TILE ? n_panels / (members * 4) : 2;
     if (members == 1 && r->job.n <= ACT_TILE) per_item = n_panels;
     r->panels_per_item = per_item ? per_item : 1;
     r->panel_items = (n_panels + r->panels_per_item - 1) / r->panels_per_item;
-    r->row_items = (r->job.n + ROWS_PER_ITEM - 1) / ROWS_PER_ITEM;
+    r->row_items = (r->job.n + MATMUL_ITEM_ROWS - 1) / MATMUL_ITEM_ROWS;
 }
 
 enum status cpu_matmul(struct backend *backend, struct stream *s, float *y, size_t ld, const struct weight *w,

@@ -228,7 +228,8 @@ typedef struct {
     __m256i a, b;
 } ivec;
 
-#define LEVEL_ROWS    2 /* activation rows whose sums fit the registers */
+#define LEVEL_ROWS    2 /* sums of 16 lanes that fit the registers twice */
+#define LEVEL_PANELS  1 /* panels that many rows go over at once */
 #define LEVEL_SIGNED8 1 /* 8-bit codes are taken as code - 128 */
 
 VEC ivec iv_load(const void *p)
@@ -322,7 +323,8 @@ VEC __m256i iv_dot4_half(__m256i acc, const __m256i *pair, int bits)
 }
 
 /* acc + four lanes of codes times 16 activations */
-VEC ivec iv_dot4(ivec acc, const ivec *w, const int8_t *q, int bits)
+#define LEVEL_DOT_STEPS 1
+VEC ivec iv_dot4(ivec acc, const ivec *w, const int8_t *q, int bits, int step)
 {
     __m256i lo[4], hi[4];
     UNROLL for (int j = 0; j < 4; j++)

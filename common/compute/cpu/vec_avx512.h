@@ -173,7 +173,8 @@ VEC vec v_load_first(const float *p, uint32_t n)
 /* --- sixteen int32 lanes, or 64 bytes --- */
 typedef __m512i ivec;
 
-#define LEVEL_ROWS 8 /* activation rows whose sums fit the registers */
+#define LEVEL_ROWS   8 /* sums of 16 lanes that fit the registers twice */
+#define LEVEL_PANELS 2 /* panels that many rows go over at once */
 
 VEC ivec iv_load(const void *p)
 {
@@ -238,11 +239,11 @@ VEC ivec iv_dot16(ivec acc, ivec a, ivec b)
     return _mm512_dpwssd_epi32(acc, a, b);
 }
 
-/* acc + four lanes of codes times 16 activations */
-VEC ivec iv_dot4(ivec acc, const ivec *w, const int8_t *q, int bits)
+#define LEVEL_DOT_STEPS 4
+/* Step `step` of: acc + four lanes of codes times 16 activations. */
+VEC ivec iv_dot4(ivec acc, const ivec *w, const int8_t *q, int bits, int step)
 {
-    UNROLL for (int j = 0; j < 4; j++) acc = _mm512_dpbusd_epi32(acc, w[j], iv_four(q + 4 * j));
-    return acc;
+    return _mm512_dpbusd_epi32(acc, w[step], iv_four(q + 4 * step));
 }
 #else
 #define LEVEL_SIGNED8 1 /* 8-bit codes are taken as code - 128 */
@@ -251,7 +252,8 @@ VEC ivec iv_dot16(ivec acc, ivec a, ivec b)
     return _mm512_add_epi32(acc, _mm512_madd_epi16(a, b));
 }
 
-VEC ivec iv_dot4(ivec acc, const ivec *w, const int8_t *q, int bits)
+#define LEVEL_DOT_STEPS 1
+VEC ivec iv_dot4(ivec acc, const ivec *w, const int8_t *q, int bits, int step)
 {
     const __m512i one = _mm512_set1_epi16(1);
     __m512i pair[4];
