@@ -1,0 +1,275 @@
+/* bench_kv.c - what INT8 KV costs: perplexity and divergence from f16 KV on real text, with and without rotation. */
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "bench/bench.h"
+#include "formats/gguf.h"
+#include "formats/vocab_load.h"
+#include "model/model.h"
+#include "text/tokenizer.h"
+#include "text/vocab.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHUNK    512
+#define N_MODELS 3
+
+struct options {
+    const char *path;
+    uint32_t tokens, window, threads;
+    char *const *texts;
+    int n_texts;
+};
+
+static const char USAGE[] = "usage: baton-bench kv -m FILE [options] TEXT_FILE...\n"
+                            "  -m, --model FILE     GGUF file\n"
+                            "  -n, --tokens N       tokens of the text to read (8192)\n"
+                            "  -w, --window N       tokens of one context (the model's, at most 8192)\n"
+                            "  -t, --threads N      threads (2)\n";
+
+/* Row 0 is what the others are compared with. */
+static const struct variant {
+    const char *name;
+    enum kv_format format;
+    const char *rotate;
+} VARIANTS[N_MODELS] = { { "f16", KV_F16, "off" }, { "int8", KV_INT8, "off" }, { "int8, rotated", KV_INT8, "on" } };
+
+struct candidate {
+    struct backend *backend;
+    struct model *model;
+    struct kv_store *kv;
+    double nll, kl;
+    uint32_t same_top;
+};
+
+struct run {
+    struct options opt;
+    struct token_list text;
+    struct candidate c[N_MODELS];
+    uint32_t *blocks, n_blocks, n_vocab;
+    float *reference; /* [MODEL_MAX_LOGIT_ROWS][n_vocab] log-probabilities */
+    double *kls[N_MODELS];
+    uint32_t n; /* positions judged */
+};
+
+static int usage(int code)
+{
+    fputs(USAGE, code == 0 ? stdout : stderr);
+    return code;
+}
+
+/* -1: go on; else the exit code. */
+static int parse(struct options *o, int argc, char **argv)
+{
+    static const struct option LONG[] = {
+        { "model", required_argument, NULL, 'm' },  { "tokens", required_argument, NULL, 'n' },
+        { "window", required_argument, NULL, 'w' }, { "threads", required_argument, NULL, 't' },
+        { "help", no_argument, NULL, 'h' },         { 0 },
+    };
+    int c;
+    while ((c = getopt_long(argc, argv, "m:n:w:t:h", LONG, NULL)) != -1) {
+        switch (c) {
+        case 'm': o->path = optarg; break;
+        case 'n': o->tokens = bench_number("--tokens", optarg, 2, 1 << 20); break;
+        case 'w': o->window = bench_number("--window", optarg, 2, 1 << 20); break;
+        case 't': o->threads = bench_number("--threads", optarg, 1, 1024); break;
+        case 'h': return usage(0);
+        default: return usage(2);
+        }
+    }
+    o->texts = argv + optind;
+    o->n_texts = argc - optind;
+    if (o->path && o->n_texts > 0) return -1;
+    fputs(o->path ? "baton-bench kv: a file with text is needed\n" : "baton-bench kv: -m FILE is needed\n", stderr);
+    return usage(2);
+}
+
+static enum status add_text(struct tokenizer *t, struct token_list *out, const char *path, struct error *err)
+{
+    struct strbuf in = STRBUF_INIT;
+    char buf[65536];
+    size_t n;
+    FILE *f = fopen(path, "rb");
+    if (!f) return error_set(err, ERR_IO, "%s: %s", path, strerror(errno));
+    while ((n = fread(buf, 1, sizeof(buf), f)) > 0) strbuf_add(&in, buf, n);
+    enum status st = ferror(f) ? error_set(err, ERR_IO, "%s: %s", path, strerror(errno)) : OK;
+    if (st == OK) st = tokenizer_encode(t, strbuf_cstr(&in), in.n, (struct encode_options){ 0 }, out, err);
+    fclose(f);
+    strbuf_fini(&in);
+    return st;
+}
+
+static enum status read_texts(struct run *r, struct error *err)
+{
+    struct gguf *g = NULL;
+    struct vocab *v = NULL;
+    struct tokenizer *t = NULL;
+    enum status st = gguf_open(&g, r->opt.path, err);
+    if (st == OK) st = vocab_load_gguf(&v, g, err);
+    if (st == OK) st = tokenizer_create(&t, v, err);
+    for (int i = 0; i < r->opt.n_texts && st == OK; i++) st = add_text(t, &r->text, r->opt.texts[i], err);
+    tokenizer_destroy(t);
+    vocab_destroy(v);
+    gguf_close(g);
+    if (st == OK && r->text.n < r->opt.tokens)
+        st = error_set(err, ERR_INVALID, "the texts have %zu tokens, %u are asked for", r->text.n, r->opt.tokens);
+    return st;
+}
+
+static enum status open_one(struct run *r, struct candidate *c, const struct variant *v, struct error *err)
+{
+    struct model_info info;
+    enum status st = model_read_info(&info, r->opt.path, err);
+    if (st != OK) return st;
+    if (r->opt.window > info.context_length)
+        return error_set(err, ERR_CONTEXT_LENGTH, "--window is %u, the model was trained for %u", r->opt.window,
+                         info.context_length);
+    if (r->opt.window == 0) r->opt.window = info.context_length < 8192 ? info.context_length : 8192;
+    struct backend_limits lim = model_limits(&info, CHUNK, info.context_length);
+    if ((st = cpu_backend_create(&c->backend, r->opt.threads, NULL, "auto", &lim, err)) != OK) return st;
+    struct model_options mo = { .path = r->opt.path,
+                                .backend = c->backend,
+                                .kv_format = v->format,
+                                .rotate = v->rotate,
+                                .max_batch_tokens = CHUNK,
+                                .tp_size = 1,
+                                .weights_fd = -1 };
+    if ((st = model_open(&c->model, &mo, err)) != OK) return st;
+    r->n_vocab = info.n_vocab;
+    r->n_blocks = (r->opt.window + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
+    return kv_store_create(&c->kv, c->model, r->n_blocks, err);
+}
+
+/* Logits become log-probabilities. */
+static void log_softmax(float *x, uint32_t n)
+{
+    double max = -INFINITY, sum = 0;
+    for (uint32_t i = 0; i < n; i++) max = x[i] > max ? x[i] : max;
+    for (uint32_t i = 0; i < n; i++) sum += exp(x[i] - max);
+    const double log_sum = max + log(sum);
+    for (uint32_t i = 0; i < n; i++) x[i] = (float)(x[i] - log_sum);
+}
+
+static uint32_t top_of(const float *x, uint32_t n)
+{
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < n; i++)
+        if (x[i] > x[best]) best = i;
+    return best;
+}
+
+/* One position: log-probabilities of the reference and of a candidate. */
+static void judge(struct run *r, uint32_t m, const float *ref, const float *x, uint32_t position, int32_t next)
+{
+    struct candidate *c = &r->c[m];
+    double kl = 0;
+    for (uint32_t i = 0; i < r->n_vocab; i++) kl += exp(ref[i]) * ((double)ref[i] - x[i]);
+    c->nll -= x[next];
+    c->kl += kl;
+    c->same_top += top_of(ref, r->n_vocab) == top_of(x, r->n_vocab);
+    r->kls[m][position] = kl;
+}
+
+/* Rows [0, rows) of the last forward, which predict text[at + 1 ...]. */
+static enum status judge_chunk(struct run *r, uint32_t at, uint32_t rows)
+{
+    const int32_t *next = r->text.ids + at + 1;
+    uint32_t ids[MODEL_MAX_LOGIT_ROWS];
+    for (uint32_t r0 = 0, n; r0 < rows; r0 += n) {
+        n = rows - r0 < MODEL_MAX_LOGIT_ROWS ? rows - r0 : MODEL_MAX_LOGIT_ROWS;
+        for (uint32_t i = 0; i < n; i++) ids[i] = r0 + i;
+        for (uint32_t m = 0; m < N_MODELS; m++) {
+            float *x;
+            enum status st = model_logits(r->c[m].model, ids, n, &x);
+            if (st != OK) return st;
+            for (uint32_t i = 0; i < n; i++) log_softmax(x + (size_t)i * r->n_vocab, r->n_vocab);
+            if (m == 0) memcpy(r->reference, x, (size_t)n * r->n_vocab * sizeof(float));
+            for (uint32_t i = 0; i < n; i++)
+                judge(r, m, r->reference + (size_t)i * r->n_vocab, x + (size_t)i * r->n_vocab, r->n + r0 + i,
+                      next[r0 + i]);
+        }
+    }
+    r->n += rows;
+    return OK;
+}
+
+/* text[from, to) as one context; its last token only answers. */
+static enum status read_window(struct run *r, uint32_t from, uint32_t to)
+{
+    for (uint32_t at = from, rows; at < to - 1; at += rows) {
+        rows = to - 1 - at < CHUNK ? to - 1 - at : CHUNK;
+        struct batch_seq seq = { 0, rows, at - from, r->blocks, r->n_blocks };
+        struct batch b = { rows, r->text.ids + at, &seq, 1 };
+        enum status st = OK;
+        for (uint32_t m = 0; m < N_MODELS && st == OK; m++)
+            st = model_forward(r->c[m].model, &b, r->c[m].kv, NULL, NULL);
+        if (st == OK) st = judge_chunk(r, at, rows);
+        if (st != OK) return st;
+        fprintf(stderr, "\r%u of %u tokens", at + rows, r->opt.tokens);
+    }
+    return OK;
+}
+
+static void print_table(struct run *r)
+{
+    const double base = exp(r->c[0].nll / r->n);
+    printf("%s\n%u positions in contexts of %u tokens, compared with f16 KV\n\n", r->opt.path, r->n, r->opt.window);
+    printf("%-14s %12s %10s %12s %12s %12s %10s\n", "KV", "perplexity", "", "mean KL", "99 % of KL", "largest KL",
+           "same top");
+    for (uint32_t m = 0; m < N_MODELS; m++) {
+        const struct candidate *c = &r->c[m];
+        const double ppl = exp(c->nll / r->n);
+        struct bench_spread s = bench_spread_of(r->kls[m], r->n); /* sorts */
+        printf("%-14s %12.4f %+9.3f%% %12.6f %12.6f %12.6f %9.2f%%\n", VARIANTS[m].name, ppl, 100 * (ppl / base - 1),
+               c->kl / r->n, r->kls[m][(size_t)(0.99 * (r->n - 1))], s.max, 100.0 * c->same_top / r->n);
+    }
+}
+
+static enum status run_all(struct run *r, struct error *err)
+{
+    enum status st = read_texts(r, err);
+    for (uint32_t m = 0; m < N_MODELS && st == OK; m++) st = open_one(r, &r->c[m], &VARIANTS[m], err);
+    if (st != OK) return st;
+    r->blocks = mem_array(r->n_blocks, sizeof(*r->blocks));
+    for (uint32_t i = 0; i < r->n_blocks; i++) r->blocks[i] = i;
+    r->reference = mem_array((size_t)MODEL_MAX_LOGIT_ROWS * r->n_vocab, sizeof(float));
+    for (uint32_t m = 0; m < N_MODELS; m++) r->kls[m] = mem_array(r->opt.tokens, sizeof(double));
+    for (uint32_t from = 0; from + 1 < r->opt.tokens && st == OK; from += r->opt.window) {
+        uint32_t left = r->opt.tokens - from;
+        st = read_window(r, from, from + (left < r->opt.window ? left : r->opt.window));
+    }
+    fputc('\n', stderr);
+    return st;
+}
+
+static void close_all(struct run *r)
+{
+    for (uint32_t m = 0; m < N_MODELS; m++) {
+        kv_store_destroy(r->c[m].kv);
+        model_close(r->c[m].model);
+        cpu_backend_destroy(r->c[m].backend);
+        mem_free(r->kls[m]);
+    }
+    mem_free(r->blocks);
+    mem_free(r->reference);
+    token_list_fini(&r->text);
+}
+
+int bench_kv(int argc, char **argv)
+{
+    struct run r = { .opt = { .tokens = 8192, .threads = 2 } };
+    struct error err = { 0 };
+    int code = parse(&r.opt, argc, argv);
+    if (code >= 0) return code;
+    enum status st = run_all(&r, &err);
+    if (st == OK)
+        print_table(&r);
+    else
+        fprintf(stderr, "baton-bench kv: %s\n", err.text[0] ? err.text : status_text(st));
+    close_all(&r);
+    return st == OK ? 0 : 1;
+}
