@@ -2,7 +2,7 @@
  *
  * Every value is made of the same float operations in the same order as the `gguf` package's
  * dequantize, so results agree bit for bit with it, whatever the scales (denormal, inf, NaN). */
-#include "compute/dtype.h"
+#include "compute/codebook.h"
 
 #include <assert.h>
 #include <string.h>
@@ -41,6 +41,47 @@ static void row_bf16(const uint8_t *src, float *dst, uint64_t n)
     for (uint64_t i = 0; i < n; i++) {
         uint32_t h = (uint32_t)src[2 * i] | (uint32_t)src[2 * i + 1] << 8;
         dst[i] = float_of_bits(h << 16);
+    }
+}
+
+static void row_f64(const uint8_t *src, float *dst, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        double v;
+        memcpy(&v, src + 8 * i, 8);
+        dst[i] = (float)v;
+    }
+}
+
+static void row_i8(const uint8_t *src, float *dst, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++) dst[i] = (float)(int8_t)src[i];
+}
+
+static void row_i16(const uint8_t *src, float *dst, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        int16_t v;
+        memcpy(&v, src + 2 * i, 2);
+        dst[i] = (float)v;
+    }
+}
+
+static void row_i32(const uint8_t *src, float *dst, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        int32_t v;
+        memcpy(&v, src + 4 * i, 4);
+        dst[i] = (float)v;
+    }
+}
+
+static void row_i64(const uint8_t *src, float *dst, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        int64_t v;
+        memcpy(&v, src + 8 * i, 8);
+        dst[i] = (float)v;
     }
 }
 
@@ -181,19 +222,34 @@ static block_fn *const BLOCKS[DTYPE_LIMIT] = {
     [DTYPE_Q5_K] = block_q5_k, [DTYPE_Q6_K] = block_q6_k,
 };
 
+static void row_codebook(uint32_t type, const uint8_t *src, float *dst, uint64_t n)
+{
+    const int8_t *values = codebook_values(type);
+    struct codebook_block block;
+    for (uint64_t i = 0; i < n; i++) {
+        if (i % CODEBOOK_BLOCK == 0) codebook_read(&block, type, src, i / CODEBOOK_BLOCK);
+        float scale = block.d * (float)block.scale[i % CODEBOOK_BLOCK / 16];
+        dst[i] = scale * (float)values[block.code[i % CODEBOOK_BLOCK]];
+    }
+}
+
+typedef void row_fn(const uint8_t *src, float *dst, uint64_t n);
+
+static row_fn *const ROWS[DTYPE_LIMIT] = {
+    [DTYPE_F32] = row_f32, [DTYPE_F16] = row_f16, [DTYPE_BF16] = row_bf16, [DTYPE_F64] = row_f64,
+    [DTYPE_I8] = row_i8,   [DTYPE_I16] = row_i16, [DTYPE_I32] = row_i32,   [DTYPE_I64] = row_i64,
+};
+
 void dequantize_row(uint32_t type, const void *src, float *dst, uint64_t n)
 {
     const struct dtype_info *info = dtype_info(type);
 
     assert(info->supported && n % info->block_elems == 0);
-    if (type == DTYPE_F32) {
-        row_f32(src, dst, n);
-    } else if (type == DTYPE_F16) {
-        row_f16(src, dst, n);
-    } else if (type == DTYPE_BF16) {
-        row_bf16(src, dst, n);
-    } else {
+    if (ROWS[type])
+        ROWS[type](src, dst, n);
+    else if (codebook_values(type))
+        row_codebook(type, src, dst, n);
+    else
         for (uint64_t b = 0; b < n / info->block_elems; b++)
             BLOCKS[type]((const uint8_t *)src + b * info->block_bytes, dst + b * info->block_elems);
-    }
 }
