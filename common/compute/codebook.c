@@ -5,15 +5,10 @@
 
 #include <string.h>
 
-/* IQ1: eight times the grid's -1, 0, 1 plus or minus the 1/8 of a group: d is an eighth of the block's. */
-static const int8_t IQ1_VALUES[16] = { -7, 1, 9, 0, -9, -1, 7, 0 };
-static const int8_t IQ2_VALUES[16] = { 8, 25, 43, 0, -8, -25, -43, 0 };
-static const int8_t IQ3_XXS_VALUES[16] = { 4, 12, 20, 28, 36, 44, 52, 62, -4, -12, -20, -28, -36, -44, -52, -62 };
-static const int8_t IQ3_S_VALUES[16] = { 1, 3, 5, 7, 9, 11, 13, 15, -1, -3, -5, -7, -9, -11, -13, -15 };
-static const int8_t IQ4_VALUES[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
+static const int8_t IQ1_VALUES[16] = CODEBOOK_IQ1(0), IQ2_VALUES[16] = CODEBOOK_IQ2(0);
+static const int8_t IQ3_XXS_VALUES[16] = CODEBOOK_IQ3_XXS(0), IQ3_S_VALUES[16] = CODEBOOK_IQ3_S(0);
+static const int8_t IQ4_VALUES[16] = CODEBOOK_IQ4(0), FP4_VALUES[16] = CODEBOOK_FP4(0);
 static const int8_t TERNARY_VALUES[16] = { -1, 0, 1, 2 };
-/* Twice the values of a 4-bit float with 2 bits of exponent and 1 of mantissa. */
-static const int8_t FP4_VALUES[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
 
 static uint16_t u16_at(const uint8_t *p)
 {

@@ -14,6 +14,37 @@ struct codebook_block {
     int8_t scale[2]; /* of the first and the last 16 columns */
 };
 
+/* The values of the types, each plus z. */
+/* IQ1: eight times the grid's -1, 0, 1 plus or minus a group's 1/8; d is an eighth of the block's. */
+#define CODEBOOK_IQ1(z)                                                                                                \
+    {                                                                                                                  \
+        z - 7, z + 1, z + 9, z, z - 9, z - 1, z + 7, z                                                                 \
+    }
+#define CODEBOOK_IQ2(z)                                                                                                \
+    {                                                                                                                  \
+        z + 8, z + 25, z + 43, z, z - 8, z - 25, z - 43, z                                                             \
+    }
+#define CODEBOOK_IQ3_XXS(z)                                                                                            \
+    {                                                                                                                  \
+        z + 4, z + 12, z + 20, z + 28, z + 36, z + 44, z + 52, z + 62, z - 4, z - 12, z - 20, z - 28, z - 36, z - 44,  \
+            z - 52, z - 62                                                                                             \
+    }
+#define CODEBOOK_IQ3_S(z)                                                                                              \
+    {                                                                                                                  \
+        z + 1, z + 3, z + 5, z + 7, z + 9, z + 11, z + 13, z + 15, z - 1, z - 3, z - 5, z - 7, z - 9, z - 11, z - 13,  \
+            z - 15                                                                                                     \
+    }
+#define CODEBOOK_IQ4(z)                                                                                                \
+    {                                                                                                                  \
+        z - 127, z - 104, z - 83, z - 65, z - 49, z - 35, z - 22, z - 10, z + 1, z + 13, z + 25, z + 38, z + 53,       \
+            z + 69, z + 89, z + 113                                                                                    \
+    }
+/* Twice the values of a 4-bit float with 2 bits of exponent and 1 of mantissa. */
+#define CODEBOOK_FP4(z)                                                                                                \
+    {                                                                                                                  \
+        z, z + 1, z + 2, z + 3, z + 4, z + 6, z + 8, z + 12, z, z - 1, z - 2, z - 3, z - 4, z - 6, z - 8, z - 12       \
+    }
+
 /* The values of `type` (16; those that no code names are 0), or NULL if it is not of this kind. */
 const int8_t *codebook_values(uint32_t type);
 /* Reads columns [32 b, 32 b + 32) of a row. */

@@ -29,7 +29,7 @@ static enum status project_fine(struct model *m, float *y, const struct weight_g
     enum status st = ops->quantize_fine(m->backend, NULL, &fine);
     for (uint32_t i = 0; i < g->n && st == OK; i++) {
         const struct weight *w = &g->w[i];
-        bool exact = w->dtype == DTYPE_F32 || w->dtype == DTYPE_F16 || w->dtype == DTYPE_BF16;
+        bool exact = dtype_info((uint32_t)w->dtype)->block_elems == 1;
         st = ops->matmul(m->backend, NULL, y + g->col[i], g->n_rows, w, exact ? x : &fine, false);
         if (st == OK && !exact) st = ops->fold(m->backend, NULL, y + g->col[i], g->n_rows, x->n, w->n_rows);
     }

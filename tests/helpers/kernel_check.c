@@ -104,20 +104,32 @@ void check_weights(struct check_rng *r, uint32_t type, uint32_t block_elems, uin
     static const struct {
         uint32_t type;
         int at[2];
-    } halves[] = { { 2, { 0, -1 } },   { 3, { 0, 2 } },     { 6, { 0, -1 } }, { 7, { 0, 2 } },  { 8, { 0, -1 } },
-                   { 10, { 80, 82 } }, { 11, { 108, -1 } }, { 12, { 0, 2 } }, { 13, { 0, 2 } }, { 14, { 208, -1 } } };
+    } halves[] = { { 2, { 0, -1 } },   { 3, { 0, 2 } },     { 6, { 0, -1 } },  { 7, { 0, 2 } },    { 8, { 0, -1 } },
+                   { 10, { 80, 82 } }, { 11, { 108, -1 } }, { 12, { 0, 2 } },  { 13, { 0, 2 } },   { 14, { 208, -1 } },
+                   { 16, { 0, -1 } },  { 17, { 0, -1 } },   { 18, { 0, -1 } }, { 19, { 0, -1 } },  { 20, { 0, -1 } },
+                   { 21, { 0, -1 } },  { 22, { 0, -1 } },   { 23, { 0, -1 } }, { 34, { 52, -1 } }, { 35, { 64, -1 } } };
     uint8_t *p = dst;
+    if (type >= 24 && type <= 27) { /* integers: any */
+        for (size_t i = 0; i < n * block_bytes; i++) p[i] = (uint8_t)check_next(r);
+        return;
+    }
     if (block_elems == 1) {
         for (size_t i = 0; i < n; i++, p += block_bytes) {
             float v = check_normal(r) * scale;
             uint16_t h = (uint16_t)(half_near(r, scale) | (check_below(r, 2) ? 0x8000 : 0));
+            double wide = (double)v * (1 + 1e-9);
             if (type == 30) memcpy(&h, (uint8_t *)&v + 2, 2);
-            memcpy(p, block_bytes == 4 ? (void *)&v : (void *)&h, block_bytes);
+            memcpy(p, block_bytes == 8 ? (void *)&wide : block_bytes == 4 ? (void *)&v : (void *)&h, block_bytes);
         }
         return;
     }
     for (size_t b = 0; b < n / block_elems; b++, p += block_bytes) {
         for (uint32_t i = 0; i < block_bytes; i++) p[i] = (uint8_t)check_next(r);
+        if (type == 39) p[0] = (uint8_t)(118 + check_below(r, 8)); /* MXFP4's exponent */
+        if (type == 29) { /* IQ1_M's scale lies in the upper nibbles of four u16 */
+            uint16_t h = half_near(r, scale);
+            for (int k = 0; k < 4; k++) p[49 + 2 * k] = (uint8_t)((p[49 + 2 * k] & 15) | (h >> 4 * k & 15) << 4);
+        }
         for (size_t t = 0; t < sizeof(halves) / sizeof(halves[0]); t++)
             for (int j = 0; halves[t].type == type && j < 2 && halves[t].at[j] >= 0; j++) {
                 uint16_t h = half_near(r, scale);

@@ -10,7 +10,9 @@
 #define NOINLINE static __attribute__((noinline))
 
 /* How a block's sums become fp32; what an unpacked panel still has to know. */
-enum dot_kind { KIND_D, KIND_D8, KIND_DM, KIND_K16, KIND_K16M, KIND_COUNT };
+enum dot_kind { KIND_D, KIND_D8, KIND_DM, KIND_K16, KIND_K16D8, KIND_K16M, KIND_COUNT };
+#define TWO_SCALES(kind) ((kind) == KIND_K16 || (kind) == KIND_K16D8) /* per block, and no minima */
+#define WIDE_CODES(kind) ((kind) == KIND_D8 || (kind) == KIND_K16D8)
 
 struct weights { /* one block of one panel in registers */
     ivec code[8];
@@ -33,24 +35,31 @@ VEC struct act_at act_block(const uint8_t *tile, uint32_t h, uint32_t r)
 }
 
 /* --- unpacking --- */
+#define BOOKED(bits, book) ((bits) | (book) << 4) /* codes that name entries of a codebook */
+
 VEC void load_codes(struct weights *w, const uint8_t *block, int bits)
 {
+    const int book = bits >> 4;
+    bits &= 15;
     if (bits == 8) {
         UNROLL for (int j = 0; j < 8; j++) w->code[j] = iv_load(block + 64 * j);
         return;
     }
-    UNROLL for (int j = 0; j < 4; j++)
+    UNROLL for (int j = 0; j < 8 && bits <= 3; j++) w->code[j] =
+        iv_and8(iv_right(iv_load(block + 64 * (j / 4)), 2 * (j % 4)), 3);
+    UNROLL for (int j = 0; j < 4 && bits > 3; j++)
     {
         ivec x = iv_load(block + 64 * j);
         w->code[j] = iv_and8(x, 0x0f);
         w->code[4 + j] = iv_and8(iv_right(x, 4), 0x0f);
     }
-    if (bits == 5) {
-        ivec plane = iv_load(block + 256);
+    if (bits == 3 || bits == 5) {
+        const int at = bits - 1;
+        ivec plane = iv_load(block + 64 * at);
         UNROLL for (int j = 0; j < 8; j++)
         {
-            ivec bit = j < 4 ? iv_left(plane, 4 - j) : iv_right(plane, j - 4);
-            w->code[j] = iv_or(w->code[j], iv_and8(bit, 0x10));
+            ivec bit = j < at ? iv_left(plane, at - j) : iv_right(plane, j - at);
+            w->code[j] = iv_or(w->code[j], iv_and8(bit, (uint8_t)(1 << at)));
         }
     }
     if (bits == 6) {
@@ -61,6 +70,7 @@ VEC void load_codes(struct weights *w, const uint8_t *block, int bits)
             w->code[j] = iv_or(w->code[j], iv_and8(top, 0x30));
         }
     }
+    UNROLL for (int j = 0; j < 8 && book; j++) w->code[j] = iv_lookup(pack_books[book], w->code[j]);
 }
 
 VEC void load_scales(struct weights *w, const uint8_t *s, const uint8_t *super, int scales)
@@ -71,14 +81,21 @@ VEC void load_scales(struct weights *w, const uint8_t *s, const uint8_t *super, 
         if (scales == PACK_DM) w->m[0] = w->m[1] = v_load_half((const uint16_t *)(const void *)(s + 32));
         return;
     }
+    if (scales == PACK_BF) {
+        w->d[0] = w->d[1] = v_load_bf16((const uint16_t *)(const void *)s);
+        return;
+    }
+    if (scales == PACK_K32 || scales == PACK_K16) {
+        vec d = v_load((const float *)(const void *)super);
+        w->d[0] = v_mul(d, v_load_i8(s));
+        w->d[1] = scales == PACK_K32 ? w->d[0] : v_mul(d, v_load_i8(s + 16));
+        return;
+    }
     vec d = v_load_half((const uint16_t *)(const void *)super);
     vec m = v_load_half((const uint16_t *)(const void *)(super + 32));
     if (scales == PACK_K) {
         w->d[0] = w->d[1] = v_mul(d, v_load_u8(s));
         w->m[0] = w->m[1] = v_neg(v_mul(m, v_load_u8(s + 16)));
-    } else if (scales == PACK_K16) {
-        w->d[0] = v_mul(d, v_load_i8(s));
-        w->d[1] = v_mul(d, v_load_i8(s + 16));
     } else {
         w->d[0] = v_mul(d, v_load_u8(s));
         w->d[1] = v_mul(d, v_load_u8(s + 16));
@@ -95,20 +112,20 @@ struct cursor {
 
 VEC void load_block(struct weights *w, struct cursor *c, int bits, int scales)
 {
-    const int planes = bits == 8 ? 512 : bits == 6 ? 384 : bits == 5 ? 320 : 256;
+    const int planes = (bits & 15) * 64;
     if (scales >= PACK_K && c->b % 8 == 0) {
         c->super = c->at;
         c->at += PACK_SUPER_BYTES;
     }
     load_codes(w, c->at, bits);
     load_scales(w, c->at + planes, c->super, scales);
-    c->at += planes + (scales == PACK_DM || scales == PACK_K16M ? 64 : 32);
+    c->at += planes + (scales == PACK_DM || scales == PACK_K16M ? 64 : scales == PACK_K32 ? 16 : 32);
     c->b++;
 }
 
 /* An unpacked block: 512 codes, then 16 floats each of d (KIND_D, KIND_D8); d, m (KIND_DM); d of both groups
- * (KIND_K16); or d, m of the first and of the second group (KIND_K16M). */
-#define UNPACKED_BYTES(kind) (512 + 64 * ((kind) == KIND_K16M ? 4 : (kind) == KIND_DM || (kind) == KIND_K16 ? 2 : 1))
+ * (KIND_K16, KIND_K16D8); or d, m of the first and of the second group (KIND_K16M). */
+#define UNPACKED_BYTES(kind) (512 + 64 * ((kind) == KIND_K16M ? 4 : (kind) == KIND_DM || TWO_SCALES(kind) ? 2 : 1))
 
 /* Blocks [b0, b1) of a panel; b0 is a multiple of 8. */
 VEC void unpack(uint8_t *out, const uint8_t *panel, uint32_t b0, uint32_t b1, int bits, int scales, int kind)
@@ -121,7 +138,7 @@ VEC void unpack(uint8_t *out, const uint8_t *panel, uint32_t b0, uint32_t b1, in
         float *s = (float *)(void *)(out + 512);
         v_store(s, w.d[0]);
         if (kind == KIND_DM) v_store(s + 16, w.m[0]);
-        if (kind == KIND_K16) v_store(s + 16, w.d[1]);
+        if (TWO_SCALES(kind)) v_store(s + 16, w.d[1]);
         if (kind != KIND_K16M) continue;
         v_store(s + 16, w.m[0]);
         v_store(s + 32, w.d[1]);
@@ -136,7 +153,7 @@ VEC void load_unpacked(struct weights *w, const uint8_t *block, int kind)
     w->d[0] = w->d[1] = v_load(s);
     w->m[0] = w->m[1] = v_set(0);
     if (kind == KIND_DM) w->m[0] = v_load(s + 16);
-    if (kind == KIND_K16) w->d[1] = v_load(s + 16);
+    if (TWO_SCALES(kind)) w->d[1] = v_load(s + 16);
     if (kind != KIND_K16M) return;
     w->m[0] = v_load(s + 16);
     w->d[1] = v_load(s + 32);
@@ -146,7 +163,7 @@ VEC void load_unpacked(struct weights *w, const uint8_t *block, int kind)
 /* --- the products of one block --- */
 VEC ivec start_of(const int32_t *minus_sum, int kind, int shift)
 {
-    if (kind == KIND_DM || kind == KIND_K16M || (kind == KIND_D8 && LEVEL_SIGNED8)) return iv_zero();
+    if (kind == KIND_DM || kind == KIND_K16M || (WIDE_CODES(kind) && LEVEL_SIGNED8)) return iv_zero();
     return iv_scaled(minus_sum, shift);
 }
 
@@ -154,7 +171,7 @@ VEC ivec start_of(const int32_t *minus_sum, int kind, int shift)
  * reference's.  An activation is broadcast once for all panels. */
 VEC void add_block(vec *acc, const struct weights *w, struct act_at a, int kind, int shift, int rows, int panels)
 {
-    const int bits = kind == KIND_D8 ? 8 : kind == KIND_K16 ? 6 : 5;
+    const int bits = WIDE_CODES(kind) ? 8 : kind == KIND_K16 ? 6 : 5;
     vec part[LEVEL_ROWS];
     UNROLL for (int g = 0; g < 2; g++)
     {
@@ -170,7 +187,7 @@ VEC void add_block(vec *acc, const struct weights *w, struct act_at a, int kind,
         {
             const int r = i / panels, p = i % panels, at = 2 * r + g;
             vec f = iv_float(dot[i]), scale = v_set(a.scale[at]);
-            if (kind == KIND_K16 || kind == KIND_K16M) {
+            if (kind >= KIND_K16) {
                 acc[i] = v_fma(w[p].d[g], v_mul(f, scale), acc[i]);
                 if (kind == KIND_K16M) acc[i] = v_fma(w[p].m[g], v_set((float)-a.minus_sum[at] * a.scale[at]), acc[i]);
             } else if (g == 0) {
@@ -242,11 +259,12 @@ VEC void tile_rows(const struct tile_job *t, int kind, int rows, int panels)
 #define TILES(rows, panels)                                                                                            \
     TILE(KIND_D, rows, panels)                                                                                         \
     TILE(KIND_D8, rows, panels)                                                                                        \
-    TILE(KIND_DM, rows, panels) TILE(KIND_K16, rows, panels) TILE(KIND_K16M, rows, panels)
+    TILE(KIND_DM, rows, panels)                                                                                        \
+    TILE(KIND_K16, rows, panels) TILE(KIND_K16D8, rows, panels) TILE(KIND_K16M, rows, panels)
 #define TILE_COLUMN(rows, panels)                                                                                      \
     {                                                                                                                  \
         tile_KIND_D_##rows##x##panels, tile_KIND_D8_##rows##x##panels, tile_KIND_DM_##rows##x##panels,                 \
-            tile_KIND_K16_##rows##x##panels, tile_KIND_K16M_##rows##x##panels                                          \
+            tile_KIND_K16_##rows##x##panels, tile_KIND_K16D8_##rows##x##panels, tile_KIND_K16M_##rows##x##panels       \
     }
 
 #define TILE_ROWS (LEVEL_ROWS / LEVEL_PANELS)
@@ -336,22 +354,7 @@ struct format_kernels {
     DIRECTS(name, bits, scales, kind, shift)                                                                           \
     static const struct format_kernels format_##name = { kind, UNPACKED_BYTES(kind), unpack_##name, DIRECT_LIST(name) };
 
-FORMAT(q4_0, 4, PACK_D, KIND_D, 3)
-FORMAT(q4_1, 4, PACK_DM, KIND_DM, 0)
-FORMAT(q5_0, 5, PACK_D, KIND_D, 4)
-FORMAT(q5_1, 5, PACK_DM, KIND_DM, 0)
-FORMAT(q8_0, 8, PACK_D, KIND_D8, 7)
-FORMAT(q2_k, 4, PACK_K16M, KIND_K16M, 0)
-FORMAT(q3_k, 4, PACK_K16, KIND_K16, 2)
-FORMAT(q4_k, 4, PACK_K, KIND_DM, 0)
-FORMAT(q5_k, 5, PACK_K, KIND_DM, 0)
-FORMAT(q6_k, 6, PACK_K16, KIND_K16, 5)
-
-static const struct format_kernels *const format_kernels[] = {
-    [DTYPE_Q4_0] = &format_q4_0, [DTYPE_Q4_1] = &format_q4_1, [DTYPE_Q5_0] = &format_q5_0, [DTYPE_Q5_1] = &format_q5_1,
-    [DTYPE_Q8_0] = &format_q8_0, [DTYPE_Q2_K] = &format_q2_k, [DTYPE_Q3_K] = &format_q3_k, [DTYPE_Q4_K] = &format_q4_k,
-    [DTYPE_Q5_K] = &format_q5_k, [DTYPE_Q6_K] = &format_q6_k,
-};
+#include "compute/cpu/dot_formats.h"
 
 /* Few rows: each weight is unpacked in registers, once for up to DIRECT_ROWS rows. */
 static void matmul_direct(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1)

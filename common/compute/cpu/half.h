@@ -45,6 +45,12 @@ static inline float bf16_to_float(uint16_t h)
     return half_from_bits((uint32_t)h << 16);
 }
 
+/* Only for values that bf16 has. */
+static inline uint16_t bf16_from_float(float f)
+{
+    return (uint16_t)(half_bits_of(f) >> 16);
+}
+
 static inline uint16_t half_load(const void *p)
 {
     uint16_t h;

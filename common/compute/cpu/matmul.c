@@ -47,7 +47,7 @@ enum status cpu_matmul(struct backend *backend, struct stream *s, float *y, size
     assert(format && w->n_cols == x->k && w->n_cols <= b->limits.max_cols);
     struct matmul_run run = {
         .b = b,
-        .job = { .type = w->dtype,
+        .job = { .type = pack_stored_type(w->dtype),
                  .format = format,
                  .n_rows = w->n_rows,
                  .n_cols = w->n_cols,

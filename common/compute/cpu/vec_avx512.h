@@ -204,6 +204,12 @@ VEC ivec iv_left(ivec a, int n)
 {
     return _mm512_slli_epi32(a, (unsigned)n);
 }
+/* The entries of a 16-byte table that 64 bytes below 16 name. */
+VEC ivec iv_lookup(const uint8_t *table, ivec a)
+{
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table)), a);
+}
+
 VEC vec iv_float(ivec a)
 {
     return _mm512_cvtepi32_ps(a);

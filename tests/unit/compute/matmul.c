@@ -11,8 +11,11 @@
 #include <stdio.h>
 #include <string.h>
 
-static const enum dtype types[] = { DTYPE_Q4_0, DTYPE_Q4_1, DTYPE_Q8_0, DTYPE_Q4_K, DTYPE_Q6_K, DTYPE_F16, DTYPE_BF16,
-                                    DTYPE_F32,  DTYPE_Q5_0, DTYPE_Q5_1, DTYPE_Q2_K, DTYPE_Q3_K, DTYPE_Q5_K };
+static const enum dtype types[] = { DTYPE_Q4_0,    DTYPE_Q4_1,  DTYPE_Q8_0,   DTYPE_Q4_K,    DTYPE_Q6_K,   DTYPE_F16,
+                                    DTYPE_BF16,    DTYPE_F32,   DTYPE_Q5_0,   DTYPE_Q5_1,    DTYPE_Q2_K,   DTYPE_Q3_K,
+                                    DTYPE_Q5_K,    DTYPE_IQ1_S, DTYPE_IQ1_M,  DTYPE_IQ2_XXS, DTYPE_IQ2_XS, DTYPE_IQ2_S,
+                                    DTYPE_IQ3_XXS, DTYPE_IQ3_S, DTYPE_IQ4_NL, DTYPE_IQ4_XS,  DTYPE_TQ1_0,  DTYPE_TQ2_0,
+                                    DTYPE_MXFP4,   DTYPE_F64,   DTYPE_I8,     DTYPE_I16,     DTYPE_I32,    DTYPE_I64 };
 #define N_TYPES (sizeof(types) / sizeof(types[0]))
 
 static struct backend *backend_of(const char *isa, uint32_t threads)
