@@ -4,15 +4,17 @@
 #include "base/mem.h"
 #include "compute/dtype.h"
 #include "helpers/gguf_build.h"
+#include "helpers/kernel_check.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define Q8_BLOCK    32
-#define TYPE_IQ4_NL 20 /* known to the format, not supported */
+#define Q8_BLOCK  32
+#define TYPE_Q1_0 41 /* known to the format, not supported: 18 bytes for 128 elements */
 
 struct tensor {
     char name[64];
@@ -51,12 +53,12 @@ static bool tensor_of_layer(const struct tiny_options *o, uint32_t layer, uint32
         uint32_t type;
         bool norm, bias;
     } all[] = {
-        { "attn_norm.weight", { d, 1 }, DTYPE_F32, true, false },
+        { "attn_norm.weight", { d, 1 }, o->norm_type, true, false },
         { "attn_q.weight", { d, d }, o->type, false, false },
         { "attn_k.weight", { d, kv }, o->type, false, false },
         { "attn_v.weight", { d, kv }, o->v_type, false, false },
         { "attn_output.weight", { d, d }, o->type, false, false },
-        { "ffn_norm.weight", { d, 1 }, DTYPE_F32, true, false },
+        { "ffn_norm.weight", { d, 1 }, o->norm_type, true, false },
         { "ffn_gate.weight", { d, ff }, o->type, false, false },
         { "ffn_up.weight", { d, ff }, o->type, false, false },
         { "ffn_down.weight", { ff, d }, o->type, false, false },
@@ -77,7 +79,7 @@ static bool tensor_at(const struct tiny_options *o, uint32_t i, struct tensor *t
     uint32_t per_layer = o->bias ? 12 : 9;
     const struct tensor globals[] = {
         { "token_embd.weight", { o->d_model, o->n_vocab }, o->type, false },
-        { "output_norm.weight", { o->d_model, 1 }, DTYPE_F32, true },
+        { "output_norm.weight", { o->d_model, 1 }, o->norm_type, true },
         { "output.weight", { o->d_model, o->n_vocab }, o->type, false },
         { "rope_freqs.weight", { o->d_model / o->n_heads / 2, 1 }, DTYPE_F32, true },
     };
@@ -119,6 +121,42 @@ static void *random_f32(uint64_t n, size_t *bytes, bool norm, uint64_t *state)
     return p;
 }
 
+/* Of any type, with values of about 0.1. */
+static void *random_of_type(uint32_t type, uint64_t n, size_t *bytes, uint64_t *state)
+{
+    const struct dtype_info *info = dtype_info(type);
+    struct check_rng rng = { ++*state };
+    float *y = mem_array(n, sizeof(*y));
+    double sum = 0;
+    *bytes = dtype_row_bytes(type, n);
+    void *p = mem_alloc(*bytes);
+    check_weights(&rng, type, info->block_elems, info->block_bytes, p, n, 1.0f);
+    dequantize_row(type, p, y, n);
+    for (uint64_t i = 0; i < n; i++) sum += (double)y[i] * (double)y[i];
+    check_weights(&rng, type, info->block_elems, info->block_bytes, p, n, (float)(0.1 / sqrt(sum / (double)n)));
+    mem_free(y);
+    return p;
+}
+
+static void *widened(const float *f, uint64_t n, size_t *bytes)
+{
+    *bytes = n * sizeof(double);
+    double *p = mem_alloc(*bytes);
+    for (uint64_t i = 0; i < n; i++) p[i] = (double)f[i];
+    return p;
+}
+
+static void *random_data(const struct tensor *t, uint64_t n, size_t *bytes, uint64_t *state)
+{
+    if (t->type == DTYPE_Q8_0) return random_q8(n, bytes, state);
+    if (t->type != DTYPE_F32 && !t->norm) return random_of_type(t->type, n, bytes, state);
+    float *f = random_f32(n, bytes, t->norm, state);
+    if (t->type != DTYPE_F64) return f;
+    void *wide = widened(f, n, bytes);
+    mem_free(f);
+    return wide;
+}
+
 static void add_tensor(struct gguf_build *b, const struct tiny_options *o, const struct tensor *t, uint64_t *state)
 {
     uint64_t ne[2] = { t->ne[0], t->ne[1] };
@@ -127,11 +165,18 @@ static void add_tensor(struct gguf_build *b, const struct tiny_options *o, const
     if (broken && o->how == TINY_MISSING) return;
     if (broken && o->how == TINY_WRONG_SHAPE) ne[0] += Q8_BLOCK;
     size_t bytes;
-    void *data = type == DTYPE_Q8_0 ? random_q8(ne[0] * ne[1], &bytes, state)
-                                    : random_f32(ne[0] * ne[1], &bytes, t->norm, state);
+    void *data = random_data(t, ne[0] * ne[1], &bytes, state);
+    if (o->as_f32) {
+        float *f = mem_array(ne[0] * ne[1], sizeof(*f));
+        dequantize_row(type, data, f, ne[0] * ne[1]);
+        mem_free(data);
+        data = f;
+        type = DTYPE_F32;
+        bytes = ne[0] * ne[1] * sizeof(*f);
+    }
     if (broken && o->how == TINY_WRONG_TYPE) {
-        type = TYPE_IQ4_NL;
-        ne[0] = Q8_BLOCK; /* a shape that this type can have; its bytes are the first of the data */
+        type = TYPE_Q1_0;
+        ne[0] = 128; /* a shape that this type can have; its bytes are the first of the data */
         bytes = 18 * ne[1];
     }
     gguf_build_tensor(b, t->name, type, ne[1] == 1 ? 1 : 2, ne, data, bytes);

@@ -13,8 +13,10 @@ enum tiny_break { TINY_WHOLE, TINY_MISSING, TINY_WRONG_SHAPE, TINY_WRONG_TYPE };
 struct tiny_options {
     const char *arch;
     uint32_t n_layers, d_model, n_heads, n_kv_heads, d_ff, n_vocab, context;
-    uint32_t type;   /* of matrices: DTYPE_F32 or DTYPE_Q8_0 */
-    uint32_t v_type; /* of attn_v, which files of mixed types have otherwise */
+    uint32_t type;      /* of matrices */
+    uint32_t v_type;    /* of attn_v, which files of mixed types have otherwise */
+    uint32_t norm_type; /* of the norms: DTYPE_F32, which is 0, or DTYPE_F64 */
+    bool as_f32;        /* every tensor is written as F32 with the values that its type gives */
     bool tied, bias, rope_freqs;
     uint64_t seed;
     const char *broken; /* a tensor's name, and what is wrong with it */

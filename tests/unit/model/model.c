@@ -173,6 +173,53 @@ Test(model, opens_every_variant_of_the_family)
     for (int i = 0; i < 6; i++) mem_free(seen[i]);
 }
 
+static float *logits_of_file(const struct tiny_options *o, uint32_t n)
+{
+    struct rig r = rig_of(o);
+    int32_t tokens[64];
+    token_run(tokens, n, o->n_vocab);
+    float *logits = logits_after(&r, tokens, n, n, 0);
+    rig_free(&r);
+    return logits;
+}
+
+/* A file of type T and one of F32 with the same values differ by what activations in 8 bits lose, and not at all
+ * where the matrices are floats. */
+Test(model, computes_with_every_type_as_with_its_values_in_f32)
+{
+    struct tiny_options o = tiny_defaults();
+    o.d_model = o.d_ff = 256;
+    for (uint32_t type = 0; type < DTYPE_LIMIT; type++) {
+        const struct dtype_info *info = dtype_info(type);
+        if (!info->supported || type == DTYPE_I32 || type == DTYPE_I64) continue; /* random ones overflow a norm */
+        o.type = o.v_type = type;
+        o.as_f32 = false;
+        float *got = logits_of_file(&o, 40);
+        o.as_f32 = true;
+        float *want = logits_of_file(&o, 40);
+        float most = 0, off = 0;
+        for (uint32_t i = 0; i < o.n_vocab; i++) {
+            most = fmaxf(most, fabsf(want[i]));
+            off = fmaxf(off, fabsf(got[i] - want[i]));
+        }
+        cr_assert(isfinite(most) && off <= (info->block_elems > 1 ? 0.05f * most : 0), "%s: off by %g of %g",
+                  info->name, (double)off, (double)most);
+        mem_free(got);
+        mem_free(want);
+    }
+}
+
+Test(model, reads_norms_of_another_type_as_floats)
+{
+    struct tiny_options o = tiny_defaults();
+    float *want = logits_of_file(&o, 20);
+    o.norm_type = DTYPE_F64;
+    float *got = logits_of_file(&o, 20);
+    cr_assert_eq(memcmp(want, got, o.n_vocab * sizeof(float)), 0);
+    mem_free(want);
+    mem_free(got);
+}
+
 Test(model, shares_packed_weights_through_a_sealed_descriptor)
 {
     struct tiny_options o = tiny_defaults();
@@ -240,7 +287,7 @@ static void expect_refused(const struct tiny_options *o, const char *what, const
 Test(model, names_each_tensor_that_is_missing_misshapen_or_of_a_wrong_type)
 {
     static const char *const WORDS[] = {
-        [TINY_MISSING] = "missing", [TINY_WRONG_SHAPE] = "expected", [TINY_WRONG_TYPE] = "of type IQ4_NL (20)"
+        [TINY_MISSING] = "missing", [TINY_WRONG_SHAPE] = "expected", [TINY_WRONG_TYPE] = "of type Q1_0 (41)"
     };
     struct tiny_options o = tiny_defaults();
     char name[64];
@@ -309,6 +356,12 @@ Test(model, names_what_it_does_not_support)
     o = tiny_defaults();
     o.extra_tensor = "blk.0.attn_q_norm.weight";
     expect_refused(&o, "blk.0.attn_q_norm.weight", "llama");
+    o = tiny_defaults();
+    o.u32_key = "split.count";
+    o.u32_value = 3;
+    expect_refused(&o, "split.count is 3", "one part");
+    o.drop_key = "general.architecture"; /* all parts but the first */
+    expect_refused(&o, "split.count is 3", "one part");
 }
 
 Test(model, refuses_missing_metadata_by_key)
