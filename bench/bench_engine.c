@@ -44,7 +44,7 @@ static const char USAGE[] = "usage: baton-bench engine -m FILE [options]\n"
                             "  -b, --chunk N        most tokens in one forward pass (512)\n"
                             "      --kv FORMAT      int8 or f16 (int8)\n"
                             "      --rotate WORD    on, off or auto (auto)\n"
-                            "      --isa LEVEL      auto, ref, avx2, avx512 or vnni (auto)\n"
+                            "      --isa LEVEL      auto, ref, avx2, vnni256, avxvnni, avx512 or vnni (auto)\n"
                             "      --json           one JSON object in place of the table\n";
 
 static int usage(int code)

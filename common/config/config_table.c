@@ -105,7 +105,7 @@ const struct config_option config_table[] = {
     { SCOPE_NODE, NULL, "cpus", "cpus", NULL, ROLES_NODE, OPTION_CPUS, AT_NODE(cpus), 0, 0, 0, NULL, "",
       "cores that threads are pinned to, such as 0-3,6" },
     { SCOPE_NODE, NULL, "isa", "isa", NULL, ROLES_ENGINE, OPTION_CHOICE, AT_NODE(isa), 0, 0, 0,
-      "auto|ref|avx2|avx512|vnni", "auto", "highest instruction set that kernels may use" },
+      "auto|ref|avx2|vnni256|avxvnni|avx512|vnni", "auto", "highest instruction set that kernels may use" },
     { SCOPE_NODE, NULL, "kv", "kv", NULL, ROLE_BIT(CONFIG_DECODE), OPTION_ENDPOINT, AT_NODE(kv), 0, 0, 0, NULL,
       "tcp://127.0.0.1:0", "where a decode node takes KV; port 0: any free one" },
     { SCOPE_NODE, NULL, "kv_advertise", "kv-advertise", NULL, ROLE_BIT(CONFIG_DECODE), OPTION_ENDPOINT,

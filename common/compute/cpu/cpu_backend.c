@@ -275,7 +275,9 @@ static enum status choose_level(struct cpu_backend *b, const char *isa, struct e
         return OK;
     }
     b->kernels = cpu_kernels_named(isa);
-    if (!b->kernels) return error_set(err, ERR_INVALID, "isa \"%s\": expected auto, ref, avx2, avx512 or vnni", isa);
+    if (!b->kernels)
+        return error_set(err, ERR_INVALID, "isa \"%s\": expected auto, ref, avx2, vnni256, avxvnni, avx512 or vnni",
+                         isa);
     if ((b->kernels->flags & flags) != b->kernels->flags)
         return error_set(err, ERR_UNSUPPORTED, "isa \"%s\": this processor does not have it; the best here is \"%s\"",
                          isa, cpu_kernels_best(flags)->name);

@@ -127,7 +127,8 @@ struct cpu_kernels {
     bool (*has_min8)(const int8_t *x, size_t n);
 };
 
-extern const struct cpu_kernels cpu_kernels_ref, cpu_kernels_avx2, cpu_kernels_avx512, cpu_kernels_vnni;
+extern const struct cpu_kernels cpu_kernels_ref, cpu_kernels_avx2, cpu_kernels_vnni256, cpu_kernels_avxvnni,
+    cpu_kernels_avx512, cpu_kernels_vnni;
 /* Slowest first; row 0 is the reference; ends with NULL. */
 extern const struct cpu_kernels *const cpu_kernel_levels[];
 /* The fastest level that `flags` allow. */

@@ -7,8 +7,19 @@
 #include <immintrin.h>
 #include <string.h>
 
+/* LEVEL_AVX_VNNI: dot products by AVX-VNNI.  LEVEL_VNNI_256: by the same instructions as AVX-512 encodes them. */
+#if defined(LEVEL_AVX_VNNI)
+#define TARGET            __attribute__((target("avx2,fma,f16c,avxvnni")))
+#define DPBUSD(acc, u, s) _mm256_dpbusd_avx_epi32(acc, u, s)
+#define DPWSSD(acc, a, b) _mm256_dpwssd_avx_epi32(acc, a, b)
+#elif defined(LEVEL_VNNI_256)
+#define TARGET            __attribute__((target("avx2,fma,f16c,avx512f,avx512vl,avx512vnni")))
+#define DPBUSD(acc, u, s) _mm256_dpbusd_epi32(acc, u, s)
+#define DPWSSD(acc, a, b) _mm256_dpwssd_epi32(acc, a, b)
+#else
 #define TARGET __attribute__((target("avx2,fma,f16c")))
-#define VEC    TARGET static inline __attribute__((always_inline))
+#endif
+#define VEC TARGET static inline __attribute__((always_inline))
 
 typedef struct {
     __m256 a, b; /* lanes 0..7, 8..15 */
@@ -228,9 +239,8 @@ typedef struct {
     __m256i a, b;
 } ivec;
 
-#define LEVEL_ROWS    2 /* sums of 16 lanes that fit the registers twice */
-#define LEVEL_PANELS  1 /* panels that many rows go over at once */
-#define LEVEL_SIGNED8 1 /* 8-bit codes are taken as code - 128 */
+#define LEVEL_ROWS   2 /* sums of 16 lanes that fit the registers twice */
+#define LEVEL_PANELS 1 /* panels that many rows go over at once */
 
 VEC ivec iv_load(const void *p)
 {
@@ -303,6 +313,22 @@ VEC ivec iv_odd(ivec x)
     return (ivec){ _mm256_srai_epi16(x.a, 8), _mm256_srai_epi16(x.b, 8) };
 }
 
+#ifdef DPBUSD
+#define LEVEL_SIGNED8 0
+VEC ivec iv_dot16(ivec acc, ivec x, ivec y)
+{
+    return (ivec){ DPWSSD(acc.a, x.a, y.a), DPWSSD(acc.b, x.b, y.b) };
+}
+
+#define LEVEL_DOT_STEPS 4
+/* Step `step` of: acc + four lanes of codes times 16 activations. */
+VEC ivec iv_dot4(ivec acc, const ivec *w, const int8_t *q, int bits, int step)
+{
+    ivec a = iv_four(q + 4 * step);
+    return (ivec){ DPBUSD(acc.a, w[step].a, a.a), DPBUSD(acc.b, w[step].b, a.b) };
+}
+#else
+#define LEVEL_SIGNED8   1 /* 8-bit codes are taken as code - 128 */
 VEC ivec iv_dot16(ivec acc, ivec x, ivec y)
 {
     return (ivec){ _mm256_add_epi32(acc.a, _mm256_madd_epi16(x.a, y.a)),
@@ -342,4 +368,5 @@ VEC ivec iv_dot4(ivec acc, const ivec *w, const int8_t *q, int bits, int step)
     }
     return (ivec){ iv_dot4_half(acc.a, lo, bits), iv_dot4_half(acc.b, hi, bits) };
 }
+#endif
 #endif

@@ -1,0 +1,13 @@
+/* level_avxvnni.c - the kernels for AVX2 with AVX-VNNI: 256-bit dot products on CPUs without AVX-512. */
+#include "base/cpu.h"
+
+#define LEVEL_AVX_VNNI
+#include "compute/cpu/vec_avx2.h"
+
+#include "compute/cpu/attn_kernels.h"
+#include "compute/cpu/dot_kernels.h"
+#include "compute/cpu/vec_kernels.h"
+
+const struct cpu_kernels cpu_kernels_avxvnni = {
+    .name = "avxvnni", .flags = CPU_AVX2 | CPU_AVX_VNNI, DOT_KERNELS, ATTN_KERNELS, VEC_KERNELS
+};
