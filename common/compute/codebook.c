@@ -30,16 +30,39 @@ static uint8_t nibble_at(const uint8_t *p, uint32_t i)
     return (uint8_t)(p[i / 2] >> i % 2 * 4 & 15);
 }
 
+/* Eight bits to eight bytes, eight 2-bit numbers to eight bytes, four 4-bit numbers to four bytes. */
+static uint64_t spread_bits(uint64_t v)
+{
+    v = (v | v << 28) & 0x0000000f0000000fu;
+    v = (v | v << 14) & 0x0003000300030003u;
+    return (v | v << 7) & 0x0101010101010101u;
+}
+
+static uint64_t spread_pairs(uint64_t v)
+{
+    v = (v | v << 24) & 0x000000ff000000ffu;
+    v = (v | v << 12) & 0x000f000f000f000fu;
+    return (v | v << 6) & 0x0303030303030303u;
+}
+
+static uint32_t spread_nibbles(uint32_t v)
+{
+    v = (v | v << 8) & 0x00ff00ffu;
+    return (v | v << 4) & 0x0f0f0f0fu;
+}
+
 /* Codes of eight columns: a grid entry of 2-bit numbers and a bit for the second half of the values. */
 static void codes_of_eight(uint8_t *code, uint16_t entry, uint32_t signs)
 {
-    for (int i = 0; i < 8; i++) code[i] = (uint8_t)((entry >> 2 * i & 3) | (signs >> i & 1) << 2);
+    uint64_t v = spread_pairs(entry) | spread_bits(signs) << 2;
+    memcpy(code, &v, sizeof(v));
 }
 
 /* Codes of four columns from an entry of 4-bit numbers. */
 static void codes_of_four(uint8_t *code, uint16_t entry, uint32_t signs)
 {
-    for (int i = 0; i < 4; i++) code[i] = (uint8_t)((entry >> 4 * i & 15) | (signs >> i & 1) << 3);
+    uint32_t v = spread_nibbles(entry) | (uint32_t)spread_bits(signs & 15) << 3;
+    memcpy(code, &v, sizeof(v));
 }
 
 /* Eight sign bits of which seven are stored: their number is even. */

@@ -80,26 +80,37 @@ size_t pack_block_offset(const struct pack_format *f, uint32_t b)
     return pack_run_offset(f, b) + (has_super(f) ? PACK_SUPER_BYTES : 0);
 }
 
+/* Codes of columns 4 j .. 4 j + 3. */
+static uint32_t four_codes(const uint8_t *code, uint32_t j)
+{
+    uint32_t v;
+    memcpy(&v, code + 4 * j, 4);
+    return v;
+}
+
 /* Two bits of each code, from bit `shift` on. */
 static void put_pairs(uint8_t *dst, uint32_t lane, const uint8_t *code, uint32_t shift)
 {
-    uint32_t v[2] = { 0, 0 };
-    for (uint32_t c = 0; c < 32; c++) v[c / 16] |= (code[c] >> shift & 3u) << (8 * (c % 4) + 2 * (c % 16 / 4));
-    memcpy(dst + 4 * lane, &v[0], 4);
-    memcpy(dst + 64 + 4 * lane, &v[1], 4);
+    for (uint32_t p = 0; p < 2; p++) {
+        uint32_t v = 0;
+        for (uint32_t j = 0; j < 4; j++) v |= (four_codes(code, 4 * p + j) >> shift & 0x03030303u) << 2 * j;
+        memcpy(dst + 64 * p + 4 * lane, &v, 4);
+    }
 }
 
 static void put_bit(uint8_t *dst, uint32_t lane, const uint8_t *code, uint32_t shift)
 {
     uint32_t v = 0;
-    for (uint32_t c = 0; c < 32; c++) v |= (code[c] >> shift & 1u) << (8 * (c % 4) + c / 4);
+    for (uint32_t j = 0; j < 8; j++) v |= (four_codes(code, j) >> shift & 0x01010101u) << j;
     memcpy(dst + 4 * lane, &v, 4);
 }
 
 static void put_nibbles(uint8_t *dst, uint32_t lane, const uint8_t *code)
 {
-    for (uint32_t c = 0; c < 16; c++)
-        dst[64 * (c / 4) + 4 * lane + c % 4] = (uint8_t)((code[c] & 15) | (code[16 + c] & 15) << 4);
+    for (uint32_t j = 0; j < 4; j++) {
+        uint32_t v = (four_codes(code, j) & 0x0f0f0f0fu) | (four_codes(code, 4 + j) & 0x0f0f0f0fu) << 4;
+        memcpy(dst + 64 * j + 4 * lane, &v, 4);
+    }
 }
 
 static void put_codes(uint8_t *dst, uint32_t bits, uint32_t lane, const uint8_t *code)
@@ -155,8 +166,8 @@ static void pack_panel_converted(uint8_t *dst, enum dtype type, uint32_t rows, u
         }
 }
 
-static void pack_panel_float(uint8_t *dst, size_t elem, uint32_t rows, uint32_t n_cols, const uint8_t *src,
-                             size_t stride)
+static inline void pack_panel_float(uint8_t *dst, size_t elem, uint32_t rows, uint32_t n_cols, const uint8_t *src,
+                                    size_t stride)
 {
     for (uint32_t c = 0; c < n_cols; c++)
         for (uint32_t r = 0; r < rows; r++)
@@ -197,7 +208,10 @@ void pack_panel(uint8_t *dst, enum dtype type, uint32_t p, uint32_t n_rows, uint
         return;
     }
     if (f->scales == PACK_FLOAT) {
-        pack_panel_float(dst, f->bits / 8, rows, n_cols, src, src_stride);
+        if (f->bits == 32) /* of a constant size, an element is moved by one instruction */
+            pack_panel_float(dst, 4, rows, n_cols, src, src_stride);
+        else
+            pack_panel_float(dst, 2, rows, n_cols, src, src_stride);
         return;
     }
     if (type == DTYPE_Q4_0 || type == DTYPE_Q4_1 || type == DTYPE_Q8_0 || type == DTYPE_IQ4_NL) {

@@ -12,6 +12,18 @@ static float half_at(const uint8_t *p)
     return half_to_float(half_load(p));
 }
 
+/* code[i] |= (src[i] >> right & mask) << left, for 32 bytes. */
+static inline void add_bits(uint8_t *code, const uint8_t *src, uint32_t right, uint8_t mask, uint32_t left)
+{
+    for (int i = 0; i < PACK_BLOCK; i += 8) {
+        uint64_t v, c;
+        memcpy(&v, src + i, 8);
+        memcpy(&c, code + i, 8);
+        c |= (v >> right & 0x0101010101010101u * mask) << left;
+        memcpy(code + i, &c, 8);
+    }
+}
+
 static void nibbles32(uint8_t *code, const uint8_t *qs)
 {
     for (int i = 0; i < 16; i++) {
@@ -30,7 +42,7 @@ static void fifth_bits(uint8_t *code, const uint8_t *qh_bytes)
 static void read_q2_k(struct pack_source *r, const uint8_t *s, uint32_t j)
 {
     const uint8_t *qs = s + 16 + 32 * (j / 4);
-    for (int i = 0; i < 32; i++) r->code[i] = (qs[i] >> (2 * (j % 4))) & 3;
+    add_bits(r->code, qs, 2 * (j % 4), 3, 0);
     for (uint32_t g = 0; g < 2; g++) {
         r->scale[g] = s[2 * j + g] & 15;
         r->scale[2 + g] = s[2 * j + g] >> 4;
@@ -42,7 +54,8 @@ static void read_q2_k(struct pack_source *r, const uint8_t *s, uint32_t j)
 static void read_q3_k(struct pack_source *r, const uint8_t *s, uint32_t j)
 {
     const uint8_t *hmask = s, *qs = s + 32 + 32 * (j / 4), *sc = s + 96;
-    for (int i = 0; i < 32; i++) r->code[i] = (uint8_t)(((qs[i] >> (2 * (j % 4))) & 3) | ((hmask[i] >> j) & 1) << 2);
+    add_bits(r->code, qs, 2 * (j % 4), 3, 0);
+    add_bits(r->code, hmask, j, 1, 2);
     for (uint32_t g = 0; g < 2; g++) {
         uint32_t is = 2 * j + g;
         uint32_t low = is < 8 ? sc[is] & 15u : sc[is - 8] >> 4u;
@@ -71,11 +84,8 @@ static void read_k_scales(struct pack_source *r, const uint8_t *s, uint32_t j)
 static void read_q45_k(struct pack_source *r, const uint8_t *s, uint32_t j, bool five)
 {
     const uint8_t *qh = s + 16, *qs = s + (five ? 48 : 16) + 32 * (j / 2);
-    for (int i = 0; i < 32; i++) {
-        uint32_t c = (qs[i] >> (4 * (j % 2))) & 15u;
-        if (five) c |= ((qh[i] >> j) & 1u) << 4;
-        r->code[i] = (uint8_t)c;
-    }
+    add_bits(r->code, qs, 4 * (j % 2), 15, 0);
+    if (five) add_bits(r->code, qh, j, 1, 4);
     read_k_scales(r, s, j);
 }
 
@@ -83,8 +93,8 @@ static void read_q6_k(struct pack_source *r, const uint8_t *s, uint32_t j)
 {
     uint32_t half = j / 4, k = j % 4; /* k: which 32 of the half's 128 columns */
     const uint8_t *ql = s + 64 * half + 32 * (k % 2), *qh = s + 128 + 32 * half;
-    for (int i = 0; i < 32; i++)
-        r->code[i] = (uint8_t)(((ql[i] >> (4 * (k / 2))) & 15) | ((qh[i] >> (2 * k)) & 3) << 4);
+    add_bits(r->code, ql, 4 * (k / 2), 15, 0);
+    add_bits(r->code, qh, 2 * k, 3, 4);
     r->scale[0] = s[192 + 2 * j];
     r->scale[1] = s[192 + 2 * j + 1];
     r->d = half_at(s + 208);
@@ -106,6 +116,7 @@ void pack_source_read(struct pack_source *r, enum dtype type, const uint8_t *row
     const struct dtype_info *info = dtype_info((uint32_t)type);
     const uint8_t *s = row + (size_t)(b * PACK_BLOCK / info->block_elems) * info->block_bytes;
     uint32_t j = b % 8;
+    memset(r->code, 0, sizeof(r->code));
     switch (type) {
     case DTYPE_Q2_K: read_q2_k(r, s, j); return;
     case DTYPE_Q3_K: read_q3_k(r, s, j); return;

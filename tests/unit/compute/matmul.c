@@ -157,7 +157,7 @@ static void expect_same(struct backend *ref, struct backend *b, const struct pro
 Test(matmul, every_level_gives_the_bits_of_the_reference)
 {
     static const uint32_t counts[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 23, 33 };
-    static const uint32_t shapes[][2] = { { 16, 32 }, { 37, 96 }, { 100, 512 }, { 1, 288 } };
+    static const uint32_t shapes[][2] = { { 16, 32 }, { 37, 96 }, { 100, 512 }, { 1, 288 }, { 20, 1056 } };
     struct backend *ref = backend_of("ref", 1), *levels[8];
     uint32_t n_levels = 0;
     for (const struct cpu_kernels *const *k = cpu_kernel_levels + 1; *k; k++)
