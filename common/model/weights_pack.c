@@ -14,7 +14,7 @@
 #include <xxhash.h>
 
 #define SHARED_MAGIC        "BATONWT\n"
-#define SHARED_VERSION      1
+#define SHARED_VERSION      2
 #define SHARED_HEADER_BYTES 4096 /* a page, so that the arena is aligned like a private one */
 #define SHARED_SEALS        (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 
