@@ -125,7 +125,8 @@ void check_weights(struct check_rng *r, uint32_t type, uint32_t block_elems, uin
     }
     for (size_t b = 0; b < n / block_elems; b++, p += block_bytes) {
         for (uint32_t i = 0; i < block_bytes; i++) p[i] = (uint8_t)check_next(r);
-        if (type == 39) p[0] = (uint8_t)(118 + check_below(r, 8)); /* MXFP4's exponent */
+        if (type == 39) /* MXFP4's exponent: a usual one, or one of a subnormal scale */
+            p[0] = (uint8_t)(check_below(r, 16) ? 118 + check_below(r, 8) : check_below(r, 2));
         if (type == 29) { /* IQ1_M's scale lies in the upper nibbles of four u16 */
             uint16_t h = half_near(r, scale);
             for (int k = 0; k < 4; k++) p[49 + 2 * k] = (uint8_t)((p[49 + 2 * k] & 15) | (h >> 4 * k & 15) << 4);
