@@ -18,6 +18,7 @@ struct api_error;
 #define OPENAI_MAX_STOP     1024 /* bytes of one stop string */
 #define OPENAI_MAX_BIAS     64
 #define OPENAI_MAX_LOGPROBS 20
+#define OPENAI_MAX_SALT     256 /* bytes of cache_salt */
 
 enum api_endpoint { API_CHAT, API_COMPLETIONS };
 
@@ -55,6 +56,7 @@ struct api_request {
     uint32_t n_bias;
     int32_t bias_ids[OPENAI_MAX_BIAS];
     float bias[OPENAI_MAX_BIAS];
+    char *cache_salt;      /* "" = none */
     struct strbuf ignored; /* names of ignored fields: "user, store" */
 };
 
