@@ -39,6 +39,7 @@ static void fill_sampling(struct request *r, Baton__Control__Sampling *out)
     out->frequency_penalty = s->frequency_penalty;
     out->presence_penalty = s->presence_penalty;
     out->seed = s->seed;
+    out->choice = s->choice;
     out->max_tokens = s->max_tokens;
     out->min_tokens = s->min_tokens;
     out->ignore_eos = s->ignore_eos;

@@ -250,7 +250,7 @@ static const struct field fields[] = {
     { "logprobs", FIELD_FN, BOTH, .fn = read_logprobs },
     { "top_logprobs", FIELD_FN, CHAT, .fn = read_top_logprobs },
     { "cache_salt", FIELD_FN, BOTH, .fn = read_cache_salt },
-    { "n", FIELD_FN, BOTH, .fn = read_one },
+    { "n", FIELD_INT, BOTH, AT(n), 1, OPENAI_MAX_CHOICES },
     { "best_of", FIELD_FN, TEXT, .fn = read_one },
     { "suffix", FIELD_FN, TEXT, .fn = read_suffix },
     { "response_format", FIELD_FN, BOTH, .fn = read_response_format },
@@ -327,6 +327,9 @@ static enum status check_together(struct parse *p)
         return api_error_set(p->e, ERR_INVALID, NULL, "messages", "'messages' is required");
     if (r->endpoint == API_COMPLETIONS && !r->n_prompts)
         return api_error_set(p->e, ERR_INVALID, NULL, "prompt", "'prompt' is required");
+    if (r->n * r->n_prompts > OPENAI_MAX_CHOICES)
+        return api_error_set(p->e, ERR_INVALID, NULL, "n", "'n' times %u prompts is more than %d answers", r->n_prompts,
+                             OPENAI_MAX_CHOICES);
     if (r->include_usage && !r->stream)
         return api_error_set(p->e, ERR_INVALID, NULL, "stream_options",
                              "'stream_options' is only allowed when 'stream' is true");
@@ -400,6 +403,7 @@ enum status openai_parse(struct api_request **out, enum api_endpoint endpoint, s
     r->endpoint = endpoint;
     r->max_tokens = r->max_completion_tokens = r->n_logprobs = -1;
     r->temperature = r->top_p = r->repetition_penalty = 1;
+    r->n = 1;
     struct parse p = { .r = r, .limits = limits, .e = e, .top_logprobs = -1 };
     st = parse_root(&p, root);
     json_decref(root);

@@ -49,6 +49,7 @@ struct request_sampling { /* as it goes over the wire */
     uint32_t top_k;
     float repetition_penalty, frequency_penalty, presence_penalty;
     uint64_t seed;
+    uint32_t choice; /* which of `n` answers to a prompt: each draws differently */
     uint32_t max_tokens, min_tokens;
     bool ignore_eos;
     int32_t n_logprobs, n_prompt_logprobs;

@@ -109,3 +109,40 @@ def test_local_prefill_finds_it_as_well(tmp_path):
 def test_bad_salts_are_refused(cluster, salt):
     status, answer, _ = cluster.post("/v1/completions", {"prompt": "a", "cache_salt": salt})
     assert status == 400 and answer["error"]["param"] == "cache_salt"
+
+
+def test_several_answers_share_their_prompt(cluster, client):
+    sampled = {**ASK, "temperature": 1.0, "seed": 5, "max_tokens": 16}
+    alone = client.completions.create(prompt=STORY, extra_body={"cache_salt": "one", "ignore_eos": True}, **sampled)
+    cluster.wait_idle()
+    before = shipped(cluster)
+    r = client.completions.create(prompt=STORY, n=4, extra_body={"cache_salt": "four", "ignore_eos": True}, **sampled)
+    assert [c.index for c in r.choices] == [0, 1, 2, 3] and len({c.text for c in r.choices}) == 4
+    assert r.choices[0].text == alone.choices[0].text
+    n = r.usage.prompt_tokens
+    assert n == alone.usage.prompt_tokens and r.usage.completion_tokens == 4 * 16
+    new = n - (n - 1) // 64 * 64
+    cluster.wait_for(lambda: shipped(cluster) - before >= (n + 3 * new) * BYTES_PER_TOKEN, "the byte metric", 10)
+    assert shipped(cluster) - before == (n + 3 * new) * BYTES_PER_TOKEN
+    again = client.completions.create(prompt=STORY, n=4, extra_body={"cache_salt": "four", "ignore_eos": True}, **sampled)
+    assert [c.text for c in again.choices] == [c.text for c in r.choices]
+
+
+@pytest.mark.parametrize("n_tokens", [1, 8])
+def test_several_answers_stream_side_by_side(client, n_tokens):
+    chunks = list(client.chat.completions.create(
+        messages=[{"role": "user", "content": "Hi"}], n=3, stream=True, stream_options={"include_usage": True},
+        **{**ASK, "max_tokens": n_tokens}))
+    texts = ["".join(c.choices[0].delta.content or "" for c in chunks if c.choices and c.choices[0].index == i)
+             for i in range(3)]
+    ends = [c.choices[0].index for c in chunks if c.choices and c.choices[0].finish_reason]
+    assert texts[0] and texts == [texts[0]] * 3 and sorted(ends) == [0, 1, 2]
+    assert chunks[-1].usage.completion_tokens == 3 * n_tokens
+
+
+def test_several_answers_to_each_of_several_prompts(cluster):
+    body = {"prompt": ["The sky is", "Two plus two is"], "temperature": 0, "max_tokens": 4, "n": 2, "echo": True}
+    _, r, _ = cluster.post("/v1/completions", body)
+    texts = [c["text"] for c in sorted(r["choices"], key=lambda c: c["index"])]
+    assert texts[0] == texts[1] and texts[2] == texts[3]
+    assert texts[0].startswith("The sky is") and texts[2].startswith("Two plus two is")
