@@ -129,12 +129,13 @@ static enum status admit_one(const struct seat *s, struct admitted_prompt *out)
     return OK;
 }
 
-static uint64_t bytes_of_all(const struct admitted *a)
+/* With n answers to each prompt. */
+static uint64_t bytes_of_all(const struct admitted *a, uint32_t n)
 {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < a->n_prompts; i++)
         bytes += sizeof(struct request) + (uint64_t)a->prompts[i].n * sizeof(int32_t);
-    return bytes;
+    return bytes * n;
 }
 
 enum status admit(const struct coordinator *co, const struct api_request *r, struct admitted *out, struct api_error *e)
@@ -144,15 +145,15 @@ enum status admit(const struct coordinator *co, const struct api_request *r, str
     enum status st = coordinator_find_model(co, r->model, &out->model, e);
     if (st != OK) return st;
     /* first whether there is room at all: a full house does not pay for tokenizing */
-    uint32_t n = r->endpoint == API_CHAT ? 1 : r->n_prompts;
-    if ((st = dispatch_check_room(co->dispatch, out->model, n, 0, e)) != OK) return st;
+    uint32_t n = r->endpoint == API_CHAT ? 1 : r->n_prompts, n_all = n * (uint32_t)r->n;
+    if ((st = dispatch_check_room(co->dispatch, out->model, n_all, 0, e)) != OK) return st;
     s.model = out->model;
     s.n_ctx = registry_context(dispatch_registry(co->dispatch), out->model);
     out->n_prompts = n;
     out->prompts = mem_array(n, sizeof(*out->prompts));
     for (s.i = 0; s.i < n; s.i++)
         if ((st = admit_one(&s, &out->prompts[s.i])) != OK) return st;
-    return dispatch_check_room(co->dispatch, out->model, n, bytes_of_all(out), e);
+    return dispatch_check_room(co->dispatch, out->model, n_all, bytes_of_all(out, (uint32_t)r->n), e);
 }
 
 void admitted_fini(struct admitted *a)

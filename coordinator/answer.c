@@ -16,9 +16,10 @@ void answer_usage(const struct call *c, struct strbuf *out)
 {
     uint64_t prompt = 0, output = 0, cached = 0;
     for (uint32_t i = 0; i < c->n_choices; i++) {
-        prompt += c->choices[i].n_prompt;
+        bool first = i % c->req->n == 0; /* a prompt counts once */
+        prompt += first ? c->choices[i].n_prompt : 0;
+        cached += first ? c->choices[i].t.cached_tokens : 0;
         output += c->choices[i].n_output;
-        cached += c->choices[i].t.cached_tokens;
     }
     strbuf_addf(out,
                 "\"usage\":{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,"

@@ -102,6 +102,8 @@ static void put_node(const struct node *n, uint64_t now, struct strbuf *out)
     json_num(out, n->load.prefill_tok_s);
     strbuf_puts(out, ",\"decode_tok_s\":");
     json_num(out, n->load.decode_tok_s);
+    strbuf_addf(out, ",\"prefix_cache\":{\"queries\":%llu,\"hit_tokens\":%llu}",
+                (unsigned long long)n->load.prefix_queries, (unsigned long long)n->load.prefix_hits);
     strbuf_addf(out, ",\"kv_bytes_sent\":%llu,\"kv_bytes_received\":%llu,\"rss_bytes\":%llu}",
                 (unsigned long long)n->load.kv_bytes_sent, (unsigned long long)n->load.kv_bytes_received,
                 (unsigned long long)n->load.rss_bytes);

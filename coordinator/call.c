@@ -152,11 +152,33 @@ static bool prompt_is_known(const struct choice *ch)
     return r->sampling.n_prompt_logprobs < 0 || r->n_prompt_rows + 1 >= r->n_prompt;
 }
 
+/* A prompt is computed and shipped once: the others start when its full blocks are cached at both nodes. */
+static void start_others(struct choice *first, const struct request *r)
+{
+    struct call *c = first->call;
+    struct request_sampling sampling = r->sampling;
+    const char *slash = strrchr(r->tag, '/');
+    char tag[API_REQUEST_ID_MAX + 16];
+    if (!first->leads) return;
+    first->leads = false;
+    for (uint32_t k = 1; k < c->req->n; k++) {
+        struct choice *ch = first + k;
+        int32_t *ids = mem_array(r->n_prompt, sizeof(*ids));
+        memcpy(ids, r->tokens, r->n_prompt * sizeof(*ids));
+        sampling.choice = k;
+        snprintf(tag, sizeof(tag), "%.*s/%u", (int)(slash - r->tag), r->tag, ch->idx);
+        ch->request =
+            dispatch_submit(c->co->dispatch, c->model, ids, r->n_prompt, &sampling, r->cache_salt, &events, ch, tag);
+    }
+}
+
 static void on_token(void *owner, int32_t id, const struct logprob_row *row)
 {
     struct choice *ch = owner;
     struct call *c = ch->call;
     bool stop = false;
+    /* the second token comes from the decode node: all KV is there */
+    if (request_n_output(ch->request) == 2) start_others(ch, ch->request);
     if (!prompt_is_known(ch)) {
         struct api_error e;
         api_error_set(&e, ERR_INTERNAL, NULL, NULL, "the node computed no logprobs of the prompt");
@@ -215,17 +237,19 @@ static void on_end(void *owner, struct request *r)
     ch->request = NULL;
     if (ch->call->over) return;
     keep_results(ch, r);
-    if (r->state == REQUEST_DONE)
-        end_choice(ch);
-    else
+    if (r->state != REQUEST_DONE) {
         call_fail(ch->call, &r->error);
+        return;
+    }
+    start_others(ch, r);
+    end_choice(ch);
 }
 
 /* The prompt as the beginning of the answer: its text, and an entry for each token. */
 static void echo(struct choice *ch, const struct admitted_prompt *p)
 {
     const struct call *c = ch->call;
-    const struct api_prompt *given = &c->req->prompts[ch->idx];
+    const struct api_prompt *given = &c->req->prompts[ch->idx / c->req->n];
     struct strbuf text = STRBUF_INIT;
     struct detok detok;
     uint32_t chars = 0;
@@ -246,18 +270,28 @@ static void echo(struct choice *ch, const struct admitted_prompt *p)
     strbuf_fini(&text);
 }
 
-static void start_choice(struct call *c, uint32_t i, struct admitted_prompt *p, const char *request_id)
+static void init_choice(struct call *c, uint32_t i, const struct admitted_prompt *p)
 {
     struct choice *ch = &c->choices[i];
-    char tag[API_REQUEST_ID_MAX + 16];
     *ch = (struct choice){ .call = c, .idx = i };
     stream_init(&ch->stream, c->model->vocab, c->req->stops, c->req->n_stops, p->sampling.min_tokens);
     ch->log.n_top = c->req->n_logprobs > 0 ? (uint32_t)c->req->n_logprobs : 0;
     if (c->req->echo) echo(ch, p);
-    snprintf(tag, sizeof(tag), c->n_choices > 1 ? "%s/%u" : "%s", request_id, i);
+}
+
+/* The answers to one prompt: the first one starts. */
+static void start_prompt(struct call *c, uint32_t i, struct admitted_prompt *p, const char *request_id)
+{
+    uint32_t n = (uint32_t)c->req->n;
+    struct choice *ch = &c->choices[i * n];
+    char tag[API_REQUEST_ID_MAX + 16];
+    for (uint32_t k = 0; k < n; k++) init_choice(c, i * n + k, p);
+    ch->leads = n > 1;
+    snprintf(tag, sizeof(tag), c->n_choices > 1 ? "%s/%u" : "%s", request_id, ch->idx);
     int32_t *ids = p->ids;
     p->ids = NULL;
-    ch->request = dispatch_submit(c->co->dispatch, c->model, ids, p->n, &p->sampling, &events, ch, tag);
+    ch->request =
+        dispatch_submit(c->co->dispatch, c->model, ids, p->n, &p->sampling, c->req->cache_salt, &events, ch, tag);
 }
 
 /* Takes `req` and the prompts out of `a`. */
@@ -285,9 +319,9 @@ static void create(const struct api_ask *ask, struct api_request *req, struct ad
         http_set_header(c->x, "x-baton-ignored-params", req->ignored.s);
         meters_ignored(co->meters, req->ignored.s);
     }
-    c->n_choices = a->n_prompts;
+    c->n_choices = a->n_prompts * (uint32_t)req->n;
     c->choices = mem_array(c->n_choices, sizeof(*c->choices));
-    for (uint32_t i = 0; i < c->n_choices; i++) start_choice(c, i, &a->prompts[i], ask->request_id);
+    for (uint32_t i = 0; i < a->n_prompts; i++) start_prompt(c, i, &a->prompts[i], ask->request_id);
     http_on_gone(c->x, on_gone, c);
 }
 

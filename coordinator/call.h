@@ -14,7 +14,7 @@
 struct call;
 struct http_exchange;
 
-struct choice {
+struct choice { /* answer idx % n to prompt idx / n */
     struct call *call;
     uint32_t idx;
     struct request *request; /* NULL: it has ended */
@@ -23,6 +23,7 @@ struct choice {
     struct token_log log; /* its tokens, the same; unused without logprobs */
     uint32_t echo_chars;  /* characters of the echoed prompt */
     bool stopped;         /* by a stop string */
+    bool leads;           /* further answers to its prompt wait until the prompt's KV is cached */
     const char *finish_reason;
     /* what is left of the request after its end */
     uint32_t n_prompt, n_output;

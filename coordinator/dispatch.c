@@ -360,10 +360,10 @@ enum status dispatch_check_room(const struct dispatch *d, const struct served_mo
 }
 
 struct request *dispatch_submit(struct dispatch *d, const struct served_model *model, int32_t *tokens,
-                                uint32_t n_prompt, const struct request_sampling *sampling,
+                                uint32_t n_prompt, const struct request_sampling *sampling, const char *cache_salt,
                                 const struct request_events *events, void *owner, const char *tag)
 {
-    struct request *r = request_create(model, tokens, n_prompt, sampling, d->counts);
+    struct request *r = request_create(model, tokens, n_prompt, sampling, cache_salt, d->counts);
     r->id = ++d->last_id;
     r->events = events;
     r->owner = owner;

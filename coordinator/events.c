@@ -133,7 +133,12 @@ static void on_progress(struct dispatch *d, struct node *n, const Baton__Control
     struct event e;
     if (!find(d, n, m->request, m->epoch, true, &e) || !e.current) return;
     request_touch(e.r);
-    if (m->stage == BATON__CONTROL__STAGE__COMPUTED) request_advance(e.r, REQUEST_PREFILLING);
+    if (m->stage == BATON__CONTROL__STAGE__COMPUTED) {
+        request_advance(e.r, REQUEST_PREFILLING);
+        /* of whoever makes the first token; a replay finds more */
+        bool counts = !e.r->t.first_token && m->cached_tokens < e.r->n_prompt;
+        if (counts) e.r->t.cached_tokens = m->cached_tokens;
+    }
     if (m->stage == BATON__CONTROL__STAGE__COMMITTED && e.r->state == REQUEST_HANDOFF)
         request_set_state(e.r, REQUEST_DECODING);
 }
@@ -161,7 +166,6 @@ static void on_prefill_done(struct dispatch *d, struct node *n, const Baton__Con
     r->t.kv_bytes_16bit += in_16_bits(n, m->kv_bytes);
     r->t.prefill_us = m->prefill_us;
     r->t.handoff_us = m->handoff_us;
-    r->t.cached_tokens = m->cached_tokens;
     metric_add(d->opt.meters->kv_bytes, (double)m->kv_bytes);
     if (m->kv_bytes) metric_observe(d->opt.meters->kv_seconds, m->handoff_us / 1e6);
     dispatch_close_hold(d, r, e.hold);

@@ -39,6 +39,7 @@ static void fill_sampling(struct request *r, Baton__Control__Sampling *out)
     out->frequency_penalty = s->frequency_penalty;
     out->presence_penalty = s->presence_penalty;
     out->seed = s->seed;
+    out->choice = s->choice;
     out->max_tokens = s->max_tokens;
     out->min_tokens = s->min_tokens;
     out->ignore_eos = s->ignore_eos;
@@ -71,6 +72,7 @@ static void fill_job(const struct dispatch *d, struct request *r, struct job *ou
     out->msg.n_prompt = r->n_prompt;
     out->msg.sampling = &out->sampling;
     out->msg.deadline_ms = deadline_ms(d, r);
+    out->msg.cache_salt = r->cache_salt;
 }
 
 enum status jobs_send(struct dispatch *d, struct node *n, Baton__Control__ControlMessage *m)

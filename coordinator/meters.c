@@ -150,9 +150,12 @@ static void set_node(struct meters *m, const struct node *n, uint64_t now)
           (double)request_elapsed(now, n->last_seen) / 1e6);
     snprintf(labels, sizeof(labels), "node=\"%s\"", n->name);
     double total = n->load.blocks_total ? n->load.blocks_total : 1;
-    double used = n->load.blocks_total - n->load.by_state[KV_FREE];
-    bool counted = n->alive && n->load.by_state[KV_FREE] <= n->load.blocks_total;
+    double used = n->load.blocks_total - n->load.blocks_free;
+    bool counted = n->alive && n->load.blocks_free <= n->load.blocks_total;
     gauge(m, "baton_kv_cache_usage_ratio", "Share of the node's KV blocks in use.", labels, counted ? used / total : 0);
+    gauge(m, "baton_prefix_cache_hit_ratio",
+          "Share of the tokens a node looked up in its prefix cache that were found.", labels,
+          n->load.prefix_queries ? (double)n->load.prefix_hits / (double)n->load.prefix_queries : 0);
     for (int s = 0; s < KV_STATE_COUNT && s < NODE_MAX_STATES; s++) {
         snprintf(labels, sizeof(labels), "node=\"%s\",state=\"%s\"", n->name,
                  kv_block_state_name((enum kv_block_state)s));

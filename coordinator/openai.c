@@ -99,6 +99,17 @@ static enum status read_model(struct parse *p, const char *name, const json_t *v
     return OK;
 }
 
+static enum status read_cache_salt(struct parse *p, const char *name, const json_t *v)
+{
+    if (!json_is_string(v)) return refuse(p, name, "a string", v);
+    if (json_string_length(v) == 0 || json_string_length(v) > OPENAI_MAX_SALT)
+        return api_error_set(p->e, ERR_INVALID, NULL, name, "'cache_salt' must have 1 to %d bytes, got %zu",
+                             OPENAI_MAX_SALT, json_string_length(v));
+    mem_free(p->r->cache_salt);
+    p->r->cache_salt = mem_strdup(json_string_value(v));
+    return OK;
+}
+
 static enum status read_messages(struct parse *p, const char *name, const json_t *v)
 {
     return openai_read_messages(p->r, v, p->e);
@@ -238,7 +249,8 @@ static const struct field fields[] = {
     { "logit_bias", FIELD_FN, BOTH, .fn = read_logit_bias },
     { "logprobs", FIELD_FN, BOTH, .fn = read_logprobs },
     { "top_logprobs", FIELD_FN, CHAT, .fn = read_top_logprobs },
-    { "n", FIELD_FN, BOTH, .fn = read_one },
+    { "cache_salt", FIELD_FN, BOTH, .fn = read_cache_salt },
+    { "n", FIELD_INT, BOTH, AT(n), 1, OPENAI_MAX_CHOICES },
     { "best_of", FIELD_FN, TEXT, .fn = read_one },
     { "suffix", FIELD_FN, TEXT, .fn = read_suffix },
     { "response_format", FIELD_FN, BOTH, .fn = read_response_format },
@@ -315,6 +327,9 @@ static enum status check_together(struct parse *p)
         return api_error_set(p->e, ERR_INVALID, NULL, "messages", "'messages' is required");
     if (r->endpoint == API_COMPLETIONS && !r->n_prompts)
         return api_error_set(p->e, ERR_INVALID, NULL, "prompt", "'prompt' is required");
+    if (r->n * r->n_prompts > OPENAI_MAX_CHOICES)
+        return api_error_set(p->e, ERR_INVALID, NULL, "n", "'n' times %u prompts is more than %d answers", r->n_prompts,
+                             OPENAI_MAX_CHOICES);
     if (r->include_usage && !r->stream)
         return api_error_set(p->e, ERR_INVALID, NULL, "stream_options",
                              "'stream_options' is only allowed when 'stream' is true");
@@ -388,6 +403,7 @@ enum status openai_parse(struct api_request **out, enum api_endpoint endpoint, s
     r->endpoint = endpoint;
     r->max_tokens = r->max_completion_tokens = r->n_logprobs = -1;
     r->temperature = r->top_p = r->repetition_penalty = 1;
+    r->n = 1;
     struct parse p = { .r = r, .limits = limits, .e = e, .top_logprobs = -1 };
     st = parse_root(&p, root);
     json_decref(root);
@@ -396,6 +412,7 @@ enum status openai_parse(struct api_request **out, enum api_endpoint endpoint, s
         return st;
     }
     if (!r->model) r->model = mem_strdup("");
+    if (!r->cache_salt) r->cache_salt = mem_strdup("");
     *out = r;
     return OK;
 }
@@ -411,6 +428,7 @@ void api_request_destroy(struct api_request *r)
     mem_free(r->prompts);
     json_decref(r->messages);
     strbuf_fini(&r->ignored);
+    mem_free(r->cache_salt);
     mem_free(r->model);
     mem_free(r);
 }

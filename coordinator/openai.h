@@ -13,11 +13,12 @@
 
 struct api_error;
 
-#define OPENAI_MAX_CHOICES  128 /* prompts of one request */
+#define OPENAI_MAX_CHOICES  128 /* answers to one request, all prompts together */
 #define OPENAI_MAX_STOPS    16
 #define OPENAI_MAX_STOP     1024 /* bytes of one stop string */
 #define OPENAI_MAX_BIAS     64
 #define OPENAI_MAX_LOGPROBS 20
+#define OPENAI_MAX_SALT     256 /* bytes of cache_salt */
 
 enum api_endpoint { API_CHAT, API_COMPLETIONS };
 
@@ -39,6 +40,7 @@ struct api_request {
     json_t *messages;           /* chat: [{role, content: string}] */
     struct api_prompt *prompts; /* completions */
     uint32_t n_prompts;
+    int64_t n; /* answers to each prompt */
     bool stream, include_usage;
     bool echo, tokens_as_ids;                  /* completions */
     int64_t max_tokens, max_completion_tokens; /* -1 = not given; equal after the parse */
@@ -55,6 +57,7 @@ struct api_request {
     uint32_t n_bias;
     int32_t bias_ids[OPENAI_MAX_BIAS];
     float bias[OPENAI_MAX_BIAS];
+    char *cache_salt;      /* "" = none */
     struct strbuf ignored; /* names of ignored fields: "user, store" */
 };
 

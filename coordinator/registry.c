@@ -215,6 +215,8 @@ void node_heartbeat(struct node *n, const Baton__Control__Heartbeat *h, uint64_t
     n->load.transfers = l->transfers;
     n->load.prefill_tok_s = l->prefill_tok_s;
     n->load.decode_tok_s = l->decode_tok_s;
+    n->load.prefix_queries = l->prefix_queries;
+    n->load.prefix_hits = l->prefix_hits;
     n->load.kv_bytes_sent = l->kv_bytes_sent;
     n->load.kv_bytes_received = l->kv_bytes_received;
     n->load.rss_bytes = l->rss_bytes;

@@ -52,6 +52,7 @@ struct node {
         uint32_t running, waiting, reserved, blocks_free, blocks_total, transfers;
         uint32_t by_state[NODE_MAX_STATES];
         double prefill_tok_s, decode_tok_s;
+        uint64_t prefix_queries, prefix_hits;
         uint64_t kv_bytes_sent, kv_bytes_received, rss_bytes;
     } load;
     /* what this coordinator put there and has not got back */

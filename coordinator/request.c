@@ -31,13 +31,14 @@ const char *request_state_name(enum request_state s)
 }
 
 struct request *request_create(const struct served_model *model, int32_t *tokens, uint32_t n_prompt,
-                               const struct request_sampling *sampling, uint32_t *state_counts)
+                               const struct request_sampling *sampling, const char *cache_salt, uint32_t *state_counts)
 {
     struct request *r = mem_zalloc(sizeof(*r));
     r->model = model;
     r->tokens = tokens;
     r->n_tokens = r->n_prompt = n_prompt;
     r->sampling = *sampling;
+    r->cache_salt = mem_strdup(cache_salt);
     r->epoch = 1;
     r->state_counts = state_counts;
     r->state_counts[REQUEST_QUEUED]++;
@@ -51,6 +52,7 @@ void request_destroy(struct request *r)
     r->state_counts[r->state]--;
     request_drop_early(r);
     while (r->holds) request_close_hold(r, r->holds);
+    mem_free(r->cache_salt);
     mem_free(r->tokens);
     mem_free(r);
 }

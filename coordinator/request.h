@@ -49,6 +49,7 @@ struct request_sampling { /* as it goes over the wire */
     uint32_t top_k;
     float repetition_penalty, frequency_penalty, presence_penalty;
     uint64_t seed;
+    uint32_t choice; /* which of `n` answers to a prompt: each draws differently */
     uint32_t max_tokens, min_tokens;
     bool ignore_eos;
     int32_t n_logprobs, n_prompt_logprobs;
@@ -96,6 +97,7 @@ struct request {
     int32_t *tokens; /* prompt, then output */
     uint32_t n_tokens, n_prompt;
     struct request_sampling sampling;
+    char *cache_salt; /* "" = none */
     const struct request_events *events;
     void *owner; /* NULL after `end` */
 
@@ -125,7 +127,7 @@ struct request {
 
 /* A new request in QUEUED.  Takes `tokens` (mem_free), which are the prompt. */
 struct request *request_create(const struct served_model *model, int32_t *tokens, uint32_t n_prompt,
-                               const struct request_sampling *sampling, uint32_t *state_counts);
+                               const struct request_sampling *sampling, const char *cache_salt, uint32_t *state_counts);
 void request_destroy(struct request *r);
 
 /* The only writer of `state`; an illegal move is a bug (assert).  Keeps the counters and time stamps. */

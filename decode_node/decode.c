@@ -119,9 +119,9 @@ static void fail(struct decode *d, struct job *j, enum status st, const char *me
     end(d, j);
 }
 
-static uint64_t first_credit(const struct decode *d, const struct job *j)
+static uint64_t first_credit(const struct decode *d, const struct job *j, uint32_t hit_tokens)
 {
-    uint64_t all = kv_inbox_expected_bytes(&node_model(d->node)->geometry, j->n_tokens, 0);
+    uint64_t all = kv_inbox_expected_bytes(&node_model(d->node)->geometry, j->n_tokens, hit_tokens);
     uint64_t credit = node_config(d->node)->cfg.kv.credit_bytes;
 
     if (credit < MIN_CREDIT) credit = MIN_CREDIT;
@@ -217,15 +217,20 @@ static void on_reserved(struct decode *d, struct job *j, const struct engine_eve
     if (j->state != JOB_ASKED) return;
     j->reservation = new_reservation();
     if (j->local) {
-        job_send_reserved(j, 0);
+        job_send_reserved(j, 0, ev->cached_tokens);
         st = engine_start_prefill(node_engine(d->node), &j->key);
         j->state = JOB_RUNNING;
     } else {
-        const struct kv_offer offer = { j->key, j->reservation,    ev->blocks, ev->n_blocks, j->n_tokens,
-                                        0,      first_credit(d, j) };
+        const struct kv_offer offer = { .key = j->key,
+                                        .reservation = j->reservation,
+                                        .blocks = ev->blocks,
+                                        .n_blocks = ev->n_blocks,
+                                        .n_tokens = j->n_tokens,
+                                        .hit_tokens = ev->cached_tokens,
+                                        .credit_bytes = first_credit(d, j, ev->cached_tokens) };
         st = kv_inbox_add(d->inbox, &offer);
         j->state = JOB_WAITING;
-        if (st == OK) job_send_reserved(j, offer.credit_bytes);
+        if (st == OK) job_send_reserved(j, offer.credit_bytes, offer.hit_tokens);
     }
     if (st != OK) fail(d, j, st, "the reservation cannot be used");
 }
@@ -273,7 +278,7 @@ static void on_engine(struct decode *d, const struct engine_event *ev)
     switch (ev->kind) {
     case ENGINE_RESERVED: on_reserved(d, j, ev); break;
     case ENGINE_TOKEN: on_token(d, j, ev); break;
-    case ENGINE_PROGRESS: job_send_progress(j, BATON__CONTROL__STAGE__COMPUTED, ev->t1, 0); break;
+    case ENGINE_PROGRESS: job_send_computed(j, ev); break;
     case ENGINE_PROMPT_LOGPROBS: job_add_prompt_logprobs(d->jobs, j, ev); break;
     case ENGINE_DONE: on_done(d, j, ev); break;
     case ENGINE_GONE:

@@ -208,7 +208,7 @@ static void on_engine(struct prefill *p, const struct engine_event *ev)
     if (!j) return;
     switch (ev->kind) {
     case ENGINE_TOKEN: on_token(p, j, ev); break;
-    case ENGINE_PROGRESS: job_send_progress(j, BATON__CONTROL__STAGE__COMPUTED, ev->t1, 0); break;
+    case ENGINE_PROGRESS: job_send_computed(j, ev); break;
     case ENGINE_PROMPT_LOGPROBS: job_add_prompt_logprobs(p->jobs, j, ev); break;
     case ENGINE_DONE: on_done(p, j, ev); break;
     case ENGINE_GONE:

@@ -59,6 +59,8 @@ struct config {
         uint32_t frame_bytes;  /* largest payload of one data frame, <= 4 MiB */
         uint64_t credit_bytes; /* granted ahead to one transfer */
         char *rotate;          /* on, off, auto: Hadamard rotation of Q and K */
+        char *prefix_cache;    /* on, off */
+        char *cache_secret;    /* seeds the hashes of cached blocks */
     } kv;
     struct config_node prefill[CONFIG_MAX_NODES], decode[CONFIG_MAX_NODES];
     uint32_t n_prefill, n_decode;

@@ -95,6 +95,10 @@ const struct config_option config_table[] = {
       16 * GIB, 0, NULL, "64MiB", "bytes that one transfer may have under way" },
     { SCOPE_GLOBAL, "kv", "rotate", "kv-rotate", NULL, ROLES_ALL, OPTION_CHOICE, AT(kv.rotate), 0, 0, 0, "auto|on|off",
       "auto", "Hadamard rotation of Q and K before quantization" },
+    { SCOPE_GLOBAL, "kv", "prefix_cache", "prefix-cache", NULL, ROLES_ALL, OPTION_CHOICE, AT(kv.prefix_cache), 0, 0, 0,
+      "on|off", "on", "keep KV blocks for later requests that begin with the same tokens" },
+    { SCOPE_GLOBAL, "kv", "cache_secret", NULL, NULL, ROLES_ALL, OPTION_STRING, AT(kv.cache_secret), 0, 0, 0, NULL, "",
+      "seeds the hashes of cached blocks; the same on all nodes" },
 
     { SCOPE_NODE, NULL, "name", NULL, NULL, 0, OPTION_NAME, AT_NODE(name), 0, 0, 0, NULL, "",
       "name of the node, unique in the cluster; without it p0, p1, ... or d0, d1, ..." },

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "engine/engine_internal.h"
+#include "engine/seq_prefix.h"
 
 #include <assert.h>
 #include <math.h>
@@ -57,6 +58,7 @@ static void do_start_decode(struct engine *e, struct seq *s, const struct comman
 {
     if (s->state != SEQ_RESERVED) return; /* started already: a repeated start changes nothing */
     s->n_computed = s->n_tokens;
+    seq_publish(s);
     s->n_prompt_logprobs_sent = s->n_prompt; /* whoever computed the prompt has sent them */
     enum finish_reason finish = engine_append(e, s, c->first_token);
     if (finish != FINISH_NONE)
@@ -80,8 +82,7 @@ static void do_rebind(struct engine *e, struct seq *s, const struct command *c)
     }
     if (s->state != SEQ_RESERVED) return; /* RESERVED follows, under the new key */
     block_table_set_state(&s->table, e->pool, KV_RESERVED);
-    struct engine_event ev = { .kind = ENGINE_RESERVED, .key = s->key, .blocks = s->table.ids, .n_blocks = s->table.n };
-    engine_emit(e, &ev);
+    engine_emit_reserved(e, s);
 }
 
 static void do_release(struct engine *e, struct seq *s, const struct command *c)
@@ -188,6 +189,9 @@ static enum status prepare(struct engine *e, const struct engine_options *opt, s
     uint32_t cap = opt->max_seqs + opt->max_commands;
     e->opt = *opt;
     e->opt.end_ids = NULL; /* borrowed; the sampler has a copy */
+    e->opt.cache_secret = NULL;
+    e->prefix_of_model =
+        prefix_hash_cluster(model_info(opt->model)->fingerprint, opt->cache_secret ? opt->cache_secret : "");
     e->n_vocab = model_info(opt->model)->n_vocab;
     e->sampler = sampler_create(e->n_vocab, opt->end_ids, opt->n_end_ids);
     seq_set_init(&e->seqs, cap);
@@ -198,6 +202,8 @@ static enum status prepare(struct engine *e, const struct engine_options *opt, s
     e->plan_rows = mem_array(cap, sizeof(*e->plan_rows));
     if ((st = kv_pool_create(&e->pool, opt->kv->n_blocks)) != OK)
         return error_set(err, st, "cannot make a pool of %u KV blocks", opt->kv->n_blocks);
+    if (opt->prefix_cache && (st = prefix_cache_create(&e->prefix, e->pool)) != OK)
+        return error_set(err, st, "cannot make a prefix cache of %u KV blocks", opt->kv->n_blocks);
     if ((st = mailbox_create(&e->box, opt->max_commands + 1)) != OK) /* + 1: stop always fits in the end */
         return error_set(err, st, "cannot make a mailbox of %u commands", opt->max_commands);
     return OK;
@@ -206,6 +212,7 @@ static enum status prepare(struct engine *e, const struct engine_options *opt, s
 static void free_engine(struct engine *e)
 {
     mailbox_destroy(e->box);
+    prefix_cache_destroy(e->prefix);
     kv_pool_destroy(e->pool);
     sampler_destroy(e->sampler);
     step_batch_fini(&e->batch);
@@ -299,6 +306,8 @@ enum status engine_submit(struct engine *e, const struct seq_request *r)
     }
     struct command c = { .kind = CMD_SUBMIT, .key = r->key };
     if ((st = seq_create(&c.seq, r)) != OK) goto refuse;
+    c.seq->prefix.cache = e->prefix;
+    c.seq->prefix.root = prefix_hash_root(&e->prefix_of_model, "", r->cache_salt ? r->cache_salt : "");
     if ((st = post(e, &c)) == OK) return OK;
     seq_destroy(c.seq);
 refuse:
@@ -346,6 +355,8 @@ void engine_load(struct engine *e, struct engine_load *out)
         .prefill_tokens = atomic_load_explicit(&e->prefill_tokens, memory_order_relaxed),
         .decode_tokens = atomic_load_explicit(&e->decode_tokens, memory_order_relaxed),
         .preemptions = atomic_load_explicit(&e->preemptions, memory_order_relaxed),
+        .prefix_queries = atomic_load_explicit(&e->prefix_queries, memory_order_relaxed),
+        .prefix_hits = atomic_load_explicit(&e->prefix_hits, memory_order_relaxed),
         .steps = atomic_load_explicit(&e->steps, memory_order_relaxed),
         .prefill_tok_s = atomic_load_explicit(&e->prefill_tok_s, memory_order_relaxed),
         .decode_tok_s = atomic_load_explicit(&e->decode_tok_s, memory_order_relaxed),

@@ -9,6 +9,7 @@
  *   decode node:   submit(RESERVE) -> ENGINE_RESERVED (block ids) -> bytes are stored by others -> start_decode()
  *                  or start_prefill() (local prefill) -> ENGINE_TOKEN ... -> ENGINE_DONE
  *   alone:         submit(GENERATE) -> ENGINE_TOKEN ... -> ENGINE_DONE
+ * Tokens that the prefix cache has are not computed again; ENGINE_KV tells of them, too.
  * Every way ends with exactly one ENGINE_DONE (finished, cancelled or failed), after which no block is held. */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
@@ -37,6 +38,7 @@ struct seq_request { /* copied by submit */
     uint32_t n_tokens;
     uint32_t n_prompt; /* original prompt; tokens[n_prompt..] count as output of this request */
     struct sampling_params sampling;
+    const char *cache_salt; /* cached KV is shared among requests with the same one; NULL: none */
 };
 
 enum engine_event_kind {
@@ -59,6 +61,9 @@ struct engine_event { /* valid during the callback */
     /* KV: layers [layer0, layer1) of tokens [t0, t1) are final; from the engine thread, in order.
      * PROGRESS: prompt tokens [0, t1) are computed. */
     uint32_t layer0, layer1, t0, t1;
+    /* RESERVED: KV of the first so many tokens is in the blocks already, a multiple of 64.  PROGRESS: so many tokens
+     * were found in the prefix cache when the sequence began. */
+    uint32_t cached_tokens;
     /* TOKEN: output index, id, logprobs if asked.  PROMPT_LOGPROBS: for prompt position output_idx (>= 1). */
     uint32_t output_idx;
     int32_t token;
@@ -81,6 +86,8 @@ struct engine_options {
     uint32_t kv_event_layers;     /* layers per ENGINE_KV event, 0 = all at once after the last layer of a chunk */
     uint32_t kv_event_min_tokens; /* prompts shorter than this get one KV event per chunk for all layers */
     uint32_t max_commands;        /* bound of the mailbox */
+    bool prefix_cache;            /* full blocks stay findable after their sequence */
+    const char *cache_secret;     /* seeds their hashes; copied, NULL: none */
     engine_event_fn on_event;
     void *ctx;
 };
@@ -112,6 +119,7 @@ struct engine_load { /* a snapshot from atomics */
     uint32_t blocks[KV_STATE_COUNT];
     uint64_t prefill_tokens, decode_tokens, steps; /* since start */
     uint64_t preemptions;                          /* sequences that lost their blocks and were recomputed */
+    uint64_t prefix_queries, prefix_hits;          /* tokens looked up in the prefix cache, and found */
     double prefill_tok_s, decode_tok_s;            /* EWMA of measured rates, 0 before the first */
     uint64_t step_us_max;                          /* longest step since the last snapshot */
 };

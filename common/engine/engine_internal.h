@@ -15,6 +15,8 @@ struct engine {
     struct model *model;
     struct kv_store *kv;
     struct kv_pool *pool;
+    struct prefix_cache *prefix;        /* NULL: off */
+    struct prefix_hash prefix_of_model; /* what all chains begin with */
     struct sampler *sampler;
     struct mailbox *box;
     struct seq_set seqs;
@@ -37,6 +39,7 @@ struct engine {
     /* Written by the engine's thread after each round, read by engine_load(); each by itself. */
     atomic_uint n_running, n_waiting, n_reserved;
     atomic_ullong prefill_tokens, decode_tokens, steps, step_us_max, preemptions;
+    atomic_ullong prefix_queries, prefix_hits;
     _Atomic double prefill_tok_s, decode_tok_s;
 };
 
@@ -49,4 +52,5 @@ void engine_finish(struct engine *e, struct seq *s, enum finish_reason finish, e
 /* Appends a token and says whether the sequence ends with it. */
 enum finish_reason engine_append(struct engine *e, struct seq *s, int32_t token);
 void engine_emit(struct engine *e, const struct engine_event *ev);
+void engine_emit_reserved(struct engine *e, const struct seq *s);
 #endif

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/seq_prefix.h"
 
 #include <assert.h>
 
@@ -37,13 +38,51 @@ enum finish_reason engine_append(struct engine *e, struct seq *s, int32_t token)
     return s->n_tokens >= e->opt.max_context ? FINISH_LENGTH : FINISH_NONE;
 }
 
+void engine_emit_reserved(struct engine *e, const struct seq *s)
+{
+    struct engine_event ev = { .kind = ENGINE_RESERVED,
+                               .key = s->key,
+                               .blocks = s->table.ids,
+                               .n_blocks = s->table.n,
+                               .cached_tokens = s->n_computed };
+    engine_emit(e, &ev);
+}
+
+static void emit_kv(struct engine *e, const struct seq *s, uint32_t layer0, uint32_t layer1, uint32_t t0, uint32_t t1)
+{
+    struct engine_event ev = { .kind = ENGINE_KV,
+                               .key = s->key,
+                               .blocks = s->table.ids,
+                               .n_blocks = s->table.n,
+                               .layer0 = layer0,
+                               .layer1 = layer1,
+                               .t0 = t0,
+                               .t1 = t1 };
+    engine_emit(e, &ev);
+}
+
+/* All blocks it asks for, those of a cached prefix among them, or none. */
+static bool take_blocks(struct engine *e, struct seq *s)
+{
+    seq_take_prefix(s);
+    if (block_table_grow(&s->table, e->pool, seq_blocks_to_admit(s), KV_ACTIVE) == OK) return true;
+    seq_release_blocks(s, e->pool);
+    return false;
+}
+
 static void admit_one(struct engine *e, struct seq *s)
 {
     bool reserve = s->mode == ENGINE_RESERVE && !s->started;
+    bool is_looked_up = e->prefix && s->sampling.n_prompt_logprobs < 0;
+    if (!s->started) {
+        s->n_cached = s->n_computed;
+        atomic_fetch_add_explicit(&e->prefix_queries, is_looked_up ? s->n_tokens : 0, memory_order_relaxed);
+        atomic_fetch_add_explicit(&e->prefix_hits, s->n_cached, memory_order_relaxed);
+    }
     seq_set_state(s, e->pool, reserve ? SEQ_RESERVED : SEQ_PREFILL);
-    if (!reserve) return;
-    struct engine_event ev = { .kind = ENGINE_RESERVED, .key = s->key, .blocks = s->table.ids, .n_blocks = s->table.n };
-    engine_emit(e, &ev);
+    if (reserve) engine_emit_reserved(e, s);
+    /* What is not computed here is handed over all the same. */
+    if (s->mode == ENGINE_PREFILL_ONLY && s->n_cached > 0) emit_kv(e, s, 0, e->kv->n_layers, 0, s->n_cached);
 }
 
 bool engine_admit(struct engine *e)
@@ -58,7 +97,7 @@ bool engine_admit(struct engine *e)
     for (uint32_t i = 0; i < e->seqs.n && n_slots < e->opt.max_seqs; i++) {
         struct seq *s = e->seqs.order[i];
         if (s->state != SEQ_WAITING) continue;
-        if (block_table_grow(&s->table, e->pool, seq_blocks_to_admit(s), KV_ACTIVE) != OK) break;
+        if (!take_blocks(e, s)) break;
         admit_one(e, s);
         n_slots++;
         n_running += seq_is_running(s);
@@ -127,15 +166,7 @@ static void on_layer(void *ctx, uint32_t layer)
         uint32_t group = layers_per_event(e, s), end = layer + 1;
         if (s->mode != ENGINE_PREFILL_ONLY) continue;
         if (end % group != 0 && end != e->kv->n_layers) continue;
-        struct engine_event ev = { .kind = ENGINE_KV,
-                                   .key = s->key,
-                                   .blocks = s->table.ids,
-                                   .n_blocks = s->table.n,
-                                   .layer0 = (end - 1) / group * group,
-                                   .layer1 = end,
-                                   .t0 = bs->pos0,
-                                   .t1 = bs->pos0 + bs->n_rows };
-        engine_emit(e, &ev);
+        emit_kv(e, s, (end - 1) / group * group, end, bs->pos0, bs->pos0 + bs->n_rows);
     }
 }
 
@@ -224,12 +255,15 @@ static enum status book_chunk(struct engine *e, struct seq *s, const struct batc
     bool prefill = s->state == SEQ_PREFILL;
     *(prefill ? &s->prefill_us : &s->decode_us) += step_us;
     s->n_computed += bs->n_rows;
+    seq_publish(s);
     if (!prefill) return OK;
     if (s->sampling.n_prompt_logprobs >= 0) {
         enum status st = send_prompt_logprobs(e, s, bs);
         if (st != OK) return st;
     }
-    struct engine_event ev = { .kind = ENGINE_PROGRESS, .key = s->key, .t1 = s->n_computed };
+    struct engine_event ev = {
+        .kind = ENGINE_PROGRESS, .key = s->key, .t1 = s->n_computed, .cached_tokens = s->n_cached
+    };
     engine_emit(e, &ev);
     return OK;
 }

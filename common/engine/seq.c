@@ -2,6 +2,7 @@
 #include "engine/seq.h"
 
 #include "base/mem.h"
+#include "engine/seq_prefix.h"
 
 #include <assert.h>
 #include <string.h>
@@ -36,10 +37,9 @@ void seq_set_state(struct seq *s, struct kv_pool *pool, enum seq_state to)
 {
     assert(seq_can_move(s->state, to));
     if (STATES[to].blocks == KV_FREE)
-        block_table_clear(&s->table, pool);
+        seq_release_blocks(s, pool); /* preempted: its KV goes with its blocks */
     else
         block_table_set_state(&s->table, pool, STATES[to].blocks);
-    if (to == SEQ_WAITING) s->n_computed = 0; /* preempted: its KV went with its blocks */
     if (to == SEQ_PREFILL || to == SEQ_DECODE) s->started = true;
     s->state = to;
 }
@@ -64,10 +64,12 @@ enum status seq_create(struct seq **out, const struct seq_request *r)
 {
     struct seq *s = mem_zalloc(sizeof(*s));
     size_t room = (size_t)r->n_prompt + r->sampling.max_tokens;
-    void *tokens = NULL;
+    void *tokens = NULL, *hashes = NULL;
     enum status st = mem_try_array(&tokens, room, sizeof(*s->tokens));
     s->tokens = tokens;
     if (st == OK) st = block_table_init(&s->table, seq_blocks_max(r));
+    if (st == OK) st = mem_try_array(&hashes, s->table.cap, sizeof(*s->prefix.hashes));
+    s->prefix.hashes = hashes;
     if (st != OK) {
         seq_destroy(s);
         return st;
@@ -87,6 +89,7 @@ void seq_destroy(struct seq *s)
 {
     if (!s) return;
     block_table_fini(&s->table);
+    mem_free(s->prefix.hashes);
     mem_free(s->tokens);
     mem_free(s);
 }

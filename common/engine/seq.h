@@ -10,8 +10,15 @@
 #define ENGINE_SEQ_H
 #include "engine/engine.h"
 #include "kv/block_table.h"
+#include "kv/prefix_cache.h"
 
 enum seq_state { SEQ_WAITING, SEQ_RESERVED, SEQ_PREFILL, SEQ_DECODE, SEQ_HELD, SEQ_DONE, SEQ_STATE_COUNT };
+
+struct prefix_chain {                 /* seq_prefix.c */
+    struct prefix_cache *cache;       /* the engine's; NULL: off */
+    struct prefix_hash root, *hashes; /* of the full blocks; owned, room for all */
+    uint32_t n_hashes, n_published;
+};
 
 struct seq {
     struct seq_key key;
@@ -26,6 +33,8 @@ struct seq {
     uint32_t n_prompt_logprobs_sent;
     bool started; /* past its reservation: when it waits again, it waits to compute */
     struct block_table table;
+    struct prefix_chain prefix;
+    uint32_t n_cached; /* tokens whose KV was found when it was first admitted */
     uint64_t prefill_us, decode_us;
     struct seq *next_in_bucket;
 };

@@ -143,7 +143,7 @@ void jobs_flush(struct jobs *js)
     }
 }
 
-void job_send_reserved(struct job *j, uint64_t credit_bytes)
+void job_send_reserved(struct job *j, uint64_t credit_bytes, uint32_t hit_tokens)
 {
     Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
     Baton__Control__Reserved r = BATON__CONTROL__RESERVED__INIT;
@@ -154,12 +154,13 @@ void job_send_reserved(struct job *j, uint64_t credit_bytes)
     r.epoch = j->key.epoch;
     r.reservation = j->reservation;
     r.credit_bytes = credit_bytes;
+    r.hit_tokens = hit_tokens;
     m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_RESERVED;
     m.reserved = &r;
     link_send(j->link, &m);
 }
 
-void job_send_progress(struct job *j, Baton__Control__Stage stage, uint32_t tokens, uint64_t bytes)
+static void send_progress(struct job *j, Baton__Control__Stage stage, uint32_t tokens, uint64_t bytes, uint32_t cached)
 {
     Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
     Baton__Control__Progress p = BATON__CONTROL__PROGRESS__INIT;
@@ -171,9 +172,20 @@ void job_send_progress(struct job *j, Baton__Control__Stage stage, uint32_t toke
     p.stage = stage;
     p.tokens = tokens;
     p.bytes = bytes;
+    p.cached_tokens = cached;
     m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_PROGRESS;
     m.progress = &p;
     link_send(j->link, &m);
+}
+
+void job_send_progress(struct job *j, Baton__Control__Stage stage, uint32_t tokens, uint64_t bytes)
+{
+    send_progress(j, stage, tokens, bytes, 0);
+}
+
+void job_send_computed(struct job *j, const struct engine_event *ev)
+{
+    send_progress(j, BATON__CONTROL__STAGE__COMPUTED, ev->t1, 0, ev->cached_tokens);
 }
 
 static uint32_t clip(uint64_t us)

@@ -79,8 +79,10 @@ void job_add_prompt_logprobs(struct jobs *js, struct job *j, const struct engine
 void jobs_flush(struct jobs *js);
 
 /* Messages about a job; tokens that are gathered go first.  Nothing is sent for silent jobs. */
-void job_send_reserved(struct job *j, uint64_t credit_bytes);
+void job_send_reserved(struct job *j, uint64_t credit_bytes, uint32_t hit_tokens);
 void job_send_progress(struct job *j, Baton__Control__Stage stage, uint32_t tokens, uint64_t bytes);
+/* What an ENGINE_PROGRESS says. */
+void job_send_computed(struct job *j, const struct engine_event *ev);
 void job_send_prefill_done(struct jobs *js, struct job *j, uint64_t prefill_us, enum finish_reason ended);
 void job_send_finished(struct jobs *js, struct job *j, const struct engine_event *done);
 void job_send_failed(struct jobs *js, struct job *j, enum status st, const char *message, bool reservation_kept);

@@ -142,6 +142,8 @@ static enum status start_engine(struct loaded_model *m, struct model *model, str
         .kv_event_layers = layers_per_event(&m->info, &g, run),
         .kv_event_min_tokens = KV_EVENT_MIN_TOKENS,
         .max_commands = MAX_COMMANDS,
+        .prefix_cache = strcmp(run->cfg.kv.prefix_cache, "on") == 0,
+        .cache_secret = run->cfg.kv.cache_secret,
         .on_event = on_event,
         .ctx = ctx,
     };

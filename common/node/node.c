@@ -171,13 +171,15 @@ void node_fill_load(struct node *n, Baton__Control__Load *out, uint32_t by_state
     out->running = load.n_running;
     out->waiting = load.n_waiting;
     out->reserved = load.n_reserved;
-    out->blocks_free = load.blocks[KV_FREE];
+    out->blocks_free = load.blocks[KV_FREE] + load.blocks[KV_CACHED];
     out->blocks_total = n->model.n_blocks;
     memcpy(by_state, load.blocks, sizeof(load.blocks));
     out->n_blocks_by_state = KV_STATE_COUNT;
     out->blocks_by_state = by_state;
     out->prefill_tok_s = load.prefill_tok_s;
     out->decode_tok_s = load.decode_tok_s;
+    out->prefix_queries = load.prefix_queries;
+    out->prefix_hits = load.prefix_hits;
     if (sends)
         out->kv_bytes_sent = (uint64_t)metric_value(kv->bytes);
     else

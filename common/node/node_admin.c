@@ -10,7 +10,7 @@ struct node_admin {
     struct node *node;
     struct http_server *server;
     char address[300];
-    uint64_t prompt_tokens, generation_tokens, steps; /* counted so far */
+    uint64_t prompt_tokens, generation_tokens, steps, prefix_queries, prefix_hits; /* counted so far */
 };
 
 static struct metric *series(struct node *n, enum metric_kind kind, const char *name, const char *help,
@@ -52,6 +52,13 @@ static void update(struct node_admin *a)
     count_up(n, "baton_prompt_tokens_total", "Prompt tokens computed.", load.prefill_tokens, &a->prompt_tokens);
     count_up(n, "baton_generation_tokens_total", "Tokens decoded.", load.decode_tokens, &a->generation_tokens);
     count_up(n, "baton_engine_steps_total", "Steps of the engine.", load.steps, &a->steps);
+    count_up(n, "baton_prefix_cache_queries_total", "Tokens looked up in the prefix cache.", load.prefix_queries,
+             &a->prefix_queries);
+    count_up(n, "baton_prefix_cache_hit_tokens_total", "Tokens found in the prefix cache.", load.prefix_hits,
+             &a->prefix_hits);
+    metric_set(
+        series(n, METRIC_GAUGE, "baton_prefix_cache_hit_ratio", "Share of tokens looked up that were found.", ""),
+        load.prefix_queries ? (double)load.prefix_hits / (double)load.prefix_queries : 0);
     metric_set(series(n, METRIC_GAUGE, "baton_node_ready", "1: registered and not draining.", ""), node_is_ready(n));
 }
 

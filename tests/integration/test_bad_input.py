@@ -22,7 +22,7 @@ CASES = [  # path, body (bytes = sent as they are), status, param, a word of the
     (CHAT, {"messages": USER, "top_p": 0}, 400, "top_p", "1"),
     (CHAT, {"messages": USER, "max_tokens": 0}, 400, "max_tokens", "1"),
     (CHAT, {"messages": USER, "max_tokens": 1.5}, 400, "max_tokens", "integer"),
-    (CHAT, {"messages": USER, "n": 2}, 400, "n", "1"),
+    (CHAT, {"messages": USER, "n": 0}, 400, "n", "1"),
     (CHAT, {"messages": USER, "tools": [{}]}, 400, "tools", "tools"),
     (CHAT, {"messages": USER, "response_format": {"type": "json_object"}}, 400, "response_format", "response_format"),
     (CHAT, {"messages": USER, "no_such_field": 1}, 400, "no_such_field", "no_such_field"),

@@ -1,4 +1,6 @@
 """The KV plane under a TCP proxy: counted bytes, a flipped bit, a cut connection."""
+import itertools
+
 import pytest
 from cluster import SANITIZED, Cluster
 from tcp_proxy import free_ports, proxy_lanes
@@ -19,8 +21,13 @@ def proxied(tmp_path):
         p.close()
 
 
-def tokens(c, **kw):
-    answer = c.complete(PROMPT, max_tokens=12, ignore_eos=True, logprobs=0, return_tokens_as_token_ids=True, **kw)
+salts = itertools.count()
+
+
+def tokens(c, prompt=PROMPT, salt=None):
+    """Without a salt of its own nothing of earlier requests is found: the whole prompt is shipped."""
+    answer = c.complete(prompt, max_tokens=12, ignore_eos=True, logprobs=0, return_tokens_as_token_ids=True,
+                        cache_salt=salt or f"fresh {next(salts)}")
     return answer["choices"][0]["logprobs"]["tokens"], answer["usage"]["prompt_tokens"]
 
 
@@ -63,3 +70,18 @@ def test_a_cut_connection_is_retried(proxied, lane):
     got, _ = tokens(c)
     assert victim.cuts == 1 and got == want
     assert tokens(c)[0] == want
+
+
+def test_a_new_epoch_keeps_the_hits(proxied):
+    c, proxies = proxied
+    longer = PROMPT + "One night a storm came up from the sea. " * 25
+    want, n_prompt = tokens(c, longer)
+    _, n_first = tokens(c, salt="kept")
+    before = metric_bytes(c)
+    for p in proxies:
+        p.cut_at = p.forward_bytes + 50000
+    got, _ = tokens(c, longer, salt="kept")
+    assert sum(p.cuts for p in proxies) >= 1 and got == want
+    # the second attempt shipped what was new and no more, the first one less than that
+    new = (n_prompt - n_first // 64 * 64) * 12240
+    assert new < metric_bytes(c) - before < 2 * new

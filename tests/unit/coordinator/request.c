@@ -13,7 +13,7 @@ static uint32_t counts[REQUEST_STATE_COUNT];
 static struct request *request_of(uint32_t n_prompt)
 {
     static const struct request_sampling sampling = { .max_tokens = 1000 };
-    return request_create(tiny_model(), mem_array(n_prompt, sizeof(int32_t)), n_prompt, &sampling, counts);
+    return request_create(tiny_model(), mem_array(n_prompt, sizeof(int32_t)), n_prompt, &sampling, "", counts);
 }
 
 Test(request, counts_its_states)

@@ -22,7 +22,8 @@ struct heard {
     uint32_t n_out, next_idx, n_reserved, n_kv, n_done, n_gone, kv_t1, progress;
     uint32_t n_prompt_lp, last_lp_pos;
     double prompt_lp_sum;
-    float first_lp;
+    float first_lp, lps[MAX_OUT];
+    uint32_t n_hits, cached; /* of RESERVED; of PROGRESS */
     uint32_t kv_layers_end;
     enum finish_reason token_finish, finish;
     enum status status, gone_status;
@@ -46,7 +47,7 @@ static void hear_token(struct heard *h, const struct engine_event *ev)
     if (h->n_out == 0) h->next_idx = ev->output_idx;
     cr_assert_eq(ev->output_idx, h->next_idx, "no gap, no repeat");
     h->next_idx++;
-    if (ev->logprobs) h->first_lp = ev->logprobs->logprob;
+    if (ev->logprobs) h->first_lp = h->lps[h->n_out % MAX_OUT] = ev->logprobs->logprob;
     h->token_finish = ev->finish;
     h->out[h->n_out++ % MAX_OUT] = ev->token;
 }
@@ -73,6 +74,7 @@ static void on_event(void *ctx, const struct engine_event *ev)
     switch (ev->kind) {
     case ENGINE_RESERVED:
         h->n_reserved++;
+        h->n_hits = ev->cached_tokens;
         h->n_blocks = ev->n_blocks;
         memcpy(h->blocks, ev->blocks, ev->n_blocks * sizeof(*h->blocks));
         break;
@@ -83,7 +85,10 @@ static void on_event(void *ctx, const struct engine_event *ev)
         h->prompt_lp_sum += (double)ev->logprobs->logprob;
         break;
     case ENGINE_TOKEN: hear_token(h, ev); break;
-    case ENGINE_PROGRESS: h->progress = ev->t1; break;
+    case ENGINE_PROGRESS:
+        h->progress = ev->t1;
+        h->cached = ev->cached_tokens;
+        break;
     case ENGINE_DONE:
         h->n_done++;
         h->finish = ev->finish;
@@ -102,6 +107,7 @@ struct rig_options {
     uint32_t n_blocks, max_seqs, batch, chunk, kv_layers;
     int32_t end_id;
     const char *path; /* NULL: a tiny model */
+    bool prefix_cache;
 };
 
 static struct rig_options rig_defaults(void)
@@ -141,6 +147,7 @@ static struct rig *rig_of(struct rig_options o)
                                  .kv_event_layers = o.kv_layers,
                                  .kv_event_min_tokens = 100,
                                  .max_commands = 128,
+                                 .prefix_cache = o.prefix_cache,
                                  .on_event = on_event,
                                  .ctx = r };
     cr_assert_eq(model_open(&eo.model, &mo, &err), OK, "%s", err.text);
@@ -154,7 +161,7 @@ static bool is_idle(struct rig *r)
 {
     struct engine_load load;
     engine_load(r->engine, &load);
-    return load.blocks[KV_FREE] == engine_kv(r->engine)->n_blocks &&
+    return load.blocks[KV_FREE] + load.blocks[KV_CACHED] == engine_kv(r->engine)->n_blocks &&
            load.n_running + load.n_waiting + load.n_reserved == 0;
 }
 

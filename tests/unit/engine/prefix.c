@@ -1,0 +1,196 @@
+/* prefix cache in the engine: what is found is not computed, and not a bit of the answer changes. */
+#include "unit/engine/engine_rig.h"
+
+#define N_PROMPT 300
+
+static const int32_t *prompt(void)
+{
+    static int32_t tokens[1024];
+    for (int32_t k = 0; k < 1024; k++) tokens[k] = (k * 7 + k * k) % 160;
+    return tokens;
+}
+
+static struct rig *rig_with(bool cache)
+{
+    struct rig_options o = rig_defaults();
+    o.prefix_cache = cache;
+    return rig_of(o);
+}
+
+static struct sampling_params drawn(uint32_t max_tokens)
+{
+    struct sampling_params p = params(max_tokens);
+    p.temperature = 1.0f;
+    p.seed = 11;
+    p.n_logprobs = 0;
+    return p;
+}
+
+static void submit(struct rig *r, uint32_t i, enum engine_mode mode, const int32_t *tokens, uint32_t n,
+                   const struct sampling_params *p, const char *salt)
+{
+    struct seq_request q = { { 1, i, 1 }, mode, tokens, n, n, *p, salt };
+    cr_assert_eq(engine_submit(r->engine, &q), OK);
+}
+
+static void run(struct rig *r, uint32_t i, const int32_t *tokens, uint32_t n, const struct sampling_params *p,
+                const char *salt)
+{
+    submit(r, i, ENGINE_GENERATE, tokens, n, p, salt);
+    WAIT(r, r->heard[i].n_done == 1);
+}
+
+static void expect_same_bits(const struct heard *a, const struct heard *b)
+{
+    cr_assert_eq(a->n_out, b->n_out);
+    cr_assert_eq(memcmp(a->out, b->out, a->n_out * sizeof(*a->out)), 0);
+    cr_assert_eq(memcmp(a->lps, b->lps, a->n_out * sizeof(*a->lps)), 0);
+}
+
+Test(prefix, a_prompt_is_found_again_and_gives_the_same_bits)
+{
+    struct rig *off = rig_with(false), *on = rig_with(true);
+    struct sampling_params p = drawn(40);
+    struct engine_load load;
+    run(off, 0, prompt(), N_PROMPT, &p, NULL);
+    for (uint32_t i = 0; i < 3; i++) run(on, i, prompt(), i == 2 ? 256 : N_PROMPT, &p, NULL);
+    cr_assert_eq(on->heard[0].cached, 0);
+    cr_assert_eq(on->heard[1].cached, 256);
+    cr_assert_eq(on->heard[2].cached, 192, "the last token is always computed");
+    expect_same_bits(&off->heard[0], &on->heard[0]);
+    expect_same_bits(&off->heard[0], &on->heard[1]);
+    expect_idle(on);
+    engine_load(on->engine, &load);
+    cr_assert_eq(load.prefix_queries, 2 * N_PROMPT + 256);
+    cr_assert_eq(load.prefix_hits, 256 + 192);
+    rig_free(off);
+    rig_free(on);
+}
+
+Test(prefix, an_answer_is_part_of_the_next_prompt)
+{
+    struct rig *off = rig_with(false), *on = rig_with(true);
+    struct sampling_params p = drawn(100);
+    int32_t next[N_PROMPT + 100 + 20];
+    memcpy(next, prompt(), sizeof(next));
+    run(on, 0, prompt(), N_PROMPT, &p, NULL);
+    memcpy(next + N_PROMPT, on->heard[0].out, 100 * sizeof(int32_t));
+    run(on, 1, next, N_PROMPT + 120, &p, NULL);
+    run(off, 1, next, N_PROMPT + 120, &p, NULL);
+    cr_assert_eq(on->heard[1].cached, 384, "399 tokens were computed before");
+    expect_same_bits(&off->heard[1], &on->heard[1]);
+    rig_free(off);
+    rig_free(on);
+}
+
+/* Common and own parts, in a pool that is too small: hits, evictions and preemptions under way. */
+Test(prefix, a_crowd_under_pressure_gets_the_same_bits)
+{
+    enum { N = 24 };
+    struct rig_options o = rig_defaults();
+    struct rig *off = rig_of(o), *on;
+    struct engine_load load;
+    o.prefix_cache = true;
+    o.n_blocks = 14;
+    on = rig_of(o);
+    for (uint32_t i = 0; i < N; i++) {
+        struct sampling_params p = drawn(70);
+        int32_t tokens[N_PROMPT];
+        uint32_t n = 100 + i * 53 % 180;
+        memcpy(tokens, prompt(), sizeof(tokens));
+        for (uint32_t k = 64 + i % 3 * 64; k < n; k++) tokens[k] = (int32_t)((k + i) % 160);
+        submit(off, i, ENGINE_GENERATE, tokens, n, &p, NULL);
+        submit(on, i, ENGINE_GENERATE, tokens, n, &p, NULL);
+    }
+    for (uint32_t i = 0; i < N; i++) {
+        WAIT(off, off->heard[i].n_done == 1);
+        WAIT(on, on->heard[i].n_done == 1);
+        expect_same_bits(&off->heard[i], &on->heard[i]);
+    }
+    expect_idle(on);
+    engine_load(on->engine, &load);
+    cr_assert_gt(load.preemptions, 0);
+    cr_assert_gt(load.prefix_hits, 0);
+    rig_free(off);
+    rig_free(on);
+}
+
+Test(prefix, what_was_found_is_handed_over_too)
+{
+    struct rig *r = rig_with(true);
+    struct sampling_params p = drawn(5);
+    run(r, 0, prompt(), N_PROMPT, &p, NULL);
+    submit(r, 1, ENGINE_PREFILL_ONLY, prompt(), N_PROMPT, &p, NULL);
+    WAIT(r, r->heard[1].n_out == 1);
+    cr_assert_eq(r->heard[1].cached, 256);
+    cr_assert_eq(r->heard[1].kv_t1, N_PROMPT, "from token 0 on, in order");
+    cr_assert_eq(r->heard[1].out[0], r->heard[0].out[0]);
+    cr_assert_eq(engine_release(r->engine, &(struct seq_key){ 1, 1, 1 }), OK);
+    expect_idle(r);
+    rig_free(r);
+}
+
+Test(prefix, a_reservation_names_its_hits_and_keeps_them)
+{
+    struct rig *r = rig_with(true);
+    struct sampling_params p = drawn(40);
+    struct seq_key key = { 1, 1, 1 }, again = { 1, 1, 2 };
+    kv_block_id hits[4];
+    run(r, 0, prompt(), N_PROMPT, &p, NULL);
+    submit(r, 1, ENGINE_RESERVE, prompt(), N_PROMPT, &p, NULL);
+    WAIT(r, r->heard[1].n_reserved == 1);
+    cr_assert_eq(r->heard[1].n_hits, 256);
+    memcpy(hits, r->heard[1].blocks, sizeof(hits));
+    cr_assert_eq(engine_receiving(r->engine, &key), OK);
+    cr_assert_eq(engine_rebind(r->engine, &key, 2), OK);
+    WAIT(r, r->heard[1].n_reserved == 2);
+    cr_assert_eq(r->heard[1].n_hits, 256);
+    cr_assert_eq(memcmp(hits, r->heard[1].blocks, sizeof(hits)), 0);
+    cr_assert_eq(engine_start_prefill(r->engine, &again), OK);
+    WAIT(r, r->heard[1].n_done == 1);
+    cr_assert_eq(r->heard[1].cached, 256);
+    expect_same_bits(&r->heard[0], &r->heard[1]);
+    rig_free(r);
+}
+
+/* Received KV can be found as soon as decoding starts. */
+Test(prefix, received_blocks_are_published)
+{
+    struct rig *r = rig_with(true);
+    struct sampling_params p = drawn(40);
+    submit(r, 1, ENGINE_RESERVE, prompt(), N_PROMPT, &p, NULL);
+    WAIT(r, r->heard[1].n_reserved == 1);
+    submit(r, 2, ENGINE_RESERVE, prompt(), N_PROMPT, &p, NULL);
+    WAIT(r, r->heard[2].n_reserved == 1);
+    cr_assert_eq(r->heard[2].n_hits, 0, "nothing is there yet");
+    cr_assert_eq(engine_start_decode(r->engine, &(struct seq_key){ 1, 1, 1 }, 3), OK);
+    WAIT(r, r->heard[1].n_out > 0);
+    submit(r, 3, ENGINE_RESERVE, prompt(), N_PROMPT, &p, NULL);
+    WAIT(r, r->heard[3].n_reserved == 1);
+    cr_assert_eq(r->heard[3].n_hits, 256);
+    rig_free(r);
+}
+
+Test(prefix, another_salt_finds_nothing)
+{
+    struct rig *r = rig_with(true);
+    struct sampling_params p = drawn(4);
+    static const char *const salts[] = { NULL, "a", "b", "a", "" };
+    for (uint32_t i = 0; i < 5; i++) run(r, i, prompt(), N_PROMPT, &p, salts[i]);
+    for (uint32_t i = 0; i < 5; i++) cr_assert_eq(r->heard[i].cached, i < 3 ? 0 : 256, "%u", i);
+    rig_free(r);
+}
+
+Test(prefix, prompt_logprobs_are_computed_whatever_is_there)
+{
+    struct rig *r = rig_with(true);
+    struct sampling_params p = drawn(4);
+    p.n_prompt_logprobs = 0;
+    for (uint32_t i = 0; i < 2; i++) {
+        run(r, i, prompt(), N_PROMPT, &p, NULL);
+        cr_assert_eq(r->heard[i].cached, 0);
+        cr_assert_eq(r->heard[i].n_prompt_lp, N_PROMPT - 1);
+    }
+    cr_assert_eq(r->heard[0].prompt_lp_sum, r->heard[1].prompt_lp_sum);
+    rig_free(r);
+}
