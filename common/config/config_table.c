@@ -93,6 +93,8 @@ const struct config_option config_table[] = {
       64 * KIB, 4 * MIB, 0, NULL, "1MiB", "largest payload of one data frame" },
     { SCOPE_GLOBAL, "kv", "credit_bytes", "kv-credit-bytes", NULL, ROLES_ALL, OPTION_SIZE, AT(kv.credit_bytes), MIB,
       16 * GIB, 0, NULL, "64MiB", "bytes that one transfer may have under way" },
+    { SCOPE_GLOBAL, "kv", "swap_bytes", "kv-swap-bytes", NULL, ROLES_ALL, OPTION_SIZE, AT(kv.swap_bytes), 0,
+      16 * TIB, 0, NULL, "256MiB", "host memory of a decode node for KV of preempted sequences; past it they are recomputed" },
     { SCOPE_GLOBAL, "kv", "rotate", "kv-rotate", NULL, ROLES_ALL, OPTION_CHOICE, AT(kv.rotate), 0, 0, 0, "auto|on|off",
       "auto", "Hadamard rotation of Q and K before quantization" },
 
@@ -120,6 +122,8 @@ const struct config_option config_table[] = {
       AT_NODE(max_batch_tokens), 64, 65536, 0, NULL, "512", "tokens in one step, prompts and answers together" },
     { SCOPE_NODE, NULL, "chunk_tokens", "chunk-tokens", NULL, ROLES_ENGINE, OPTION_U32, AT_NODE(chunk_tokens), 64,
       65536, 64, NULL, "256", "longest part of one prompt in one step" },
+    { SCOPE_NODE, NULL, "max_gap", "max-gap", NULL, ROLE_DECODE, OPTION_DURATION, AT_NODE(max_gap_ms), 0, HOUR, 0, NULL,
+      "200ms", "how long a prompt's chunk may keep running streams from their next token; 0: no bound" },
     { SCOPE_NODE, NULL, "max_context", "max-context", NULL, ROLES_ENGINE, OPTION_U32, AT_NODE(max_context), 0,
       1u << 24, 0, NULL, "0", "longest sequence; 0: what the model was made for" },
     { SCOPE_NODE, NULL, "local_prefill", "local-prefill", NULL, ROLE_DECODE, OPTION_CHOICE, AT_NODE(local_prefill), 0,

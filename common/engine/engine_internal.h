@@ -15,6 +15,7 @@ struct engine {
     struct model *model;
     struct kv_store *kv;
     struct kv_pool *pool;
+    struct swap *swap;
     struct sampler *sampler;
     struct mailbox *box;
     struct seq_set seqs;
@@ -25,6 +26,8 @@ struct engine {
     struct sched_seq *plan_in;
     struct sched_victim *victims;
     uint32_t *plan_rows;
+    struct sched_cost cost;
+    double step_work; /* of the prompts' rows in the batch */
     uint32_t n_vocab;
 
     pthread_t thread;
@@ -36,11 +39,13 @@ struct engine {
     atomic_uint n_live;
     /* Written by the engine's thread after each round, read by engine_load(); each by itself. */
     atomic_uint n_running, n_waiting, n_reserved;
-    atomic_ullong prefill_tokens, decode_tokens, steps, step_us_max, preemptions;
+    atomic_ullong prefill_tokens, decode_tokens, steps, step_us_max;
+    atomic_ullong preemptions[PREEMPT_KIND_COUNT];
+    atomic_uint swapped_blocks;
     _Atomic double prefill_tok_s, decode_tok_s;
 };
 
-/* Gives waiting sequences their blocks in order of arrival.  Returns whether anything can be computed. */
+/* Gives waiting sequences their blocks in order of rank.  Returns whether anything can be computed. */
 bool engine_admit(struct engine *e);
 /* One step over the running sequences. */
 void engine_step(struct engine *e);

@@ -14,7 +14,7 @@ static const struct {
     unsigned moves;
     enum kv_block_state blocks; /* what its blocks are while it is in this state */
 } STATES[SEQ_STATE_COUNT] = {
-    [SEQ_WAITING] = { "waiting", MOVE(SEQ_RESERVED) | MOVE(SEQ_PREFILL) | MOVE(SEQ_DONE), KV_FREE },
+    [SEQ_WAITING] = { "waiting", MOVE(SEQ_RESERVED) | MOVE(SEQ_PREFILL) | MOVE(SEQ_DECODE) | MOVE(SEQ_DONE), KV_FREE },
     [SEQ_RESERVED] = { "reserved", MOVE(SEQ_PREFILL) | MOVE(SEQ_DECODE) | MOVE(SEQ_DONE), KV_RESERVED },
     [SEQ_PREFILL] = { "prefill", MOVE(SEQ_DECODE) | MOVE(SEQ_HELD) | MOVE(SEQ_WAITING) | MOVE(SEQ_DONE), KV_ACTIVE },
     [SEQ_DECODE] = { "decode", MOVE(SEQ_WAITING) | MOVE(SEQ_DONE), KV_ACTIVE },
@@ -39,7 +39,7 @@ void seq_set_state(struct seq *s, struct kv_pool *pool, enum seq_state to)
         block_table_clear(&s->table, pool);
     else
         block_table_set_state(&s->table, pool, STATES[to].blocks);
-    if (to == SEQ_WAITING) s->n_computed = 0; /* preempted: its KV went with its blocks */
+    if (to == SEQ_WAITING && s->swapped.n == 0) s->n_computed = 0; /* preempted: its KV went with its blocks */
     if (to == SEQ_PREFILL || to == SEQ_DECODE) s->started = true;
     s->state = to;
 }
@@ -74,6 +74,7 @@ enum status seq_create(struct seq **out, const struct seq_request *r)
     }
     s->key = r->key;
     s->mode = r->mode;
+    s->priority = r->priority;
     s->sampling = r->sampling;
     s->n_tokens = s->n_input = r->n_tokens;
     s->n_prompt = r->n_prompt;
@@ -144,7 +145,9 @@ enum status seq_set_add(struct seq_set *set, struct seq *s)
     if (set->n == set->cap) return ERR_FULL;
     if (seq_set_find(set, &s->key)) return ERR_INVALID;
     link_in(set, s);
-    set->order[set->n++] = s;
+    uint32_t at = set->n++;
+    for (; at > 0 && set->order[at - 1]->priority > s->priority; at--) set->order[at] = set->order[at - 1];
+    set->order[at] = s;
     return OK;
 }
 

@@ -142,6 +142,8 @@ static enum status start_engine(struct loaded_model *m, struct model *model, str
         .kv_event_layers = layers_per_event(&m->info, &g, run),
         .kv_event_min_tokens = KV_EVENT_MIN_TOKENS,
         .max_commands = MAX_COMMANDS,
+        .max_gap_us = (uint64_t)self->max_gap_ms * 1000,
+        .swap_bytes = run->cfg.kv.swap_bytes,
         .on_event = on_event,
         .ctx = ctx,
     };

@@ -19,10 +19,10 @@
 /* What the callback has heard about one key (key.lo is the index). */
 struct heard {
     int32_t out[MAX_OUT];
-    uint32_t n_out, next_idx, n_reserved, n_kv, n_done, n_gone, kv_t1, progress;
+    uint32_t n_out, next_idx, n_reserved, n_kv, n_done, n_gone, kv_t1, progress, longest_chunk;
     uint32_t n_prompt_lp, last_lp_pos;
     double prompt_lp_sum;
-    float first_lp;
+    float first_lp, lp[MAX_OUT]; /* of the tokens in out, if asked for */
     uint32_t kv_layers_end;
     enum finish_reason token_finish, finish;
     enum status status, gone_status;
@@ -46,7 +46,7 @@ static void hear_token(struct heard *h, const struct engine_event *ev)
     if (h->n_out == 0) h->next_idx = ev->output_idx;
     cr_assert_eq(ev->output_idx, h->next_idx, "no gap, no repeat");
     h->next_idx++;
-    if (ev->logprobs) h->first_lp = ev->logprobs->logprob;
+    if (ev->logprobs) h->first_lp = h->lp[h->n_out % MAX_OUT] = ev->logprobs->logprob;
     h->token_finish = ev->finish;
     h->out[h->n_out++ % MAX_OUT] = ev->token;
 }
@@ -83,7 +83,10 @@ static void on_event(void *ctx, const struct engine_event *ev)
         h->prompt_lp_sum += (double)ev->logprobs->logprob;
         break;
     case ENGINE_TOKEN: hear_token(h, ev); break;
-    case ENGINE_PROGRESS: h->progress = ev->t1; break;
+    case ENGINE_PROGRESS:
+        if (ev->t1 - h->progress > h->longest_chunk) h->longest_chunk = ev->t1 - h->progress;
+        h->progress = ev->t1;
+        break;
     case ENGINE_DONE:
         h->n_done++;
         h->finish = ev->finish;
@@ -99,15 +102,16 @@ static void on_event(void *ctx, const struct engine_event *ev)
 }
 
 struct rig_options {
-    uint32_t n_blocks, max_seqs, batch, chunk, kv_layers;
+    uint32_t n_blocks, max_seqs, batch, chunk, kv_layers, threads, max_gap_us, swap_blocks;
     int32_t end_id;
+    const char *isa;
     const char *path; /* NULL: a tiny model */
 };
 
 static struct rig_options rig_defaults(void)
 {
     return (struct rig_options){
-        .n_blocks = 256, .max_seqs = 32, .batch = 256, .chunk = 128, .kv_layers = 1, .end_id = -1
+        .n_blocks = 256, .max_seqs = 32, .batch = 256, .chunk = 128, .kv_layers = 1, .threads = 2, .end_id = -1
     };
 }
 
@@ -124,7 +128,7 @@ static struct rig *rig_of(struct rig_options o)
     pthread_cond_init(&r->changed, NULL);
     cr_assert_eq(model_read_info(&info, r->path, &err), OK, "%s", err.text);
     struct backend_limits lim = model_limits(&info, o.batch, 1024);
-    cr_assert_eq(cpu_backend_create(&r->backend, 2, NULL, NULL, &lim, &err), OK, "%s", err.text);
+    cr_assert_eq(cpu_backend_create(&r->backend, o.threads, NULL, o.isa, &lim, &err), OK, "%s", err.text);
     struct model_options mo = { .path = r->path,
                                 .backend = r->backend,
                                 .rotate = "auto",
@@ -141,9 +145,11 @@ static struct rig *rig_of(struct rig_options o)
                                  .kv_event_layers = o.kv_layers,
                                  .kv_event_min_tokens = 100,
                                  .max_commands = 128,
+                                 .max_gap_us = o.max_gap_us,
                                  .on_event = on_event,
                                  .ctx = r };
     cr_assert_eq(model_open(&eo.model, &mo, &err), OK, "%s", err.text);
+    eo.swap_bytes = (uint64_t)o.swap_blocks * model_kv_block_bytes(eo.model);
     cr_assert_eq(kv_store_create(&eo.kv, eo.model, o.n_blocks, &err), OK, "%s", err.text);
     cr_assert_eq(engine_create(&r->engine, &eo, &err), OK, "%s", err.text);
     r->n_layers = info.n_layers;
