@@ -257,7 +257,8 @@ static void start_choice(struct call *c, uint32_t i, struct admitted_prompt *p, 
     snprintf(tag, sizeof(tag), c->n_choices > 1 ? "%s/%u" : "%s", request_id, i);
     int32_t *ids = p->ids;
     p->ids = NULL;
-    ch->request = dispatch_submit(c->co->dispatch, c->model, ids, p->n, &p->sampling, &events, ch, tag);
+    ch->request = dispatch_submit(c->co->dispatch, c->model, ids, p->n, (int32_t)c->req->priority, &p->sampling,
+                                  &events, ch, tag);
 }
 
 /* Takes `req` and the prompts out of `a`. */

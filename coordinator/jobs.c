@@ -71,6 +71,7 @@ static void fill_job(const struct dispatch *d, struct request *r, struct job *ou
     out->msg.n_prompt = r->n_prompt;
     out->msg.sampling = &out->sampling;
     out->msg.deadline_ms = deadline_ms(d, r);
+    out->msg.priority = r->priority;
 }
 
 enum status jobs_send(struct dispatch *d, struct node *n, Baton__Control__ControlMessage *m)

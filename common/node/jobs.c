@@ -201,6 +201,7 @@ enum status job_request_of(struct seq_request *out, const Baton__Control__Job *m
         .tokens = m->tokens,
         .n_tokens = (uint32_t)m->n_tokens,
         .n_prompt = m->n_prompt,
+        .priority = m->priority,
     };
     return sampling_of(&out->sampling, m->sampling, err);
 }
