@@ -94,7 +94,8 @@ const struct config_option config_table[] = {
     { SCOPE_GLOBAL, "kv", "credit_bytes", "kv-credit-bytes", NULL, ROLES_ALL, OPTION_SIZE, AT(kv.credit_bytes), MIB,
       16 * GIB, 0, NULL, "64MiB", "bytes that one transfer may have under way" },
     { SCOPE_GLOBAL, "kv", "swap_bytes", "kv-swap-bytes", NULL, ROLES_ALL, OPTION_SIZE, AT(kv.swap_bytes), 0,
-      16 * TIB, 0, NULL, "256MiB", "host memory of a decode node for KV of preempted sequences; past it they are recomputed" },
+      16 * TIB, 0, NULL, "256MiB",
+      "host memory of a decode node for KV of preempted sequences; past it they are recomputed" },
     { SCOPE_GLOBAL, "kv", "rotate", "kv-rotate", NULL, ROLES_ALL, OPTION_CHOICE, AT(kv.rotate), 0, 0, 0, "auto|on|off",
       "auto", "Hadamard rotation of Q and K before quantization" },
 
