@@ -167,8 +167,8 @@ static void start_others(struct choice *first, const struct request *r)
         memcpy(ids, r->tokens, r->n_prompt * sizeof(*ids));
         sampling.choice = k;
         snprintf(tag, sizeof(tag), "%.*s/%u", (int)(slash - r->tag), r->tag, ch->idx);
-        ch->request =
-            dispatch_submit(c->co->dispatch, c->model, ids, r->n_prompt, &sampling, r->cache_salt, &events, ch, tag);
+        ch->request = dispatch_submit(c->co->dispatch, c->model, ids, r->n_prompt, r->priority, &sampling,
+                                      r->cache_salt, &events, ch, tag);
     }
 }
 
@@ -290,8 +290,8 @@ static void start_prompt(struct call *c, uint32_t i, struct admitted_prompt *p, 
     snprintf(tag, sizeof(tag), c->n_choices > 1 ? "%s/%u" : "%s", request_id, ch->idx);
     int32_t *ids = p->ids;
     p->ids = NULL;
-    ch->request =
-        dispatch_submit(c->co->dispatch, c->model, ids, p->n, &p->sampling, c->req->cache_salt, &events, ch, tag);
+    ch->request = dispatch_submit(c->co->dispatch, c->model, ids, p->n, (int32_t)c->req->priority, &p->sampling,
+                                  c->req->cache_salt, &events, ch, tag);
 }
 
 /* Takes `req` and the prompts out of `a`. */

@@ -35,10 +35,11 @@ const uint32_t *dispatch_state_counts(const struct dispatch *d); /* [REQUEST_STA
 /* Whether n more requests of `bytes` in all may wait: ERR_FULL (429) or ERR_UNAVAILABLE (503, no decode node). */
 enum status dispatch_check_room(const struct dispatch *d, const struct served_model *model, uint32_t n, uint64_t bytes,
                                 struct api_error *e) MUST_CHECK;
-/* Queues a request; takes `tokens` (mem_free).  `cache_salt` and `tag` are copied; the tag names it in logs.  The
- * record is the dispatcher's; the owner may use it until its `end` has run. */
+/* Queues a request behind those of its priority; takes `tokens` (mem_free).  `cache_salt` and `tag` are copied; the tag
+ * names it in logs.  The record is the dispatcher's; the owner may use it until its `end` has run. */
 struct request *dispatch_submit(struct dispatch *d, const struct served_model *model, int32_t *tokens,
-                                uint32_t n_prompt, const struct request_sampling *sampling, const char *cache_salt,
+                                uint32_t n_prompt, int32_t priority, const struct request_sampling *sampling,
+                                const char *cache_salt,
                                 const struct request_events *events, void *owner, const char *tag);
 /* The owner has what it wants (stop string): DONE, and nodes give everything back. */
 void dispatch_finish(struct dispatch *d, struct request *r, enum request_finish finish);

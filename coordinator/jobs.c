@@ -73,6 +73,7 @@ static void fill_job(const struct dispatch *d, struct request *r, struct job *ou
     out->msg.sampling = &out->sampling;
     out->msg.deadline_ms = deadline_ms(d, r);
     out->msg.cache_salt = r->cache_salt;
+    out->msg.priority = r->priority;
 }
 
 enum status jobs_send(struct dispatch *d, struct node *n, Baton__Control__ControlMessage *m)

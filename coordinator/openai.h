@@ -45,6 +45,7 @@ struct api_request {
     bool echo, tokens_as_ids;                  /* completions */
     int64_t max_tokens, max_completion_tokens; /* -1 = not given; equal after the parse */
     int64_t min_tokens;
+    int64_t priority;   /* lower is earlier */
     int64_t n_logprobs; /* -1 = none, else 0..20 alternatives */
     double temperature, top_p, min_p;
     int64_t top_k; /* 0, -1 = off */

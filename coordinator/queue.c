@@ -1,4 +1,4 @@
-/* queue.c - a list with two bounds. */
+/* queue.c - a list in order of priority, with two bounds. */
 #include "coordinator/queue.h"
 
 #include "coordinator/request.h"
@@ -25,28 +25,30 @@ static void count_in(struct queue *q, struct request *r)
     q->bytes += request_bytes(r);
 }
 
+/* Links r in behind `prev`, NULL: as the first. */
+static void link_behind(struct queue *q, struct request *prev, struct request *r)
+{
+    struct request *next = prev ? prev->q_next : q->head;
+    r->q_prev = prev;
+    r->q_next = next;
+    *(prev ? &prev->q_next : &q->head) = r;
+    *(next ? &next->q_prev : &q->tail) = r;
+}
+
 void queue_push(struct queue *q, struct request *r)
 {
+    struct request *prev = q->tail; /* from the end: most requests have the priority of the last one */
+    while (prev && prev->priority > r->priority) prev = prev->q_prev;
     count_in(q, r);
-    r->q_prev = q->tail;
-    r->q_next = NULL;
-    if (q->tail)
-        q->tail->q_next = r;
-    else
-        q->head = r;
-    q->tail = r;
+    link_behind(q, prev, r);
 }
 
 void queue_push_front(struct queue *q, struct request *r)
 {
+    struct request *next = q->head;
+    while (next && next->priority < r->priority) next = next->q_next;
     count_in(q, r);
-    r->q_prev = NULL;
-    r->q_next = q->head;
-    if (q->head)
-        q->head->q_prev = r;
-    else
-        q->tail = r;
-    q->head = r;
+    link_behind(q, next ? next->q_prev : q->tail, r);
 }
 
 void queue_remove(struct queue *q, struct request *r)

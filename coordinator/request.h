@@ -96,6 +96,7 @@ struct request {
     char tag[80];    /* the client's request id and the choice, for logs */
     int32_t *tokens; /* prompt, then output */
     uint32_t n_tokens, n_prompt;
+    int32_t priority; /* lower is earlier, here and on the nodes */
     struct request_sampling sampling;
     char *cache_salt; /* "" = none */
     const struct request_events *events;

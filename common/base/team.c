@@ -8,10 +8,10 @@
  * again, the other side changes the word before it looks for sleepers, all sequentially consistent. */
 #include "base/team.h"
 
+#include "base/cpus.h"
 #include "base/mem.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -25,7 +25,7 @@
 #define TEAM_MAX     1024
 #define SPINS        2000 /* pauses, 20 to 80 us: longer than the gap between two ops of a step */
 #define DOOR_OPEN    0x80000000u
-#define SPINS_SHARED 20 /* more members than processors: spinning would only take time from the others */
+#define SPINS_SHARED 20 /* in a crowd */
 
 struct member {
     struct team *team;
@@ -47,8 +47,7 @@ struct team {
     _Alignas(64) uint32_t n;
     uint32_t spins;
     _Atomic bool stop;
-    int *cpus; /* owned; [n_cpus] processors to pin to, in turn */
-    uint32_t n_cpus;
+    struct cpu_list cpus;   /* processors to pin to, in turn; empty: no pinning */
     struct member *members; /* owned; [n], member 0 is the caller */
     void *allocation;
 };
@@ -80,10 +79,10 @@ static uint32_t wait_change(_Atomic uint32_t *word, uint32_t seen, _Atomic uint3
 
 static void pin(const struct team *t, uint32_t idx)
 {
-    if (!t->n_cpus) return;
+    if (t->cpus.n == 0) return;
     cpu_set_t set;
     CPU_ZERO(&set);
-    CPU_SET((size_t)t->cpus[idx % t->n_cpus], &set);
+    CPU_SET(t->cpus.ids[idx % t->cpus.n], &set);
     /* The list was checked when the team was created; a processor that has gone offline since
      * leaves the member unpinned, which costs speed only. */
     (void)pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
@@ -116,51 +115,24 @@ static void *worker(void *arg)
     }
 }
 
-/* Reads one number of a list like "0-3,6"; *s moves behind it. */
-static bool list_number(const char **s, int *out)
+static enum status parse_cpus(struct team *t, const char *text, struct error *err)
 {
-    char *end;
-    if (**s < '0' || **s > '9') return false;
-    errno = 0;
-    long v = strtol(*s, &end, 10);
-    if (errno || v < 0 || v >= CPU_SETSIZE) return false;
-    *out = (int)v;
-    *s = end;
-    return true;
+    struct cpu_list allowed;
+    if (cpu_list_parse(&t->cpus, text) != OK)
+        return error_set(err, ERR_INVALID, "cpus \"%s\": expected a list like \"0-3,6\"", text);
+    cpu_list_allowed(&allowed);
+    for (uint32_t i = 0; i < t->cpus.n; i++)
+        if (!cpu_list_has(&allowed, t->cpus.ids[i]))
+            return error_set(err, ERR_INVALID, "cpus \"%s\": processor %u is not available here", text, t->cpus.ids[i]);
+    return OK;
 }
 
-static enum status parse_cpus(struct team *t, const char *list, struct error *err)
+/* More members than can run at once: spinning would only take time from the others. */
+static bool is_crowded(const struct team *t)
 {
-    cpu_set_t allowed;
-    if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0)
-        return error_set(err, ERR_INTERNAL, "cpus: cannot read this process's processors");
-    t->cpus = mem_array(CPU_SETSIZE, sizeof(int));
-    for (const char *s = list;; s++) {
-        int a, b;
-        if (!list_number(&s, &a)) goto bad;
-        b = a;
-        if (*s == '-' && (s++, !list_number(&s, &b))) goto bad;
-        if (b < a) goto bad;
-        for (; a <= b; a++) {
-            if (!CPU_ISSET((size_t)a, &allowed))
-                return error_set(err, ERR_INVALID, "cpus \"%s\": processor %d is not available here", list, a);
-            if (t->n_cpus == CPU_SETSIZE) goto bad;
-            t->cpus[t->n_cpus++] = a;
-        }
-        if (*s == '\0') return OK;
-        if (*s != ',') goto bad;
-    }
-bad:
-    return error_set(err, ERR_INVALID, "cpus \"%s\": expected a list like \"0-3,6\"", list);
-}
-
-/* Processors this process may use. */
-static uint32_t processors(void)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-    int n = CPU_COUNT(&set);
-    return n > 0 ? (uint32_t)n : 1;
+    struct cpu_list allowed;
+    cpu_list_allowed(&allowed);
+    return t->n > cpus_usable("", &allowed);
 }
 
 static enum status start_workers(struct team *t, struct error *err)
@@ -185,7 +157,7 @@ enum status team_create(struct team **out, uint32_t n, const char *cpus, struct 
     enum status st;
     t->allocation = allocation;
     t->n = n;
-    t->spins = n <= processors() ? SPINS : SPINS_SHARED;
+    t->spins = is_crowded(t) ? SPINS_SHARED : SPINS;
     t->members = mem_array(n, sizeof(*t->members));
     if (cpus && (st = parse_cpus(t, cpus, err)) != OK) goto fail;
     if ((st = start_workers(t, err)) != OK) goto fail;
@@ -206,7 +178,6 @@ void team_destroy(struct team *t)
     for (uint32_t i = 1; i < t->n; i++)
         if (t->members[i].started) pthread_join(t->members[i].thread, NULL);
     mem_free(t->members);
-    mem_free(t->cpus);
     mem_free(t->allocation);
 }
 

@@ -11,7 +11,8 @@ struct team;
 /* Runs as member `idx` of `n`; idx 0 is the caller. */
 typedef void (*team_fn)(void *arg, uint32_t idx, uint32_t n);
 
-/* cpus: list like "0-3,6" that member i is pinned to in turn, or NULL for no pinning. */
+/* cpus: list like "0-3,6" that member i is pinned to in turn, the calling thread (member 0) too, and with it the
+ * threads that it starts later; or NULL for no pinning. */
 enum status team_create(struct team **out, uint32_t n, const char *cpus, struct error *err) MUST_CHECK;
 void team_destroy(struct team *t);
 uint32_t team_size(const struct team *t);

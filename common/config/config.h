@@ -31,6 +31,7 @@ struct config_node {
     uint64_t kv_memory; /* bytes of KV pool */
     uint32_t max_batch_tokens; /* token budget of one step */
     uint32_t chunk_tokens;     /* longest part of one prompt in one step */
+    uint32_t max_gap_ms;       /* decode: longest step beside running streams, 0 = no bound */
     uint32_t max_context;      /* 0 = the model's */
     char *local_prefill;       /* decode: auto, never, always */
 };
@@ -58,6 +59,7 @@ struct config {
         uint32_t lanes;
         uint32_t frame_bytes;  /* largest payload of one data frame, <= 4 MiB */
         uint64_t credit_bytes; /* granted ahead to one transfer */
+        uint64_t swap_bytes;   /* decode: host memory for KV of preempted sequences, 0 = none */
         char *rotate;          /* on, off, auto: Hadamard rotation of Q and K */
         char *prefix_cache;    /* on, off */
         char *cache_secret;    /* seeds the hashes of cached blocks */

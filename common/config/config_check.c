@@ -1,4 +1,5 @@
 /* config_check.c - checks that need the whole configuration: names, references, sockets. */
+#include "base/cpus.h"
 #include "config/config_internal.h"
 #include "config/config_value.h"
 
@@ -105,6 +106,23 @@ static enum status check_node(const struct checker *c, uint32_t i)
     return i < c->cfg->n_prefill ? OK : check_socket(c, &node->kv, key);
 }
 
+/* Nodes that start together on this host must not be pinned to the same processors. */
+static enum status check_cpus(const struct checker *c, uint32_t i)
+{
+    char key[64], other_key[64];
+    const struct config_node *node = node_at(c->cfg, i, key, sizeof(key));
+    struct cpu_list own, other;
+    if (cpu_list_parse(&own, node->cpus) != OK) return OK; /* not set */
+    for (uint32_t k = 0; k < i; k++) {
+        if (cpu_list_parse(&other, node_at(c->cfg, k, other_key, sizeof(other_key))->cpus) != OK) continue;
+        for (uint32_t j = 0; j < own.n; j++)
+            if (cpu_list_has(&other, own.ids[j]))
+                return error_set(c->err, ERR_INVALID, "%s: cpus %s: processor %u belongs to %s already",
+                                 config_origin_of(c->origins, &node->cpus, key), node->cpus, own.ids[j], other_key);
+    }
+    return OK;
+}
+
 enum status config_check(const struct config *cfg, enum config_role role, const char *file,
                          const struct config_origins *o, struct error *err)
 {
@@ -124,6 +142,7 @@ enum status config_check(const struct config *cfg, enum config_role role, const 
     if ((st = check_socket(&c, &cfg->coordinator.control, "coordinator.control")) != OK) return st;
     for (uint32_t i = 0; i < cfg->n_prefill + cfg->n_decode; i++) {
         if ((st = check_node(&c, i)) != OK) return st;
+        if (role == CONFIG_UP && (st = check_cpus(&c, i)) != OK) return st;
     }
     if (role == CONFIG_UP && cfg->n_decode == 0) {
         return error_set(err, ERR_INVALID, "%s: decode: a cluster needs at least one decode node", file);

@@ -1,6 +1,7 @@
 /* config_value.c - parses and checks the text of one option. */
 #include "config/config_value.h"
 
+#include "base/cpus.h"
 #include "base/mem.h"
 
 #include <ctype.h>
@@ -128,22 +129,9 @@ static bool is_http_address(const char *text)
     return strncmp(text, "tcp://", 6) != 0 && config_address_split(text, host, sizeof(host), &port);
 }
 
-/* "0-3,6": numbers below 4096, ranges that rise. */
-static bool is_cpu_list(const char *text)
-{
-    uint64_t from, to;
-    for (;;) {
-        if (!read_digits(text, &from, &text)) return false;
-        to = from;
-        if (*text == '-' && !read_digits(text + 1, &to, &text)) return false;
-        if (to < from || to >= 4096) return false;
-        if (*text == '\0') return true;
-        if (*text++ != ',') return false;
-    }
-}
-
 static bool text_fits(const struct config_option *row, const char *text)
 {
+    struct cpu_list cpus;
     uint64_t number;
     if (text[0] == '\0' && row->fallback[0] == '\0') return true; /* not set, said aloud */
     switch (row->type) {
@@ -152,7 +140,7 @@ static bool text_fits(const struct config_option *row, const char *text)
     case OPTION_PORT: return read_number(row, text, &number) && in_range(row, number);
     case OPTION_HTTP: return is_http_address(text);
     case OPTION_ENDPOINT: return is_endpoint(text);
-    case OPTION_CPUS: return is_cpu_list(text);
+    case OPTION_CPUS: return cpu_list_parse(&cpus, text) == OK;
     default: return text[0] != '\0';
     }
 }

@@ -140,6 +140,7 @@ static void publish(struct engine *e)
     atomic_store_explicit(&e->n_running, running, memory_order_relaxed);
     atomic_store_explicit(&e->n_waiting, waiting, memory_order_relaxed);
     atomic_store_explicit(&e->n_reserved, reserved, memory_order_relaxed);
+    atomic_store_explicit(&e->swapped_blocks, swap_n_used(e->swap), memory_order_relaxed);
 }
 
 /* Stages of a round, in this order: commands, admission, a step. */
@@ -182,6 +183,13 @@ static enum status check_options(const struct engine_options *opt, struct error 
     return OK;
 }
 
+/* What a position costs a row in attention, in parts of what the row costs in all matrices but the head. */
+static double attention_share(const struct model_info *i)
+{
+    double d = i->d_model, q = (double)i->n_heads * i->head_dim, kv = (double)i->n_kv_heads * i->head_dim;
+    return 2 * q / (d * (q + 2 * kv) + q * d + 3 * d * i->d_ff);
+}
+
 /* Everything but the thread. */
 static enum status prepare(struct engine *e, const struct engine_options *opt, struct error *err)
 {
@@ -206,13 +214,15 @@ static enum status prepare(struct engine *e, const struct engine_options *opt, s
         return error_set(err, st, "cannot make a prefix cache of %u KV blocks", opt->kv->n_blocks);
     if ((st = mailbox_create(&e->box, opt->max_commands + 1)) != OK) /* + 1: stop always fits in the end */
         return error_set(err, st, "cannot make a mailbox of %u commands", opt->max_commands);
-    return OK;
+    e->cost.position = attention_share(model_info(opt->model));
+    return swap_create(&e->swap, opt->kv, opt->swap_bytes, err);
 }
 
 static void free_engine(struct engine *e)
 {
     mailbox_destroy(e->box);
     prefix_cache_destroy(e->prefix);
+    swap_destroy(e->swap);
     kv_pool_destroy(e->pool);
     sampler_destroy(e->sampler);
     step_batch_fini(&e->batch);
@@ -354,14 +364,16 @@ void engine_load(struct engine *e, struct engine_load *out)
         .n_reserved = atomic_load_explicit(&e->n_reserved, memory_order_relaxed),
         .prefill_tokens = atomic_load_explicit(&e->prefill_tokens, memory_order_relaxed),
         .decode_tokens = atomic_load_explicit(&e->decode_tokens, memory_order_relaxed),
-        .preemptions = atomic_load_explicit(&e->preemptions, memory_order_relaxed),
         .prefix_queries = atomic_load_explicit(&e->prefix_queries, memory_order_relaxed),
         .prefix_hits = atomic_load_explicit(&e->prefix_hits, memory_order_relaxed),
+        .swapped_blocks = atomic_load_explicit(&e->swapped_blocks, memory_order_relaxed),
         .steps = atomic_load_explicit(&e->steps, memory_order_relaxed),
         .prefill_tok_s = atomic_load_explicit(&e->prefill_tok_s, memory_order_relaxed),
         .decode_tok_s = atomic_load_explicit(&e->decode_tok_s, memory_order_relaxed),
         .step_us_max = atomic_exchange_explicit(&e->step_us_max, 0, memory_order_relaxed),
     };
+    for (int k = 0; k < PREEMPT_KIND_COUNT; k++)
+        out->preemptions[k] = atomic_load_explicit(&e->preemptions[k], memory_order_relaxed);
     kv_pool_counts(e->pool, out->blocks);
 }
 

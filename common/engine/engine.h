@@ -39,6 +39,7 @@ struct seq_request { /* copied by submit */
     uint32_t n_prompt; /* original prompt; tokens[n_prompt..] count as output of this request */
     struct sampling_params sampling;
     const char *cache_salt; /* cached KV is shared among requests with the same one; NULL: none */
+    int32_t priority; /* lower is earlier: admitted and computed before, preempted after */
 };
 
 enum engine_event_kind {
@@ -88,6 +89,8 @@ struct engine_options {
     uint32_t max_commands;        /* bound of the mailbox */
     bool prefix_cache;            /* full blocks stay findable after their sequence */
     const char *cache_secret;     /* seeds their hashes; copied, NULL: none */
+    uint64_t max_gap_us;          /* prompts are cut so that running streams wait no longer for a token; 0 = no bound */
+    uint64_t swap_bytes;          /* host memory for KV of preempted sequences; what does not fit is recomputed */
     engine_event_fn on_event;
     void *ctx;
 };
@@ -114,12 +117,15 @@ enum status engine_release(struct engine *e, const struct seq_key *key) MUST_CHE
 /* Any state; ENGINE_DONE with FINISH_CANCELLED, or GONE. */
 enum status engine_cancel(struct engine *e, const struct seq_key *key) MUST_CHECK;
 
+enum preempt_kind { PREEMPT_SWAP, PREEMPT_RECOMPUTE, PREEMPT_KIND_COUNT };
+
 struct engine_load { /* a snapshot from atomics */
     uint32_t n_running, n_waiting, n_reserved;
     uint32_t blocks[KV_STATE_COUNT];
     uint64_t prefill_tokens, decode_tokens, steps; /* since start */
-    uint64_t preemptions;                          /* sequences that lost their blocks and were recomputed */
     uint64_t prefix_queries, prefix_hits;          /* tokens looked up in the prefix cache, and found */
+    uint64_t preemptions[PREEMPT_KIND_COUNT];      /* sequences that lost their blocks */
+    uint32_t swapped_blocks;                       /* in the swap arena */
     double prefill_tok_s, decode_tok_s;            /* EWMA of measured rates, 0 before the first */
     uint64_t step_us_max;                          /* longest step since the last snapshot */
 };

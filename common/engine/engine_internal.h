@@ -17,6 +17,7 @@ struct engine {
     struct kv_pool *pool;
     struct prefix_cache *prefix;        /* NULL: off */
     struct prefix_hash prefix_of_model; /* what all chains begin with */
+    struct swap *swap;
     struct sampler *sampler;
     struct mailbox *box;
     struct seq_set seqs;
@@ -27,6 +28,8 @@ struct engine {
     struct sched_seq *plan_in;
     struct sched_victim *victims;
     uint32_t *plan_rows;
+    struct sched_cost cost;
+    double step_work; /* of the prompts' rows in the batch */
     uint32_t n_vocab;
 
     pthread_t thread;
@@ -38,12 +41,14 @@ struct engine {
     atomic_uint n_live;
     /* Written by the engine's thread after each round, read by engine_load(); each by itself. */
     atomic_uint n_running, n_waiting, n_reserved;
-    atomic_ullong prefill_tokens, decode_tokens, steps, step_us_max, preemptions;
     atomic_ullong prefix_queries, prefix_hits;
+    atomic_ullong prefill_tokens, decode_tokens, steps, step_us_max;
+    atomic_ullong preemptions[PREEMPT_KIND_COUNT];
+    atomic_uint swapped_blocks;
     _Atomic double prefill_tok_s, decode_tok_s;
 };
 
-/* Gives waiting sequences their blocks in order of arrival.  Returns whether anything can be computed. */
+/* Gives waiting sequences their blocks in order of rank.  Returns whether anything can be computed. */
 bool engine_admit(struct engine *e);
 /* One step over the running sequences. */
 void engine_step(struct engine *e);

@@ -24,6 +24,7 @@ void engine_finish(struct engine *e, struct seq *s, enum finish_reason finish, e
                                .message = message,
                                .prefill_us = s->prefill_us,
                                .decode_us = s->decode_us };
+    swap_drop(e->swap, &s->swapped);
     seq_set_remove(&e->seqs, s);
     seq_destroy(s);
     atomic_fetch_sub_explicit(&e->n_live, 1, memory_order_relaxed);
@@ -61,17 +62,30 @@ static void emit_kv(struct engine *e, const struct seq *s, uint32_t layer0, uint
     engine_emit(e, &ev);
 }
 
-/* All blocks it asks for, those of a cached prefix among them, or none. */
+/* All blocks it asks for, those of a cached prefix among them, or none.  What was swapped out comes back whole. */
 static bool take_blocks(struct engine *e, struct seq *s)
 {
-    seq_take_prefix(s);
+    const bool is_swapped = s->swapped.n > 0;
+    if (!is_swapped) seq_take_prefix(s);
     if (block_table_grow(&s->table, e->pool, seq_blocks_to_admit(s), KV_ACTIVE) == OK) return true;
-    seq_release_blocks(s, e->pool);
+    if (!is_swapped) seq_release_blocks(s, e->pool);
     return false;
+}
+
+/* Takes a swapped sequence's KV back, or starts it over if that fails. */
+static void resume(struct engine *e, struct seq *s)
+{
+    enum status st = swap_in(e->swap, s->table.ids, &s->swapped);
+    if (st != OK) s->n_computed = 0;
+    seq_set_state(s, e->pool, st == OK ? s->resume : SEQ_PREFILL);
 }
 
 static void admit_one(struct engine *e, struct seq *s)
 {
+    if (s->swapped.n > 0) {
+        resume(e, s);
+        return;
+    }
     bool reserve = s->mode == ENGINE_RESERVE && !s->started;
     bool is_looked_up = e->prefix && s->sampling.n_prompt_logprobs < 0;
     if (!s->started) {
@@ -118,8 +132,11 @@ static void preempt_for(struct engine *e, uint32_t asking)
     struct seq *s = e->seqs.order[victim];
     log_debug("preempt", "req=%016llx-%llu tokens=%u blocks=%u", (unsigned long long)s->key.hi,
               (unsigned long long)s->key.lo, s->n_tokens, s->table.n);
+    /* A full arena is no failure: what is not kept is computed again. */
+    enum status st = swap_out(e->swap, s->table.ids, block_table_blocks_for(s->n_computed), &s->swapped);
+    s->resume = s->state;
     seq_set_state(s, e->pool, SEQ_WAITING);
-    atomic_fetch_add_explicit(&e->preemptions, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&e->preemptions[st == OK ? PREEMPT_SWAP : PREEMPT_RECOMPUTE], 1, memory_order_relaxed);
 }
 
 /* A decoding sequence needs room for the one token it feeds. */
@@ -135,7 +152,7 @@ static void grow_decoding(struct engine *e)
 
 static void plan_batch(struct engine *e)
 {
-    const struct sched_limits lim = { e->opt.max_batch_tokens, e->opt.chunk_tokens };
+    const struct sched_limits lim = { e->opt.max_batch_tokens, e->opt.chunk_tokens, (double)e->opt.max_gap_us };
     uint32_t n = 0;
     for (uint32_t i = 0; i < e->seqs.n; i++) {
         struct seq *s = e->seqs.order[i];
@@ -143,10 +160,14 @@ static void plan_batch(struct engine *e)
         e->running[n] = s;
         e->plan_in[n++] = (struct sched_seq){ s->state == SEQ_DECODE, s->n_tokens, s->n_computed };
     }
-    sched_plan(&lim, e->plan_in, n, e->plan_rows);
+    sched_plan(&lim, &e->cost, e->plan_in, n, e->plan_rows);
     step_batch_reset(&e->batch);
-    for (uint32_t i = 0; i < n; i++)
-        if (e->plan_rows[i] > 0) step_batch_add(&e->batch, e->running[i], e->plan_rows[i]);
+    e->step_work = 0.0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (e->plan_rows[i] == 0) continue;
+        step_batch_add(&e->batch, e->running[i], e->plan_rows[i]);
+        if (!e->plan_in[i].decoding) e->step_work += sched_work(&e->cost, e->plan_in[i].n_computed, e->plan_rows[i]);
+    }
 }
 
 /* Whether a sequence's KV goes out while layers are computed, or once per chunk. */
@@ -317,5 +338,8 @@ void engine_step(struct engine *e)
             return;
         }
     }
+    const struct sched_step step = { sb->n_decode_rows, sb->n_prefill_rows, e->step_work };
     if ((st = sample_all(e)) != OK) fail_batch(e, st, "the model's head failed");
+    /* With the head and the sampler: streams wait for all of it. */
+    sched_learn(&e->cost, &step, (double)(clock_now_us() - t0));
 }

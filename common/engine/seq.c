@@ -15,7 +15,7 @@ static const struct {
     unsigned moves;
     enum kv_block_state blocks; /* what its blocks are while it is in this state */
 } STATES[SEQ_STATE_COUNT] = {
-    [SEQ_WAITING] = { "waiting", MOVE(SEQ_RESERVED) | MOVE(SEQ_PREFILL) | MOVE(SEQ_DONE), KV_FREE },
+    [SEQ_WAITING] = { "waiting", MOVE(SEQ_RESERVED) | MOVE(SEQ_PREFILL) | MOVE(SEQ_DECODE) | MOVE(SEQ_DONE), KV_FREE },
     [SEQ_RESERVED] = { "reserved", MOVE(SEQ_PREFILL) | MOVE(SEQ_DECODE) | MOVE(SEQ_DONE), KV_RESERVED },
     [SEQ_PREFILL] = { "prefill", MOVE(SEQ_DECODE) | MOVE(SEQ_HELD) | MOVE(SEQ_WAITING) | MOVE(SEQ_DONE), KV_ACTIVE },
     [SEQ_DECODE] = { "decode", MOVE(SEQ_WAITING) | MOVE(SEQ_DONE), KV_ACTIVE },
@@ -76,6 +76,7 @@ enum status seq_create(struct seq **out, const struct seq_request *r)
     }
     s->key = r->key;
     s->mode = r->mode;
+    s->priority = r->priority;
     s->sampling = r->sampling;
     s->n_tokens = s->n_input = r->n_tokens;
     s->n_prompt = r->n_prompt;
@@ -147,7 +148,9 @@ enum status seq_set_add(struct seq_set *set, struct seq *s)
     if (set->n == set->cap) return ERR_FULL;
     if (seq_set_find(set, &s->key)) return ERR_INVALID;
     link_in(set, s);
-    set->order[set->n++] = s;
+    uint32_t at = set->n++;
+    for (; at > 0 && set->order[at - 1]->priority > s->priority; at--) set->order[at] = set->order[at - 1];
+    set->order[at] = s;
     return OK;
 }
 

@@ -3,12 +3,14 @@
  *   WAITING --admit--> RESERVED --start_prefill--> PREFILL --last chunk--> DECODE
  *      |                  '--------start_decode---------------------------^
  *      '-----admit-------------------------------> PREFILL --last chunk--> HELD (prefill-only)
- *   PREFILL, DECODE --preempt--> WAITING;  every state --seq_set_state--> DONE
+ *   PREFILL, DECODE --preempt--> WAITING --admit--> PREFILL (recomputes), or the state before (its KV was swapped out)
+ *   every state --seq_set_state--> DONE
  *
  * seq_set_state() is the only writer of the state; it keeps the states of the sequence's blocks in step. */
 #ifndef ENGINE_SEQ_H
 #define ENGINE_SEQ_H
 #include "engine/engine.h"
+#include "engine/swap.h"
 #include "kv/block_table.h"
 #include "kv/prefix_cache.h"
 
@@ -24,6 +26,7 @@ struct seq {
     struct seq_key key;
     enum engine_mode mode;
     enum seq_state state;
+    int32_t priority; /* lower is earlier */
     struct sampling_params sampling;
     int32_t *tokens;   /* owned, room for n_prompt + max_tokens */
     uint32_t n_tokens; /* known: prompt, then output */
@@ -35,6 +38,8 @@ struct seq {
     struct block_table table;
     struct prefix_chain prefix;
     uint32_t n_cached; /* tokens whose KV was found when it was first admitted */
+    struct swap_run swapped; /* preempted: KV of its n_computed tokens, in the engine's arena, */
+    enum seq_state resume;   /* and the state it goes on in */
     uint64_t prefill_us, decode_us;
     struct seq *next_in_bucket;
 };
@@ -59,9 +64,9 @@ static inline bool seq_is_running(const struct seq *s)
     return s->state == SEQ_PREFILL || s->state == SEQ_DECODE;
 }
 
-/* All sequences of an engine: found by key, walked in order of arrival.  Bounded. */
+/* All sequences of an engine: found by key, walked in order of rank: priority, then arrival.  Bounded. */
 struct seq_set {
-    struct seq **order; /* [n], oldest first */
+    struct seq **order; /* [n], first in rank first */
     uint32_t n, cap;
     struct seq **buckets;
     uint32_t n_buckets; /* a power of two */

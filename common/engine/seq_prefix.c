@@ -45,5 +45,5 @@ void seq_release_blocks(struct seq *s, struct kv_pool *pool)
     block_table_clear(&s->table, pool);
     if (c->cache) prefix_cache_touch(c->cache, c->hashes, c->n_hashes);
     c->n_published = 0;
-    s->n_computed = 0;
+    if (s->swapped.n == 0) s->n_computed = 0;
 }

@@ -7,6 +7,7 @@
 void seq_take_prefix(struct seq *s);
 /* Makes its full, computed blocks findable. */
 void seq_publish(struct seq *s);
-/* Gives all blocks back; what is computed stays findable while there is room. */
+/* Gives all blocks back; what is computed stays findable while there is room.  A sequence that is not swapped out has
+ * then computed nothing. */
 void seq_release_blocks(struct seq *s, struct kv_pool *pool);
 #endif

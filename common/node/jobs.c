@@ -202,6 +202,7 @@ enum status job_request_of(struct seq_request *out, const Baton__Control__Job *m
         .n_tokens = (uint32_t)m->n_tokens,
         .n_prompt = m->n_prompt,
         .cache_salt = m->cache_salt,
+        .priority = m->priority,
     };
     return sampling_of(&out->sampling, m->sampling, err);
 }

@@ -2,13 +2,13 @@
 #include "node/load_model.h"
 
 #include "base/clock.h"
+#include "base/cpus.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "formats/gguf.h"
 #include "formats/vocab_load.h"
 #include "text/vocab.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -40,10 +40,19 @@ static void on_progress(void *ctx, uint64_t done, uint64_t all)
 
 static uint32_t n_threads_of(const struct config_node *self)
 {
-    cpu_set_t set;
+    struct cpu_list cpus;
     if (self->threads) return self->threads;
-    if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-    return (uint32_t)CPU_COUNT(&set);
+    if (cpu_list_parse(&cpus, self->cpus) != OK) cpu_list_allowed(&cpus);
+    return cpus_default_threads("", &cpus);
+}
+
+/* The backend has pinned this thread as the first of its team, and the engine's thread has taken that over.  What is
+ * started from here on moves within all that the node owns. */
+static void unpin(const struct config_node *self)
+{
+    struct cpu_list own;
+    if (cpu_list_parse(&own, self->cpus) == OK && cpu_list_confine(&own) != OK)
+        log_warn("not_unpinned", "cpus=%s", self->cpus);
 }
 
 static enum status read_end_ids(const char *path, int32_t **ids, uint32_t *n, struct error *err)
@@ -144,6 +153,8 @@ static enum status start_engine(struct loaded_model *m, struct model *model, str
         .max_commands = MAX_COMMANDS,
         .prefix_cache = strcmp(run->cfg.kv.prefix_cache, "on") == 0,
         .cache_secret = run->cfg.kv.cache_secret,
+        .max_gap_us = (uint64_t)self->max_gap_ms * 1000,
+        .swap_bytes = run->cfg.kv.swap_bytes,
         .on_event = on_event,
         .ctx = ctx,
     };
@@ -182,8 +193,9 @@ enum status load_model(struct loaded_model *out, const struct config_run *run, e
     m.n_blocks = (uint32_t)n_blocks;
     if ((st = kv_store_create(&kv, model, m.n_blocks, err)) != OK) goto fail;
     if ((st = start_engine(&m, model, kv, run, on_event, ctx, err)) != OK) goto fail;
-    log_info("loaded", "model=%s arch=%s isa=%s weights_mib=%llu kv_blocks=%u context=%u ms=%llu",
-             log_quote(m.config->name), m.info.arch, cpu_backend_isa(m.backend),
+    unpin(run->self);
+    log_info("loaded", "model=%s arch=%s isa=%s threads=%u weights_mib=%llu kv_blocks=%u context=%u ms=%llu",
+             log_quote(m.config->name), m.info.arch, cpu_backend_isa(m.backend), n_threads_of(run->self),
              (unsigned long long)(m.info.weight_bytes >> 20), m.n_blocks, m.max_context,
              (unsigned long long)((clock_now_us() - start) / 1000));
     *out = m;

@@ -10,7 +10,7 @@ struct node_admin {
     struct node *node;
     struct http_server *server;
     char address[300];
-    uint64_t prompt_tokens, generation_tokens, steps, prefix_queries, prefix_hits; /* counted so far */
+    uint64_t prompt_tokens, generation_tokens, steps, prefix_queries, prefix_hits, preemptions[PREEMPT_KIND_COUNT]; /* counted so far */
 };
 
 static struct metric *series(struct node *n, enum metric_kind kind, const char *name, const char *help,
@@ -23,10 +23,28 @@ static struct metric *series(struct node *n, enum metric_kind kind, const char *
     return metrics_get(node_metrics(n), kind, name, help, all, NULL, 0);
 }
 
-static void count_up(struct node *n, const char *name, const char *help, uint64_t now, uint64_t *before)
+static void count_up(struct node *n, const char *name, const char *help, const char *more, uint64_t now,
+                     uint64_t *before)
 {
-    metric_add(series(n, METRIC_COUNTER, name, help, ""), (double)(now - *before));
+    metric_add(series(n, METRIC_COUNTER, name, help, more), (double)(now - *before));
     *before = now;
+}
+
+static const char *const PREEMPT_LABELS[PREEMPT_KIND_COUNT] = {
+    [PREEMPT_SWAP] = ",kind=\"swap\"",
+    [PREEMPT_RECOMPUTE] = ",kind=\"recompute\"",
+};
+
+static void update_prefix_cache(struct node_admin *a, const struct engine_load *load)
+{
+    struct node *n = a->node;
+    count_up(n, "baton_prefix_cache_queries_total", "Tokens looked up in the prefix cache.", "", load->prefix_queries,
+             &a->prefix_queries);
+    count_up(n, "baton_prefix_cache_hit_tokens_total", "Tokens found in the prefix cache.", "", load->prefix_hits,
+             &a->prefix_hits);
+    metric_set(
+        series(n, METRIC_GAUGE, "baton_prefix_cache_hit_ratio", "Share of tokens looked up that were found.", ""),
+        load->prefix_queries ? (double)load->prefix_hits / (double)load->prefix_queries : 0);
 }
 
 static void update(struct node_admin *a)
@@ -49,16 +67,15 @@ static void update(struct node_admin *a)
                load.prefill_tok_s);
     metric_set(series(n, METRIC_GAUGE, "baton_node_decode_tokens_per_second", "Measured rate of decode.", ""),
                load.decode_tok_s);
-    count_up(n, "baton_prompt_tokens_total", "Prompt tokens computed.", load.prefill_tokens, &a->prompt_tokens);
-    count_up(n, "baton_generation_tokens_total", "Tokens decoded.", load.decode_tokens, &a->generation_tokens);
-    count_up(n, "baton_engine_steps_total", "Steps of the engine.", load.steps, &a->steps);
-    count_up(n, "baton_prefix_cache_queries_total", "Tokens looked up in the prefix cache.", load.prefix_queries,
-             &a->prefix_queries);
-    count_up(n, "baton_prefix_cache_hit_tokens_total", "Tokens found in the prefix cache.", load.prefix_hits,
-             &a->prefix_hits);
-    metric_set(
-        series(n, METRIC_GAUGE, "baton_prefix_cache_hit_ratio", "Share of tokens looked up that were found.", ""),
-        load.prefix_queries ? (double)load.prefix_hits / (double)load.prefix_queries : 0);
+    count_up(n, "baton_prompt_tokens_total", "Prompt tokens computed.", "", load.prefill_tokens, &a->prompt_tokens);
+    count_up(n, "baton_generation_tokens_total", "Tokens decoded.", "", load.decode_tokens, &a->generation_tokens);
+    count_up(n, "baton_engine_steps_total", "Steps of the engine.", "", load.steps, &a->steps);
+    for (int k = 0; k < PREEMPT_KIND_COUNT; k++)
+        count_up(n, "baton_preemptions_total", "Sequences that gave their KV blocks up.", PREEMPT_LABELS[k],
+                 load.preemptions[k], &a->preemptions[k]);
+    metric_set(series(n, METRIC_GAUGE, "baton_kv_swapped_blocks", "KV blocks of preempted sequences in RAM.", ""),
+               load.swapped_blocks);
+    update_prefix_cache(a, &load);
     metric_set(series(n, METRIC_GAUGE, "baton_node_ready", "1: registered and not draining.", ""), node_is_ready(n));
 }
 

@@ -78,7 +78,7 @@ static void exec_child(const char *path, const char *const *args, struct child_f
 }
 
 enum status child_start(struct child *c, const char *name, const char *binary, const char *const *args, int config_fd,
-                        int weights_fd, struct error *err)
+                        int weights_fd, const struct cpu_list *cpus, struct error *err)
 {
     char path[PATH_MAX];
     int pipe_fds[2];
@@ -92,6 +92,8 @@ enum status child_start(struct child *c, const char *name, const char *binary, c
         close(pipe_fds[1]);
         return error_set(err, ERR_IO, "cannot start %s: fork: %s", name, strerror(errno));
     }
+    if (pid == 0 && cpus && cpus->n > 0 && cpu_list_confine(cpus) != OK)
+        fprintf(stderr, "%s: its processors are not available, it runs on any\n", name);
     if (pid == 0) exec_child(path, args, (struct child_files){ pipe_fds[1], config_fd, weights_fd }, parent);
     close(pipe_fds[1]);
     *c = (struct child){ .pid = pid, .ready_fd = pipe_fds[0] };

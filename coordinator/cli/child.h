@@ -1,6 +1,7 @@
 /* child.h - one child process of a cluster on this host: start, wait for its ready line, stop. */
 #ifndef CLI_CHILD_H
 #define CLI_CHILD_H
+#include "base/cpus.h"
 #include "base/error.h"
 
 #include <sys/types.h>
@@ -20,9 +21,10 @@ struct child {
 /* Starts `binary` from the folder of this program with `args` (NULL-terminated, without argv[0]), in a process group
  * of its own, so that a terminal's Ctrl-C reaches the parent alone; the child gets SIGTERM when the parent dies.
  * Added to args: "--config" for the file behind config_fd, "--ready-fd", and "--weights-fd" unless weights_fd is -1.
+ * It runs on `cpus`, unless that is NULL or empty.
  * BATON_* variables are not passed on: what they said is in the configuration already. */
 enum status child_start(struct child *c, const char *name, const char *binary, const char *const *args, int config_fd,
-                        int weights_fd, struct error *err) MUST_CHECK;
+                        int weights_fd, const struct cpu_list *cpus, struct error *err) MUST_CHECK;
 /* Reads what is there; sets c->ready once the line is complete.  False when the pipe was closed before that. */
 bool child_read_ready(struct child *c);
 /* Copies the value of `key=` in the ready line; false if it is not there. */

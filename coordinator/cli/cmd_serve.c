@@ -3,19 +3,9 @@
 #include "config/config.h"
 #include "coordinator/cli/cli.h"
 #include "coordinator/cli/launch.h"
+#include "coordinator/cli/share_cpus.h"
 
-#include <sched.h>
 #include <stdio.h>
-
-/* --threads of serve is what the host gives in all: both nodes compute at the same time. */
-static void split_threads(struct config *cfg)
-{
-    cpu_set_t set;
-    uint32_t n = cfg->prefill[0].threads;
-    if (n == 0 && sched_getaffinity(0, sizeof(set), &set) == 0) n = (uint32_t)CPU_COUNT(&set);
-    cfg->decode[0].threads = n > 1 ? n / 2 : 1;
-    cfg->prefill[0].threads = n > 1 ? n - n / 2 : 1;
-}
 
 static int run_role(enum config_role role, int argc, char **argv)
 {
@@ -32,7 +22,8 @@ static int run_role(enum config_role role, int argc, char **argv)
         enum log_level level = LOG_LEVEL_INFO;
         if (log_level_parse(run.cfg.log.level, &level) != OK) level = LOG_LEVEL_INFO;
         log_init(level, "baton");
-        if (role == CONFIG_SERVE) split_threads(&run.cfg);
+        if (role == CONFIG_SERVE) share_threads_of_host(&run.cfg);
+        share_threads(&run.cfg);
         rc = launch_cluster(&run.cfg);
     }
     config_fini(&run);

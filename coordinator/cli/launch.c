@@ -10,6 +10,7 @@
 #include "compute/backend.h"
 #include "config/config.h"
 #include "coordinator/cli/child.h"
+#include "coordinator/cli/share_cpus.h"
 #include "model/model.h"
 
 #include <errno.h>
@@ -35,6 +36,7 @@ struct launch {
     int signal_fd;
     int weights_fd[CONFIG_MAX_MODELS];
     char control[256], http[256];
+    struct cpu_list cpus[2 * CONFIG_MAX_NODES]; /* where nodes run, decode nodes first; empty: anywhere */
     enum launch_stop stop;
     bool failed;
 };
@@ -149,7 +151,8 @@ static enum status write_config(struct launch *l, struct error *err)
 static enum status start_coordinator(struct launch *l, struct error *err)
 {
     const char *const none[] = { NULL };
-    enum status st = child_start(coordinator_of(l), "coordinator", "baton-coordinator", none, l->config_fd, -1, err);
+    enum status st =
+        child_start(coordinator_of(l), "coordinator", "baton-coordinator", none, l->config_fd, -1, NULL, err);
     if (st != OK) return st;
     l->n_children = 1;
     if ((st = wait_ready(l, 0, err)) != OK) return st;
@@ -174,8 +177,9 @@ static enum status pack_model(struct launch *l, uint32_t i, struct error *err)
     struct backend_limits limits = {
         .max_rows = 1, .max_context = KV_BLOCK_TOKENS, .max_cols = 1 << 16, .max_heads = 1, .max_head_dim = 64
     };
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    enum status st = cpu_backend_create(&backend, cores > 0 ? (uint32_t)cores : 1, NULL, NULL, &limits, err);
+    struct cpu_list allowed;
+    cpu_list_allowed(&allowed);
+    enum status st = cpu_backend_create(&backend, cpus_default_threads("", &allowed), NULL, NULL, &limits, err);
     if (st != OK) return st;
     struct model_options opt = {
         .path = cfg->models[i].path,
@@ -192,13 +196,14 @@ static enum status pack_model(struct launch *l, uint32_t i, struct error *err)
     return st;
 }
 
-static enum status start_node(struct launch *l, const struct config_node *node, bool is_decode, struct error *err)
+static enum status start_node(struct launch *l, const struct config_node *node, bool is_decode,
+                              const struct cpu_list *cpus, struct error *err)
 {
     const struct config_model *model = config_model_find(l->cfg, node->model);
     const char *const args[] = { "--name", node->name, "--coordinator", l->control, NULL };
     int weights_fd = model ? l->weights_fd[model - l->cfg->models] : -1;
     enum status st = child_start(&l->children[l->n_children], node->name, is_decode ? "baton-decode" : "baton-prefill",
-                                 args, l->config_fd, weights_fd, err);
+                                 args, l->config_fd, weights_fd, cpus, err);
     if (st == OK) l->n_children++;
     return st;
 }
@@ -207,10 +212,13 @@ static enum status start_all(struct launch *l, struct error *err)
 {
     const struct config *cfg = l->cfg;
     enum status st = write_config(l, err);
+    share_cpus(cfg, l->cpus);
     if (st == OK) st = start_coordinator(l, err);
     for (uint32_t i = 0; i < cfg->n_models && st == OK; i++) st = pack_model(l, i, err);
-    for (uint32_t i = 0; i < cfg->n_decode && st == OK; i++) st = start_node(l, &cfg->decode[i], true, err);
-    for (uint32_t i = 0; i < cfg->n_prefill && st == OK; i++) st = start_node(l, &cfg->prefill[i], false, err);
+    for (uint32_t i = 0; i < cfg->n_decode && st == OK; i++)
+        st = start_node(l, &cfg->decode[i], true, &l->cpus[i], err);
+    for (uint32_t i = 0; i < cfg->n_prefill && st == OK; i++)
+        st = start_node(l, &cfg->prefill[i], false, &l->cpus[cfg->n_decode + i], err);
     if (st != OK) return st;
     /* The mappings of the nodes keep the weights; a descriptor here would keep them after the nodes' end. */
     st = wait_ready(l, 1, err);

@@ -23,6 +23,8 @@ CASES = [  # path, body (bytes = sent as they are), status, param, a word of the
     (CHAT, {"messages": USER, "max_tokens": 0}, 400, "max_tokens", "1"),
     (CHAT, {"messages": USER, "max_tokens": 1.5}, 400, "max_tokens", "integer"),
     (CHAT, {"messages": USER, "n": 0}, 400, "n", "1"),
+    (CHAT, {"messages": USER, "priority": "high"}, 400, "priority", "integer"),
+    (COMPLETE, {"prompt": "x", "priority": 1 << 31}, 400, "priority", "2147483647"),
     (CHAT, {"messages": USER, "tools": [{}]}, 400, "tools", "tools"),
     (CHAT, {"messages": USER, "response_format": {"type": "json_object"}}, 400, "response_format", "response_format"),
     (CHAT, {"messages": USER, "no_such_field": 1}, 400, "no_such_field", "no_such_field"),

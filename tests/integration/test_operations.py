@@ -74,6 +74,28 @@ def test_up_with_several_nodes(tmp_path):
         assert s.stop() == 0
 
 
+def allowed_of_threads(pid):
+    """{thread's name: processors it may run on}, the widest of each name."""
+    out = {}
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/comm") as f:
+            name = f.read().strip()
+        out[name] = max(out.get(name, set()), os.sched_getaffinity(int(task)), key=len)
+    return out
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor cannot be shared out")
+def test_nodes_started_together_have_processors_of_their_own(tmp_path):
+    cpus = sorted(os.sched_getaffinity(0))
+    c = Cluster(tmp_path, node={"threads": 1}, decode_node={"cpus": ",".join(map(str, cpus[1:]))})
+    with Launched("up", c.yaml) as s:
+        pids = {name: pid for pid, name in s.children().items()}
+        decode = allowed_of_threads(pids["baton-decode"])
+        assert decode["engine"] == {cpus[1]} and decode["baton-decode"] == set(cpus[1:])  # pinned, and within all it owns
+        assert set().union(*allowed_of_threads(pids["baton-prefill"]).values()) == {cpus[0]}
+        assert s.stop() == 0
+
+
 def test_parent_killed_takes_the_children_along(tmp_path):
     with Launched("serve", "-m", MODEL, "--port", 0) as s:
         children = s.children()

@@ -112,7 +112,7 @@ Test(config, unknown_keys_are_named_with_line_and_nearest_key)
     expect_file_refused("decod: []\n", "1: unknown key decod; did you mean decode?");
     expect_file_refused("coordinator:\n  htpp: x\n", "2: unknown key coordinator.htpp; did you mean http?");
     expect_file_refused("kv: { zzzzzz: 1 }\n",
-                        "1: unknown key kv.zzzzzz; allowed: codec, lanes, frame_bytes, credit_bytes, rotate, "
+                        "1: unknown key kv.zzzzzz; allowed: codec, lanes, frame_bytes, credit_bytes, swap_bytes, rotate, "
                         "prefix_cache, cache_secret");
     expect_refused(CONFIG_COORDINATOR, "prefill:\n  - { local_prefill: never }\n", "--config @",
                    ":2: unknown key prefill[0].local_prefill");
@@ -173,6 +173,23 @@ Test(config, names_and_models_have_to_fit)
     expect_refused(CONFIG_UP, "models: [ { path: a } ]\n", "@", "at least one decode node");
     expect_refused(CONFIG_UP, NULL, "", "give its YAML file");
     expect_refused(CONFIG_COORDINATOR, NULL, "--config /nonexistent.yaml", "/nonexistent.yaml: No such file");
+}
+
+Test(config, nodes_that_start_together_own_disjoint_processors)
+{
+    const char *both = "models: [ { path: a } ]\nprefill: [ { cpus: 0-3 } ]\ndecode: [ { cpus: \"6,3\" } ]\n";
+    struct config_run run;
+    struct error err = { 0 };
+    expect_refused(CONFIG_UP, both, "@", "3: decode[0].cpus: cpus 6,3: processor 3 belongs to prefill[0] already");
+    /* Of a file for several hosts each node has one to itself. */
+    cr_assert_eq(load(&run, CONFIG_DECODE, both, "--config @", &err), OK, "%s", err.text);
+    config_fini(&run);
+    const char *apart =
+        "models: [ { path: a } ]\nprefill: [ { cpus: 0-3 } ]\ndecode: [ { cpus: 4-5 }, { threads: 1 } ]\n";
+    cr_assert_eq(load(&run, CONFIG_UP, apart, "@", &err), OK, "%s", err.text);
+    config_fini(&run);
+    expect_file_refused("decode:\n  - { cpus: \"0-3,2\" }\n",
+                        "2: decode[0].cpus: \"0-3,2\" is not allowed; allowed: a list of cores such as 0-3,6");
 }
 
 Test(config, sockets_beyond_loopback_need_a_word)

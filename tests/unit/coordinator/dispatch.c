@@ -76,7 +76,7 @@ static struct request *submit(uint32_t max_tokens)
 {
     struct request_sampling s = { .max_tokens = max_tokens, .n_logprobs = -1, .n_prompt_logprobs = -1 };
     int32_t *ids = mem_array(10, sizeof(*ids));
-    b.r = dispatch_submit(b.d, b.models[0], ids, 10, &s, "", &events, &b, "test");
+    b.r = dispatch_submit(b.d, b.models[0], ids, 10, 0, &s, "", &events, &b, "test");
     return b.r;
 }
 

@@ -36,7 +36,7 @@ Test(openai, reads_every_field)
     cr_assert_eq(
         parse(API_COMPLETIONS,
               "{\"model\":\"m\",\"prompt\":[[1,2],\"x\"],\"max_tokens\":7,\"max_completion_tokens\":7,"
-              "\"min_tokens\":2,\"temperature\":0,\"top_p\":0.5,\"top_k\":40,\"min_p\":0.1,"
+              "\"min_tokens\":2,\"priority\":-7,\"temperature\":0,\"top_p\":0.5,\"top_k\":40,\"min_p\":0.1,"
               "\"frequency_penalty\":-2,\"presence_penalty\":2,\"repeat_penalty\":1.5,\"ignore_eos\":true,"
               "\"echo\":true,\"return_tokens_as_token_ids\":true,\"stream\":true,"
               "\"stream_options\":{\"include_usage\":true},\"stop\":[\"a\",\"b\"],\"seed\":-9223372036854775808,"
@@ -45,7 +45,7 @@ Test(openai, reads_every_field)
         OK, "%s", e.message);
     cr_assert_eq(r->n_prompts, 2);
     cr_assert(r->prompts[0].n_ids == 2 && r->prompts[0].ids[1] == 2 && !strcmp(r->prompts[1].text, "x"));
-    cr_assert(r->max_tokens == 7 && r->min_tokens == 2 && r->top_k == 40 && r->n_logprobs == 5);
+    cr_assert(r->max_tokens == 7 && r->min_tokens == 2 && r->priority == -7 && r->top_k == 40 && r->n_logprobs == 5);
     cr_assert(r->frequency_penalty == -2 && r->presence_penalty == 2 && r->repetition_penalty == 1.5);
     cr_assert(r->ignore_eos && r->echo && r->tokens_as_ids && r->stream && r->include_usage);
     cr_assert(r->has_seed && r->seed == (uint64_t)INT64_MIN);
@@ -104,6 +104,9 @@ static const struct bad {
     { API_CHAT, "{" USER ",\"top_p\":0}", "top_p", "1" },
     { API_CHAT, "{" USER ",\"seed\":99999999999999999999}", "", "integer" },
     { API_CHAT, "{" USER ",\"max_tokens\":1,\"max_completion_tokens\":2}", "max_completion_tokens", "differ" },
+    { API_CHAT, "{" USER ",\"priority\":1.5}", "priority", "integer" },
+    { API_CHAT, "{" USER ",\"priority\":2147483648}", "priority", "2147483647" },
+    { API_COMPLETIONS, "{\"prompt\":\"a\",\"priority\":\"high\"}", "priority", "string" },
     { API_CHAT, "{" USER ",\"max_tokens\":2,\"min_tokens\":3}", "min_tokens", "3" },
     { API_CHAT, "{" USER ",\"top_logprobs\":3}", "top_logprobs", "logprobs" },
     { API_CHAT, "{" USER ",\"stream_options\":{\"include_usage\":true}}", "stream_options", "stream" },

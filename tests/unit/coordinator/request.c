@@ -126,3 +126,29 @@ Test(queue, is_first_in_first_out_and_bounded)
     request_destroy(b);
     request_destroy(c);
 }
+
+Test(queue, stands_by_priority_then_arrival)
+{
+    static const struct {
+        int32_t priority;
+        bool front;
+    } steps[] = { { 0, false }, { 5, false }, { 0, false }, { -3, false }, { 0, true }, { 5, true }, { 9, true } };
+    static const size_t want[] = { 3, 4, 0, 2, 5, 1, 6 };
+    enum { N = sizeof(steps) / sizeof(steps[0]) };
+    struct request *r[N], *at;
+    struct queue q;
+    queue_init(&q, N, UINT64_MAX);
+    for (size_t i = 0; i < N; i++) {
+        r[i] = request_of(1);
+        r[i]->priority = steps[i].priority;
+        (steps[i].front ? queue_push_front : queue_push)(&q, r[i]);
+    }
+    at = q.head;
+    for (size_t i = 0; i < N; i++, at = at->q_next) cr_assert_eq(at, r[want[i]], "place %zu", i);
+    cr_assert_null(at);
+    at = q.tail;
+    for (size_t i = N; i-- > 0; at = at->q_prev) cr_assert_eq(at, r[want[i]], "place %zu from behind", i);
+    for (size_t i = 0; i < N; i++) queue_remove(&q, r[i]);
+    cr_assert(!q.head && !q.tail && q.n == 0);
+    for (size_t i = 0; i < N; i++) request_destroy(r[i]);
+}

@@ -8,6 +8,7 @@
 static struct sampling_params mixed_params(uint32_t i, uint32_t max_tokens)
 {
     struct sampling_params p = params(max_tokens);
+    p.n_logprobs = 0;
     if (i % 2 == 0) return p;
     p.temperature = 1.0f;
     p.top_p = 0.9f;
@@ -52,10 +53,11 @@ static void expect_same_tokens(const struct heard *a, const struct heard *b, uin
 {
     cr_assert_eq(a->n_out, b->n_out, "sequence %u: %u and %u tokens", i, a->n_out, b->n_out);
     cr_assert_eq(memcmp(a->out, b->out, a->n_out * sizeof(*a->out)), 0, "sequence %u", i);
+    cr_assert_eq(memcmp(a->lp, b->lp, a->n_out * sizeof(*a->lp)), 0, "logprobs of sequence %u", i);
 }
 
-/* Returns how often one was preempted. */
-static uint64_t expect_crowd_like_alone(struct rig_options o, uint32_t n, uint32_t max_tokens)
+/* Returns what the engine counted. */
+static struct engine_load expect_crowd_like_alone(struct rig_options o, uint32_t n, uint32_t max_tokens)
 {
     struct engine_load load;
     struct rig_options roomy = rig_defaults();
@@ -67,6 +69,8 @@ static uint64_t expect_crowd_like_alone(struct rig_options o, uint32_t n, uint32
     }
     for (uint32_t i = 0; i < n; i++) WAIT(r, r->heard[i].n_done == 1);
     expect_idle(r);
+    engine_load(r->engine, &load);
+    cr_assert_eq(load.swapped_blocks, 0);
     for (uint32_t i = 0; i < n; i += 3) {
         struct heard alone;
         run_alone_in(roomy, i, max_tokens, &alone);
@@ -74,14 +78,14 @@ static uint64_t expect_crowd_like_alone(struct rig_options o, uint32_t n, uint32
         expect_same_tokens(&alone, &r->heard[i], i);
         cr_assert_eq(r->heard[i].finish, FINISH_LENGTH);
     }
-    engine_load(r->engine, &load);
     rig_free(r);
-    return load.preemptions;
+    return load;
 }
 
 Test(engine, thirty_two_at_once_get_what_each_gets_alone)
 {
-    cr_assert_eq(expect_crowd_like_alone(rig_defaults(), 32, 40), 0);
+    struct engine_load load = expect_crowd_like_alone(rig_defaults(), 32, 40);
+    cr_assert(load.preemptions[PREEMPT_SWAP] == 0 && load.preemptions[PREEMPT_RECOMPUTE] == 0);
 }
 
 Test(engine, a_crowd_on_a_real_model_gets_what_each_gets_alone)
@@ -93,6 +97,7 @@ Test(engine, a_crowd_on_a_real_model_gets_what_each_gets_alone)
     if (access(path, R_OK) != 0) cr_skip_test("%s is not there", path);
     o.path = path;
     o.n_blocks = 48; /* too few for all: some are preempted as well */
+    o.swap_blocks = 8;
     expect_crowd_like_alone(o, 12, 24);
 }
 
@@ -100,7 +105,14 @@ Test(engine, preemption_changes_no_token)
 {
     struct rig_options o = rig_defaults();
     o.n_blocks = 12; /* 32 sequences of up to 6 blocks each */
-    cr_assert_gt(expect_crowd_like_alone(o, 32, 70), 0);
+    struct engine_load load = expect_crowd_like_alone(o, 32, 70);
+    cr_assert(load.preemptions[PREEMPT_SWAP] == 0 && load.preemptions[PREEMPT_RECOMPUTE] > 0);
+    o.swap_blocks = 100;
+    load = expect_crowd_like_alone(o, 32, 70);
+    cr_assert(load.preemptions[PREEMPT_SWAP] > 0 && load.preemptions[PREEMPT_RECOMPUTE] == 0);
+    o.swap_blocks = 4; /* room for one or two at a time */
+    load = expect_crowd_like_alone(o, 32, 70);
+    cr_assert(load.preemptions[PREEMPT_SWAP] > 0 && load.preemptions[PREEMPT_RECOMPUTE] > 0);
 }
 
 Test(engine, a_prefill_and_a_decode_node_make_the_stream_of_one)
@@ -224,6 +236,7 @@ Test(engine, end_tokens_stop_unless_ignored_or_too_early)
 
     r = rig_of(o);
     p.ignore_eos = true;
+    p.n_logprobs = 0;
     submit(r, 4, ENGINE_GENERATE, &p);
     WAIT(r, r->heard[4].n_done == 1);
     expect_same_tokens(&alone, &r->heard[4], 4);
@@ -365,6 +378,100 @@ Test(engine, repeated_and_misplaced_commands_do_no_harm)
     WAIT(r, r->heard[6].n_done == 1);
     cr_assert_eq(r->heard[6].n_out, 20);
     expect_idle(r);
+    rig_free(r);
+}
+
+static void submit_ranked(struct rig *r, uint32_t i, enum engine_mode mode, int32_t priority, uint32_t max_tokens)
+{
+    int32_t tokens[512];
+    uint32_t n = prompt_of(i, tokens);
+    struct seq_request q = { { 1, i, 1 }, mode, tokens, n, n, params(max_tokens), .priority = priority };
+    cr_assert_eq(engine_submit(r->engine, &q), OK);
+}
+
+Test(engine, who_waits_is_admitted_by_priority_then_arrival)
+{
+    struct rig_options o = rig_defaults();
+    o.max_seqs = 1;
+    struct rig *r = rig_of(o);
+    const uint32_t arrival[] = { 1, 2, 3, 4, 5 }, order[] = { 1, 4, 3, 5, 2 };
+    const int32_t priority[] = { 0, 9, 0, -2, 0 };
+    for (int i = 0; i < 5; i++) { /* the first one runs when the others come */
+        submit_ranked(r, arrival[i], ENGINE_RESERVE, priority[i], 20);
+        if (i == 0) WAIT(r, r->heard[1].n_reserved == 1);
+    }
+    for (int i = 0; i < 5; i++) {
+        WAIT(r, r->heard[order[i]].n_reserved == 1);
+        for (int k = i + 1; k < 5; k++)
+            cr_assert_eq(r->heard[order[k]].n_reserved, 0, "%u before %u", order[k], order[i]);
+        cr_assert_eq(engine_cancel(r->engine, &(struct seq_key){ 1, order[i], 1 }), OK);
+    }
+    expect_idle(r);
+    rig_free(r);
+}
+
+Test(engine, who_matters_most_is_never_preempted)
+{
+    struct rig_options o = rig_defaults();
+    struct engine_load load;
+    o.n_blocks = 12;
+    struct rig *r = rig_of(o);
+    for (uint32_t i = 1; i < 6; i++) submit_ranked(r, i, ENGINE_GENERATE, 0, 150);
+    submit_ranked(r, 8, ENGINE_GENERATE, -1, 150); /* the youngest */
+    WAIT(r, r->heard[8].n_done == 1);
+    cr_assert_eq(r->heard[8].progress, 1 + (8 * 53) % 300, "its prompt was computed once, none of its output again");
+    for (uint32_t i = 1; i < 6; i++) WAIT(r, r->heard[i].n_done == 1);
+    engine_load(r->engine, &load);
+    cr_assert_gt(load.preemptions[PREEMPT_RECOMPUTE], 0);
+    expect_idle(r);
+    rig_free(r);
+}
+
+/* A long prompt beside a stream: rows of its longest chunk. */
+static uint32_t longest_chunk_beside_a_stream(uint32_t max_gap_us)
+{
+    struct rig_options o = rig_defaults();
+    o.max_gap_us = max_gap_us;
+    struct rig *r = rig_of(o);
+    struct seq_request q = { { 1, 1, 1 }, ENGINE_GENERATE, NULL, 700, 700, params(1), 0 };
+    int32_t tokens[700];
+    for (int i = 0; i < 700; i++) tokens[i] = i * 13 % 160;
+    q.tokens = tokens;
+    submit_ranked(r, 2, ENGINE_GENERATE, 0, 900);
+    WAIT(r, r->heard[2].n_out > 2);
+    cr_assert_eq(engine_submit(r->engine, &q), OK);
+    WAIT(r, r->heard[1].n_done == 1);
+    cr_assert_eq(r->heard[2].n_done, 0, "the stream ran all the time");
+    uint32_t rows = r->heard[1].longest_chunk;
+    rig_free(r);
+    return rows;
+}
+
+Test(engine, a_long_prompt_is_cut_finer_beside_running_streams)
+{
+    cr_assert_eq(longest_chunk_beside_a_stream(0), 128);
+    cr_assert_eq(longest_chunk_beside_a_stream(1), 64, "nothing fits, but a block goes through");
+    cr_assert_eq(longest_chunk_beside_a_stream(3600u * 1000 * 1000), 128, "it all fits");
+}
+
+Test(engine, cancel_while_swapped_gives_everything_back)
+{
+    struct rig_options o = rig_defaults();
+    struct engine_load load;
+    o.n_blocks = 12;
+    o.swap_blocks = 100;
+    struct rig *r = rig_of(o);
+    for (uint32_t i = 1; i < 9; i++) submit_ranked(r, i, ENGINE_GENERATE, 0, 240);
+    for (int i = 0; i < 1000 * WAIT_S; i++, usleep(100)) {
+        engine_load(r->engine, &load);
+        if (load.swapped_blocks > 0) break;
+    }
+    cr_assert_gt(load.swapped_blocks, 0);
+    for (uint32_t i = 8; i > 0; i--) cr_assert_eq(engine_cancel(r->engine, &(struct seq_key){ 1, i, 1 }), OK);
+    for (uint32_t i = 1; i < 9; i++) WAIT(r, r->heard[i].n_done == 1);
+    expect_idle(r);
+    engine_load(r->engine, &load);
+    cr_assert_eq(load.swapped_blocks, 0);
     rig_free(r);
 }
 

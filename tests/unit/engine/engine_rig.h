@@ -19,10 +19,10 @@
 /* What the callback has heard about one key (key.lo is the index). */
 struct heard {
     int32_t out[MAX_OUT];
-    uint32_t n_out, next_idx, n_reserved, n_kv, n_done, n_gone, kv_t1, progress;
+    uint32_t n_out, next_idx, n_reserved, n_kv, n_done, n_gone, kv_t1, progress, longest_chunk;
     uint32_t n_prompt_lp, last_lp_pos;
     double prompt_lp_sum;
-    float first_lp, lps[MAX_OUT];
+    float first_lp, lp[MAX_OUT];
     uint32_t n_hits, cached; /* of RESERVED; of PROGRESS */
     uint32_t kv_layers_end;
     enum finish_reason token_finish, finish;
@@ -47,7 +47,7 @@ static void hear_token(struct heard *h, const struct engine_event *ev)
     if (h->n_out == 0) h->next_idx = ev->output_idx;
     cr_assert_eq(ev->output_idx, h->next_idx, "no gap, no repeat");
     h->next_idx++;
-    if (ev->logprobs) h->first_lp = h->lps[h->n_out % MAX_OUT] = ev->logprobs->logprob;
+    if (ev->logprobs) h->first_lp = h->lp[h->n_out % MAX_OUT] = ev->logprobs->logprob;
     h->token_finish = ev->finish;
     h->out[h->n_out++ % MAX_OUT] = ev->token;
 }
@@ -86,6 +86,7 @@ static void on_event(void *ctx, const struct engine_event *ev)
         break;
     case ENGINE_TOKEN: hear_token(h, ev); break;
     case ENGINE_PROGRESS:
+        if (ev->t1 - h->progress > h->longest_chunk) h->longest_chunk = ev->t1 - h->progress;
         h->progress = ev->t1;
         h->cached = ev->cached_tokens;
         break;
@@ -104,8 +105,9 @@ static void on_event(void *ctx, const struct engine_event *ev)
 }
 
 struct rig_options {
-    uint32_t n_blocks, max_seqs, batch, chunk, kv_layers;
+    uint32_t n_blocks, max_seqs, batch, chunk, kv_layers, threads, max_gap_us, swap_blocks;
     int32_t end_id;
+    const char *isa;
     const char *path; /* NULL: a tiny model */
     bool prefix_cache;
 };
@@ -113,7 +115,7 @@ struct rig_options {
 static struct rig_options rig_defaults(void)
 {
     return (struct rig_options){
-        .n_blocks = 256, .max_seqs = 32, .batch = 256, .chunk = 128, .kv_layers = 1, .end_id = -1
+        .n_blocks = 256, .max_seqs = 32, .batch = 256, .chunk = 128, .kv_layers = 1, .threads = 2, .end_id = -1
     };
 }
 
@@ -130,7 +132,7 @@ static struct rig *rig_of(struct rig_options o)
     pthread_cond_init(&r->changed, NULL);
     cr_assert_eq(model_read_info(&info, r->path, &err), OK, "%s", err.text);
     struct backend_limits lim = model_limits(&info, o.batch, 1024);
-    cr_assert_eq(cpu_backend_create(&r->backend, 2, NULL, NULL, &lim, &err), OK, "%s", err.text);
+    cr_assert_eq(cpu_backend_create(&r->backend, o.threads, NULL, o.isa, &lim, &err), OK, "%s", err.text);
     struct model_options mo = { .path = r->path,
                                 .backend = r->backend,
                                 .rotate = "auto",
@@ -148,9 +150,11 @@ static struct rig *rig_of(struct rig_options o)
                                  .kv_event_min_tokens = 100,
                                  .max_commands = 128,
                                  .prefix_cache = o.prefix_cache,
+                                 .max_gap_us = o.max_gap_us,
                                  .on_event = on_event,
                                  .ctx = r };
     cr_assert_eq(model_open(&eo.model, &mo, &err), OK, "%s", err.text);
+    eo.swap_bytes = (uint64_t)o.swap_blocks * model_kv_block_bytes(eo.model);
     cr_assert_eq(kv_store_create(&eo.kv, eo.model, o.n_blocks, &err), OK, "%s", err.text);
     cr_assert_eq(engine_create(&r->engine, &eo, &err), OK, "%s", err.text);
     r->n_layers = info.n_layers;

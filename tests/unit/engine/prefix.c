@@ -44,7 +44,7 @@ static void expect_same_bits(const struct heard *a, const struct heard *b)
 {
     cr_assert_eq(a->n_out, b->n_out);
     cr_assert_eq(memcmp(a->out, b->out, a->n_out * sizeof(*a->out)), 0);
-    cr_assert_eq(memcmp(a->lps, b->lps, a->n_out * sizeof(*a->lps)), 0);
+    cr_assert_eq(memcmp(a->lp, b->lp, a->n_out * sizeof(*a->lp)), 0);
 }
 
 Test(prefix, a_prompt_is_found_again_and_gives_the_same_bits)

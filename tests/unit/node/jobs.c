@@ -29,6 +29,7 @@ static Baton__Control__Job *fill(struct wire_job *w)
     w->job.tokens = w->tokens;
     w->job.n_prompt = 4;
     w->job.sampling = &w->sampling;
+    w->job.priority = -4;
     w->sampling.max_tokens = 7;
     w->sampling.seed = 99;
     w->sampling.logprobs = -1;
@@ -56,6 +57,7 @@ Test(jobs, a_job_message_becomes_a_request)
     cr_assert_eq(job_request_of(&r, fill(&w), ENGINE_PREFILL_ONLY, 1, NULL), OK);
     cr_assert(r.key.hi == 1 && r.key.lo == 2 && r.key.epoch == 3);
     cr_assert(r.n_tokens == 5 && r.n_prompt == 4 && r.mode == ENGINE_PREFILL_ONLY);
+    cr_assert_eq(r.priority, -4);
     cr_assert(r.sampling.seed == 99 && r.sampling.max_tokens == 7);
     cr_assert(r.sampling.n_logprobs == -1 && r.sampling.n_prompt_logprobs == -1);
     cr_assert(r.sampling.n_bias == 2 && r.sampling.bias[1] == -3);

@@ -1,0 +1,44 @@
+/* seq: a set is walked by priority, then arrival. */
+#include "engine/seq.h"
+
+#include <criterion/criterion.h>
+
+static struct seq *seq_of(uint64_t lo, int32_t priority)
+{
+    struct seq *s = NULL;
+    const struct seq_request r = { .key = { 1, lo, 1 },
+                                   .mode = ENGINE_GENERATE,
+                                   .tokens = (const int32_t[]){ 1 },
+                                   .n_tokens = 1,
+                                   .n_prompt = 1,
+                                   .sampling = { .max_tokens = 1 },
+                                   .priority = priority };
+    cr_assert_eq(seq_create(&s, &r), OK);
+    return s;
+}
+
+Test(seq, rank_is_priority_then_arrival)
+{
+    static const struct {
+        int32_t priorities[6];
+        uint64_t order[6];
+    } rows[] = {
+        { { 0, 0, 0, 0, 0, 0 }, { 0, 1, 2, 3, 4, 5 } },
+        { { 5, 4, 3, 2, 1, 0 }, { 5, 4, 3, 2, 1, 0 } },
+        { { 0, -1, 0, -1, 7, 0 }, { 1, 3, 0, 2, 5, 4 } },
+        { { INT32_MAX, INT32_MIN, 0, INT32_MAX, INT32_MIN, 0 }, { 1, 4, 2, 5, 0, 3 } },
+    };
+    for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
+        struct seq_set set;
+        seq_set_init(&set, 6);
+        for (uint64_t i = 0; i < 6; i++) cr_assert_eq(seq_set_add(&set, seq_of(i, rows[r].priorities[i])), OK);
+        for (int i = 0; i < 6; i++) cr_assert_eq(set.order[i]->key.lo, rows[r].order[i], "row %zu place %d", r, i);
+        while (set.n > 0) {
+            struct seq *s = set.order[set.n / 2];
+            seq_set_remove(&set, s);
+            cr_assert_null(seq_set_find(&set, &s->key));
+            seq_destroy(s);
+        }
+        seq_set_fini(&set);
+    }
+}
