@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -231,7 +232,8 @@ static enum status write_file(const struct synth *s, struct error *err)
     if (fclose(f) != 0 && ok) failed = errno;
     if (failed) {
         st = error_set(err, ERR_IO, "%s: %s", s->path, strerror(failed));
-        unlink(s->path);
+        struct stat what;
+        if (stat(s->path, &what) == 0 && S_ISREG(what.st_mode)) unlink(s->path); /* half a model */
     }
     mem_free(piece);
 out:
