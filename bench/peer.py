@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -124,7 +125,7 @@ class Stepper:
         return json.loads(line) if line else sys.exit(f"ended: {' '.join(self.command)}")
 
     def stop(self):
-        self.child.stdin.close()
+        self.child.terminate()
         self.child.wait()
 
 
@@ -136,18 +137,20 @@ def run_case(name, model, threads, rounds, bench, extra=()):
     case = {**DEFAULTS, **CASES[name]}
     baton = Stepper([bench, "engine", "-m", model, "-t", str(threads), "-p", str(case["prompt"]), "-n", str(case["decode"]), "-d",
                      str(case["depth"]), "-s", str(case["streams"]), "--step", *extra])
-    peer = Stepper([sys.executable, __file__, "-m", model, "-t", str(threads), "--child", json.dumps(case)])
+    peer = Stepper([sys.executable, str(pathlib.Path(__file__).resolve()), "-m", model, "-t", str(threads), "--child", json.dumps(case)])
     key = "prefill" if case["prompt"] else "decode"
     peers, ours, ratios, samples = [], [], [], []
-    for _ in range(rounds):
-        before, own, after = peer.sample()["tok_s"], baton.sample(), peer.sample()["tok_s"]
-        peers += [before, after]
-        ours.append(own[key + "_tok_s"])
-        ratios.append(own[key + "_tok_s"] / statistics.mean((before, after)))
-        samples.append(own)
-    baton.stop()
-    peer.stop()
-    return {"case": name, **case, "model": model, "threads": threads, "command": " ".join(baton.command),
+    try:
+        for _ in range(rounds):
+            before, own, after = peer.sample()["tok_s"], baton.sample(), peer.sample()["tok_s"]
+            peers += [before, after]
+            ours.append(own[key + "_tok_s"])
+            ratios.append(own[key + "_tok_s"] / statistics.mean((before, after)))
+            samples.append(own)
+    finally:
+        baton.stop()
+        peer.stop()
+    return {"case": name, **case, "model": os.path.basename(model), "threads": threads, "command": " ".join(baton.command),
             "peer_tok_s": spread(peers), "baton_tok_s": spread(ours), "ratio": spread(ratios),
             "share": spread([s[key + "_share"] for s in samples]), "share_of": "int8 peak" if case["prompt"] else "memory read",
             "isa": samples[0]["isa"], "int8_ops_s": spread([s["int8_ops_s"] for s in samples]),
@@ -168,6 +171,11 @@ def machine():
     return facts
 
 
+def end_on_sigterm():
+    """So that `finally` ends what was started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 def warn_if_busy():
     """llama.cpp's threads wait for each other in a spin: on a busy machine it loses far more than Baton does."""
     load = os.getloadavg()[0]
@@ -177,7 +185,7 @@ def warn_if_busy():
 
 def show(r):
     b, p, x, s = r["baton_tok_s"], r["peer_tok_s"], r["ratio"], r["share"]
-    print(f"{pathlib.Path(r['model']).stem:32s} {r['case']:14s} {b['median']:9.1f} {p['median']:9.1f}   {x['median']:5.2f}x "
+    print(f"{r['model']:34s} {r['case']:14s} {b['median']:9.1f} {p['median']:9.1f}   {x['median']:5.2f}x "
           f"({x['min']:.2f} to {x['max']:.2f})   {100 * s['median']:5.1f} % of {r['share_of']}", flush=True)
 
 
@@ -206,9 +214,10 @@ def main():
         ap.error(f"there is no case {unknown[0]}; there are {', '.join(CASES)}")
     if not os.path.exists(a.model):
         ap.error(f"there is no file {a.model}")
+    end_on_sigterm()
     warn_if_busy()
     result = {"machine": machine(), "command": " ".join(sys.argv), "results": []}
-    print(f"{'model':32s} {'case':14s} {'Baton':>9s} {'llama.cpp':>9s}   ratio (spread), tok/s")
+    print(f"{'model':34s} {'case':14s} {'Baton':>9s} {'llama.cpp':>9s}   ratio (spread), tok/s")
     for name in names:
         result["results"].append(run_case(name, a.model, a.threads, a.rounds, a.bench, ["--isa", a.isa]))
         show(result["results"][-1])
