@@ -110,7 +110,7 @@ def machine_line(m):
 
 def render(result):
     tables = {
-        "peer": lambda d: [*peer_table(d), "", machine_line(d[-1]["machine"])],
+        "peer": lambda d: [*peer_table(d), "", machine_line(d[-1]["machine"]), "", "![ratios](../bench/results/performance.svg)"],
         "kernels": lambda d: [*kernel_table(d), "", machine_line(d["machine"])],
         "serve": lambda d: [*serve_table(d), "", machine_line(d["machine"])],
     }
