@@ -18,16 +18,16 @@ import subprocess
 import sys
 import time
 
-# prompt (tokens of a prefill) or decode (steps), depth (context before), streams, the peer's KV; Baton's is INT8.
+# prompt (tokens of a prefill) or decode (steps), depth (context before), streams, the peer's KV (Baton's is INT8), most rounds.
 CASES = {
     "prefill512": {"prompt": 512},
-    "prefill8k": {"prompt": 8192, "kv": "q8_0"},
-    "decode1": {"decode": 32},
+    "prefill8k": {"prompt": 8192, "kv": "q8_0", "rounds": 2},
+    "decode1": {"decode": 64},
     "decode8": {"decode": 16, "streams": 8},
     "decode4k-f16": {"decode": 16, "depth": 4096},
     "decode4k-q8_0": {"decode": 16, "depth": 4096, "kv": "q8_0"},
 }
-DEFAULTS = {"prompt": 0, "decode": 0, "depth": 0, "streams": 1, "kv": "f16"}
+DEFAULTS = {"prompt": 0, "decode": 0, "depth": 0, "streams": 1, "kv": "f16", "rounds": 100}
 
 
 class Peer:
@@ -141,7 +141,7 @@ def run_case(name, model, threads, rounds, bench, extra=()):
     key = "prefill" if case["prompt"] else "decode"
     peers, ours, ratios, samples = [], [], [], []
     try:
-        for _ in range(rounds):
+        for _ in range(min(rounds, case["rounds"])):
             before, own, after = peer.sample()["tok_s"], baton.sample(), peer.sample()["tok_s"]
             peers += [before, after]
             ours.append(own[key + "_tok_s"])
