@@ -11,6 +11,8 @@ struct bench_command {
 
 int bench_engine(int argc, char **argv);
 int bench_kv(int argc, char **argv);
+int bench_kernels(int argc, char **argv);
+int bench_synth(int argc, char **argv);
 int bench_handoff(int argc, char **argv);
 
 /* Median and ends of n > 0 samples; sorts them. */

@@ -9,6 +9,8 @@
 static const struct bench_command COMMANDS[] = {
     { "engine", "prefill and decode speed of a model, with the machine's ceilings", bench_engine },
     { "kv", "perplexity and divergence of INT8 KV from f16 KV on a text", bench_kv },
+    { "kernels", "speed of matmul and attention for each tensor type and instruction set", bench_kernels },
+    { "synth", "writes a GGUF file of a real model's shape with random weights", bench_synth },
     { "handoff", "GB/s of a KV hand-off over loopback, beside a plain TCP copy", bench_handoff },
 };
 #define N_COMMANDS (sizeof(COMMANDS) / sizeof(COMMANDS[0]))

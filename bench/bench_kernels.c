@@ -1,0 +1,366 @@
+/* bench_kernels.c - speed of matmul and attention for each tensor type and instruction set, beside the ceilings. */
+#include "base/clock.h"
+#include "base/cpu.h"
+#include "base/json_write.h"
+#include "base/mem.h"
+#include "bench/bench.h"
+#include "bench/ceilings.h"
+#include "bench/synth.h"
+#include "compute/backend.h"
+#include "compute/cpu/cpu_kernels.h"
+
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define COLS        2048u
+#define ROWS        8192u
+#define MANY        512u                /* activation rows of a prefill chunk */
+#define FEW         8u                  /* in its place where a kernel would take seconds */
+#define CACHE_BYTES ((size_t)128 << 20) /* weights and KV are used in turns from this much memory */
+#define SAMPLES     5
+
+/* One layer's attention of an 8B llama. */
+#define HEADS    32u
+#define KV_HEADS 8u
+#define HEAD_DIM 128u
+#define CONTEXT  4096u
+#define WIDTH    (HEADS * HEAD_DIM)
+#define LD       (WIDTH + 2 * KV_HEADS * HEAD_DIM)
+
+struct options {
+    const char *type, *isa; /* NULL: all */
+    uint32_t threads;
+    bool json;
+};
+
+struct kernels {
+    struct options opt;
+    struct backend *backend; /* of the level under test */
+    struct ceilings *ceilings;
+    double read_bytes_s, int8_ops_s;
+    const char *int8_how;
+    float *x; /* [MANY][LD] random activations */
+    float *y; /* [MANY][ROWS] */
+    struct strbuf json;
+    uint32_t n_json;
+};
+
+/* What is timed: `run` uses copy number `turn`. */
+struct job {
+    struct kernels *k;
+    enum status (*run)(struct job *j, uint32_t turn);
+    uint32_t n; /* activation rows */
+    uint8_t *copies;
+    size_t copy_bytes;
+    uint32_t n_copies;
+    struct act act;
+    enum dtype type;         /* matmul */
+    struct kv_geometry geom; /* attention */
+    uint32_t *blocks;
+};
+
+static const char USAGE[] = "usage: baton-bench kernels [options]\n"
+                            "      --type TYPE      one type of weights in place of all\n"
+                            "      --isa LEVEL      ref, avx2, avx512 or vnni in place of all that this machine has\n"
+                            "  -t, --threads N      threads (2)\n"
+                            "      --json           one JSON object in place of the table\n";
+
+static int usage(int code)
+{
+    fputs(USAGE, code == 0 ? stdout : stderr);
+    return code;
+}
+
+/* -1: go on; else the exit code. */
+static int parse(struct options *o, int argc, char **argv)
+{
+    enum { OPT_TYPE = 256, OPT_ISA, OPT_JSON };
+    static const struct option LONG[] = {
+        { "type", required_argument, NULL, OPT_TYPE },
+        { "isa", required_argument, NULL, OPT_ISA },
+        { "threads", required_argument, NULL, 't' },
+        { "json", no_argument, NULL, OPT_JSON },
+        { "help", no_argument, NULL, 'h' },
+        { NULL, 0, NULL, 0 },
+    };
+    int c;
+    while ((c = getopt_long(argc, argv, "t:h", LONG, NULL)) != -1) {
+        switch (c) {
+        case OPT_TYPE: o->type = optarg; break;
+        case OPT_ISA: o->isa = optarg; break;
+        case 't': o->threads = bench_number("-t", optarg, 1, 1024); break;
+        case OPT_JSON: o->json = true; break;
+        case 'h': return usage(0);
+        default: return usage(2);
+        }
+    }
+    return optind != argc ? usage(2) : -1;
+}
+
+static double run_for(struct job *j, uint32_t reps, uint32_t *turn, enum status *st)
+{
+    uint64_t t0 = clock_now_us();
+    for (uint32_t i = 0; i < reps && *st == OK; i++) *st = j->run(j, (*turn)++ % j->n_copies);
+    return (double)(clock_now_us() - t0) * 1e-6 / reps;
+}
+
+/* Median seconds of a call; one call is enough where it takes long. */
+static enum status time_job(struct job *j, double *seconds)
+{
+    enum status st = OK;
+    uint32_t turn = 0;
+    double samples[SAMPLES], first = run_for(j, 1, &turn, &st);
+    *seconds = first;
+    if (st != OK || first > 0.5) return st;
+    uint32_t reps = first > 0.02 ? 1 : (uint32_t)ceil(0.02 / fmax(first, 1e-6));
+    for (int i = 0; i < SAMPLES && st == OK; i++) samples[i] = run_for(j, reps, &turn, &st);
+    *seconds = bench_spread_of(samples, SAMPLES).median;
+    return st;
+}
+
+/* `n` rows, or FEW where they would take more than a second, to judge by FEW of them. */
+static enum status time_rows(struct job *j, uint32_t n, double *seconds)
+{
+    enum status st = OK;
+    uint32_t turn = 0;
+    j->n = n > FEW ? FEW : n;
+    double few = run_for(j, 1, &turn, &st);
+    if (st != OK) return st;
+    if (n > FEW && few * n / FEW < 1.0) j->n = n;
+    return time_job(j, seconds);
+}
+
+static void report(struct kernels *k, const char *op, const char *type, uint32_t n, double ops_s, double bytes_s)
+{
+    const char *isa = cpu_backend_isa(k->backend);
+    double ops_share = k->int8_ops_s > 0.0 ? ops_s / k->int8_ops_s : 0.0, bytes_share = bytes_s / k->read_bytes_s;
+    if (!k->opt.json) {
+        printf("%-10s %-8s %-7s %5u %9.1f %6.1f %% %9.2f %6.1f %%\n", op, type, isa, n, ops_s * 1e-9, 100.0 * ops_share,
+               bytes_s * 1e-9, 100.0 * bytes_share);
+        fflush(stdout);
+        return;
+    }
+    strbuf_addf(&k->json,
+                "%s{\"op\":\"%s\",\"type\":\"%s\",\"isa\":\"%s\",\"rows\":%u,\"ops_s\":", k->n_json++ ? "," : "", op,
+                type, isa, n);
+    json_num(&k->json, ops_s);
+    strbuf_puts(&k->json, ",\"ops_share\":");
+    json_num(&k->json, ops_share);
+    strbuf_puts(&k->json, ",\"bytes_s\":");
+    json_num(&k->json, bytes_s);
+    strbuf_puts(&k->json, ",\"bytes_share\":");
+    json_num(&k->json, bytes_share);
+    strbuf_putc(&k->json, '}');
+}
+
+/* Beside each type anew: what else the machine does changes under way. */
+static void measure_ceilings(struct kernels *k)
+{
+    k->read_bytes_s = ceilings_read_bandwidth(k->ceilings);
+    k->int8_ops_s = ceilings_int8_peak(k->ceilings, &k->int8_how);
+}
+
+/* Room for copies that together do not fit a cache; the first is for the caller to fill before copy_out(). */
+static enum status make_copies(struct job *j, size_t bytes)
+{
+    void *p;
+    j->copy_bytes = (bytes + 63) & ~(size_t)63;
+    j->n_copies = (uint32_t)(CACHE_BYTES / j->copy_bytes) + 1;
+    enum status st = mem_try_map(&p, j->copy_bytes * j->n_copies);
+    if (st == OK) j->copies = p;
+    return st;
+}
+
+static void copy_out(struct job *j)
+{
+    for (uint32_t i = 1; i < j->n_copies; i++) memcpy(j->copies + i * j->copy_bytes, j->copies, j->copy_bytes);
+}
+
+static enum status run_matmul(struct job *j, uint32_t turn)
+{
+    struct kernels *k = j->k;
+    struct weight w = { .dtype = j->type,
+                        .n_rows = ROWS,
+                        .n_cols = COLS,
+                        .data = j->copies + turn * j->copy_bytes,
+                        .bytes = j->copy_bytes,
+                        .n_rows_full = ROWS,
+                        .n_cols_full = COLS };
+    struct act x = { k->x, j->act.q, j->n, COLS };
+    enum status st = k->backend->ops->quantize(k->backend, NULL, &x);
+    return st == OK ? k->backend->ops->matmul(k->backend, NULL, k->y, ROWS, &w, &x, false) : st;
+}
+
+static enum status pack_random(struct job *j, const struct synth_type *type)
+{
+    const struct backend_ops *ops = j->k->backend->ops;
+    size_t row_bytes = dtype_row_bytes(j->type, COLS);
+    uint8_t *gguf = mem_array(ROWS, row_bytes);
+    uint64_t seed = 1;
+    synth_type_fill(type, &seed, 1.0f / sqrtf(COLS), gguf, ROWS * row_bytes);
+    enum status st = ops->weight_pack(j->k->backend, NULL, j->copies, j->type, ROWS, COLS, gguf, row_bytes);
+    mem_free(gguf);
+    return st;
+}
+
+static enum status bench_matmul(struct kernels *k, const struct synth_type *type)
+{
+    static const uint32_t N[] = { 1, FEW, MANY };
+    const struct backend_ops *ops = k->backend->ops;
+    struct job j = { .k = k, .run = run_matmul, .type = (enum dtype)synth_type_number(type) };
+    size_t bytes;
+    enum status st = ops->weight_bytes(k->backend, j.type, ROWS, COLS, &bytes);
+    if (st == ERR_UNSUPPORTED) return OK; /* a type that has no matmul */
+    if (st == OK) st = make_copies(&j, bytes);
+    if (st == OK) st = pack_random(&j, type);
+    if (st != OK) goto out;
+    copy_out(&j);
+    measure_ceilings(k);
+    j.act.q = mem_zalloc(ops->act_bytes(k->backend, MANY, COLS));
+    for (size_t i = 0; i < sizeof(N) / sizeof(N[0]) && st == OK; i++) {
+        double s = 0.0;
+        if ((st = time_rows(&j, N[i], &s)) != OK) break;
+        if (j.n == N[i])
+            report(k, "matmul", dtype_info(j.type)->name, j.n, 2.0 * ROWS * COLS * j.n / s, (double)bytes / s);
+    }
+out:
+    mem_free(j.act.q);
+    mem_unmap(j.copies, j.copy_bytes * j.n_copies);
+    return st;
+}
+
+/* The last rows of a context of CONTEXT tokens. */
+static struct batch_seq last_rows(const struct job *j, uint32_t n)
+{
+    return (struct batch_seq){ 0, n, CONTEXT - n, j->blocks, CONTEXT / KV_BLOCK_TOKENS };
+}
+
+static struct kv_slices slices_of(const struct job *j, uint32_t turn)
+{
+    return (struct kv_slices){ j->copies + turn * j->copy_bytes, j->copy_bytes / (CONTEXT / KV_BLOCK_TOKENS), j->geom };
+}
+
+static enum status run_attention(struct job *j, uint32_t turn)
+{
+    struct kernels *k = j->k;
+    struct batch_seq seq = last_rows(j, j->n);
+    struct batch b = { j->n, NULL, &seq, 1 };
+    struct kv_slices kv = slices_of(j, turn);
+    struct act out = { k->y, j->act.q, j->n, WIDTH };
+    return k->backend->ops->attention(k->backend, NULL, &out, k->x, LD, HEADS, &kv, 1.0f / sqrtf(HEAD_DIM), &b);
+}
+
+static enum status write_context(struct job *j)
+{
+    struct kernels *k = j->k;
+    struct rope_params rope = { .base = 500000.0f, .scale = 1.0f, .dims = HEAD_DIM, .attn_factor = 1.0f };
+    struct kv_slices kv = slices_of(j, 0);
+    enum status st = OK;
+    float *qkv = mem_array((size_t)MANY * LD, sizeof(float));
+    for (uint32_t at = 0; at < CONTEXT && st == OK; at += MANY) {
+        struct batch_seq seq = { 0, MANY, at, j->blocks, CONTEXT / KV_BLOCK_TOKENS };
+        struct batch b = { MANY, NULL, &seq, 1 };
+        memcpy(qkv, k->x, (size_t)MANY * LD * sizeof(float)); /* RoPE changes it in place */
+        st = k->backend->ops->rope_kv_write(k->backend, NULL, qkv, LD, HEADS, WIDTH, WIDTH + KV_HEADS * HEAD_DIM, &kv,
+                                            &rope, &b);
+    }
+    mem_free(qkv);
+    return st;
+}
+
+static enum status bench_attention(struct kernels *k)
+{
+    static const uint32_t N[] = { 1, MANY };
+    const struct backend_ops *ops = k->backend->ops;
+    struct job j = { .k = k, .run = run_attention, .geom = { KV_HEADS, HEAD_DIM, KV_INT8, true } };
+    size_t bytes = ops->kv_slice_bytes(k->backend, &j.geom) * (CONTEXT / KV_BLOCK_TOKENS);
+    enum status st = make_copies(&j, bytes);
+    if (st != OK) return st;
+    j.blocks = mem_array(CONTEXT / KV_BLOCK_TOKENS, sizeof(*j.blocks));
+    for (uint32_t i = 0; i < CONTEXT / KV_BLOCK_TOKENS; i++) j.blocks[i] = i;
+    j.act.q = mem_zalloc(ops->act_bytes(k->backend, MANY, WIDTH));
+    st = write_context(&j);
+    copy_out(&j);
+    measure_ceilings(k);
+    for (size_t i = 0; i < sizeof(N) / sizeof(N[0]) && st == OK; i++) {
+        double s = 0.0;
+        if ((st = time_rows(&j, N[i], &s)) != OK) break;
+        double mean = CONTEXT - (j.n - 1) / 2.0;
+        report(k, "attention", "INT8 KV", j.n, 4.0 * WIDTH * j.n * mean / s, (double)bytes / s);
+    }
+    mem_free(j.blocks);
+    mem_free(j.act.q);
+    mem_unmap(j.copies, j.copy_bytes * j.n_copies);
+    return st;
+}
+
+static enum status bench_level(struct kernels *k, const char *isa, struct error *err)
+{
+    struct backend_limits limits = { MANY, CONTEXT, ROWS, HEADS, HEAD_DIM };
+    enum status st = cpu_backend_create(&k->backend, k->opt.threads, NULL, isa, &limits, err);
+    if (st != OK) return st;
+    for (uint32_t type = 0; type < DTYPE_LIMIT && st == OK; type++) {
+        const char *name = dtype_info(type)->name;
+        const struct synth_type *t = synth_type_find(name);
+        if (t && (!k->opt.type || strcmp(k->opt.type, name) == 0)) st = bench_matmul(k, t);
+    }
+    if (st == OK && !k->opt.type) st = bench_attention(k);
+    cpu_backend_destroy(k->backend);
+    k->backend = NULL;
+    return st;
+}
+
+static enum status bench_levels(struct kernels *k, struct error *err)
+{
+    const uint32_t flags = cpu_flags();
+    enum status st = OK;
+    if (k->opt.isa) return bench_level(k, k->opt.isa, err);
+    for (const struct cpu_kernels *const *level = cpu_kernel_levels; *level && st == OK; level++)
+        if (((*level)->flags & flags) == (*level)->flags) st = bench_level(k, (*level)->name, err);
+    return st;
+}
+
+static enum status prepare(struct kernels *k, struct error *err)
+{
+    uint64_t seed = 1;
+    enum status st;
+    if (k->opt.type && !synth_type_find(k->opt.type))
+        return error_set(err, ERR_INVALID, "--type is \"%.64s\", which is no type of weights", k->opt.type);
+    if ((st = ceilings_create(&k->ceilings, k->opt.threads, err)) != OK) return st;
+    measure_ceilings(k);
+    k->x = mem_array((size_t)MANY * LD, sizeof(float));
+    k->y = mem_array((size_t)MANY * ROWS, sizeof(float));
+    synth_type_fill(synth_type_find("F32"), &seed, 1.0f, (uint8_t *)k->x, (size_t)MANY * LD * sizeof(float));
+    strbuf_addf(&k->json, "{\"threads\":%u,\"int8_how\":\"%s\",\"int8_ops_s\":", k->opt.threads, k->int8_how);
+    json_num(&k->json, k->int8_ops_s);
+    strbuf_puts(&k->json, ",\"read_bytes_s\":");
+    json_num(&k->json, k->read_bytes_s);
+    strbuf_puts(&k->json, ",\"kernels\":[");
+    if (k->opt.json) return OK;
+    printf("%u threads, %.1f GB/s memory read, %.1f GOP/s %s; matmul of %u x %u, attention at %u tokens\n\n",
+           k->opt.threads, k->read_bytes_s * 1e-9, k->int8_ops_s * 1e-9, k->int8_how, COLS, ROWS, CONTEXT);
+    printf("%-10s %-8s %-7s %5s %9s %8s %9s %8s\n", "op", "type", "isa", "rows", "GOP/s", "of peak", "GB/s", "of read");
+    return OK;
+}
+
+int bench_kernels(int argc, char **argv)
+{
+    struct kernels k = { .opt = { .threads = 2 } };
+    struct error err = { 0 };
+    int code = parse(&k.opt, argc, argv);
+    if (code >= 0) return code;
+    enum status st = prepare(&k, &err);
+    if (st == OK) st = bench_levels(&k, &err);
+    if (st != OK) {
+        fprintf(stderr, "baton-bench: %s\n", err.text[0] ? err.text : status_text(st));
+    } else if (k.opt.json) {
+        printf("%s]}\n", strbuf_cstr(&k.json));
+    }
+    ceilings_destroy(k.ceilings);
+    mem_free(k.x);
+    mem_free(k.y);
+    strbuf_fini(&k.json);
+    return st == OK ? 0 : st == ERR_INVALID || st == ERR_UNSUPPORTED ? 2 : 1;
+}

@@ -1,0 +1,44 @@
+/* engine_bench.h - what one run of `baton-bench engine` asks for and measures. */
+#ifndef BENCH_ENGINE_BENCH_H
+#define BENCH_ENGINE_BENCH_H
+#include "model/model.h"
+
+#define MAX_REPEATS 100
+
+struct engine_options {
+    const char *path, *isa, *kv, *rotate;
+    uint32_t prompt, decode; /* 0: left out */
+    uint32_t depth, streams, threads, repeats, chunk;
+    bool json, step;
+};
+
+enum engine_metric {
+    READ_BYTES_S,
+    INT8_OPS_S,
+    PREFILL_TOK_S,
+    PREFILL_SHARE, /* of INT8_OPS_S */
+    DECODE_TOK_S,  /* of all streams together */
+    DECODE_SHARE,  /* of READ_BYTES_S */
+    N_ENGINE_METRICS
+};
+
+struct engine_bench {
+    struct engine_options opt;
+    struct backend *backend;
+    struct model *model;
+    struct kv_store *kv;
+    struct ceilings *ceilings;
+    const char *int8_how;
+    uint32_t *blocks; /* [streams][blocks_each] */
+    uint32_t blocks_each;
+    int32_t *tokens;
+    double load_s;
+    double samples[N_ENGINE_METRICS][MAX_REPEATS];
+};
+
+/* The medians of all repeats, for people and for programs; both sort the samples. */
+void engine_report_table(struct engine_bench *r);
+void engine_report_json(struct engine_bench *r);
+/* Repeat i as one line of JSON, at once. */
+void engine_report_sample(const struct engine_bench *r, uint32_t i);
+#endif

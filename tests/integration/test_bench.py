@@ -1,0 +1,79 @@
+"""baton-bench: files that synth writes load and run, and bad flags say what is wrong."""
+import json
+import math
+import subprocess
+
+import pytest
+from cluster import BIN
+
+TINY = ["--layers", "1", "--vocab", "300"]
+
+
+def bench(*args, rc=0, **kw):
+    out = subprocess.run([BIN / "baton-bench", *map(str, args)], capture_output=True, text=True, timeout=240, **kw)
+    assert out.returncode == rc, out.stderr
+    return out
+
+
+@pytest.mark.parametrize("shape,kind", [("smollm2-135m", "F16"), ("smollm2-135m", "Q4_0"), ("llama-1b", "Q4_K_M")])
+def test_a_synthetic_model_runs(tmp_path, shape, kind):
+    path = tmp_path / "synth.gguf"
+    bench("synth", "-o", path, "--shape", shape, "--type", kind, *TINY)
+    out = json.loads(bench("engine", "-m", path, "-p", 24, "-n", 2, "-d", 70, "-s", 3, "-r", 2, "-t", 1, "--json").stdout)
+    for key in ("prefill_tok_s", "decode_tok_s", "prefill_share", "decode_share", "read_bytes_s", "int8_ops_s"):
+        assert len(out[key + "_samples"]) == 2
+        assert all(math.isfinite(v) and v > 0 for v in out[key + "_samples"]), (key, out)
+        assert min(out[key + "_samples"]) <= out[key] <= max(out[key + "_samples"])
+    assert (out["streams"], out["depth"]) == (3, 70)
+
+
+def test_the_same_seed_gives_the_same_file(tmp_path):
+    files = []
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        bench("synth", "-o", tmp_path / name, "--shape", "smollm2-135m", "--type", "Q5_1", "--seed", seed, *TINY)
+        files.append((tmp_path / name).read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
+def test_engine_takes_a_step_for_each_line(tmp_path):
+    path = tmp_path / "synth.gguf"
+    bench("synth", "-o", path, "--shape", "smollm2-135m", "--type", "Q8_0", *TINY)
+    out = bench("engine", "-m", path, "-p", 0, "-n", 2, "-t", 1, "--step", input="\n\n").stdout.splitlines()
+    assert out[0] == "ready" and len(out) == 3
+    for line in map(json.loads, out[1:]):
+        assert line["decode_tok_s"] > 0 and "prefill_tok_s" not in line
+
+
+def test_kernels_are_measured():
+    out = json.loads(bench("kernels", "--type", "Q4_0", "--isa", "auto", "-t", 1, "--json").stdout)
+    assert {k["type"] for k in out["kernels"]} == {"Q4_0"} and {1, 8} <= {k["rows"] for k in out["kernels"]}
+    assert all(k["ops_s"] > 0 and k["bytes_s"] > 0 for k in out["kernels"])
+
+
+@pytest.mark.parametrize("args,rc,says", [
+    (["--shape", "llama-9b", "--type", "Q4_0"], 2, '--shape is "llama-9b", allowed are smollm2-135m, llama-1b'),
+    (["--shape", "llama-1b", "--type", "Q9_K"], 2, '--type is "Q9_K", allowed are F32'),
+    (["--shape", "llama-1b", "--type", "Q4_0", "--head", "x"], 2, '--head is "x", allowed are F32'),
+    (["--shape", "llama-1b", "--type", "Q4_0", "--vocab", "10"], 2, "allowed is a number from 259"),
+    (["--shape", "smollm2-135m", "--type", "Q4_K"], 1, "token_embd.weight has rows of 576 values, Q4_K comes in blocks of 256"),
+    (["--shape", "llama-1b"], 2, "usage: baton-bench synth"),
+])
+def test_synth_refuses(tmp_path, args, rc, says):
+    assert says in bench("synth", "-o", tmp_path / "x.gguf", *args, rc=rc).stderr
+    assert not (tmp_path / "x.gguf").exists()
+
+
+def test_synth_looks_at_the_disk_first():
+    args = ["--shape", "llama-70b", "--type", "F16"]
+    says = bench("synth", "-o", "/proc/x.gguf", *args, rc=1).stderr  # a file system that never has room
+    assert "/proc/x.gguf would take 141.11 GB, the disk has 0.00 GB left" in says
+
+
+@pytest.mark.parametrize("args,says", [
+    (["engine", "-m", "x", "-p", 0, "-n", 0], "leave nothing to measure"),
+    (["engine", "-m", "x", "-s", 33], "allowed is a number from 1 to 32"),
+    (["kernels", "--type", "Q9_K"], '--type is "Q9_K"'),
+    (["kernels", "--isa", "sse9"], 'isa "sse9": expected auto, ref, avx2'),
+])
+def test_bad_flags_are_named(args, says):
+    assert says in bench(*args, rc=2).stderr
