@@ -361,8 +361,8 @@ enum status dispatch_check_room(const struct dispatch *d, const struct served_mo
 
 struct request *dispatch_submit(struct dispatch *d, const struct served_model *model, int32_t *tokens,
                                 uint32_t n_prompt, int32_t priority, const struct request_sampling *sampling,
-                                const char *cache_salt,
-                                const struct request_events *events, void *owner, const char *tag)
+                                const char *cache_salt, const struct request_events *events, void *owner,
+                                const char *tag)
 {
     struct request *r = request_create(model, tokens, n_prompt, sampling, cache_salt, d->counts);
     r->id = ++d->last_id;

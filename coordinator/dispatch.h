@@ -39,8 +39,8 @@ enum status dispatch_check_room(const struct dispatch *d, const struct served_mo
  * names it in logs.  The record is the dispatcher's; the owner may use it until its `end` has run. */
 struct request *dispatch_submit(struct dispatch *d, const struct served_model *model, int32_t *tokens,
                                 uint32_t n_prompt, int32_t priority, const struct request_sampling *sampling,
-                                const char *cache_salt,
-                                const struct request_events *events, void *owner, const char *tag);
+                                const char *cache_salt, const struct request_events *events, void *owner,
+                                const char *tag);
 /* The owner has what it wants (stop string): DONE, and nodes give everything back. */
 void dispatch_finish(struct dispatch *d, struct request *r, enum request_finish finish);
 /* The owner gives up, `why` goes to `end` and the log: CANCELLED. */

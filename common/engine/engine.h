@@ -39,7 +39,7 @@ struct seq_request { /* copied by submit */
     uint32_t n_prompt; /* original prompt; tokens[n_prompt..] count as output of this request */
     struct sampling_params sampling;
     const char *cache_salt; /* cached KV is shared among requests with the same one; NULL: none */
-    int32_t priority; /* lower is earlier: admitted and computed before, preempted after */
+    int32_t priority;       /* lower is earlier: admitted and computed before, preempted after */
 };
 
 enum engine_event_kind {

@@ -37,7 +37,7 @@ struct seq {
     bool started; /* past its reservation: when it waits again, it waits to compute */
     struct block_table table;
     struct prefix_chain prefix;
-    uint32_t n_cached; /* tokens whose KV was found when it was first admitted */
+    uint32_t n_cached;       /* tokens whose KV was found when it was first admitted */
     struct swap_run swapped; /* preempted: KV of its n_computed tokens, in the engine's arena, */
     enum seq_state resume;   /* and the state it goes on in */
     uint64_t prefill_us, decode_us;

@@ -10,7 +10,8 @@ struct node_admin {
     struct node *node;
     struct http_server *server;
     char address[300];
-    uint64_t prompt_tokens, generation_tokens, steps, prefix_queries, prefix_hits, preemptions[PREEMPT_KIND_COUNT]; /* counted so far */
+    uint64_t prompt_tokens, generation_tokens, steps, prefix_queries, prefix_hits,
+        preemptions[PREEMPT_KIND_COUNT]; /* counted so far */
 };
 
 static struct metric *series(struct node *n, enum metric_kind kind, const char *name, const char *help,

@@ -112,9 +112,10 @@ Test(determinism, nothing_that_runs_beside_a_request_or_under_it_changes_a_bit, 
         char how[200];
         struct rig_options o = options_of_round(round);
         uint32_t n = SUBJECTS + draw(CROWD - SUBJECTS + 1);
-        snprintf(how, sizeof(how),
-                 "round %u: %u sequences, %u at once, batch %u, chunk %u, %u threads, %u+%u blocks, prefix cache %d, %s",
-                 round, n, o.max_seqs, o.batch, o.chunk, o.threads, o.n_blocks, o.swap_blocks, o.prefix_cache, o.isa);
+        snprintf(
+            how, sizeof(how),
+            "round %u: %u sequences, %u at once, batch %u, chunk %u, %u threads, %u+%u blocks, prefix cache %d, %s",
+            round, n, o.max_seqs, o.batch, o.chunk, o.threads, o.n_blocks, o.swap_blocks, o.prefix_cache, o.isa);
         if (!has_level(o.isa)) continue;
         struct rig *r = rig_of(o);
         run_crowd(r, n);
