@@ -3,7 +3,7 @@
 
 #include <stdio.h>
 
-#define ROUNDS   40
+#define ROUNDS   25
 #define SUBJECTS 4
 #define CROWD    12 /* sequences at most, the subjects among them */
 
@@ -91,7 +91,7 @@ static void expect_same(const struct heard *want, const struct heard *got, uint3
                  i);
 }
 
-Test(determinism, nothing_that_runs_beside_a_request_or_under_it_changes_a_bit, .timeout = 280)
+Test(determinism, nothing_that_runs_beside_a_request_or_under_it_changes_a_bit)
 {
     struct heard want[SUBJECTS];
     struct engine_load load;
