@@ -12,7 +12,7 @@ PROMPT = "The history of the lighthouse keeper began long ago. " * 40
 def proxied(tmp_path):
     base = free_ports(2)
     near, proxies = proxy_lanes(base, 2)
-    with Cluster(tmp_path, coordinator={"progress_timeout": "20s" if SANITIZED else "3s"},
+    with Cluster(tmp_path, coordinator={"progress_timeout": "20s" if SANITIZED else "6s"},
                  decode_node={"kv": f"tcp://127.0.0.1:{base}", "kv_advertise": f"tcp://127.0.0.1:{near}",
                               "local_prefill": "never"}) as c:
         yield c, proxies
