@@ -287,7 +287,7 @@ static enum status choose_level(struct cpu_backend *b, const char *isa, struct e
 static enum status create_scratch(struct cpu_backend *b)
 {
     const struct backend_limits *l = &b->limits;
-    size_t bytes = sizeof(struct matmul_scratch), attention = cpu_attention_scratch(l);
+    size_t bytes = matmul_scratch_bytes(l->max_cols), attention = cpu_attention_scratch(l);
     if (attention > bytes) bytes = attention;
     b->scratch_bytes = (bytes + 4095) & ~(size_t)4095;
     size_t segments = l->max_context / (ATTN_SEGMENT_BLOCKS * KV_BLOCK_TOKENS) + 1;

@@ -51,20 +51,17 @@ struct matmul_job {
 };
 
 /* y for panels [p0, p1) and activation rows [r0, r1); r0 is a multiple of ACT_TILE, r1 - r0 at most MATMUL_ITEM_ROWS.
- * scratch: a struct matmul_scratch of this thread's. */
+ * scratch: matmul_scratch_bytes(n_cols), 64-byte aligned, for this thread. */
 typedef void (*matmul_fn)(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1,
                           void *scratch);
 
-/* A thread's room for many rows: unpacked runs of MATMUL_RUN blocks (the last of at most MATMUL_LAST_RUN) of two
- * panels, which stay in the first cache, and the sums of an item's rows between runs. */
-#define MATMUL_ITEM_ROWS 128
-#define MATMUL_RUN       16
-#define MATMUL_LAST_RUN  24
+#define MATMUL_ITEM_ROWS 128 /* their quantized columns stay in a core's second cache */
 
-struct matmul_scratch {
-    _Alignas(64) uint8_t weights[2 * MATMUL_LAST_RUN * 768];
-    float acc[MATMUL_ITEM_ROWS * 2 * PANEL_ROWS];
-};
+/* A panel unpacked to bytes and floats: 512 and 4 x 64 per block of 32 columns. */
+static inline size_t matmul_scratch_bytes(uint32_t n_cols)
+{
+    return (size_t)act_blocks(n_cols) * 768;
+}
 
 /* --- attention --- */
 #define ATTN_BLOCK 64 /* tokens, = KV_BLOCK_TOKENS */

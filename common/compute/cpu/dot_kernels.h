@@ -1,7 +1,7 @@
 /* dot_kernels.h - matmul for one vector instruction set.
  *
- * Included by level_avx2.c, level_avx512.c and level_vnni.c after their vec_*.h.  One or two activation rows
- * read the packed panel directly, each weight once; more rows go over a panel that is unpacked first. */
+ * Included by the level_*.c files after their vec_*.h.  Weights are unpacked in registers, once for up to LEVEL_ROWS
+ * activation rows.  Where that is few, formats that are dear to unpack are unpacked to memory first. */
 #include "compute/cpu/cpu_kernels.h"
 #include "compute/cpu/unroll.h"
 
@@ -9,7 +9,7 @@
 
 #define NOINLINE static __attribute__((noinline))
 
-/* How a block's sums become fp32; what an unpacked panel still has to know. */
+/* How a block's sums become fp32. */
 enum dot_kind { KIND_D, KIND_D8, KIND_DM, KIND_K16, KIND_K16D8, KIND_K16M, KIND_COUNT };
 #define TWO_SCALES(kind) ((kind) == KIND_K16 || (kind) == KIND_K16D8) /* per block, and no minima */
 #define WIDE_CODES(kind) ((kind) == KIND_D8 || (kind) == KIND_K16D8)
@@ -123,43 +123,6 @@ VEC void load_block(struct weights *w, struct cursor *c, int bits, int scales)
     c->b++;
 }
 
-/* An unpacked block: 512 codes, then 16 floats each of d (KIND_D, KIND_D8); d, m (KIND_DM); d of both groups
- * (KIND_K16, KIND_K16D8); or d, m of the first and of the second group (KIND_K16M). */
-#define UNPACKED_BYTES(kind) (512 + 64 * ((kind) == KIND_K16M ? 4 : (kind) == KIND_DM || TWO_SCALES(kind) ? 2 : 1))
-
-/* Blocks [b0, b1) of a panel; b0 is a multiple of 8. */
-VEC void unpack(uint8_t *out, const uint8_t *panel, uint32_t b0, uint32_t b1, int bits, int scales, int kind)
-{
-    struct cursor c = { panel, panel, b0 };
-    for (; c.b < b1; out += UNPACKED_BYTES(kind)) {
-        struct weights w;
-        load_block(&w, &c, bits, scales);
-        UNROLL for (int j = 0; j < 8; j++) iv_store(out + 64 * j, w.code[j]);
-        float *s = (float *)(void *)(out + 512);
-        v_store(s, w.d[0]);
-        if (kind == KIND_DM) v_store(s + 16, w.m[0]);
-        if (TWO_SCALES(kind)) v_store(s + 16, w.d[1]);
-        if (kind != KIND_K16M) continue;
-        v_store(s + 16, w.m[0]);
-        v_store(s + 32, w.d[1]);
-        v_store(s + 48, w.m[1]);
-    }
-}
-
-VEC void load_unpacked(struct weights *w, const uint8_t *block, int kind)
-{
-    const float *s = (const float *)(const void *)(block + 512);
-    UNROLL for (int j = 0; j < 8; j++) w->code[j] = iv_load(block + 64 * j);
-    w->d[0] = w->d[1] = v_load(s);
-    w->m[0] = w->m[1] = v_set(0);
-    if (kind == KIND_DM) w->m[0] = v_load(s + 16);
-    if (TWO_SCALES(kind)) w->d[1] = v_load(s + 16);
-    if (kind != KIND_K16M) return;
-    w->m[0] = v_load(s + 16);
-    w->d[1] = v_load(s + 32);
-    w->m[1] = v_load(s + 48);
-}
-
 /* --- the products of one block --- */
 VEC ivec start_of(const int32_t *minus_sum, int kind, int shift)
 {
@@ -167,34 +130,33 @@ VEC ivec start_of(const int32_t *minus_sum, int kind, int shift)
     return iv_scaled(minus_sum, shift);
 }
 
-/* acc[r * panels + p] += one block's part for `rows` rows and `panels` panels; the order of operations is the
- * reference's.  An activation is broadcast once for all panels. */
-VEC void add_block(vec *acc, const struct weights *w, struct act_at a, int kind, int shift, int rows, int panels)
+/* acc[r] += one block's part for `rows` rows; the order of operations is the reference's. */
+VEC void add_block(vec *acc, const struct weights *w, struct act_at a, int kind, int shift, int rows)
 {
     const int bits = WIDE_CODES(kind) ? 8 : kind == KIND_K16 ? 6 : 5;
     vec part[LEVEL_ROWS];
     UNROLL for (int g = 0; g < 2; g++)
     {
         ivec dot[LEVEL_ROWS];
-        UNROLL for (int i = 0; i < rows * panels; i++) dot[i] =
-            start_of(a.minus_sum + 2 * (i / panels) + g, kind, shift);
+        UNROLL for (int r = 0; r < rows; r++) dot[r] = start_of(a.minus_sum + 2 * r + g, kind, shift);
+        /* Step by step over all rows: no product waits for the one before it. */
         UNROLL for (int step = 0; step < LEVEL_DOT_STEPS; step++)
         {
-            UNROLL for (int i = 0; i < rows * panels; i++) dot[i] =
-                iv_dot4(dot[i], w[i % panels].code + 4 * g, a.q + i / panels * ACT_BLOCK + 16 * g, bits, step);
+            UNROLL for (int r = 0; r < rows; r++) dot[r] =
+                iv_dot4(dot[r], w->code + 4 * g, a.q + r * ACT_BLOCK + 16 * g, bits, step);
         }
-        UNROLL for (int i = 0; i < rows * panels; i++)
+        UNROLL for (int r = 0; r < rows; r++)
         {
-            const int r = i / panels, p = i % panels, at = 2 * r + g;
-            vec f = iv_float(dot[i]), scale = v_set(a.scale[at]);
+            const int at = 2 * r + g;
+            vec f = iv_float(dot[r]), scale = v_set(a.scale[at]);
             if (kind >= KIND_K16) {
-                acc[i] = v_fma(w[p].d[g], v_mul(f, scale), acc[i]);
-                if (kind == KIND_K16M) acc[i] = v_fma(w[p].m[g], v_set((float)-a.minus_sum[at] * a.scale[at]), acc[i]);
+                acc[r] = v_fma(w->d[g], v_mul(f, scale), acc[r]);
+                if (kind == KIND_K16M) acc[r] = v_fma(w->m[g], v_set((float)-a.minus_sum[at] * a.scale[at]), acc[r]);
             } else if (g == 0) {
-                part[i] = v_mul(f, scale);
+                part[r] = v_mul(f, scale);
             } else {
-                acc[i] = v_fma(w[p].d[0], v_fma(f, scale, part[i]), acc[i]);
-                if (kind == KIND_DM) acc[i] = v_fma(w[p].m[0], v_set(a.sum[r]), acc[i]);
+                acc[r] = v_fma(w->d[0], v_fma(f, scale, part[r]), acc[r]);
+                if (kind == KIND_DM) acc[r] = v_fma(w->m[0], v_set(a.sum[r]), acc[r]);
             }
         }
     }
@@ -226,214 +188,120 @@ static struct output output_of(const struct matmul_job *job, uint32_t p, uint32_
                             left < PANEL_ROWS ? left : PANEL_ROWS, job->accumulate };
 }
 
-/* --- many rows: unpacked blocks of one or two panels times rows [r, r + rows) of a tile --- */
-struct tile_job {
-    const uint8_t *weights; /* panel after panel */
-    uint32_t blocks;
-    const uint8_t *tile; /* of activations, at the first of these blocks */
-    uint32_t h, r;
-    int shift;
-    float *acc; /* [rows][panels][16], goes on from one run of blocks to the next */
-};
-typedef void (*tile_fn)(const struct tile_job *t);
+/* --- a panel times rows [r, r + rows) of the tile that begins with activation row `row` --- */
+#define UNPACKED 0 /* in place of bits: blocks of struct weights */
 
-VEC void tile_rows(const struct tile_job *t, int kind, int rows, int panels)
-{
-    const uint8_t *weights = t->weights, *tile = t->tile;
-    const size_t panel_bytes = (size_t)t->blocks * (size_t)UNPACKED_BYTES(kind);
-    vec acc[LEVEL_ROWS];
-    UNROLL for (int i = 0; i < rows * panels; i++) acc[i] = v_load(t->acc + i * PANEL_ROWS);
-    for (uint32_t b = 0; b < t->blocks; b++, weights += UNPACKED_BYTES(kind), tile += t->h * ACT_ROW_BYTES) {
-        struct weights w[LEVEL_PANELS];
-        UNROLL for (int p = 0; p < panels; p++) load_unpacked(&w[p], weights + p * panel_bytes, kind);
-        add_block(acc, w, act_block(tile, t->h, t->r), kind, t->shift, rows, panels);
-    }
-    UNROLL for (int i = 0; i < rows * panels; i++) v_store(t->acc + i * PANEL_ROWS, acc[i]);
-}
-
-#define TILE(kind, rows, panels)                                                                                       \
-    TARGET NOINLINE void tile_##kind##_##rows##x##panels(const struct tile_job *t)                                     \
-    {                                                                                                                  \
-        tile_rows(t, kind, rows, panels);                                                                              \
-    }
-#define TILES(rows, panels)                                                                                            \
-    TILE(KIND_D, rows, panels)                                                                                         \
-    TILE(KIND_D8, rows, panels)                                                                                        \
-    TILE(KIND_DM, rows, panels)                                                                                        \
-    TILE(KIND_K16, rows, panels) TILE(KIND_K16D8, rows, panels) TILE(KIND_K16M, rows, panels)
-#define TILE_COLUMN(rows, panels)                                                                                      \
-    {                                                                                                                  \
-        tile_KIND_D_##rows##x##panels, tile_KIND_D8_##rows##x##panels, tile_KIND_DM_##rows##x##panels,                 \
-            tile_KIND_K16_##rows##x##panels, tile_KIND_K16D8_##rows##x##panels, tile_KIND_K16M_##rows##x##panels       \
-    }
-
-#define TILE_ROWS (LEVEL_ROWS / LEVEL_PANELS)
-TILES(1, 1)
-TILES(2, 1)
-#if LEVEL_PANELS == 2
-TILES(3, 1)
-TILES(4, 1)
-TILES(1, 2)
-TILES(2, 2)
-TILES(3, 2)
-TILES(4, 2)
-#endif
-
-static const tile_fn tiles[LEVEL_PANELS][TILE_ROWS][KIND_COUNT] = {
-#if LEVEL_PANELS == 2
-    { TILE_COLUMN(1, 1), TILE_COLUMN(2, 1), TILE_COLUMN(3, 1), TILE_COLUMN(4, 1) },
-    { TILE_COLUMN(1, 2), TILE_COLUMN(2, 2), TILE_COLUMN(3, 2), TILE_COLUMN(4, 2) },
-#else
-    { TILE_COLUMN(1, 1), TILE_COLUMN(2, 1) },
-#endif
-};
-
-/* --- one or two rows, straight from the packed panel --- */
-VEC void direct_rows(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t row, uint32_t r, int bits,
-                     int scales, int kind, int shift, int rows)
+VEC void panel_rows(const struct matmul_job *job, const uint8_t *panel, uint32_t p, uint32_t row, uint32_t r, int bits,
+                    int scales, int kind, int shift, int rows)
 {
     const uint32_t blocks = job->n_cols / PACK_BLOCK, h = act_tile_height(job->n, row);
-    for (uint32_t p = p0; p < p1; p++) {
-        const uint8_t *panel = job->data + p * job->panel_bytes;
-        const uint8_t *tile = job->q + act_tile_offset(row, job->n_cols);
-        struct output o = output_of(job, p, row + r);
-        struct cursor c = { panel, panel, 0 };
-        vec acc[LEVEL_ROWS];
-        UNROLL for (int i = 0; i < rows; i++) acc[i] = v_set(0);
-        for (; c.b < blocks; tile += h * ACT_ROW_BYTES) {
-            struct weights w;
+    const uint8_t *tile = job->q + act_tile_offset(row, job->n_cols);
+    const struct output o = output_of(job, p, row + r);
+    struct cursor c = { panel, panel, 0 };
+    vec acc[LEVEL_ROWS];
+    UNROLL for (int i = 0; i < rows; i++) acc[i] = v_set(0);
+    for (uint32_t b = 0; b < blocks; b++, tile += h * ACT_ROW_BYTES) {
+        struct weights w;
+        if (bits == UNPACKED)
+            w = ((const struct weights *)(const void *)panel)[b];
+        else
             load_block(&w, &c, bits, scales);
-            add_block(acc, &w, act_block(tile, h, r), kind, shift, rows, 1);
-        }
-        put(&o, acc, rows);
+        add_block(acc, &w, act_block(tile, h, r), kind, shift, rows);
     }
+    put(&o, acc, rows);
 }
 
-/* --- one packed format: how to read it, and its kind --- */
-typedef void (*direct_fn)(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t row, uint32_t r);
+typedef void (*rows_fn)(const struct matmul_job *job, const uint8_t *panel, uint32_t p, uint32_t row, uint32_t r);
 
-struct format_kernels {
-    enum dot_kind kind;
-    size_t unpacked_bytes; /* of a block */
-    void (*unpack)(uint8_t *out, const uint8_t *panel, uint32_t b0, uint32_t b1);
-    direct_fn direct[LEVEL_ROWS];
-};
-
-#define DIRECT(name, bits, scales, kind, shift, rows)                                                                  \
-    TARGET NOINLINE void direct##rows##_##name(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t row,   \
-                                               uint32_t r)                                                             \
+#define ROWS(name, bits, scales, kind, shift, rows)                                                                    \
+    TARGET NOINLINE void by##rows##_##name(const struct matmul_job *job, const uint8_t *panel, uint32_t p,             \
+                                           uint32_t row, uint32_t r)                                                   \
     {                                                                                                                  \
-        direct_rows(job, p0, p1, row, r, bits, scales, kind, shift, rows);                                             \
+        panel_rows(job, panel, p, row, r, bits, scales, kind, shift, rows);                                            \
     }
 #if LEVEL_ROWS == 8
-#define DIRECTS(name, bits, scales, kind, shift)                                                                       \
-    DIRECT(name, bits, scales, kind, shift, 1)                                                                         \
-    DIRECT(name, bits, scales, kind, shift, 2)                                                                         \
-    DIRECT(name, bits, scales, kind, shift, 3)                                                                         \
-    DIRECT(name, bits, scales, kind, shift, 4)
-#define DIRECT_LIST(name)                                                                                              \
+#define ALL_ROWS(name, bits, scales, kind, shift)                                                                      \
+    ROWS(name, bits, scales, kind, shift, 1)                                                                           \
+    ROWS(name, bits, scales, kind, shift, 2)                                                                           \
+    ROWS(name, bits, scales, kind, shift, 3)                                                                           \
+    ROWS(name, bits, scales, kind, shift, 4)                                                                           \
+    ROWS(name, bits, scales, kind, shift, 5)                                                                           \
+    ROWS(name, bits, scales, kind, shift, 6)                                                                           \
+    ROWS(name, bits, scales, kind, shift, 7)                                                                           \
+    ROWS(name, bits, scales, kind, shift, 8)
+#define ROWS_LIST(name)                                                                                                \
     {                                                                                                                  \
-        direct1_##name, direct2_##name, direct3_##name, direct4_##name                                                 \
+        by1_##name, by2_##name, by3_##name, by4_##name, by5_##name, by6_##name, by7_##name, by8_##name                 \
     }
-#define DIRECT_ROWS 4
 #else
-#define DIRECTS(name, bits, scales, kind, shift)                                                                       \
-    DIRECT(name, bits, scales, kind, shift, 1)                                                                         \
-    DIRECT(name, bits, scales, kind, shift, 2)
-#define DIRECT_LIST(name)                                                                                              \
+#define ALL_ROWS(name, bits, scales, kind, shift)                                                                      \
+    ROWS(name, bits, scales, kind, shift, 1)                                                                           \
+    ROWS(name, bits, scales, kind, shift, 2)
+#define ROWS_LIST(name)                                                                                                \
     {                                                                                                                  \
-        direct1_##name, direct2_##name                                                                                 \
+        by1_##name, by2_##name                                                                                         \
     }
-#define DIRECT_ROWS 2
 #endif
-#define FORMAT(name, bits, scales, kind, shift)                                                                        \
-    TARGET NOINLINE void unpack_##name(uint8_t *out, const uint8_t *panel, uint32_t b0, uint32_t b1)                   \
-    {                                                                                                                  \
-        unpack(out, panel, b0, b1, bits, scales, kind);                                                                \
-    }                                                                                                                  \
-    DIRECTS(name, bits, scales, kind, shift)                                                                           \
-    static const struct format_kernels format_##name = { kind, UNPACKED_BYTES(kind), unpack_##name, DIRECT_LIST(name) };
 
-#include "compute/cpu/dot_formats.h"
-
-/* Few rows: each weight is unpacked in registers, once for up to DIRECT_ROWS rows. */
-static void matmul_direct(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1)
-{
-    const struct format_kernels *f = format_kernels[job->type];
-    for (uint32_t row = r0; row < r1;) {
-        uint32_t n = r1 - row < DIRECT_ROWS ? r1 - row : DIRECT_ROWS;
-        f->direct[n - 1](job, p0, p1, r0, row - r0);
-        row += n;
-    }
-}
-
-/* Blocks [b0, b1) of panels [p, p + panels): what is unpacked at a time. */
-struct matmul_run {
-    uint32_t p, panels, b0, b1;
+struct format_kernels {
+    rows_fn rows[LEVEL_ROWS];
+    enum dot_kind kind;
+    void (*unpack)(struct weights *out, const uint8_t *panel, uint32_t blocks); /* NULL: never worth it */
 };
 
-static void unpack_run(const struct matmul_job *job, const struct matmul_run *run, uint8_t *out)
-{
-    const struct format_kernels *f = format_kernels[job->type];
-    const size_t at = pack_run_offset(job->format, run->b0);
-    for (uint32_t i = 0; i < run->panels; i++, out += (run->b1 - run->b0) * f->unpacked_bytes)
-        f->unpack(out, job->data + (run->p + i) * job->panel_bytes + at, run->b0, run->b1);
-}
+#if LEVEL_ROWS == 8
+#define FORMAT(name, bits, scales, kind, shift)                                                                        \
+    ALL_ROWS(name, bits, scales, kind, shift)                                                                          \
+    static const struct format_kernels format_##name = { ROWS_LIST(name), kind, NULL };
+#else
+/* Two rows share the unpacking of a weight: from UNPACK_ROWS rows on it is cheaper to do it once, in memory. */
+#define UNPACK_ROWS 16
+#define DEAR(bits)  ((bits) != 4 && (bits) != 8)
+#define FORMAT(name, bits, scales, kind, shift)                                                                        \
+    TARGET NOINLINE void unpack_##name(struct weights *out, const uint8_t *panel, uint32_t blocks)                     \
+    {                                                                                                                  \
+        struct cursor c = { panel, panel, 0 };                                                                         \
+        while (c.b < blocks) load_block(out++, &c, bits, scales);                                                      \
+    }                                                                                                                  \
+    ALL_ROWS(name, bits, scales, kind, shift)                                                                          \
+    static const struct format_kernels format_##name = { ROWS_LIST(name), kind, DEAR(bits) ? unpack_##name : NULL };
 
-/* The sums of rows [r0, r1) go on by one run. */
-static void add_run(const struct matmul_job *job, const struct matmul_run *run, uint32_t r0, uint32_t r1,
-                    struct matmul_scratch *s)
-{
-    const struct format_kernels *f = format_kernels[job->type];
-    unpack_run(job, run, s->weights);
-    for (uint32_t row = r0, n; row < r1; row += n) {
-        uint32_t h = act_tile_height(job->n, row), r = row % ACT_TILE;
-        n = h - r < TILE_ROWS ? h - r : TILE_ROWS;
-        struct tile_job t = { .weights = s->weights,
-                              .blocks = run->b1 - run->b0,
-                              .tile = job->q + act_tile_offset(row, job->n_cols) + (size_t)run->b0 * h * ACT_ROW_BYTES,
-                              .h = h,
-                              .r = r,
-                              .shift = job->format->offset_shift,
-                              .acc = s->acc + (size_t)(row - r0) * run->panels * PANEL_ROWS };
-        tiles[run->panels - 1][n - 1][f->kind](&t);
-    }
-}
+ALL_ROWS(unpacked_d, UNPACKED, 0, KIND_D, job->format->offset_shift)
+ALL_ROWS(unpacked_d8, UNPACKED, 0, KIND_D8, job->format->offset_shift)
+ALL_ROWS(unpacked_dm, UNPACKED, 0, KIND_DM, job->format->offset_shift)
+ALL_ROWS(unpacked_k16, UNPACKED, 0, KIND_K16, job->format->offset_shift)
+ALL_ROWS(unpacked_k16d8, UNPACKED, 0, KIND_K16D8, job->format->offset_shift)
+ALL_ROWS(unpacked_k16m, UNPACKED, 0, KIND_K16M, job->format->offset_shift)
 
-TARGET static void put_rows(const struct matmul_job *job, const struct matmul_run *run, uint32_t r0, uint32_t r1,
-                            const float *acc)
-{
-    for (uint32_t row = r0; row < r1; row++)
-        for (uint32_t i = 0; i < run->panels; i++, acc += PANEL_ROWS) {
-            struct output o = output_of(job, run->p + i, row);
-            vec v = v_load(acc);
-            put(&o, &v, 1);
-        }
-}
+static const rows_fn unpacked_rows[KIND_COUNT][LEVEL_ROWS] = {
+    [KIND_D] = ROWS_LIST(unpacked_d),         [KIND_D8] = ROWS_LIST(unpacked_d8),
+    [KIND_DM] = ROWS_LIST(unpacked_dm),       [KIND_K16] = ROWS_LIST(unpacked_k16),
+    [KIND_K16D8] = ROWS_LIST(unpacked_k16d8), [KIND_K16M] = ROWS_LIST(unpacked_k16m),
+};
+#endif
 
-/* Many rows: runs of blocks are unpacked into the first cache and used for all rows of the item. */
-static void matmul_tiled(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1,
-                         struct matmul_scratch *s)
-{
-    const uint32_t blocks = job->n_cols / PACK_BLOCK;
-    for (struct matmul_run run = { .p = p0 }; run.p < p1; run.p += run.panels) {
-        run.panels = p1 - run.p < LEVEL_PANELS ? p1 - run.p : LEVEL_PANELS;
-        memset(s->acc, 0, (size_t)(r1 - r0) * run.panels * PANEL_ROWS * sizeof(float));
-        for (run.b0 = 0; run.b0 < blocks; run.b0 = run.b1) {
-            run.b1 = blocks - run.b0 <= MATMUL_LAST_RUN ? blocks : run.b0 + MATMUL_RUN;
-            add_run(job, &run, r0, r1, s);
-        }
-        put_rows(job, &run, r0, r1, s->acc);
-    }
-}
+#include "compute/cpu/dot_formats.h"
 
 static void matmul_quantized(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1,
                              void *scratch)
 {
-    if (r1 - r0 <= ACT_TILE && act_tile_height(job->n, r0) == r1 - r0)
-        matmul_direct(job, p0, p1, r0, r1);
-    else
-        matmul_tiled(job, p0, p1, r0, r1, scratch);
+    const struct format_kernels *f = format_kernels[job->type];
+    for (uint32_t p = p0; p < p1; p++) {
+        const uint8_t *panel = job->data + p * job->panel_bytes;
+        const rows_fn *rows = f->rows;
+#if LEVEL_ROWS < 8
+        if (f->unpack && r1 - r0 >= UNPACK_ROWS) {
+            f->unpack(scratch, panel, job->n_cols / PACK_BLOCK);
+            panel = scratch;
+            rows = unpacked_rows[f->kind];
+        }
+#endif
+        for (uint32_t row = r0, n; row < r1; row += n) {
+            uint32_t r = row % ACT_TILE, left = act_tile_height(job->n, row) - r;
+            n = left < LEVEL_ROWS ? left : LEVEL_ROWS;
+            rows[n - 1](job, panel, p, row - r, r);
+        }
+    }
 }
 
 #include "compute/cpu/float_kernels.h"

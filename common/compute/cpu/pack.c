@@ -69,15 +69,10 @@ size_t pack_panel_bytes(enum dtype type, uint32_t n_cols)
     return has_super(f) ? bytes + n_cols / PACK_SUPER * (size_t)PACK_SUPER_BYTES : bytes;
 }
 
-size_t pack_run_offset(const struct pack_format *f, uint32_t b)
-{
-    size_t at = b * pack_block_bytes(f);
-    return has_super(f) ? at + (size_t)PACK_SUPER_BYTES * (b / 8) : at;
-}
-
 size_t pack_block_offset(const struct pack_format *f, uint32_t b)
 {
-    return pack_run_offset(f, b) + (has_super(f) ? PACK_SUPER_BYTES : 0);
+    size_t at = b * pack_block_bytes(f);
+    return has_super(f) ? at + (size_t)PACK_SUPER_BYTES * (b / 8 + 1) : at;
 }
 
 /* Codes of columns 4 j .. 4 j + 3. */

@@ -56,9 +56,6 @@ enum dtype pack_stored_type(enum dtype type);
 size_t pack_block_bytes(const struct pack_format *f);
 /* Bytes of a panel. */
 size_t pack_panel_bytes(enum dtype type, uint32_t n_cols);
-/* Where the run of blocks that starts with block b, a multiple of 8, begins in its panel: at its super-block, if it has
- * one. */
-size_t pack_run_offset(const struct pack_format *f, uint32_t b);
 /* Byte offset of block b in its panel (quantized types). */
 size_t pack_block_offset(const struct pack_format *f, uint32_t b);
 /* Packs panel p of a matrix of n_rows rows, src_stride bytes apart. */

@@ -239,8 +239,7 @@ typedef struct {
     __m256i a, b;
 } ivec;
 
-#define LEVEL_ROWS   2 /* sums of 16 lanes that fit the registers twice */
-#define LEVEL_PANELS 1 /* panels that many rows go over at once */
+#define LEVEL_ROWS 2 /* activation rows whose sums fit the registers */
 
 VEC ivec iv_load(const void *p)
 {

@@ -173,8 +173,7 @@ VEC vec v_load_first(const float *p, uint32_t n)
 /* --- sixteen int32 lanes, or 64 bytes --- */
 typedef __m512i ivec;
 
-#define LEVEL_ROWS   8 /* sums of 16 lanes that fit the registers twice */
-#define LEVEL_PANELS 2 /* panels that many rows go over at once */
+#define LEVEL_ROWS 8 /* activation rows whose sums fit the registers */
 
 VEC ivec iv_load(const void *p)
 {
