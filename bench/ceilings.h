@@ -8,7 +8,7 @@ struct ceilings;
 /* Threads and a buffer larger than caches.  Caller owns. */
 enum status ceilings_create(struct ceilings **out, unsigned n_threads, struct error *err) MUST_CHECK;
 void ceilings_destroy(struct ceilings *c);
-/* Bytes per second of one pass of all threads over the buffer. */
+/* Bytes per second of the best of a few passes of all threads over the buffer, with and without prefetches. */
 double ceilings_read_bandwidth(struct ceilings *c);
 /* Int8 operations (two per multiply-add) per second of a loop over registers, with the widest instruction there is;
  * 0 where there is none.  *how names it. */
