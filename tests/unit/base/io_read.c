@@ -1,0 +1,154 @@
+/* io_read: whatever way a file is read, the bytes are the file's or the error names where they end. */
+#include "base/io_read.h"
+
+#include "base/mem.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define FILE_BYTES 1000003u
+#define N_SLOTS    5
+#define SLOT_BYTES 70000
+
+static uint8_t byte_at(uint64_t i)
+{
+    return (uint8_t)(i * 2654435761u >> 13);
+}
+
+static int file_of(const char *dir)
+{
+    char path[64];
+    uint8_t *all = mem_alloc(FILE_BYTES);
+    for (uint32_t i = 0; i < FILE_BYTES; i++) all[i] = byte_at(i);
+    snprintf(path, sizeof(path), "%s/baton-io-XXXXXX", dir);
+    int fd = mkstemp(path);
+    cr_assert_geq(fd, 0);
+    unlink(path);
+    cr_assert_eq(write(fd, all, FILE_BYTES), (ssize_t)FILE_BYTES);
+    mem_free(all);
+    return fd;
+}
+
+static struct io_reader *reader_of_kind(int fd, enum io_kind kind)
+{
+    struct io_options opt = { .fd = fd, .kind = kind, .n_slots = N_SLOTS, .slot_bytes = SLOT_BYTES };
+    struct io_reader *r = NULL;
+    struct error err = { 0 };
+    enum status st = io_reader_create(&r, &opt, &err);
+    cr_assert(st == OK || kind == IO_URING, "%s", err.text);
+    return r;
+}
+
+static void expect_bytes(struct io_reader *r, uint32_t slot, uint64_t offset, size_t n)
+{
+    const uint8_t *p;
+    struct error err = { 0 };
+    cr_assert_eq(io_reader_wait(r, slot, &p, &err), OK, "%s", err.text);
+    for (size_t i = 0; i < n; i++) cr_assert_eq(p[i], byte_at(offset + i), "at %zu", (size_t)offset + i);
+}
+
+/* Ranges at all alignments, with all slots under way, to the file's last byte. */
+static void read_all(struct io_reader *r)
+{
+    uint64_t offset[64];
+    size_t n[64];
+    for (uint32_t i = 0; i < 64; i++) {
+        n[i] = 1 + (i * 7919u) % SLOT_BYTES;
+        offset[i] = i == 63 ? FILE_BYTES - n[i] : (i * 99991u) % (FILE_BYTES - n[i]);
+    }
+    for (uint32_t i = 0; i < 64 + N_SLOTS; i++) {
+        if (i >= N_SLOTS) expect_bytes(r, i % N_SLOTS, offset[i - N_SLOTS], n[i - N_SLOTS]);
+        if (i < 64) io_reader_start(r, i % N_SLOTS, offset[i], n[i]);
+    }
+}
+
+Test(io_read, gives_the_files_bytes_in_every_way)
+{
+    static const enum io_kind KINDS[] = { IO_AUTO, IO_URING, IO_PREAD };
+    static const char *const DIRS[] = { "/tmp", "/dev/shm" };
+    for (int d = 0; d < 2; d++)
+        for (int k = 0; k < 3; k++) {
+            int fd = file_of(DIRS[d]);
+            struct io_reader *r = reader_of_kind(fd, KINDS[k]);
+            if (r) read_all(r); /* NULL: this machine has no io_uring, or that file system no O_DIRECT */
+            io_reader_destroy(r);
+            close(fd);
+        }
+}
+
+Test(io_read, a_file_cut_while_in_use_is_an_error)
+{
+    static const enum io_kind KINDS[] = { IO_AUTO, IO_PREAD };
+    for (int k = 0; k < 2; k++) {
+        int fd = file_of("/tmp");
+        struct io_reader *r = reader_of_kind(fd, KINDS[k]);
+        struct error err = { 0 };
+        const uint8_t *p;
+        cr_assert_eq(ftruncate(fd, 500000), 0);
+        io_reader_start(r, 0, 490000, 10000);
+        expect_bytes(r, 0, 490000, 10000);
+        io_reader_start(r, 0, 490000, 10001);
+        io_reader_start(r, 1, 700000, 10);
+        cr_assert_eq(io_reader_wait(r, 0, &p, &err), ERR_IO);
+        cr_assert(strstr(err.text, "ends at byte 500000, 500001 were expected"), "%s", err.text);
+        cr_assert_eq(io_reader_wait(r, 1, &p, &err), ERR_IO);
+        io_reader_destroy(r);
+        close(fd);
+    }
+}
+
+static _Atomic int n_reads;
+
+static ssize_t failing_pread(int fd, void *buf, size_t n, off_t at)
+{
+    if (++n_reads % 3 == 1) {
+        errno = EINTR;
+        return -1;
+    }
+    if (at >= 65536) {
+        errno = EIO;
+        return -1;
+    }
+    return pread(fd, buf, n < 4096 ? n : 4096, at); /* and short reads on the way */
+}
+
+Test(io_read, a_disk_error_names_the_place_and_leaves_the_reader_working)
+{
+    int fd = file_of("/tmp");
+    struct io_options opt = {
+        .fd = fd, .kind = IO_PREAD, .n_slots = 2, .slot_bytes = SLOT_BYTES, .pread = failing_pread
+    };
+    struct io_reader *r = NULL;
+    struct error err = { 0 };
+    const uint8_t *p;
+    cr_assert_eq(io_reader_create(&r, &opt, &err), OK, "%s", err.text);
+    io_reader_start(r, 0, 60000, 20000);
+    io_reader_start(r, 1, 100, 40000);
+    cr_assert_eq(io_reader_wait(r, 0, &p, &err), ERR_IO);
+    cr_assert(strstr(err.text, "20000 bytes at 60000 failed: Input/output error"), "%s", err.text);
+    expect_bytes(r, 1, 100, 40000);
+    io_reader_start(r, 0, 7, 100);
+    expect_bytes(r, 0, 7, 100);
+    io_reader_destroy(r); /* with nothing under way */
+    close(fd);
+}
+
+Test(io_read, sees_whether_a_file_is_in_the_page_cache)
+{
+    int fd = file_of("/tmp");
+    void *map = mmap(NULL, FILE_BYTES, PROT_READ, MAP_SHARED, fd, 0);
+    cr_assert(io_is_cached(map, FILE_BYTES), "just written");
+    cr_assert_eq(fsync(fd), 0);
+    cr_assert_eq(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+    struct io_reader *r = reader_of_kind(fd, IO_AUTO);
+    if (r && io_reader_is_direct(r)) cr_assert(!io_is_cached(map, FILE_BYTES), "dropped"); /* a disk, not memory */
+    io_reader_destroy(r);
+    munmap(map, FILE_BYTES);
+    close(fd);
+}
