@@ -42,6 +42,7 @@ struct weight {
     size_t bytes;
     uint32_t row0, n_rows_full; /* which rows of the full matrix this shard holds */
     uint32_t col0, n_cols_full; /* which columns */
+    uint32_t item;              /* the model's own number of it */
 };
 
 /* One sequence's part of a ragged batch: rows [row0, row0 + n_rows) at positions pos0, pos0 + 1, ... */
@@ -96,7 +97,8 @@ struct backend_ops {
     /* Bytes of a packed weight; ERR_UNSUPPORTED if this backend has no matmul for that type or shape. */
     enum status (*weight_bytes)(struct backend *b, enum dtype type, uint32_t n_rows, uint32_t n_cols, size_t *out);
     /* Packs n_rows rows of GGUF data (row r at src + r * src_stride) into dst (weight_bytes() bytes,
-     * 64-byte aligned).  Bit patterns are kept: only their order changes. */
+     * 64-byte aligned).  Bit patterns are kept: only their order changes.  A run of rows that begins at row r, a
+     * multiple of 16, may be packed by itself: its place is at weight_bytes() of r rows. */
     enum status (*weight_pack)(struct backend *b, struct stream *s, void *dst, enum dtype type, uint32_t n_rows,
                                uint32_t n_cols, const void *src, size_t src_stride);
     size_t (*act_bytes)(struct backend *b, uint32_t n, uint32_t k); /* of struct act's q */

@@ -3,6 +3,7 @@
 
 #include "compute/codebook.h"
 #include "compute/cpu/half.h"
+#include "compute/cpu/pack_internal.h"
 #include "compute/cpu/pack_source.h"
 
 #include <string.h>
@@ -198,6 +199,7 @@ void pack_panel(uint8_t *dst, enum dtype type, uint32_t p, uint32_t n_rows, uint
     uint32_t rows = n_rows - p * PANEL_ROWS < PANEL_ROWS ? n_rows - p * PANEL_ROWS : PANEL_ROWS;
     src += (size_t)p * PANEL_ROWS * src_stride;
     if (rows < PANEL_ROWS) memset(dst, 0, pack_panel_bytes(type, n_cols));
+    if (rows == PANEL_ROWS && pack_panel_k(dst, type, n_cols, src, src_stride)) return;
     if (pack_stored_type(type) != type) {
         pack_panel_converted(dst, type, rows, n_cols, src, src_stride);
         return;

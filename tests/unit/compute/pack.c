@@ -1,0 +1,40 @@
+/* pack: the shortcuts for whole panels give what the general way gives row by row. */
+#include "compute/cpu/pack.h"
+
+#include "base/mem.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+#define COLS 768u
+
+/* Row `lane` of 16 random ones, packed as the first of a panel that is not whole. */
+static void expect_row(enum dtype type, const uint8_t *whole, const uint8_t *src, size_t stride, uint32_t lane)
+{
+    const struct pack_format *f = pack_format_of(type);
+    uint8_t *one = mem_zalloc(pack_panel_bytes(type, COLS));
+    pack_panel(one, type, 0, 1, COLS, src + lane * stride, stride);
+    for (uint32_t b = 0; b < COLS / PACK_BLOCK; b++) {
+        struct pack_row_block want = { 0 }, got = { 0 };
+        pack_read_block(&want, f, one, b, 0);
+        pack_read_block(&got, f, whole, b, lane);
+        cr_assert_eq(memcmp(&want, &got, sizeof(want)), 0, "%s lane %u block %u", dtype_info(type)->name, lane, b);
+    }
+    mem_free(one);
+}
+
+Test(pack, whole_panels_hold_what_rows_hold)
+{
+    static const enum dtype TYPES[] = { DTYPE_Q4_0,   DTYPE_Q4_1,   DTYPE_Q5_0, DTYPE_Q5_1, DTYPE_Q8_0,
+                                        DTYPE_Q2_K,   DTYPE_Q3_K,   DTYPE_Q4_K, DTYPE_Q5_K, DTYPE_Q6_K,
+                                        DTYPE_IQ4_NL, DTYPE_IQ4_XS, DTYPE_MXFP4 };
+    for (size_t t = 0; t < sizeof(TYPES) / sizeof(TYPES[0]); t++) {
+        size_t stride = (size_t)dtype_row_bytes((uint32_t)TYPES[t], COLS);
+        uint8_t *src = mem_alloc(PANEL_ROWS * stride), *dst = mem_alloc(pack_panel_bytes(TYPES[t], COLS));
+        for (size_t i = 0; i < PANEL_ROWS * stride; i++) src[i] = (uint8_t)(i * 2654435761u >> 11);
+        pack_panel(dst, TYPES[t], 0, PANEL_ROWS, COLS, src, stride);
+        for (uint32_t lane = 0; lane < PANEL_ROWS; lane++) expect_row(TYPES[t], dst, src, stride, lane);
+        mem_free(src);
+        mem_free(dst);
+    }
+}
