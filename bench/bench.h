@@ -14,6 +14,8 @@ int bench_kv(int argc, char **argv);
 int bench_kernels(int argc, char **argv);
 int bench_synth(int argc, char **argv);
 int bench_handoff(int argc, char **argv);
+int bench_load(int argc, char **argv);
+int bench_stream(int argc, char **argv);
 
 /* Median and ends of n > 0 samples; sorts them. */
 struct bench_spread {

@@ -22,6 +22,8 @@ static const char USAGE[] = "usage: baton-bench engine -m FILE [options]\n"
                             "      --kv FORMAT      int8 or f16 (int8)\n"
                             "      --rotate WORD    on, off or auto (auto)\n"
                             "      --isa LEVEL      auto, ref, avx2, vnni256, avxvnni, avx512 or vnni (auto)\n"
+                            "      --weights WORD   resident, stream or auto (resident)\n"
+                            "      --io WORD        auto, uring, pread or mmap: how they are read (auto)\n"
                             "      --json           one JSON object in place of the table\n"
                             "      --step           a repeat for each line on stdin, a JSON line for each repeat\n";
 
@@ -34,7 +36,7 @@ static int usage(int code)
 /* -1: go on; else the exit code. */
 static int parse(struct engine_options *o, int argc, char **argv)
 {
-    enum { OPT_KV = 256, OPT_ROTATE, OPT_ISA, OPT_JSON, OPT_STEP };
+    enum { OPT_KV = 256, OPT_ROTATE, OPT_ISA, OPT_WEIGHTS, OPT_IO, OPT_JSON, OPT_STEP };
     static const struct option LONG[] = {
         { "model", required_argument, NULL, 'm' },
         { "prompt", required_argument, NULL, 'p' },
@@ -47,6 +49,8 @@ static int parse(struct engine_options *o, int argc, char **argv)
         { "kv", required_argument, NULL, OPT_KV },
         { "rotate", required_argument, NULL, OPT_ROTATE },
         { "isa", required_argument, NULL, OPT_ISA },
+        { "weights", required_argument, NULL, OPT_WEIGHTS },
+        { "io", required_argument, NULL, OPT_IO },
         { "json", no_argument, NULL, OPT_JSON },
         { "step", no_argument, NULL, OPT_STEP },
         { "help", no_argument, NULL, 'h' },
@@ -66,6 +70,8 @@ static int parse(struct engine_options *o, int argc, char **argv)
         case OPT_KV: o->kv = optarg; break;
         case OPT_ROTATE: o->rotate = optarg; break;
         case OPT_ISA: o->isa = optarg; break;
+        case OPT_WEIGHTS: o->weights = optarg; break;
+        case OPT_IO: o->io = optarg; break;
         case OPT_JSON: o->json = true; break;
         case OPT_STEP: o->step = true; break;
         case 'h': return usage(0);
@@ -124,6 +130,8 @@ static enum status open_all(struct engine_bench *r, struct error *err)
                                 .max_batch_tokens = rows,
                                 .tp_size = 1,
                                 .weights_fd = -1 };
+    mo.kv_bytes = info.n_layers * info.n_kv_heads * kv_wire_bytes(mo.kv_format, info.head_dim, longest);
+    if ((st = model_options_words(&mo, o->weights, o->io, err)) != OK) return st;
     uint64_t t0 = clock_now_us();
     if ((st = model_open(&r->model, &mo, err)) != OK) return st;
     r->load_s = (double)(clock_now_us() - t0) * 1e-6;
@@ -263,6 +271,8 @@ int bench_engine(int argc, char **argv)
     struct engine_bench r = { .opt = { .isa = "auto",
                                        .kv = "int8",
                                        .rotate = "auto",
+                                       .weights = "resident",
+                                       .io = "auto",
                                        .prompt = 512,
                                        .decode = 128,
                                        .streams = 1,

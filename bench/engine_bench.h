@@ -6,7 +6,7 @@
 #define MAX_REPEATS 100
 
 struct engine_options {
-    const char *path, *isa, *kv, *rotate;
+    const char *path, *isa, *kv, *rotate, *weights, *io;
     uint32_t prompt, decode; /* 0: left out */
     uint32_t depth, streams, threads, repeats, chunk;
     bool json, step;

@@ -12,6 +12,8 @@ static const struct bench_command COMMANDS[] = {
     { "kernels", "speed of matmul and attention for each tensor type and instruction set", bench_kernels },
     { "synth", "writes a GGUF file of a real model's shape with random weights", bench_synth },
     { "handoff", "GB/s of a KV hand-off over loopback, beside a plain TCP copy", bench_handoff },
+    { "load", "seconds to load a model from a cold disk, beside a raw read", bench_load },
+    { "stream", "speed with weights streamed from disk, beside disk and compute alone", bench_stream },
 };
 #define N_COMMANDS (sizeof(COMMANDS) / sizeof(COMMANDS[0]))
 

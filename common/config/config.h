@@ -24,6 +24,8 @@ struct config_node {
     uint32_t threads;   /* 0 = all cores that this process may use */
     char *cpus;         /* "0-3,6" or "" */
     char *isa;          /* auto, ref, avx2, vnni256, avxvnni, avx512, vnni */
+    char *weights;      /* auto, resident, stream */
+    char *io;           /* auto, uring, pread, mmap */
     char *kv;           /* decode: where the KV plane binds, "tcp://127.0.0.1:0" */
     char *kv_advertise; /* decode: the endpoint that senders are told, "" = the bound one; lane i adds i to its port */
     char *admin;        /* HTTP address of /metrics, /live, /ready; "127.0.0.1:0" = any free port */

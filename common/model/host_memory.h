@@ -4,8 +4,16 @@
 #include "base/error.h"
 #include "compute/backend.h"
 
-/* What the machine can give without swapping, bounded by the control group's and the process's limits. */
-uint64_t host_memory_available(void);
+struct host_memory {
+    uint64_t bytes;
+    char from[160]; /* which limit that is: "MemAvailable", "memory.max of control group /a" */
+};
+
+/* What the machine can give without swapping, bounded by the control groups' and the process's limits. */
+void host_memory_left(struct host_memory *out);
+uint64_t host_memory_available(void); /* its bytes alone */
+/* The same with other folders in place of /proc and /sys/fs/cgroup. */
+void host_memory_read(struct host_memory *out, const char *proc, const char *cgroup);
 /* ERR_NO_MEMORY, with both numbers, if `bytes` for `what` would not fit; backends with memory of their own say so
  * themselves when they allocate. */
 enum status host_memory_check(const struct backend *backend, uint64_t bytes, const char *what,

@@ -1,5 +1,7 @@
 /* llama.c - the forward of the llama family, read from top to bottom. */
+#include "formats/tensor_dir.h"
 #include "model/model_internal.h"
+#include "model/weight_stream.h"
 
 #include <assert.h>
 
@@ -9,12 +11,19 @@ static struct act act_of(const struct model *m, uint32_t n, uint32_t k)
     return (struct act){ m->act.f, m->act.q, n, k };
 }
 
+/* y = W x, wherever W is. */
+static enum status product(struct model *m, float *y, size_t ld, const struct weight *w, const struct act *x,
+                           bool accumulate)
+{
+    if (m->weights.stream) return weight_stream_matmul(m->weights.stream, y, ld, w, x, accumulate);
+    return m->backend->ops->matmul(m->backend, NULL, y, ld, w, x, accumulate);
+}
+
 /* y = W x for matrices that share their input. */
 static enum status project(struct model *m, float *y, const struct weight_group *g, const struct act *x)
 {
-    const struct backend_ops *ops = m->backend->ops;
     for (uint32_t i = 0; i < g->n; i++) {
-        enum status st = ops->matmul(m->backend, NULL, y + g->col[i], g->n_rows, &g->w[i], x, false);
+        enum status st = product(m, y + g->col[i], g->n_rows, &g->w[i], x, false);
         if (st != OK) return st;
     }
     return OK;
@@ -30,7 +39,7 @@ static enum status project_fine(struct model *m, float *y, const struct weight_g
     for (uint32_t i = 0; i < g->n && st == OK; i++) {
         const struct weight *w = &g->w[i];
         bool exact = dtype_info((uint32_t)w->dtype)->block_elems == 1;
-        st = ops->matmul(m->backend, NULL, y + g->col[i], g->n_rows, w, exact ? x : &fine, false);
+        st = product(m, y + g->col[i], g->n_rows, w, exact ? x : &fine, false);
         if (st == OK && !exact) st = ops->fold(m->backend, NULL, y + g->col[i], g->n_rows, x->n, w->n_rows);
     }
     return st;
@@ -43,7 +52,7 @@ static enum status project_back(struct model *m, const struct weight *w, const f
     const struct backend_ops *ops = m->backend->ops;
     uint32_t d = m->info.d_model;
     bool first = m->coll->rank == 0;
-    enum status st = ops->matmul(m->backend, NULL, m->x, d, w, x, first);
+    enum status st = product(m, m->x, d, w, x, first);
     if (st == OK && bias && first) st = ops->add_bias(m->backend, NULL, m->x, d, bias, x->n, d);
     if (st == OK) st = m->coll->ops->all_reduce(m->coll, NULL, m->x, (size_t)x->n * d);
     return st;
@@ -87,6 +96,18 @@ static enum status feed_forward(struct model *m, const struct layer_weights *lw,
     return project_back(m, &lw->down, NULL, &h);
 }
 
+/* The rows of the batch's tokens, gathered from the file. */
+static enum status embed(struct model *m, const struct batch *b)
+{
+    size_t row_bytes = weights_embed_row_bytes(&m->weights);
+    for (uint32_t i = 0; i < b->n_rows; i++) {
+        enum status st = weights_read_embed(&m->weights, (uint32_t)b->tokens[i], m->embed_rows + i * row_bytes);
+        if (st != OK) return st;
+    }
+    return m->backend->ops->embed(m->backend, NULL, m->x, (enum dtype)m->weights.embed->type, m->embed_rows,
+                                  m->info.d_model, m->embed_ids, b->n_rows);
+}
+
 enum status model_forward(struct model *m, const struct batch *b, const struct kv_store *kv, model_layer_fn on_layer,
                           void *ctx)
 {
@@ -95,9 +116,7 @@ enum status model_forward(struct model *m, const struct batch *b, const struct k
 
     assert(b->n_rows > 0 && b->n_rows <= m->max_rows && kv->n_layers == m->info.n_layers);
     m->n_rows = 0; /* a failed forward leaves nothing to take logits of */
-    st = ops->embed(m->backend, NULL, m->x, m->weights.embed_type, m->weights.embed, m->info.d_model, b->tokens,
-                    b->n_rows);
-    if (st != OK) return st;
+    if ((st = embed(m, b)) != OK) return st;
     for (uint32_t layer = 0; layer < m->info.n_layers; layer++) {
         const struct layer_weights *lw = &m->weights.layers[layer];
         if ((st = attention(m, lw, &kv->layers[layer], b)) != OK) return st;

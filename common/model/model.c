@@ -1,10 +1,35 @@
 /* model.c - opens a model: file, facts, weights, and the memory that steps use. */
+#include "base/log.h"
 #include "base/mem.h"
 #include "formats/gguf.h"
 #include "model/host_memory.h"
+#include "model/memory_plan.h"
 #include "model/model_internal.h"
+#include "model/weight_stream.h"
 
 #include <string.h>
+
+static const char *const MODE_NAMES[] = { "resident", "stream", "auto", NULL };
+static const char *const IO_NAMES[] = { "auto", "uring", "pread", "mmap", NULL };
+
+/* Index of `word`, or -1. */
+static int word_in(const char *const *names, const char *word)
+{
+    for (int i = 0; names[i]; i++)
+        if (strcmp(names[i], word) == 0) return i;
+    return -1;
+}
+
+enum status model_options_words(struct model_options *opt, const char *weights, const char *io, struct error *err)
+{
+    int mode = word_in(MODE_NAMES, weights), kind = word_in(IO_NAMES, io);
+    if (mode < 0)
+        return error_set(err, ERR_INVALID, "weights is \"%s\", allowed are resident, stream and auto", weights);
+    if (kind < 0) return error_set(err, ERR_INVALID, "io is \"%s\", allowed are auto, uring, pread and mmap", io);
+    opt->weights = (enum weights_mode)mode;
+    opt->io = (enum io_kind)kind;
+    return OK;
+}
 
 /* Facts of an open file; weights are bound (and then planned for `backend`) where the file has tensors. */
 static enum status read_facts(struct model_info *info, const struct arch **arch, struct weights *w,
@@ -141,27 +166,28 @@ static void size_buffers(struct model *m)
         m->act_floats = max_size(m->act_floats, (size_t)inputs[i].rows * inputs[i].cols);
         m->act_q_bytes = max_size(m->act_q_bytes, ops->act_bytes(m->backend, inputs[i].rows, inputs[i].cols));
     }
+    m->embed_bytes = n * weights_embed_row_bytes(&m->weights);
+    m->buffer_bytes = (m->act_floats + m->wide_floats + (uint64_t)n * info->d_model +
+                       MODEL_MAX_LOGIT_ROWS * (uint64_t)info->d_model + MODEL_HEAD_ROWS * (uint64_t)info->n_vocab) *
+                          sizeof(float) +
+                      m->act_q_bytes + m->embed_bytes + n * sizeof(*m->embed_ids);
 }
 
 static enum status alloc_buffers(struct model *m, struct error *err)
 {
     size_t d = m->info.d_model, n_vocab = m->info.n_vocab;
-    enum status st;
-    size_buffers(m);
-    uint64_t bytes = (m->act_floats + m->wide_floats + (uint64_t)m->max_rows * d + MODEL_MAX_LOGIT_ROWS * (uint64_t)d +
-                      MODEL_HEAD_ROWS * (uint64_t)n_vocab) *
-                         sizeof(float) +
-                     m->act_q_bytes;
-    if ((st = host_memory_check(m->backend, bytes, "the step buffers", err)) != OK) return st;
-    st = alloc_floats(m, m->max_rows, d, &m->x);
+    enum status st = alloc_floats(m, m->max_rows, d, &m->x);
     if (st == OK) st = alloc_floats(m, 1, m->wide_floats, &m->wide);
     if (st == OK) st = alloc_floats(m, 1, m->act_floats, &m->act.f);
     if (st == OK && m->act_q_bytes > 0) st = m->backend->ops->alloc(m->backend, m->act_q_bytes, &m->act.q);
+    if (st == OK) st = mem_try_array((void **)&m->embed_rows, m->embed_bytes, 1);
     if (st == OK) st = alloc_floats(m, MODEL_MAX_LOGIT_ROWS, d, &m->head_x);
     if (st == OK) st = alloc_floats(m, MODEL_HEAD_ROWS, n_vocab, &m->logits);
     if (st != OK)
         return error_set(err, st, "the step buffers for %u rows need %llu bytes", m->max_rows,
-                         (unsigned long long)bytes);
+                         (unsigned long long)m->buffer_bytes);
+    m->embed_ids = mem_array(m->max_rows, sizeof(*m->embed_ids));
+    for (uint32_t i = 0; i < m->max_rows; i++) m->embed_ids[i] = (int32_t)i;
     m->host_logits =
         host_memory_is_of(m->backend) ? m->logits : mem_array(MODEL_MAX_LOGIT_ROWS * n_vocab, sizeof(float));
     return OK;
@@ -175,6 +201,44 @@ static enum status prepare(struct model *m, const struct model_options *opt, str
     return read_facts(&m->info, &m->arch, &m->weights, m->file, opt->backend, err);
 }
 
+/* Where the weights go.  Nothing large is taken before this. */
+static enum status plan_memory(const struct model *m, const struct model_options *opt, enum weights_mode *mode,
+                               struct error *err)
+{
+    struct memory_need need = { .resident = m->weights.arena_bytes,
+                                .stream = weight_stream_bytes(&m->weights),
+                                .kv = opt->kv_bytes,
+                                .buffers = m->buffer_bytes };
+    struct host_memory left;
+    *mode = opt->weights;
+    if (!host_memory_is_of(opt->backend)) return OK; /* it has memory of its own */
+    host_memory_left(&left);
+    enum status st = memory_plan(mode, &need, &left, err);
+    if (opt->weights != WEIGHTS_RESIDENT)
+        log_info("weights_mode",
+                 "weights=%s asked=%s resident_mib=%llu stream_mib=%llu kv_mib=%llu buffers_mib=%llu "
+                 "available_mib=%llu limit=%s",
+                 MODE_NAMES[*mode], MODE_NAMES[opt->weights], (unsigned long long)(need.resident >> 20),
+                 (unsigned long long)(need.stream >> 20), (unsigned long long)(need.kv >> 20),
+                 (unsigned long long)(need.buffers >> 20), (unsigned long long)(left.bytes >> 20),
+                 log_quote(left.from));
+    return st;
+}
+
+static enum status load_weights(struct model *m, const struct model_options *opt, struct error *err)
+{
+    struct weights_load_options load = { opt->io, opt->progress, opt->progress_ctx };
+    enum weights_mode mode;
+    if (opt->weights_fd >= 0) {
+        enum status st = host_memory_check(m->backend, m->buffer_bytes, "the step buffers", err);
+        return st == OK ? weights_map(&m->weights, opt->weights_fd, err) : st;
+    }
+    enum status st = plan_memory(m, opt, &mode, err);
+    if (st != OK) return st;
+    return mode == WEIGHTS_STREAM ? weights_open_stream(&m->weights, &load, err)
+                                  : weights_load(&m->weights, &load, err);
+}
+
 enum status model_open(struct model **out, const struct model_options *opt, struct error *err)
 {
     struct model *m = mem_zalloc(sizeof(*m));
@@ -182,11 +246,8 @@ enum status model_open(struct model **out, const struct model_options *opt, stru
     if (st != OK) goto fail;
     if ((st = check_options(m, opt, err)) != OK) goto fail;
     m->info.rope.freq_factors = m->weights.freq_factors;
-    if (opt->weights_fd >= 0)
-        st = weights_map(&m->weights, opt->weights_fd, err);
-    else
-        st = weights_load(&m->weights, opt->progress, opt->progress_ctx, err);
-    if (st != OK) goto fail;
+    size_buffers(m);
+    if ((st = load_weights(m, opt, err)) != OK) goto fail;
     if ((st = alloc_buffers(m, err)) != OK) goto fail;
     *out = m;
     return OK;
@@ -202,6 +263,8 @@ void model_close(struct model *m)
     size_t d = m->info.d_model, n_vocab = m->info.n_vocab;
     if (m->host_logits != m->logits) mem_free(m->host_logits);
     release(m, m->logits, MODEL_HEAD_ROWS * n_vocab * sizeof(float));
+    mem_free(m->embed_rows);
+    mem_free(m->embed_ids);
     release(m, m->head_x, MODEL_MAX_LOGIT_ROWS * d * sizeof(float));
     release(m, m->act.q, m->act_q_bytes);
     release(m, m->act.f, m->act_floats * sizeof(float));
@@ -215,8 +278,11 @@ void model_close(struct model *m)
 enum status model_pack_shared(int *fd, const struct model_options *opt, struct error *err)
 {
     struct model *m = mem_zalloc(sizeof(*m));
+    struct weights_load_options load = { opt->io, opt->progress, opt->progress_ctx };
+    enum weights_mode mode = WEIGHTS_STREAM;
     enum status st = prepare(m, opt, err);
-    if (st == OK) st = weights_share(&m->weights, fd, opt->progress, opt->progress_ctx, err);
+    if (st == OK && opt->weights != WEIGHTS_STREAM) st = plan_memory(m, opt, &mode, err);
+    if (st == OK && mode == WEIGHTS_RESIDENT) st = weights_share(&m->weights, fd, &load, err);
     if (st != OK && m->file) error_prefix(err, "%s", opt->path);
     model_close(m);
     return st;
@@ -230,6 +296,11 @@ const struct model_info *model_info(const struct model *m)
 struct backend *model_backend(const struct model *m)
 {
     return m->backend;
+}
+
+bool model_is_streamed(const struct model *m)
+{
+    return m->weights.stream != NULL;
 }
 
 struct kv_geometry model_kv_geometry(const struct model *m, uint32_t layer)

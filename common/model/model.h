@@ -4,12 +4,19 @@
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
 #include "base/error.h"
+#include "base/io_read.h"
 #include "compute/backend.h"
 
 struct model;
 
 #define MODEL_NAME_MAX   64
 #define MODEL_MAX_LAYERS 256
+
+enum weights_mode {
+    WEIGHTS_RESIDENT, /* packed in memory */
+    WEIGHTS_STREAM,   /* read from the file in each forward */
+    WEIGHTS_AUTO      /* resident if weights, KV and buffers fit with 100 MiB to spare */
+};
 
 struct model_info {
     char arch[MODEL_NAME_MAX];
@@ -33,17 +40,26 @@ struct model_options {
     uint32_t max_context;      /* 0 = the file's; larger than the file's is refused */
     uint32_t tp_rank, tp_size; /* 0, 1: only 1 is accepted so far, ERR_UNSUPPORTED otherwise */
     int weights_fd;            /* memfd with packed weights by model_pack_shared(), or -1 */
+    enum weights_mode weights; /* where weights lie, if weights_fd is -1 */
+    enum io_kind io;           /* how they are read */
+    uint64_t kv_bytes;         /* what the caller will take for KV: the memory that is left must hold it as well */
     void (*progress)(void *ctx, uint64_t done_bytes, uint64_t all_bytes); /* while loading; may be NULL */
     void *progress_ctx;
 };
 
+/* Sets `weights` (resident, stream, auto) and `io` (auto, uring, pread, mmap) from words. */
+enum status model_options_words(struct model_options *opt, const char *weights, const char *io,
+                                struct error *err) MUST_CHECK;
+
 /* Facts of a file without its weights (coordinator, inspect, sizing). */
 enum status model_read_info(struct model_info *out, const char *path, struct error *err) MUST_CHECK;
-/* Opens, checks every tensor's presence, type and shape by name, packs weights.  Caller owns. */
+/* Opens, checks every tensor's presence, type and shape by name, packs weights.  What the memory left cannot hold is
+ * refused first, with the numbers (ERR_NO_MEMORY).  Caller owns. */
 enum status model_open(struct model **out, const struct model_options *opt, struct error *err) MUST_CHECK;
 void model_close(struct model *m);
 /* Packs the file's weights for this machine's backend into a new sealed memfd that several nodes on this host map
- * (weights_fd).  The caller closes *fd; its own memory is not grown by the weights after return. */
+ * (weights_fd).  The caller closes *fd; its own memory is not grown by the weights after return.  *fd stays as it is
+ * where opt->weights says, or finds, that they are streamed. */
 enum status model_pack_shared(int *fd, const struct model_options *opt, struct error *err) MUST_CHECK;
 
 /* What a backend must be made for, to run this model with batches of max_rows and sequences of max_context. */
@@ -51,6 +67,7 @@ struct backend_limits model_limits(const struct model_info *info, uint32_t max_r
 
 const struct model_info *model_info(const struct model *m);
 struct backend *model_backend(const struct model *m);
+bool model_is_streamed(const struct model *m);
 struct kv_geometry model_kv_geometry(const struct model *m, uint32_t layer);
 
 /* KV memory for all layers: layer l's block slices start at layers[l].base. */

@@ -11,7 +11,7 @@
 struct model {
     struct model_info info;
     const struct arch *arch;
-    struct gguf *file; /* mapped as long as the model lives: the embedding is read from it */
+    struct gguf *file; /* open as long as the model lives: the embedding, and streamed weights, are read from it */
     struct weights weights;
     struct backend *backend; /* borrowed */
     const struct coll *coll;
@@ -21,13 +21,16 @@ struct model {
 
     /* Step memory, made at open.  One activation and one wide buffer serve all products of a layer: each is read
      * by the product that follows and dead when it is written again. */
-    float *x;           /* [max_rows][d_model]: the residual stream */
-    float *wide;        /* q, k, v (two rows for one), then gate, up */
-    struct act act;     /* input of every product */
-    float *head_x;      /* [MODEL_MAX_LOGIT_ROWS][d_model]: rows gathered for the head */
-    float *logits;      /* [MODEL_HEAD_ROWS][n_vocab] */
-    float *host_logits; /* the same on the host; = logits where the backend's memory is the host's */
-    size_t wide_floats, act_floats, act_q_bytes;
-    uint32_t n_rows; /* of the last forward */
+    float *x;            /* [max_rows][d_model]: the residual stream */
+    float *wide;         /* q, k, v (two rows for one), then gate, up */
+    struct act act;      /* input of every product */
+    uint8_t *embed_rows; /* host, [max_rows]: rows of the embedding as the file has them */
+    int32_t *embed_ids;  /* 0, 1, 2, ...: the table that they are */
+    float *head_x;       /* [MODEL_MAX_LOGIT_ROWS][d_model]: rows gathered for the head */
+    float *logits;       /* [MODEL_HEAD_ROWS][n_vocab] */
+    float *host_logits;  /* the same on the host; = logits where the backend's memory is the host's */
+    size_t wide_floats, act_floats, act_q_bytes, embed_bytes;
+    uint64_t buffer_bytes; /* all of these */
+    uint32_t n_rows;       /* of the last forward */
 };
 #endif

@@ -12,7 +12,6 @@
 #define NAME_MAX_BYTES  64
 #define ITEMS_PER_LAYER 12 /* norms, biases, q k v o gate up down */
 #define ITEMS_GLOBAL    4
-#define ARENA_ALIGN     64
 
 struct binder {
     struct weights *w;
@@ -147,7 +146,7 @@ static enum status add_group(struct binder *b, uint32_t layer, const char *const
         const struct tensor_entry *t;
         st = need(b, layer_name(name, layer, names[i]), b->info->d_model, rows[i], &t);
         if (st != OK) return st;
-        if (n_items == 0 || items[n_items - 1].dtype != (enum dtype)t->type) {
+        if (n_items == 0 || items[n_items - 1].dtype != (enum dtype)t->type || items[n_items - 1].n_rows % 16 != 0) {
             out->col[n_items] = out->n_rows;
             items[n_items] = (struct weight_item){ .n_cols = b->info->d_model,
                                                    .dtype = (enum dtype)t->type,
@@ -221,8 +220,7 @@ static enum status bind_embedding(struct binder *b)
     if (t && info->n_vocab == 0 && t->ne[1] >= 1 && t->ne[1] <= (1u << 22)) info->n_vocab = (uint32_t)t->ne[1];
     enum status st = need(b, "token_embd.weight", info->d_model, info->n_vocab, &t);
     if (st != OK) return st;
-    b->w->embed_type = (enum dtype)t->type;
-    b->w->embed = gguf_tensor_bytes(b->w->g, t).p;
+    b->w->embed = t;
     if ((st = add_vector(b, "output_norm.weight", info->d_model, &b->w->final_norm)) != OK) return st;
     const char *head = tensor_dir_find(b->dir, "output.weight") ? "output.weight" : t->name;
     return add_matrix(b, head, info->d_model, info->n_vocab, &b->w->head);

@@ -1,13 +1,16 @@
-/* weights.h - a model's tensors: found by name, checked, and packed into one arena.
+/* weights.h - a model's tensors: found by name, checked, and packed into one arena or streamed.
  *
- * Steps: weights_bind() checks the file and plans the arena; weights_load() packs it into private memory or maps
- * one that weights_share() has packed.  What the forward reads are the pointers in here. */
+ * Steps: weights_bind() checks the file and plans the arena; weights_load() packs it into private memory,
+ * weights_map() maps one that weights_share() has packed, or weights_open_stream() leaves matrices on disk.  What the
+ * forward reads are the pointers in here. */
 #ifndef MODEL_WEIGHTS_H
 #define MODEL_WEIGHTS_H
+#include "base/io_read.h"
 #include "model/arch.h"
 
 struct gguf;
 struct weight_item;
+struct weight_stream;
 
 #define WEIGHT_GROUP_MAX 3
 
@@ -30,9 +33,8 @@ struct weights {
     struct layer_weights *layers; /* [n_layers] */
     const float *final_norm;
     struct weight head;
-    enum dtype embed_type;
-    const void *embed;   /* GGUF rows, in the file's mapping */
-    float *freq_factors; /* host, rope dims/2, or NULL; owned */
+    const struct tensor_entry *embed; /* rows stay in the file: a batch reads the few it needs */
+    float *freq_factors;              /* host, rope dims/2, or NULL; owned */
 
     const struct gguf *g; /* borrowed: lives as long as the weights */
     struct backend *backend;
@@ -43,21 +45,32 @@ struct weights {
     size_t arena_bytes;
     void *mapping; /* of a shared arena, NULL for a private one */
     size_t mapping_bytes;
+    struct weight_stream *stream; /* matrices come through it; NULL: they are in the arena */
 };
 
-typedef void (*weights_progress_fn)(void *ctx, uint64_t done_bytes, uint64_t all_bytes);
+struct weights_load_options {
+    enum io_kind io; /* IO_AUTO: the mapping if the file is in the page cache, else a reader */
+    void (*progress)(void *ctx, uint64_t done_bytes, uint64_t all_bytes); /* may be NULL */
+    void *ctx;
+};
 
 /* Checks presence, type and shape of every tensor of the family, by name, and that no other is there; plans the
  * arena for `backend` (NULL: only checks).  Fills info's n_vocab, n_params and weight_bytes.  The caller calls
  * weights_fini() also after a failure; *w starts zeroed. */
 enum status weights_bind(struct weights *w, struct model_info *info, const struct arch *arch, const struct gguf *g,
                          struct backend *backend, struct error *err) MUST_CHECK;
-/* Packs into private backend memory.  Refuses, with numbers, what the machine's memory cannot hold. */
-enum status weights_load(struct weights *w, weights_progress_fn progress, void *ctx, struct error *err) MUST_CHECK;
+/* Packs into private backend memory. */
+enum status weights_load(struct weights *w, const struct weights_load_options *opt, struct error *err) MUST_CHECK;
+/* Vectors into private backend memory; matrices are read from the file in each forward. */
+enum status weights_open_stream(struct weights *w, const struct weights_load_options *opt,
+                                struct error *err) MUST_CHECK;
 /* Maps the arena in memfd `fd` read-only instead; the file descriptor stays the caller's. */
 enum status weights_map(struct weights *w, int fd, struct error *err) MUST_CHECK;
 /* Packs into a new sealed memfd; nothing of it stays mapped. */
-enum status weights_share(struct weights *w, int *fd, weights_progress_fn progress, void *ctx,
+enum status weights_share(struct weights *w, int *fd, const struct weights_load_options *opt,
                           struct error *err) MUST_CHECK;
+/* Row i of the embedding as the file has it, to dst (weights_embed_row_bytes()).  ERR_IO: the disk failed. */
+enum status weights_read_embed(const struct weights *w, uint32_t i, uint8_t *dst) MUST_CHECK;
+size_t weights_embed_row_bytes(const struct weights *w);
 void weights_fini(struct weights *w);
 #endif

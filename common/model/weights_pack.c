@@ -1,9 +1,12 @@
 /* weights_pack.c - fills the arena: packed by the backend, private to a process or shared by a host's nodes. */
+#include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "formats/gguf.h"
 #include "model/host_memory.h"
+#include "model/weight_pieces.h"
+#include "model/weight_stream.h"
 #include "model/weights.h"
-#include "model/weights_plan.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +19,7 @@
 #define SHARED_MAGIC        "BATONWT\n"
 #define SHARED_VERSION      2
 #define SHARED_HEADER_BYTES 4096 /* a page, so that the arena is aligned like a private one */
+#define LOAD_SLOTS          16   /* reads under way while loading */
 #define SHARED_SEALS        (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 
 /* At the start of a shared arena; the process that maps it trusts nothing else about it. */
@@ -53,8 +57,8 @@ static struct shared_header header_of(const struct weights *w)
     return h;
 }
 
-/* The arena has its address: the forward's pointers get theirs. */
-static void resolve(struct weights *w)
+/* The arena has its address: the forward's pointers get theirs.  Matrices that are streamed have none. */
+static void resolve(struct weights *w, bool matrices)
 {
     for (uint32_t i = 0; i < w->n_items; i++) {
         const struct weight_item *it = &w->items[i];
@@ -66,91 +70,127 @@ static void resolve(struct weights *w)
         *it->matrix = (struct weight){ .dtype = it->dtype,
                                        .n_rows = it->n_rows,
                                        .n_cols = it->n_cols,
-                                       .data = p,
+                                       .data = matrices ? p : NULL,
                                        .bytes = it->bytes,
                                        .n_rows_full = it->n_rows,
-                                       .n_cols_full = it->n_cols };
+                                       .n_cols_full = it->n_cols,
+                                       .item = i };
     }
 }
 
-/* The file's pages of this tensor are in the arena now: without this the process would hold both. */
-static void drop_pages(const struct weights *w, const struct tensor_entry *t)
+/* The file's pages of these bytes are in the arena now: without this the process would hold both. */
+static void drop_pages(const struct weights *w, uint64_t offset, size_t n)
 {
-    struct bytes b = gguf_tensor_bytes(w->g, t);
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t begin = ((uintptr_t)b.p + page - 1) / page * page;
-    uintptr_t end = ((uintptr_t)b.p + b.n) / page * page;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)gguf_file(w->g).p + offset;
+    uintptr_t begin = (at + page - 1) / page * page, end = (at + n) / page * page;
     if (gguf_fd(w->g) >= 0 && end > begin) madvise((void *)begin, end - begin, MADV_DONTNEED); /* only a hint */
 }
 
-static enum status pack_vector(struct weights *w, const struct weight_item *it, void *dst)
+static void drop_all_pages(const struct weights *w)
 {
-    float *tmp = mem_array(it->n_cols, sizeof(*tmp));
-    float *at = tmp;
-    for (uint32_t i = 0; i < it->n_src; i++) {
-        const struct tensor_entry *t = it->src[i];
-        dequantize_row(t->type, gguf_tensor_bytes(w->g, t).p, at, t->ne[0]);
-        at += t->ne[0];
-    }
-    enum status st = w->backend->ops->upload(w->backend, NULL, dst, tmp, it->bytes);
-    if (st == OK) st = w->backend->ops->sync(w->backend, NULL);
-    mem_free(tmp);
-    return st;
+    drop_pages(w, 0, gguf_file(w->g).n);
 }
 
-/* Several tensors become one matrix: their rows are laid one after the other first. */
-static enum status stack_rows(const struct weights *w, const struct weight_item *it, void **out)
+/* *out stays NULL where the bytes come from the mapping: memory, a file in the page cache, or as asked. */
+static enum status open_reader(const struct weights *w, const struct weight_pieces *ps, enum io_kind kind,
+                               struct io_reader **out, struct error *err)
 {
-    size_t n = 0, at = 0;
-    for (uint32_t i = 0; i < it->n_src; i++) n += it->src[i]->bytes;
-    enum status st = mem_try_array(out, n, 1);
-    for (uint32_t i = 0; i < it->n_src && st == OK; i++) {
-        struct bytes b = gguf_tensor_bytes(w->g, it->src[i]);
-        memcpy((uint8_t *)*out + at, b.p, b.n);
-        at += b.n;
-    }
-    return st;
+    struct bytes file = gguf_file(w->g);
+    struct io_options io = { .fd = gguf_fd(w->g), .kind = kind, .n_slots = LOAD_SLOTS, .slot_bytes = ps->max_bytes };
+    if (io.fd < 0 || kind == IO_MMAP || (kind == IO_AUTO && io_is_cached(file.p, file.n))) return OK;
+    return io_reader_create(out, &io, err);
 }
 
-static enum status pack_matrix(struct weights *w, const struct weight_item *it, void *dst)
+static void start_read(struct io_reader *r, const struct weight_pieces *ps, uint32_t i)
 {
-    const struct backend_ops *ops = w->backend->ops;
-    size_t stride = (size_t)dtype_row_bytes(it->dtype, it->n_cols);
-    void *stacked = NULL;
-    enum status st = OK;
-    if (it->n_src > 1) st = stack_rows(w, it, &stacked);
-    const void *src = stacked ? stacked : gguf_tensor_bytes(w->g, it->src[0]).p;
-    if (st == OK) st = ops->weight_pack(w->backend, NULL, dst, it->dtype, it->n_rows, it->n_cols, src, stride);
-    if (st == OK) st = ops->sync(w->backend, NULL);
-    mem_free(stacked);
-    return st;
+    if (r && i < ps->n) io_reader_start(r, i % LOAD_SLOTS, ps->at[i].offset, ps->at[i].bytes);
 }
 
-static enum status pack_all(struct weights *w, uint8_t *arena, weights_progress_fn progress, void *ctx,
-                            struct error *err)
+/* Packing of a piece overlaps the reads of those after it. */
+static enum status pack_pieces(struct weights *w, const struct weight_pieces *ps, struct io_reader *r, uint8_t *arena,
+                               const struct weights_load_options *opt, struct error *err)
 {
-    for (uint32_t i = 0; i < w->n_items; i++) {
-        const struct weight_item *it = &w->items[i];
-        uint8_t *dst = arena + it->offset;
-        enum status st = it->is_vector ? pack_vector(w, it, dst) : pack_matrix(w, it, dst);
-        if (st != OK) return error_set(err, st, "tensor %s: packing failed (%s)", it->src[0]->name, status_text(st));
-        for (uint32_t k = 0; k < it->n_src; k++) drop_pages(w, it->src[k]);
-        if (progress) progress(ctx, it->offset + it->bytes, w->arena_bytes);
+    uint64_t done = 0, all = 0;
+    for (uint32_t i = 0; i < ps->n; i++) all += ps->at[i].bytes;
+    for (uint32_t i = 0; i < LOAD_SLOTS; i++) start_read(r, ps, i);
+    for (uint32_t i = 0; i < ps->n; i++) {
+        const struct weight_piece *p = &ps->at[i];
+        const uint8_t *src = gguf_file(w->g).p + p->offset;
+        enum status st = r ? io_reader_wait(r, i % LOAD_SLOTS, &src, err) : OK;
+        if (st != OK) return error_prefix(err, "tensor %s", p->src->name);
+        st = weight_piece_pack(w->backend, p, src, arena + p->item->offset + weight_piece_place(w->backend, p));
+        if (st != OK) return error_set(err, st, "tensor %s: packing failed (%s)", p->src->name, status_text(st));
+        start_read(r, ps, i + LOAD_SLOTS);
+        if (!r) drop_pages(w, p->offset, p->bytes);
+        done += p->bytes;
+        if (opt->progress) opt->progress(opt->ctx, done, all);
     }
     return OK;
 }
 
-enum status weights_load(struct weights *w, weights_progress_fn progress, void *ctx, struct error *err)
+/* Vectors, and matrices if asked for, into the arena. */
+static enum status pack_all(struct weights *w, uint8_t *arena, bool matrices, const struct weights_load_options *opt,
+                            struct error *err)
+{
+    struct weight_pieces ps = { 0 };
+    struct io_reader *r = NULL;
+    uint64_t start = clock_now_us(), bytes = 0;
+    for (uint32_t i = 0; i < w->n_items; i++)
+        if (matrices || w->items[i].is_vector) weight_pieces_add(&ps, &w->items[i]);
+    for (uint32_t i = 0; i < ps.n; i++) bytes += ps.at[i].bytes;
+    enum status st = open_reader(w, &ps, opt->io, &r, err);
+    if (st == OK) st = pack_pieces(w, &ps, r, arena, opt, err);
+    uint64_t us = clock_now_us() - start;
+    if (st == OK && matrices)
+        log_info("weights_read", "io=%s direct=%d mib=%llu ms=%llu mb_s=%llu", r ? io_reader_kind(r) : "mmap",
+                 r && io_reader_is_direct(r), (unsigned long long)(bytes >> 20), (unsigned long long)(us / 1000),
+                 (unsigned long long)(bytes / (us ? us : 1)));
+    io_reader_destroy(r);
+    weight_pieces_fini(&ps);
+    drop_all_pages(w); /* the fingerprint has read a sample of each tensor */
+    return st;
+}
+
+static enum status alloc_arena(struct weights *w, struct error *err)
 {
     void *arena = NULL;
-    enum status st = host_memory_check(w->backend, w->arena_bytes, "the weights", err);
-    if (st != OK) return st;
-    if ((st = w->backend->ops->alloc(w->backend, w->arena_bytes, &arena)) != OK)
+    enum status st = w->backend->ops->alloc(w->backend, w->arena_bytes, &arena);
+    if (st != OK)
         return error_set(err, st, "the weights need %zu bytes, which the %s backend cannot give", w->arena_bytes,
                          w->backend->ops->name);
     w->arena = arena;
-    resolve(w);
-    return pack_all(w, w->arena, progress, ctx, err);
+    return OK;
+}
+
+enum status weights_load(struct weights *w, const struct weights_load_options *opt, struct error *err)
+{
+    enum status st = alloc_arena(w, err);
+    if (st != OK) return st;
+    resolve(w, true);
+    return pack_all(w, w->arena, true, opt, err);
+}
+
+/* The arena holds vectors alone: their places close up. */
+static void plan_vectors(struct weights *w)
+{
+    size_t at = 0;
+    for (uint32_t i = 0; i < w->n_items; i++) {
+        if (!w->items[i].is_vector) continue;
+        w->items[i].offset = at;
+        at += (w->items[i].bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
+    }
+    w->arena_bytes = at;
+}
+
+enum status weights_open_stream(struct weights *w, const struct weights_load_options *opt, struct error *err)
+{
+    struct io_options io = { .kind = opt->io };
+    plan_vectors(w);
+    enum status st = alloc_arena(w, err);
+    if (st != OK) return st;
+    resolve(w, false);
+    if ((st = pack_all(w, w->arena, false, opt, err)) != OK) return st;
+    return weight_stream_create(&w->stream, w, &io, err);
 }
 
 static enum status check_shared(const struct weights *w, int fd, struct error *err)
@@ -191,13 +231,12 @@ enum status weights_map(struct weights *w, int fd, struct error *err)
     w->mapping = p;
     w->mapping_bytes = bytes;
     w->arena = (uint8_t *)p + SHARED_HEADER_BYTES;
-    resolve(w);
-    for (uint32_t i = 0; i < w->n_items; i++) /* the fingerprint has read a sample of each */
-        for (uint32_t k = 0; k < w->items[i].n_src; k++) drop_pages(w, w->items[i].src[k]);
+    resolve(w, true);
+    drop_all_pages(w); /* the fingerprint has read a sample of each tensor */
     return OK;
 }
 
-static enum status fill_shared(struct weights *w, int fd, weights_progress_fn progress, void *ctx, struct error *err)
+static enum status fill_shared(struct weights *w, int fd, const struct weights_load_options *opt, struct error *err)
 {
     size_t bytes = w->arena_bytes + SHARED_HEADER_BYTES;
     if (ftruncate(fd, (off_t)bytes) != 0)
@@ -206,7 +245,7 @@ static enum status fill_shared(struct weights *w, int fd, weights_progress_fn pr
     if (p == MAP_FAILED)
         return error_set(err, ERR_NO_MEMORY, "shared weights: cannot map %zu bytes: %s", bytes, strerror(errno));
     madvise(p, bytes, MADV_HUGEPAGE); /* only a hint */
-    enum status st = pack_all(w, p + SHARED_HEADER_BYTES, progress, ctx, err);
+    enum status st = pack_all(w, p + SHARED_HEADER_BYTES, true, opt, err);
     struct shared_header h = header_of(w);
     memcpy(p, &h, sizeof(h));
     munmap(p, bytes);
@@ -216,16 +255,15 @@ static enum status fill_shared(struct weights *w, int fd, weights_progress_fn pr
     return OK;
 }
 
-enum status weights_share(struct weights *w, int *fd, weights_progress_fn progress, void *ctx, struct error *err)
+enum status weights_share(struct weights *w, int *fd, const struct weights_load_options *opt, struct error *err)
 {
     if (!host_memory_is_of(w->backend))
         return error_set(err, ERR_UNSUPPORTED, "shared weights are for the cpu backend, this is %s",
                          w->backend->ops->name);
-    enum status st = host_memory_check(w->backend, w->arena_bytes, "the shared weights", err);
-    if (st != OK) return st;
+    enum status st;
     int mem = memfd_create("baton-weights", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (mem < 0) return error_set(err, ERR_IO, "shared weights: memfd_create: %s", strerror(errno));
-    if ((st = fill_shared(w, mem, progress, ctx, err)) != OK) {
+    if ((st = fill_shared(w, mem, opt, err)) != OK) {
         close(mem);
         return st;
     }
@@ -233,8 +271,36 @@ enum status weights_share(struct weights *w, int *fd, weights_progress_fn progre
     return OK;
 }
 
+size_t weights_embed_row_bytes(const struct weights *w)
+{
+    return (size_t)(w->embed->bytes / w->embed->ne[1]);
+}
+
+enum status weights_read_embed(const struct weights *w, uint32_t i, uint8_t *dst)
+{
+    size_t n = weights_embed_row_bytes(w), got = 0;
+    uint64_t at = w->embed->offset + (uint64_t)i * n;
+    if (i >= w->embed->ne[1]) return ERR_INVALID;
+    if (gguf_fd(w->g) < 0) {
+        memcpy(dst, gguf_file(w->g).p + at, n);
+        return OK;
+    }
+    while (got < n) {
+        ssize_t more = pread(gguf_fd(w->g), dst + got, n - got, (off_t)(at + got));
+        if (more < 0 && errno == EINTR) continue;
+        if (more <= 0) {
+            log_error("weights_read_failed", "tensor=%s row=%u reason=%s", w->embed->name, i,
+                      log_quote(more < 0 ? strerror(errno) : "the file was cut while in use"));
+            return ERR_IO;
+        }
+        got += (size_t)more;
+    }
+    return OK;
+}
+
 void weights_fini(struct weights *w)
 {
+    weight_stream_destroy(w->stream);
     if (w->mapping)
         munmap(w->mapping, w->mapping_bytes);
     else if (w->arena)

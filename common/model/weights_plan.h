@@ -4,6 +4,8 @@
 #include "formats/tensor_dir.h"
 #include "model/weights.h"
 
+#define ARENA_ALIGN 64
+
 struct weight_item {
     const struct tensor_entry *src[WEIGHT_GROUP_MAX]; /* stacked: rows of src[0], then of src[1], ... */
     uint32_t n_src;

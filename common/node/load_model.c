@@ -131,6 +131,8 @@ static enum status open_model(struct loaded_model *m, struct model **model, cons
         cpu_backend_create(&m->backend, n_threads_of(self), self->cpus[0] ? self->cpus : NULL, self->isa, &limits, err);
     if (st != OK) return st;
     opt.backend = m->backend;
+    opt.kv_bytes = self->kv_memory + run->cfg.kv.swap_bytes;
+    if ((st = model_options_words(&opt, self->weights, self->io, err)) != OK) return st;
     if ((st = model_open(model, &opt, err)) != OK) return st;
     m->info = *model_info(*model);
     return OK;
@@ -194,8 +196,9 @@ enum status load_model(struct loaded_model *out, const struct config_run *run, e
     if ((st = kv_store_create(&kv, model, m.n_blocks, err)) != OK) goto fail;
     if ((st = start_engine(&m, model, kv, run, on_event, ctx, err)) != OK) goto fail;
     unpin(run->self);
-    log_info("loaded", "model=%s arch=%s isa=%s threads=%u weights_mib=%llu kv_blocks=%u context=%u ms=%llu",
+    log_info("loaded", "model=%s arch=%s isa=%s threads=%u weights=%s weights_mib=%llu kv_blocks=%u context=%u ms=%llu",
              log_quote(m.config->name), m.info.arch, cpu_backend_isa(m.backend), n_threads_of(run->self),
+             model_is_streamed(engine_model(m.engine)) ? "stream" : "resident",
              (unsigned long long)(m.info.weight_bytes >> 20), m.n_blocks, m.max_context,
              (unsigned long long)((clock_now_us() - start) / 1000));
     *out = m;

@@ -170,9 +170,30 @@ static void show_progress(void *ctx, uint64_t done, uint64_t all)
     if (done == all) fputc('\n', stderr);
 }
 
+/* What the nodes of model i ask for together: one shared copy, if any of them keeps weights in memory.  Their KV and
+ * that of all other nodes must fit beside it. */
+struct wish {
+    const char *weights, *io;
+    uint64_t kv_bytes;
+};
+
+static void add_wish(const struct launch *l, uint32_t i, const struct config_node *nodes, uint32_t n, struct wish *w)
+{
+    for (uint32_t k = 0; k < n; k++) {
+        w->kv_bytes += nodes[k].kv_memory + l->cfg->kv.swap_bytes;
+        if (config_model_find(l->cfg, nodes[k].model) != &l->cfg->models[i]) continue;
+        w->io = nodes[k].io;
+        if (strcmp(w->weights, "resident") != 0 && strcmp(nodes[k].weights, "stream") != 0)
+            w->weights = nodes[k].weights;
+    }
+}
+
 static enum status pack_model(struct launch *l, uint32_t i, struct error *err)
 {
     const struct config *cfg = l->cfg;
+    struct wish wish = { "stream", "auto", 0 };
+    add_wish(l, i, cfg->decode, cfg->n_decode, &wish);
+    add_wish(l, i, cfg->prefill, cfg->n_prefill, &wish);
     struct backend *backend = NULL;
     struct backend_limits limits = {
         .max_rows = 1, .max_context = KV_BLOCK_TOKENS, .max_cols = 1 << 16, .max_heads = 1, .max_head_dim = 64
@@ -190,8 +211,10 @@ static enum status pack_model(struct launch *l, uint32_t i, struct error *err)
         .weights_fd = -1,
         .progress = show_progress,
         .progress_ctx = cfg->models[i].name,
+        .kv_bytes = wish.kv_bytes,
     };
-    st = model_pack_shared(&l->weights_fd[i], &opt, err);
+    st = model_options_words(&opt, wish.weights, wish.io, err);
+    if (st == OK) st = model_pack_shared(&l->weights_fd[i], &opt, err);
     cpu_backend_destroy(backend);
     return st;
 }
@@ -200,8 +223,12 @@ static enum status start_node(struct launch *l, const struct config_node *node, 
                               const struct cpu_list *cpus, struct error *err)
 {
     const struct config_model *model = config_model_find(l->cfg, node->model);
-    const char *const args[] = { "--name", node->name, "--coordinator", l->control, NULL };
-    int weights_fd = model ? l->weights_fd[model - l->cfg->models] : -1;
+    int shared_fd = model ? l->weights_fd[model - l->cfg->models] : -1;
+    int weights_fd = strcmp(node->weights, "stream") == 0 ? -1 : shared_fd;
+    /* Where one copy for all did not fit, a node may not take one of its own. */
+    const char *const args[] = { "--name",   node->name,  "--coordinator",
+                                 l->control, "--weights", weights_fd < 0 ? "stream" : node->weights,
+                                 NULL };
     enum status st = child_start(&l->children[l->n_children], node->name, is_decode ? "baton-decode" : "baton-prefill",
                                  args, l->config_fd, weights_fd, cpus, err);
     if (st == OK) l->n_children++;

@@ -1,0 +1,159 @@
+/* bench_load.c - how fast a model loads from a cold disk, beside a raw O_DIRECT read of the same file. */
+#include "base/clock.h"
+#include "base/json_write.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "bench/bench.h"
+#include "bench/disk.h"
+#include "model/model.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_REPEATS 100
+
+struct options {
+    const char *path, *io;
+    uint32_t threads, repeats;
+    bool json;
+};
+
+struct run {
+    struct options opt;
+    uint64_t bytes;
+    double raw[MAX_REPEATS], load[MAX_REPEATS], share[MAX_REPEATS]; /* seconds, seconds, raw / load */
+};
+
+static const char USAGE[] = "usage: baton-bench load -m FILE [options]\n"
+                            "  -m, --model FILE     GGUF file\n"
+                            "  -t, --threads N      threads (2)\n"
+                            "  -r, --repeats N      repeats; medians and ends are printed (5)\n"
+                            "      --io WORD        auto, uring, pread or mmap (auto)\n"
+                            "      --json           one JSON object in place of the table\n";
+
+static int usage(int code)
+{
+    fputs(USAGE, code == 0 ? stdout : stderr);
+    return code;
+}
+
+/* -1: go on; else the exit code. */
+static int parse(struct options *o, int argc, char **argv)
+{
+    enum { OPT_IO = 256, OPT_JSON };
+    static const struct option LONG[] = {
+        { "model", required_argument, NULL, 'm' },
+        { "threads", required_argument, NULL, 't' },
+        { "repeats", required_argument, NULL, 'r' },
+        { "io", required_argument, NULL, OPT_IO },
+        { "json", no_argument, NULL, OPT_JSON },
+        { "help", no_argument, NULL, 'h' },
+        { NULL, 0, NULL, 0 },
+    };
+    int c;
+    while ((c = getopt_long(argc, argv, "m:t:r:h", LONG, NULL)) != -1) {
+        switch (c) {
+        case 'm': o->path = optarg; break;
+        case 't': o->threads = bench_number("-t", optarg, 1, 1024); break;
+        case 'r': o->repeats = bench_number("-r", optarg, 1, MAX_REPEATS); break;
+        case OPT_IO: o->io = optarg; break;
+        case OPT_JSON: o->json = true; break;
+        case 'h': return usage(0);
+        default: return usage(2);
+        }
+    }
+    return o->path && optind == argc ? -1 : usage(2);
+}
+
+/* From the open of the file to a model that could compute. */
+static enum status load_once(const struct options *o, double *seconds, struct error *err)
+{
+    struct backend *backend = NULL;
+    struct model *model = NULL;
+    struct model_info info;
+    enum status st = model_read_info(&info, o->path, err);
+    if (st != OK) return st;
+    struct backend_limits lim = model_limits(&info, 64, KV_BLOCK_TOKENS);
+    if ((st = cpu_backend_create(&backend, o->threads, NULL, NULL, &lim, err)) != OK) return st;
+    struct model_options opt = { .path = o->path,
+                                 .backend = backend,
+                                 .max_batch_tokens = 64,
+                                 .max_context = KV_BLOCK_TOKENS,
+                                 .tp_size = 1,
+                                 .weights_fd = -1 };
+    st = model_options_words(&opt, "resident", o->io, err);
+    if (st == OK) st = disk_drop_cache(o->path, err); /* reading the facts has touched it */
+    uint64_t t0 = clock_now_us();
+    if (st == OK) st = model_open(&model, &opt, err);
+    *seconds = (double)(clock_now_us() - t0) * 1e-6;
+    model_close(model);
+    cpu_backend_destroy(backend);
+    return st;
+}
+
+static enum status measure(struct run *r, uint32_t i, struct error *err)
+{
+    enum status st = disk_read_raw(r->opt.path, &r->raw[i], &r->bytes, err);
+    if (st == OK) st = load_once(&r->opt, &r->load[i], err);
+    if (st == OK) r->share[i] = r->raw[i] / r->load[i];
+    return st;
+}
+
+static void print_table(struct run *r)
+{
+    const struct {
+        const char *name;
+        double *seconds;
+    } rows[] = { { "raw O_DIRECT read", r->raw }, { "load", r->load } };
+    printf("%s, %.1f MB, io %s, %u threads\n\n%-18s %10s %10s %10s\n", r->opt.path, (double)r->bytes * 1e-6, r->opt.io,
+           r->opt.threads, "", "median", "min", "max");
+    for (int i = 0; i < 2; i++) {
+        struct bench_spread s = bench_spread_of(rows[i].seconds, r->opt.repeats);
+        printf("%-18s %10.3f %10.3f %10.3f   s, %.0f MB/s\n", rows[i].name, s.median, s.min, s.max,
+               (double)r->bytes * 1e-6 / s.median);
+    }
+    struct bench_spread s = bench_spread_of(r->share, r->opt.repeats);
+    printf("%-18s %10.1f %10.1f %10.1f   %% of the raw read in the same repeat\n", "", 100 * s.median, 100 * s.min,
+           100 * s.max);
+}
+
+static void print_json(struct run *r)
+{
+    struct strbuf sb = STRBUF_INIT;
+    const struct {
+        const char *name;
+        double *samples;
+    } rows[] = { { "raw_s", r->raw }, { "load_s", r->load }, { "share", r->share } };
+    strbuf_puts(&sb, "{\"model\":");
+    json_cstr(&sb, r->opt.path);
+    strbuf_addf(&sb, ",\"bytes\":%llu,\"io\":\"%s\",\"threads\":%u,\"repeats\":%u", (unsigned long long)r->bytes,
+                r->opt.io, r->opt.threads, r->opt.repeats);
+    for (int i = 0; i < 3; i++) {
+        struct bench_spread s = bench_spread_of(rows[i].samples, r->opt.repeats);
+        strbuf_addf(&sb, ",\"%s\":%.6f,\"%s_min\":%.6f,\"%s_max\":%.6f", rows[i].name, s.median, rows[i].name, s.min,
+                    rows[i].name, s.max);
+    }
+    strbuf_putc(&sb, '}');
+    puts(strbuf_cstr(&sb));
+    strbuf_fini(&sb);
+}
+
+int bench_load(int argc, char **argv)
+{
+    struct run r = { .opt = { .io = "auto", .threads = 2, .repeats = 5 } };
+    struct error err = { 0 };
+    int code = parse(&r.opt, argc, argv);
+    if (code >= 0) return code;
+    log_init(LOG_LEVEL_WARN, "bench");
+    enum status st = OK;
+    for (uint32_t i = 0; i <= r.opt.repeats && st == OK; i++)
+        st = measure(&r, i ? i - 1 : 0, &err); /* one to warm up */
+    if (st != OK)
+        fprintf(stderr, "baton-bench: %s\n", err.text[0] ? err.text : status_text(st));
+    else if (r.opt.json)
+        print_json(&r);
+    else
+        print_table(&r);
+    return st == OK ? 0 : 1;
+}

@@ -1,0 +1,71 @@
+/* weight_pieces.c - cuts tensors into pieces of whole rows and packs one. */
+#include "model/weight_pieces.h"
+
+#include "base/mem.h"
+
+#define PIECE_BYTES (4u << 20) /* deep enough a queue of these keeps a disk busy, and a packed one stays in cache */
+#define PIECE_ROWS  16u        /* backends pack runs of multiples of this one by one */
+
+static void append(struct weight_pieces *ps, struct weight_piece p)
+{
+    if ((ps->n & (ps->n - 1)) == 0) ps->at = mem_resize(ps->at, ps->n ? 2 * (size_t)ps->n : 1, sizeof(*ps->at));
+    ps->at[ps->n++] = p;
+    if (p.bytes > ps->max_bytes) ps->max_bytes = p.bytes;
+}
+
+static uint32_t rows_per_piece(size_t row_bytes)
+{
+    uint32_t n = (uint32_t)(PIECE_BYTES / row_bytes) / PIECE_ROWS * PIECE_ROWS;
+    return n ? n : PIECE_ROWS;
+}
+
+void weight_pieces_add(struct weight_pieces *ps, const struct weight_item *item)
+{
+    uint32_t at = 0; /* row of the item */
+    for (uint32_t i = 0; i < item->n_src; i++) {
+        const struct tensor_entry *t = item->src[i];
+        uint32_t n_rows = (uint32_t)(item->is_vector ? t->ne[0] : t->ne[1]);
+        size_t row_bytes = (size_t)t->bytes / n_rows;
+        uint32_t step = item->is_vector ? n_rows : rows_per_piece(row_bytes);
+        for (uint32_t r = 0; r < n_rows; r += step) {
+            uint32_t n = n_rows - r < step ? n_rows - r : step;
+            uint64_t offset = t->offset + (uint64_t)r * row_bytes;
+            size_t bytes = item->is_vector ? (size_t)t->bytes : n * row_bytes;
+            append(ps, (struct weight_piece){ item, t, at + r, n, offset, bytes });
+        }
+        at += n_rows;
+    }
+}
+
+void weight_pieces_fini(struct weight_pieces *ps)
+{
+    mem_free(ps->at);
+    *ps = (struct weight_pieces){ 0 };
+}
+
+size_t weight_piece_place(struct backend *b, const struct weight_piece *p)
+{
+    size_t before = 0;
+    if (p->item->is_vector) return p->row0 * sizeof(float);
+    if (p->row0 == 0 || b->ops->weight_bytes(b, p->item->dtype, p->row0, p->item->n_cols, &before) != OK) return 0;
+    return before;
+}
+
+static enum status pack_vector(struct backend *b, const struct weight_piece *p, const uint8_t *src, void *dst)
+{
+    float *tmp = mem_array(p->n_rows, sizeof(*tmp));
+    dequantize_row(p->src->type, src, tmp, p->n_rows);
+    enum status st = b->ops->upload(b, NULL, dst, tmp, p->n_rows * sizeof(*tmp));
+    if (st == OK) st = b->ops->sync(b, NULL);
+    mem_free(tmp);
+    return st;
+}
+
+enum status weight_piece_pack(struct backend *b, const struct weight_piece *p, const uint8_t *src, void *dst)
+{
+    const struct weight_item *it = p->item;
+    if (it->is_vector) return pack_vector(b, p, src, dst);
+    size_t stride = (size_t)dtype_row_bytes(it->dtype, it->n_cols);
+    enum status st = b->ops->weight_pack(b, NULL, dst, it->dtype, p->n_rows, it->n_cols, src, stride);
+    return st == OK ? b->ops->sync(b, NULL) : st;
+}
