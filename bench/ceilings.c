@@ -13,14 +13,14 @@
 #define READ_BYTES  ((size_t)256 << 20)
 #define READ_PIECE  ((size_t)2 << 20) /* taken from a counter: a thread that is held up costs little */
 #define READ_PASSES 6
-#define DOT_ROUNDS 2000000
+#define DOT_ROUNDS  2000000
 
 struct ceilings {
     struct team *team;
     uint8_t *buffer;
     uint32_t flags;
     bool is_prefetching;
-    _Atomic size_t next; /* byte to read */
+    _Atomic size_t next;    /* byte to read */
     volatile uint32_t sink; /* keeps results alive */
 };
 
@@ -83,7 +83,8 @@ static void read_member(void *arg, uint32_t idx, uint32_t n)
     struct ceilings *c = arg;
     for (size_t at; (at = atomic_fetch_add_explicit(&c->next, READ_PIECE, memory_order_relaxed)) < READ_BYTES;) {
         const uint8_t *p = c->buffer + at;
-        c->sink = c->flags & CPU_AVX2 ? read_avx2(p, READ_PIECE, c->is_prefetching ? 2048 : 0) : read_any(p, READ_PIECE);
+        c->sink =
+            c->flags & CPU_AVX2 ? read_avx2(p, READ_PIECE, c->is_prefetching ? 2048 : 0) : read_any(p, READ_PIECE);
     }
 }
 
