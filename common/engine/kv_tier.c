@@ -37,7 +37,7 @@ uint64_t kv_tier_sum(const uint8_t *p, size_t n)
 static enum status check(const struct kv_tier *t, const struct kv_tier_options *opt, struct error *err)
 {
     const bool has_path = opt->path && opt->path[0];
-    const uint64_t n = opt->ram_bytes / t->block_bytes, least = opt->disk_bytes ? KV_TIER_BUFFERS + 1 : 1;
+    const uint64_t n = opt->ram_bytes / t->block_bytes, least = opt->disk_bytes ? KV_TIER_MIN_QUEUE + 2 : 1;
     uint64_t others = host_memory_is_of(t->kv->backend) ? t->kv->bytes : 0, left = host_memory_available();
     others += opt->other_bytes;
     if (has_path != (opt->disk_bytes > 0))
@@ -55,12 +55,19 @@ static enum status check(const struct kv_tier *t, const struct kv_tier_options *
     return OK;
 }
 
+/* A long prompt pushes many blocks out at once: up to a quarter of the arena holds what is to be written. */
+static uint32_t queue_of(uint32_t n, uint64_t n_disk)
+{
+    uint64_t queue = n / 4 < n_disk ? n / 4 : n_disk - (n_disk > 0);
+    return queue < KV_TIER_MIN_QUEUE ? KV_TIER_MIN_QUEUE : (uint32_t)queue;
+}
+
 static enum status take_memory(struct kv_tier *t, const struct kv_tier_options *opt, struct error *err)
 {
     const uint64_t fit = opt->ram_bytes / t->block_bytes;
     const uint32_t n = fit < UINT32_MAX / 2 ? (uint32_t)fit : UINT32_MAX / 2;
-    const uint32_t n_slots = opt->disk_bytes ? n - KV_TIER_BUFFERS : n;
-    uint8_t *of_disk[KV_TIER_BUFFERS];
+    const uint32_t n_queue = queue_of(n, opt->disk_bytes / t->block_bytes),
+                   n_slots = opt->disk_bytes ? n - n_queue - 1 : n;
     void *arena = NULL;
     enum status st = mem_try_map(&arena, n * t->block_bytes);
     if (st != OK) return error_set(err, st, "kv.tier_bytes: the system does not give %zu bytes", n * t->block_bytes);
@@ -72,8 +79,8 @@ static enum status take_memory(struct kv_tier *t, const struct kv_tier_options *
     t->sums = mem_array(n_slots, sizeof(*t->sums));
     for (uint32_t i = 0; i < n_slots; i++) t->buffers[i] = t->arena + i * t->block_bytes;
     if (n_slots == n) return OK;
-    for (uint32_t i = 0; i < KV_TIER_BUFFERS; i++) of_disk[i] = t->arena + (n_slots + i) * t->block_bytes;
-    return kv_tier_disk_create(&t->disk, opt, t->block_bytes, of_disk, &t->counters, err);
+    return kv_tier_disk_create(&t->disk, opt, t->block_bytes, t->arena + n_slots * t->block_bytes, n_queue,
+                               &t->counters, err);
 }
 
 enum status kv_tier_create(struct kv_tier **out, const struct kv_store *kv, const struct kv_tier_options *opt,

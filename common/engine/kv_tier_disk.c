@@ -36,9 +36,9 @@ struct kv_tier_disk {
     /* The writer's too, under the lock. */
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    struct job queue[KV_TIER_QUEUE]; /* a ring; the first one is being written */
-    uint32_t head, n_queued;
-    uint8_t *spare[KV_TIER_QUEUE]; /* as many as the queue has room */
+    struct job *queue; /* [max_queued], a ring; the first one is being written */
+    uint32_t head, n_queued, max_queued;
+    uint8_t **spare; /* [max_queued - n_queued] */
     bool stopping;
     atomic_bool is_on; /* false after a write error, for good */
     pthread_t writer;
@@ -85,8 +85,8 @@ static off_t place_of(const struct kv_tier_disk *d, uint32_t slot)
 /* The first job is over; its buffer is spare again.  Under the lock. */
 static void pop(struct kv_tier_disk *d)
 {
-    d->spare[KV_TIER_QUEUE - d->n_queued] = d->queue[d->head].buffer;
-    d->head = (d->head + 1) % KV_TIER_QUEUE;
+    d->spare[d->max_queued - d->n_queued] = d->queue[d->head].buffer;
+    d->head = (d->head + 1) % d->max_queued;
     d->n_queued--;
 }
 
@@ -144,10 +144,10 @@ static enum status start(struct kv_tier_disk *d, const struct kv_tier_options *o
 {
     const uint64_t fit = opt->disk_bytes / d->block_bytes;
     const uint32_t n = fit < UINT32_MAX / 2 ? (uint32_t)fit : UINT32_MAX / 2;
-    if (n <= KV_TIER_QUEUE)
+    if (n <= d->max_queued)
         return error_set(
             err, ERR_INVALID, "kv.tier_disk_bytes: %llu bytes hold %llu KV blocks of %zu bytes, at least %u are needed",
-            (unsigned long long)opt->disk_bytes, (unsigned long long)fit, d->block_bytes, KV_TIER_QUEUE + 1);
+            (unsigned long long)opt->disk_bytes, (unsigned long long)fit, d->block_bytes, d->max_queued + 1);
     enum status st = open_file(d, opt, (uint64_t)n * d->block_bytes, err);
     if (st != OK) return st;
     if ((st = hash_lru_init(&d->lru, n)) != OK)
@@ -161,7 +161,8 @@ static enum status start(struct kv_tier_disk *d, const struct kv_tier_options *o
 }
 
 enum status kv_tier_disk_create(struct kv_tier_disk **out, const struct kv_tier_options *opt, size_t block_bytes,
-                                uint8_t *const *buffers, struct kv_tier_counters *counters, struct error *err)
+                                uint8_t *buffers, uint32_t n_queue, struct kv_tier_counters *counters,
+                                struct error *err)
 {
     static const struct kv_tier_io FILE_IO = { pread, pwrite };
     struct kv_tier_disk *d = mem_zalloc(sizeof(*d));
@@ -169,8 +170,11 @@ enum status kv_tier_disk_create(struct kv_tier_disk **out, const struct kv_tier_
     d->block_bytes = block_bytes;
     d->io = opt->io ? *opt->io : FILE_IO;
     d->counters = counters;
-    for (uint32_t i = 0; i < KV_TIER_QUEUE; i++) d->spare[i] = buffers[i];
-    d->read_buffer = buffers[KV_TIER_QUEUE];
+    d->max_queued = n_queue;
+    d->queue = mem_array(n_queue, sizeof(*d->queue));
+    d->spare = mem_array(n_queue, sizeof(*d->spare));
+    for (uint32_t i = 0; i < n_queue; i++) d->spare[i] = buffers + i * block_bytes;
+    d->read_buffer = buffers + n_queue * block_bytes;
     pthread_mutex_init(&d->lock, NULL);
     pthread_cond_init(&d->wake, NULL);
     atomic_store(&d->is_on, true);
@@ -195,6 +199,8 @@ void kv_tier_disk_destroy(struct kv_tier_disk *d)
     pthread_mutex_destroy(&d->lock);
     pthread_cond_destroy(&d->wake);
     hash_lru_fini(&d->lru);
+    mem_free(d->queue);
+    mem_free(d->spare);
     mem_free(d->sums);
     mem_free(d);
 }
@@ -203,7 +209,7 @@ void kv_tier_disk_destroy(struct kv_tier_disk *d)
 static const uint8_t *queued(const struct kv_tier_disk *d, uint32_t slot)
 {
     for (uint32_t i = 0; i < d->n_queued; i++) {
-        const struct job *j = &d->queue[(d->head + i) % KV_TIER_QUEUE];
+        const struct job *j = &d->queue[(d->head + i) % d->max_queued];
         if (j->slot == slot) return j->buffer;
     }
     return NULL;
@@ -240,12 +246,12 @@ bool kv_tier_disk_put(struct kv_tier_disk *d, const struct prefix_hash *hash, ui
         return false;
     }
     pthread_mutex_lock(&d->lock);
-    slot = d->n_queued < KV_TIER_QUEUE ? take_slot(d, hash) : HASH_LRU_NONE;
+    slot = d->n_queued < d->max_queued ? take_slot(d, hash) : HASH_LRU_NONE;
     if (slot != HASH_LRU_NONE) {
         d->sums[slot] = sum;
-        d->queue[(d->head + d->n_queued) % KV_TIER_QUEUE] = (struct job){ *buffer, slot };
+        d->queue[(d->head + d->n_queued) % d->max_queued] = (struct job){ *buffer, slot };
         d->n_queued++;
-        *buffer = d->spare[KV_TIER_QUEUE - d->n_queued];
+        *buffer = d->spare[d->max_queued - d->n_queued];
         pthread_cond_signal(&d->wake);
     }
     pthread_mutex_unlock(&d->lock);

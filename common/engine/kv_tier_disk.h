@@ -9,8 +9,7 @@
 
 #include <stdatomic.h>
 
-#define KV_TIER_QUEUE   8                   /* blocks on their way to the file, in buffers of the arena */
-#define KV_TIER_BUFFERS (KV_TIER_QUEUE + 1) /* and one to read into */
+#define KV_TIER_MIN_QUEUE 8 /* blocks on their way to the file, in buffers of the arena */
 
 struct kv_tier_counters { /* written by the engine's thread and the writer, read by any; each by itself */
     atomic_uint blocks[KV_TIER_LEVEL_COUNT];
@@ -21,9 +20,9 @@ uint64_t kv_tier_sum(const uint8_t *p, size_t n);
 
 struct kv_tier_disk;
 
-/* `buffers`[KV_TIER_BUFFERS] of block_bytes each stay the caller's. */
+/* `buffers`[n_queue + 1] of block_bytes each lie behind one another and stay the caller's. */
 enum status kv_tier_disk_create(struct kv_tier_disk **out, const struct kv_tier_options *opt, size_t block_bytes,
-                                uint8_t *const *buffers, struct kv_tier_counters *counters,
+                                uint8_t *buffers, uint32_t n_queue, struct kv_tier_counters *counters,
                                 struct error *err) MUST_CHECK;
 void kv_tier_disk_destroy(struct kv_tier_disk *d); /* NULL is fine */
 /* Has *buffer written and gives another one for it.  False: it is dropped (and counted), or there already; *buffer

@@ -91,7 +91,8 @@ static struct kv_tier *tier_of(uint32_t ram, uint32_t disk, const struct kv_tier
 {
     struct kv_tier *t = NULL;
     struct error err = { 0 };
-    const struct kv_tier_options o = { .ram_bytes = (uint64_t)(ram + (disk ? KV_TIER_BUFFERS : 0)) * BLOCK_BYTES + 5,
+    const struct kv_tier_options o = { .ram_bytes =
+                                           (uint64_t)(ram + (disk ? KV_TIER_MIN_QUEUE + 1 : 0)) * BLOCK_BYTES + 5,
                                        .path = disk ? "/tmp" : "",
                                        .disk_bytes = (uint64_t)disk * BLOCK_BYTES,
                                        .io = io };
@@ -213,13 +214,13 @@ Test(kv_tier, what_falls_out_of_ram_comes_back_from_disk)
 Test(kv_tier, a_slow_disk_makes_nobody_wait)
 {
     struct kv_tier *t = tier_of(2, 100, &IO); /* stands still from the start */
-    for (uint32_t c = 0; c < 2 + KV_TIER_QUEUE + 5; c++) put(t, c);
+    for (uint32_t c = 0; c < 2 + KV_TIER_MIN_QUEUE + 5; c++) put(t, c);
     cr_assert_eq(stats_of(t).dropped[KV_TIER_QUEUE_FULL], 5);
-    for (uint32_t c = 0; c < KV_TIER_QUEUE; c++) cr_assert(get(t, c), "%u is still to be written", c);
-    for (uint32_t c = KV_TIER_QUEUE; c < KV_TIER_QUEUE + 5; c++) cr_assert_not(get(t, c));
+    for (uint32_t c = 0; c < KV_TIER_MIN_QUEUE; c++) cr_assert(get(t, c), "%u is still to be written", c);
+    for (uint32_t c = KV_TIER_MIN_QUEUE; c < KV_TIER_MIN_QUEUE + 5; c++) cr_assert_not(get(t, c));
     atomic_store(&may_write, 1000000);
-    wait_for(&n_written, KV_TIER_QUEUE);
-    for (uint32_t c = 0; c < KV_TIER_QUEUE; c++) cr_assert(get(t, c));
+    wait_for(&n_written, KV_TIER_MIN_QUEUE);
+    for (uint32_t c = 0; c < KV_TIER_MIN_QUEUE; c++) cr_assert(get(t, c));
     kv_tier_destroy(t);
 }
 
