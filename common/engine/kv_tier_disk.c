@@ -233,6 +233,20 @@ static uint32_t take_slot(struct kv_tier_disk *d, const struct prefix_hash *hash
     return hash_lru_add(&d->lru, hash);
 }
 
+/* The queue is full: the first block that is not being written yet goes.  Leaves come first, and what follows in a
+ * burst can do without them, but not they without it.  Under the lock. */
+static void drop_first(struct kv_tier_disk *d)
+{
+    const uint32_t second = (d->head + 1) % d->max_queued;
+    const struct job lost = d->queue[second];
+    d->queue[second] = d->queue[d->head];
+    d->spare[d->max_queued - d->n_queued] = lost.buffer;
+    d->head = second;
+    d->n_queued--;
+    hash_lru_remove(&d->lru, lost.slot);
+    kv_tier_drop(d->counters, KV_TIER_QUEUE_FULL);
+}
+
 bool kv_tier_disk_put(struct kv_tier_disk *d, const struct prefix_hash *hash, uint64_t sum, uint8_t **buffer)
 {
     if (!atomic_load(&d->is_on)) {
@@ -246,7 +260,8 @@ bool kv_tier_disk_put(struct kv_tier_disk *d, const struct prefix_hash *hash, ui
         return false;
     }
     pthread_mutex_lock(&d->lock);
-    slot = d->n_queued < d->max_queued ? take_slot(d, hash) : HASH_LRU_NONE;
+    slot = take_slot(d, hash);
+    if (slot != HASH_LRU_NONE && d->n_queued == d->max_queued) drop_first(d);
     if (slot != HASH_LRU_NONE) {
         d->sums[slot] = sum;
         d->queue[(d->head + d->n_queued) % d->max_queued] = (struct job){ *buffer, slot };
