@@ -65,6 +65,9 @@ struct config {
         char *rotate;          /* on, off, auto: Hadamard rotation of Q and K */
         char *prefix_cache;    /* on, off */
         char *cache_secret;    /* seeds the hashes of cached blocks */
+        uint64_t tier_bytes;   /* host memory for cached blocks that the pool has no room for, 0 = none */
+        char *tier_path;       /* folder for what falls out of that, "" = none */
+        uint64_t tier_disk_bytes;
     } kv;
     struct config_node prefill[CONFIG_MAX_NODES], decode[CONFIG_MAX_NODES];
     uint32_t n_prefill, n_decode;

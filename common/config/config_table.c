@@ -102,6 +102,12 @@ const struct config_option config_table[] = {
       "on|off", "on", "keep KV blocks for later requests that begin with the same tokens" },
     { SCOPE_GLOBAL, "kv", "cache_secret", NULL, NULL, ROLES_ALL, OPTION_STRING, AT(kv.cache_secret), 0, 0, 0, NULL, "",
       "seeds the hashes of cached blocks; the same on all nodes" },
+    { SCOPE_GLOBAL, "kv", "tier_bytes", "kv-tier-bytes", NULL, ROLES_ALL, OPTION_SIZE, AT(kv.tier_bytes), 0,
+      16 * TIB, 0, NULL, "0", "host memory of each node for cached KV blocks that its pool has no room for; 0: none" },
+    { SCOPE_GLOBAL, "kv", "tier_path", "kv-tier-path", NULL, ROLES_ALL, OPTION_STRING, AT(kv.tier_path), 0, 0, 0, NULL,
+      "", "folder on a disk for what falls out of kv.tier_bytes; empty: none" },
+    { SCOPE_GLOBAL, "kv", "tier_disk_bytes", "kv-tier-disk-bytes", NULL, ROLES_ALL, OPTION_SIZE,
+      AT(kv.tier_disk_bytes), 0, 64 * TIB, 0, NULL, "0", "size of each node's file in kv.tier_path" },
 
     { SCOPE_NODE, NULL, "name", NULL, NULL, 0, OPTION_NAME, AT_NODE(name), 0, 0, 0, NULL, "",
       "name of the node, unique in the cluster; without it p0, p1, ... or d0, d1, ..." },

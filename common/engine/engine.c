@@ -190,6 +190,28 @@ static double attention_share(const struct model_info *i)
     return 2 * q / (d * (q + 2 * kv) + q * d + 3 * d * i->d_ff);
 }
 
+static void put_in_tier(void *ctx, const struct prefix_hash *hash, kv_block_id id)
+{
+    kv_tier_put(ctx, hash, id);
+}
+
+static enum status start_tier(struct engine *e, const struct engine_options *opt, struct error *err)
+{
+    const struct kv_tier_options tier = { .ram_bytes = opt->tier_bytes,
+                                          .path = opt->tier_path,
+                                          .disk_bytes = opt->tier_disk_bytes,
+                                          .other_bytes = opt->swap_bytes };
+    const bool has_path = opt->tier_path && opt->tier_path[0];
+    if (opt->tier_bytes == 0 && opt->tier_disk_bytes == 0 && !has_path) return OK;
+    if (!e->prefix)
+        return error_set(err, ERR_INVALID,
+                         "kv.tier_bytes: a tier keeps what the prefix cache knows, and "
+                         "kv.prefix_cache is off");
+    enum status st = kv_tier_create(&e->tier, opt->kv, &tier, err);
+    if (st == OK) prefix_cache_on_evict(e->prefix, put_in_tier, e->tier);
+    return st;
+}
+
 /* Everything but the thread. */
 static enum status prepare(struct engine *e, const struct engine_options *opt, struct error *err)
 {
@@ -197,7 +219,7 @@ static enum status prepare(struct engine *e, const struct engine_options *opt, s
     uint32_t cap = opt->max_seqs + opt->max_commands;
     e->opt = *opt;
     e->opt.end_ids = NULL; /* borrowed; the sampler has a copy */
-    e->opt.cache_secret = NULL;
+    e->opt.cache_secret = e->opt.tier_path = NULL;
     e->prefix_of_model =
         prefix_hash_cluster(model_info(opt->model)->fingerprint, opt->cache_secret ? opt->cache_secret : "");
     e->n_vocab = model_info(opt->model)->n_vocab;
@@ -215,7 +237,8 @@ static enum status prepare(struct engine *e, const struct engine_options *opt, s
     if ((st = mailbox_create(&e->box, opt->max_commands + 1)) != OK) /* + 1: stop always fits in the end */
         return error_set(err, st, "cannot make a mailbox of %u commands", opt->max_commands);
     e->cost.position = attention_share(model_info(opt->model));
-    return swap_create(&e->swap, opt->kv, opt->swap_bytes, err);
+    if ((st = swap_create(&e->swap, opt->kv, opt->swap_bytes, err)) != OK) return st;
+    return start_tier(e, opt, err);
 }
 
 static void free_engine(struct engine *e)
@@ -223,6 +246,7 @@ static void free_engine(struct engine *e)
     mailbox_destroy(e->box);
     prefix_cache_destroy(e->prefix);
     swap_destroy(e->swap);
+    kv_tier_destroy(e->tier);
     kv_pool_destroy(e->pool);
     sampler_destroy(e->sampler);
     step_batch_fini(&e->batch);
@@ -374,6 +398,7 @@ void engine_load(struct engine *e, struct engine_load *out)
     };
     for (int k = 0; k < PREEMPT_KIND_COUNT; k++)
         out->preemptions[k] = atomic_load_explicit(&e->preemptions[k], memory_order_relaxed);
+    if (e->tier) kv_tier_stats(e->tier, &out->tier);
     kv_pool_counts(e->pool, out->blocks);
 }
 

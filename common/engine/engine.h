@@ -15,6 +15,7 @@
 #define ENGINE_ENGINE_H
 #include "base/error.h"
 #include "compute/backend.h"
+#include "engine/kv_tier.h"
 #include "engine/sampler.h"
 #include "kv/kv_pool.h"
 
@@ -91,6 +92,9 @@ struct engine_options {
     const char *cache_secret;     /* seeds their hashes; copied, NULL: none */
     uint64_t max_gap_us;          /* prompts are cut so that running streams wait no longer for a token; 0 = no bound */
     uint64_t swap_bytes;          /* host memory for KV of preempted sequences; what does not fit is recomputed */
+    uint64_t tier_bytes;          /* host memory for cached blocks that the pool has no room for; 0: none */
+    const char *tier_path;        /* folder for what falls out of it; NULL or "": none */
+    uint64_t tier_disk_bytes;     /* of a file there */
     engine_event_fn on_event;
     void *ctx;
 };
@@ -126,8 +130,9 @@ struct engine_load { /* a snapshot from atomics */
     uint64_t prefix_queries, prefix_hits;          /* tokens looked up in the prefix cache, and found */
     uint64_t preemptions[PREEMPT_KIND_COUNT];      /* sequences that lost their blocks */
     uint32_t swapped_blocks;                       /* in the swap arena */
-    double prefill_tok_s, decode_tok_s;            /* EWMA of measured rates, 0 before the first */
-    uint64_t step_us_max;                          /* longest step since the last snapshot */
+    struct kv_tier_stats tier;
+    double prefill_tok_s, decode_tok_s; /* EWMA of measured rates, 0 before the first */
+    uint64_t step_us_max;               /* longest step since the last snapshot */
 };
 void engine_load(struct engine *e, struct engine_load *out);
 struct kv_store *engine_kv(struct engine *e);

@@ -18,6 +18,7 @@ struct engine {
     struct prefix_cache *prefix;        /* NULL: off */
     struct prefix_hash prefix_of_model; /* what all chains begin with */
     struct swap *swap;
+    struct kv_tier *tier; /* NULL: off */
     struct sampler *sampler;
     struct mailbox *box;
     struct seq_set seqs;

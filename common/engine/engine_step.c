@@ -63,13 +63,19 @@ static void emit_kv(struct engine *e, const struct seq *s, uint32_t layer0, uint
 }
 
 /* All blocks it asks for, those of a cached prefix among them, or none.  What was swapped out comes back whole. */
-static bool take_blocks(struct engine *e, struct seq *s)
+static bool take_blocks(struct engine *e, struct seq *s, uint64_t until_us)
 {
     const bool is_swapped = s->swapped.n > 0;
+    const double prefill_tok_s = atomic_load_explicit(&e->prefill_tok_s, memory_order_relaxed);
     if (!is_swapped) seq_take_prefix(s);
-    if (block_table_grow(&s->table, e->pool, seq_blocks_to_admit(s), KV_ACTIVE) == OK) return true;
-    if (!is_swapped) seq_release_blocks(s, e->pool);
-    return false;
+    if (!is_swapped && e->tier) seq_touch_tier(s, e->tier);
+    if (block_table_grow(&s->table, e->pool, seq_blocks_to_admit(s), KV_ACTIVE) != OK) {
+        if (!is_swapped) seq_release_blocks(s, e->pool);
+        return false;
+    }
+    if (!is_swapped && e->tier)
+        seq_fill_from_tier(s, e->tier, prefill_tok_s > 0 ? KV_BLOCK_TOKENS * 1e6 / prefill_tok_s : 0, until_us);
+    return true;
 }
 
 /* Takes a swapped sequence's KV back, or starts it over if that fails. */
@@ -102,6 +108,8 @@ static void admit_one(struct engine *e, struct seq *s)
 bool engine_admit(struct engine *e)
 {
     uint32_t n_slots = 0, n_running = 0;
+    /* Blocks come back from the tier on this thread: streams wait no longer for them than for a step. */
+    uint64_t until_us = e->opt.max_gap_us && e->tier ? clock_now_us() + e->opt.max_gap_us : UINT64_MAX;
     for (uint32_t i = 0; i < e->seqs.n; i++) {
         enum seq_state st = e->seqs.order[i]->state;
         n_slots += st != SEQ_WAITING && st != SEQ_HELD;
@@ -111,7 +119,7 @@ bool engine_admit(struct engine *e)
     for (uint32_t i = 0; i < e->seqs.n && n_slots < e->opt.max_seqs; i++) {
         struct seq *s = e->seqs.order[i];
         if (s->state != SEQ_WAITING) continue;
-        if (!take_blocks(e, s)) break;
+        if (!take_blocks(e, s, until_us)) break;
         admit_one(e, s);
         n_slots++;
         n_running += seq_is_running(s);

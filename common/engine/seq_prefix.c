@@ -1,6 +1,8 @@
 /* seq_prefix.c - hashes a sequence's full blocks as they come, and trades them with the prefix cache. */
 #include "engine/seq_prefix.h"
 
+#include "base/clock.h"
+
 #include <assert.h>
 
 /* Hashes blocks up to n; their tokens are known and never change. */
@@ -13,16 +15,43 @@ static void hash_blocks(struct seq *s, uint32_t n)
     }
 }
 
+/* Logprobs of a prompt come from computing it. */
+static bool is_looked_up(const struct seq *s)
+{
+    return s->prefix.cache && s->sampling.n_prompt_logprobs < 0;
+}
+
+/* The last token is always computed. */
+static uint32_t blocks_to_find(const struct seq *s)
+{
+    return (s->n_tokens - 1) / BLOCK_TABLE_TOKENS;
+}
+
 void seq_take_prefix(struct seq *s)
 {
     struct prefix_chain *c = &s->prefix;
-    uint32_t n = (s->n_tokens - 1) / BLOCK_TABLE_TOKENS;
+    uint32_t n = blocks_to_find(s);
     assert(s->table.n == 0);
-    /* Logprobs of a prompt come from computing it. */
-    if (!c->cache || s->sampling.n_prompt_logprobs >= 0) return;
+    if (!is_looked_up(s)) return;
     hash_blocks(s, n);
     c->n_published = s->table.n = prefix_cache_match(c->cache, c->hashes, n, s->table.ids);
     s->n_computed = s->table.n * BLOCK_TABLE_TOKENS;
+}
+
+void seq_touch_tier(const struct seq *s, struct kv_tier *tier)
+{
+    const struct prefix_chain *c = &s->prefix;
+    if (is_looked_up(s)) kv_tier_touch(tier, c->hashes + c->n_published, blocks_to_find(s) - c->n_published);
+}
+
+void seq_fill_from_tier(struct seq *s, struct kv_tier *tier, double compute_us, uint64_t until_us)
+{
+    const struct prefix_chain *c = &s->prefix;
+    uint32_t n = is_looked_up(s) ? blocks_to_find(s) : 0, i = c->n_published;
+    if (i >= n) return;
+    while (i < n && clock_now_us() < until_us && kv_tier_get(tier, &c->hashes[i], s->table.ids[i], compute_us)) i++;
+    s->n_computed = i * BLOCK_TABLE_TOKENS;
+    seq_publish(s);
 }
 
 void seq_publish(struct seq *s)

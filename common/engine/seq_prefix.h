@@ -1,10 +1,15 @@
 /* seq_prefix.h - a sequence and the prefix cache: what it finds there, what it leaves there. */
 #ifndef ENGINE_SEQ_PREFIX_H
 #define ENGINE_SEQ_PREFIX_H
+#include "engine/kv_tier.h"
 #include "engine/seq.h"
 
 /* Gives a sequence without blocks those of the longest cached prefix that leaves its last token to be computed. */
 void seq_take_prefix(struct seq *s);
+/* The same prefix goes on in the tier: seq_touch_tier() before blocks are taken, which may push others out of the tier;
+ * seq_fill_from_tier() into blocks that it has, until `until_us` of the clock.  compute_us: kv_tier_get(). */
+void seq_touch_tier(const struct seq *s, struct kv_tier *tier);
+void seq_fill_from_tier(struct seq *s, struct kv_tier *tier, double compute_us, uint64_t until_us);
 /* Makes its full, computed blocks findable. */
 void seq_publish(struct seq *s);
 /* Gives all blocks back; what is computed stays findable while there is room.  A sequence that is not swapped out has

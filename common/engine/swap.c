@@ -33,7 +33,7 @@ enum status swap_create(struct swap **out, const struct kv_store *kv, uint64_t b
     enum status st = OK;
     void *arena = NULL;
     sw->kv = kv;
-    for (uint32_t l = 0; l < kv->n_layers; l++) sw->block_bytes += kv->layers[l].slice_bytes;
+    sw->block_bytes = kv_store_block_bytes(kv);
     uint64_t n = bytes / sw->block_bytes;
     sw->n_slots = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
     sw->arena_bytes = sw->n_slots * sw->block_bytes;
@@ -63,30 +63,16 @@ void swap_destroy(struct swap *sw)
     mem_free(sw);
 }
 
-/* One block between the store and a slot: the layers' slices, one after the other. */
-static enum status copy_block(const struct swap *sw, uint32_t slot, kv_block_id block, bool is_out)
-{
-    struct backend *be = sw->kv->backend;
-    uint8_t *at = sw->arena + slot * sw->block_bytes;
-    for (uint32_t l = 0; l < sw->kv->n_layers; l++) {
-        const struct kv_slices *layer = &sw->kv->layers[l];
-        uint8_t *slice = layer->base + block * layer->slice_bytes;
-        enum status st = is_out ? be->ops->download(be, NULL, at, slice, layer->slice_bytes)
-                                : be->ops->upload(be, NULL, slice, at, layer->slice_bytes);
-        if (st != OK) return st;
-        at += layer->slice_bytes;
-    }
-    return OK;
-}
-
 static enum status copy_run(const struct swap *sw, const struct swap_run *run, const kv_block_id *blocks, bool is_out)
 {
     uint32_t slot = run->head;
     for (uint32_t i = 0; i < run->n; i++, slot = sw->next[slot]) {
-        enum status st = copy_block(sw, slot, blocks[i], is_out);
+        uint8_t *at = sw->arena + slot * sw->block_bytes;
+        enum status st =
+            is_out ? kv_store_read_block(sw->kv, blocks[i], at) : kv_store_write_block(sw->kv, blocks[i], at);
         if (st != OK) return st;
     }
-    return sw->kv->backend->ops->sync(sw->kv->backend, NULL);
+    return OK;
 }
 
 enum status swap_out(struct swap *sw, const kv_block_id *blocks, uint32_t n, struct swap_run *run)

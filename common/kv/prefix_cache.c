@@ -18,6 +18,8 @@ struct prefix_cache {
     struct entry *entries; /* [n_blocks] */
     kv_block_id *buckets;  /* [n_buckets], NONE: empty */
     uint32_t n_buckets;    /* a power of two */
+    prefix_evict_fn evict; /* NULL: nobody */
+    void *ctx;
 };
 
 static kv_block_id *bucket_of(const struct prefix_cache *c, const struct prefix_hash *h)
@@ -35,6 +37,7 @@ static kv_block_id find(const struct prefix_cache *c, const struct prefix_hash *
 static void forget(void *ctx, kv_block_id id)
 {
     struct prefix_cache *c = ctx;
+    if (c->evict) c->evict(c->ctx, &c->entries[id].hash, id);
     kv_block_id *at = bucket_of(c, &c->entries[id].hash);
     while (*at != id) at = &c->entries[*at].next;
     *at = c->entries[id].next;
@@ -53,7 +56,7 @@ enum status prefix_cache_create(struct prefix_cache **out, struct kv_pool *pool)
         return st;
     }
     struct prefix_cache *c = mem_zalloc(sizeof(*c));
-    *c = (struct prefix_cache){ pool, entries, buckets, n_buckets };
+    *c = (struct prefix_cache){ .pool = pool, .entries = entries, .buckets = buckets, .n_buckets = n_buckets };
     for (uint32_t i = 0; i < n_buckets; i++) c->buckets[i] = NONE;
     kv_pool_on_forget(pool, forget, c);
     *out = c;
@@ -66,6 +69,12 @@ void prefix_cache_destroy(struct prefix_cache *c)
     mem_free(c->entries);
     mem_free(c->buckets);
     mem_free(c);
+}
+
+void prefix_cache_on_evict(struct prefix_cache *c, prefix_evict_fn evict, void *ctx)
+{
+    c->evict = evict;
+    c->ctx = ctx;
 }
 
 uint32_t prefix_cache_match(struct prefix_cache *c, const struct prefix_hash *hashes, uint32_t n, kv_block_id *ids)

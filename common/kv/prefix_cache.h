@@ -13,6 +13,9 @@ struct prefix_cache;
 /* For the blocks of `pool`, which outlives it. */
 enum status prefix_cache_create(struct prefix_cache **out, struct kv_pool *pool) MUST_CHECK;
 void prefix_cache_destroy(struct prefix_cache *c); /* NULL is fine */
+/* Somebody else may keep what the pool takes for something else: called while the block still holds it. */
+typedef void (*prefix_evict_fn)(void *ctx, const struct prefix_hash *hash, kv_block_id id);
+void prefix_cache_on_evict(struct prefix_cache *c, prefix_evict_fn evict, void *ctx);
 /* How many of hashes[0..n) are there from the first one on; ids[i] has a new reference for each. */
 uint32_t prefix_cache_match(struct prefix_cache *c, const struct prefix_hash *hashes, uint32_t n, kv_block_id *ids);
 /* The referenced block `id` holds what `hash` names.  If another one does already, that one stays the known one. */

@@ -65,3 +65,34 @@ void kv_store_destroy(struct kv_store *kv)
     mem_free(kv->layers);
     mem_free(kv);
 }
+
+size_t kv_store_block_bytes(const struct kv_store *kv)
+{
+    size_t bytes = 0;
+    for (uint32_t l = 0; l < kv->n_layers; l++) bytes += kv->layers[l].slice_bytes;
+    return bytes;
+}
+
+enum status kv_store_read_block(const struct kv_store *kv, uint32_t block, uint8_t *dst)
+{
+    struct backend *be = kv->backend;
+    for (uint32_t l = 0; l < kv->n_layers; l++) {
+        const struct kv_slices *s = &kv->layers[l];
+        enum status st = be->ops->download(be, NULL, dst, s->base + block * s->slice_bytes, s->slice_bytes);
+        if (st != OK) return st;
+        dst += s->slice_bytes;
+    }
+    return be->ops->sync(be, NULL);
+}
+
+enum status kv_store_write_block(const struct kv_store *kv, uint32_t block, const uint8_t *src)
+{
+    struct backend *be = kv->backend;
+    for (uint32_t l = 0; l < kv->n_layers; l++) {
+        const struct kv_slices *s = &kv->layers[l];
+        enum status st = be->ops->upload(be, NULL, s->base + block * s->slice_bytes, src, s->slice_bytes);
+        if (st != OK) return st;
+        src += s->slice_bytes;
+    }
+    return be->ops->sync(be, NULL);
+}

@@ -83,6 +83,10 @@ size_t model_kv_block_bytes(const struct model *m);
 enum status kv_store_create(struct kv_store **out, const struct model *m, uint32_t n_blocks,
                             struct error *err) MUST_CHECK;
 void kv_store_destroy(struct kv_store *kv);
+/* A block in host memory: the layers' slices, one after the other. */
+size_t kv_store_block_bytes(const struct kv_store *kv);
+enum status kv_store_read_block(const struct kv_store *kv, uint32_t block, uint8_t *dst) MUST_CHECK;
+enum status kv_store_write_block(const struct kv_store *kv, uint32_t block, const uint8_t *src) MUST_CHECK;
 
 /* Called on the caller's thread after layer `layer` of the batch has written its KV. */
 typedef void (*model_layer_fn)(void *ctx, uint32_t layer);

@@ -157,6 +157,9 @@ static enum status start_engine(struct loaded_model *m, struct model *model, str
         .cache_secret = run->cfg.kv.cache_secret,
         .max_gap_us = (uint64_t)self->max_gap_ms * 1000,
         .swap_bytes = run->cfg.kv.swap_bytes,
+        .tier_bytes = run->cfg.kv.tier_bytes,
+        .tier_path = run->cfg.kv.tier_path,
+        .tier_disk_bytes = run->cfg.kv.tier_disk_bytes,
         .on_event = on_event,
         .ctx = ctx,
     };

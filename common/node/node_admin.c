@@ -10,8 +10,8 @@ struct node_admin {
     struct node *node;
     struct http_server *server;
     char address[300];
-    uint64_t prompt_tokens, generation_tokens, steps, prefix_queries, prefix_hits,
-        preemptions[PREEMPT_KIND_COUNT]; /* counted so far */
+    uint64_t prompt_tokens, generation_tokens, steps, prefix_queries, prefix_hits, preemptions[PREEMPT_KIND_COUNT],
+        tier_hits[KV_TIER_LEVEL_COUNT], tier_dropped[KV_TIER_DROP_COUNT]; /* counted so far */
 };
 
 static struct metric *series(struct node *n, enum metric_kind kind, const char *name, const char *help,
@@ -48,6 +48,31 @@ static void update_prefix_cache(struct node_admin *a, const struct engine_load *
         load->prefix_queries ? (double)load->prefix_hits / (double)load->prefix_queries : 0);
 }
 
+static const char *const TIER_LEVELS[KV_TIER_LEVEL_COUNT] = {
+    [KV_TIER_RAM] = ",level=\"ram\"",
+    [KV_TIER_DISK] = ",level=\"disk\"",
+};
+
+static const char *const TIER_DROPS[KV_TIER_DROP_COUNT] = {
+    [KV_TIER_CORRUPT] = ",reason=\"corrupt\"",         [KV_TIER_READ_ERROR] = ",reason=\"read_error\"",
+    [KV_TIER_WRITE_ERROR] = ",reason=\"write_error\"", [KV_TIER_QUEUE_FULL] = ",reason=\"queue_full\"",
+    [KV_TIER_NO_ROOM] = ",reason=\"no_room\"",
+};
+
+static void update_kv_tier(struct node_admin *a, const struct kv_tier_stats *tier)
+{
+    struct node *n = a->node;
+    for (int l = 0; l < KV_TIER_LEVEL_COUNT; l++) {
+        metric_set(series(n, METRIC_GAUGE, "baton_kv_tier_blocks", "Cached KV blocks beyond the pool.", TIER_LEVELS[l]),
+                   tier->blocks[l]);
+        count_up(n, "baton_kv_tier_hit_tokens_total", "Tokens whose KV came back from the tier.", TIER_LEVELS[l],
+                 tier->hits[l] * KV_BLOCK_TOKENS, &a->tier_hits[l]);
+    }
+    for (int r = 0; r < KV_TIER_DROP_COUNT; r++)
+        count_up(n, "baton_kv_tier_dropped_total", "KV blocks that the tier has given up.", TIER_DROPS[r],
+                 tier->dropped[r], &a->tier_dropped[r]);
+}
+
 static void update(struct node_admin *a)
 {
     struct node *n = a->node;
@@ -77,6 +102,7 @@ static void update(struct node_admin *a)
     metric_set(series(n, METRIC_GAUGE, "baton_kv_swapped_blocks", "KV blocks of preempted sequences in RAM.", ""),
                load.swapped_blocks);
     update_prefix_cache(a, &load);
+    update_kv_tier(a, &load.tier);
     metric_set(series(n, METRIC_GAUGE, "baton_node_ready", "1: registered and not draining.", ""), node_is_ready(n));
 }
 

@@ -28,7 +28,7 @@ static void submit(uint64_t id)
 {
     int32_t tokens[100];
     uint32_t n = 1 + (uint32_t)(id * 37 % 100);
-    for (uint32_t i = 0; i < n; i++) tokens[i] = (int32_t)((id % 4 + i * 3) % 160); /* some begin alike */
+    for (uint32_t i = 0; i < n; i++) tokens[i] = (int32_t)((id % 9 + i * 3) % 160); /* some begin alike */
     struct seq_request r = { .key = { 1, id, 1 },
                              .mode = id % 3 == 0 ? ENGINE_RESERVE : ENGINE_GENERATE,
                              .tokens = tokens,
@@ -70,12 +70,14 @@ static int run(const char *path, struct backend *backend)
                                  .max_context = 1024,
                                  .max_commands = 16,
                                  .prefix_cache = true,
+                                 .tier_path = "/tmp",
                                  .on_event = on_event };
     pthread_t threads[POSTERS];
     uint64_t firsts[POSTERS];
-    if (model_open(&eo.model, &mo, NULL) != OK || kv_store_create(&eo.kv, eo.model, 12, NULL) != OK ||
-        engine_create(&engine, &eo, NULL) != OK)
-        return 1;
+    if (model_open(&eo.model, &mo, NULL) != OK || kv_store_create(&eo.kv, eo.model, 12, NULL) != OK) return 1;
+    eo.tier_bytes = 11 * model_kv_block_bytes(eo.model); /* two blocks in RAM, the others in the file or its queue */
+    eo.tier_disk_bytes = 12 * model_kv_block_bytes(eo.model);
+    if (engine_create(&engine, &eo, NULL) != OK) return 1;
     for (int p = 0; p < POSTERS; p++) {
         firsts[p] = (uint64_t)p * EACH;
         if (pthread_create(&threads[p], NULL, post_all, &firsts[p]) != 0) return 1;

@@ -44,6 +44,8 @@ static struct rig_options options_of_round(uint32_t round)
     o.swap_blocks = draw(3) * draw(10);
     o.max_gap_us = draw(2);
     o.prefix_cache = draw(3) > 0;
+    o.tier_blocks = draw(3) * 10;
+    o.tier_disk_blocks = o.tier_blocks == 10 ? 9 + draw(40) : 0;
     o.isa = LEVELS[round % 5];
     return o;
 }
@@ -82,6 +84,19 @@ static void run_crowd(struct rig *r, uint32_t n)
     for (uint32_t i = 0; i < n; i++) WAIT(r, r->heard[i].n_done == 1);
 }
 
+/* The subjects once more, heard under other keys: what they share with before lies in the pool, the tier, or nowhere.
+ */
+static void run_again(struct rig *r)
+{
+    for (uint32_t i = 0; i < SUBJECTS; i++) {
+        int32_t tokens[512];
+        struct seq_request q = request_of(i, tokens);
+        q.key.lo = CROWD + i;
+        cr_assert_eq(engine_submit(r->engine, &q), OK);
+    }
+    for (uint32_t i = 0; i < SUBJECTS; i++) WAIT(r, r->heard[CROWD + i].n_done == 1);
+}
+
 static void expect_same(const struct heard *want, const struct heard *got, uint32_t i, const char *how)
 {
     cr_assert_eq(got->n_out, 60, "%s: sequence %u gave %u tokens", how, i, got->n_out);
@@ -95,7 +110,7 @@ Test(determinism, nothing_that_runs_beside_a_request_or_under_it_changes_a_bit)
 {
     struct heard want[SUBJECTS];
     struct engine_load load;
-    uint64_t swaps = 0, recomputes = 0, hits = 0;
+    uint64_t swaps = 0, recomputes = 0, hits = 0, from_tier = 0, from_disk = 0;
     for (uint32_t i = 0; i < SUBJECTS; i++) { /* alone, by the definition */
         struct rig_options o = rig_defaults();
         int32_t tokens[512];
@@ -112,21 +127,28 @@ Test(determinism, nothing_that_runs_beside_a_request_or_under_it_changes_a_bit)
         char how[200];
         struct rig_options o = options_of_round(round);
         uint32_t n = SUBJECTS + draw(CROWD - SUBJECTS + 1);
-        snprintf(
-            how, sizeof(how),
-            "round %u: %u sequences, %u at once, batch %u, chunk %u, %u threads, %u+%u blocks, prefix cache %d, %s",
-            round, n, o.max_seqs, o.batch, o.chunk, o.threads, o.n_blocks, o.swap_blocks, o.prefix_cache, o.isa);
+        snprintf(how, sizeof(how),
+                 "round %u: %u sequences, %u at once, batch %u, chunk %u, %u threads, %u+%u blocks, prefix cache %d, "
+                 "tier of %u+%u, %s",
+                 round, n, o.max_seqs, o.batch, o.chunk, o.threads, o.n_blocks, o.swap_blocks, o.prefix_cache,
+                 o.tier_blocks, o.tier_disk_blocks, o.isa);
         if (!has_level(o.isa)) continue;
         struct rig *r = rig_of(o);
         run_crowd(r, n);
+        run_again(r);
         for (uint32_t i = 0; i < SUBJECTS; i++) expect_same(&want[i], &r->heard[i], i, how);
+        for (uint32_t i = 0; i < SUBJECTS; i++) expect_same(&want[i], &r->heard[CROWD + i], i, how);
         expect_idle(r);
         engine_load(r->engine, &load);
         swaps += load.preemptions[PREEMPT_SWAP];
         recomputes += load.preemptions[PREEMPT_RECOMPUTE];
         hits += load.prefix_hits;
+        from_tier += load.tier.hits[KV_TIER_RAM];
+        from_disk += load.tier.hits[KV_TIER_DISK];
         rig_free(r);
     }
     cr_assert(swaps > 0 && recomputes > 0 && hits > 0, "%llu swaps, %llu recomputations, %llu cached tokens",
               (unsigned long long)swaps, (unsigned long long)recomputes, (unsigned long long)hits);
+    cr_assert(from_tier > 0 && from_disk > 0, "%llu blocks from the tier in RAM, %llu from its disk",
+              (unsigned long long)from_tier, (unsigned long long)from_disk);
 }

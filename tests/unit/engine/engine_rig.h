@@ -106,6 +106,7 @@ static void on_event(void *ctx, const struct engine_event *ev)
 
 struct rig_options {
     uint32_t n_blocks, max_seqs, batch, chunk, kv_layers, threads, max_gap_us, swap_blocks;
+    uint32_t tier_blocks, tier_disk_blocks; /* with the prefix cache alone */
     int32_t end_id;
     const char *isa;
     const char *path; /* NULL: a tiny model */
@@ -155,6 +156,11 @@ static struct rig *rig_of(struct rig_options o)
                                  .ctx = r };
     cr_assert_eq(model_open(&eo.model, &mo, &err), OK, "%s", err.text);
     eo.swap_bytes = (uint64_t)o.swap_blocks * model_kv_block_bytes(eo.model);
+    if (o.prefix_cache) {
+        eo.tier_bytes = (uint64_t)o.tier_blocks * model_kv_block_bytes(eo.model);
+        eo.tier_disk_bytes = (uint64_t)o.tier_disk_blocks * model_kv_block_bytes(eo.model);
+        eo.tier_path = o.tier_disk_blocks > 0 ? "/tmp" : "";
+    }
     cr_assert_eq(kv_store_create(&eo.kv, eo.model, o.n_blocks, &err), OK, "%s", err.text);
     cr_assert_eq(engine_create(&r->engine, &eo, &err), OK, "%s", err.text);
     r->n_layers = info.n_layers;

@@ -194,3 +194,66 @@ Test(prefix, prompt_logprobs_are_computed_whatever_is_there)
     cr_assert_eq(r->heard[0].prompt_lp_sum, r->heard[1].prompt_lp_sum);
     rig_free(r);
 }
+
+/* Prompts that overflow the pool, twice: the second time they come from the tier. */
+static void run_through_tier(uint32_t tier_blocks, uint32_t disk_blocks)
+{
+    enum { N = 6 };
+    struct rig_options o = rig_defaults();
+    struct rig *off = rig_of(o), *on;
+    struct engine_load load;
+    o.prefix_cache = true;
+    o.n_blocks = 8;
+    o.tier_blocks = tier_blocks;
+    o.tier_disk_blocks = disk_blocks;
+    on = rig_of(o);
+    for (uint32_t i = 0; i < 2 * N; i++) {
+        struct sampling_params p = drawn(30);
+        int32_t tokens[N_PROMPT];
+        for (uint32_t k = 0; k < N_PROMPT; k++) tokens[k] = (int32_t)((k * k + i % N * 3 + k) % 160);
+        if (i < N) run(off, i, tokens, N_PROMPT, &p, NULL);
+        run(on, i, tokens, N_PROMPT, &p, NULL);
+        expect_same_bits(&off->heard[i % N], &on->heard[i]);
+        cr_assert(i >= N || on->heard[i].cached == 0);
+        /* A disk may be slower than blocks come. */
+        cr_assert(i < N || disk_blocks > 0 || on->heard[i].cached == 256, "%u: %u", i, on->heard[i].cached);
+    }
+    engine_load(on->engine, &load);
+    cr_assert_gt(load.tier.hits[disk_blocks ? KV_TIER_DISK : KV_TIER_RAM], 0);
+    cr_assert_leq(load.tier.blocks[KV_TIER_RAM], tier_blocks);
+    rig_free(off);
+    rig_free(on);
+}
+
+Test(prefix, what_the_pool_had_no_room_for_comes_back_from_ram)
+{
+    run_through_tier(40, 0);
+}
+
+Test(prefix, what_ram_had_no_room_for_comes_back_from_disk)
+{
+    run_through_tier(10 + 4, 60);
+}
+
+Test(prefix, a_tier_without_a_prefix_cache_is_refused)
+{
+    struct rig *r = rig_with(false);
+    struct engine *again = NULL;
+    struct error err = { 0 };
+    int32_t end = -1;
+    struct engine_options o = { .model = (struct model *)engine_model(r->engine),
+                                .kv = engine_kv(r->engine),
+                                .end_ids = &end,
+                                .n_end_ids = 1,
+                                .max_seqs = 2,
+                                .max_batch_tokens = 128,
+                                .chunk_tokens = 64,
+                                .max_context = 1024,
+                                .max_commands = 4,
+                                .tier_bytes = 1 << 20,
+                                .on_event = on_event,
+                                .ctx = r };
+    cr_assert_eq(engine_create(&again, &o, &err), ERR_INVALID);
+    cr_assert(strstr(err.text, "kv.prefix_cache is off"), "%s", err.text);
+    rig_free(r);
+}

@@ -1,0 +1,186 @@
+/* kv_tier.c - the level in RAM: an arena of blocks by hash, least recently used out first. */
+#include "engine/kv_tier.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "engine/kv_tier_disk.h"
+#include "kv/hash_lru.h"
+#include "model/host_memory.h"
+#include "model/model.h"
+
+#include <xxhash.h>
+
+#define MIB (1024.0 * 1024.0)
+
+struct kv_tier {
+    const struct kv_store *kv; /* borrowed */
+    uint8_t *arena;            /* owned, mapped */
+    size_t arena_bytes, block_bytes;
+    struct hash_lru lru;
+    uint8_t **buffers; /* [n_slots], into the arena: they change places with the disk's */
+    uint64_t *sums;    /* [n_slots] */
+    struct kv_tier_disk *disk;
+    struct kv_tier_counters counters;
+};
+
+void kv_tier_drop(struct kv_tier_counters *c, enum kv_tier_drop why)
+{
+    atomic_fetch_add_explicit(&c->dropped[why], 1, memory_order_relaxed);
+}
+
+uint64_t kv_tier_sum(const uint8_t *p, size_t n)
+{
+    return XXH3_64bits(p, n);
+}
+
+/* Sizes that do not go together, or not with this model or this host. */
+static enum status check(const struct kv_tier *t, const struct kv_tier_options *opt, struct error *err)
+{
+    const bool has_path = opt->path && opt->path[0];
+    const uint64_t n = opt->ram_bytes / t->block_bytes, least = opt->disk_bytes ? KV_TIER_MIN_QUEUE + 2 : 1;
+    uint64_t others = host_memory_is_of(t->kv->backend) ? t->kv->bytes : 0, left = host_memory_available();
+    others += opt->other_bytes;
+    if (has_path != (opt->disk_bytes > 0))
+        return error_set(err, ERR_INVALID, "kv.tier_path and kv.tier_disk_bytes: set both or none");
+    if (n < least)
+        return error_set(err, ERR_INVALID,
+                         "kv.tier_bytes: %llu bytes hold %llu KV blocks of %zu bytes, at least %llu are needed%s",
+                         (unsigned long long)opt->ram_bytes, (unsigned long long)n, t->block_bytes,
+                         (unsigned long long)least, opt->disk_bytes ? " before a disk" : " (0 turns the tier off)");
+    if (left < others || opt->ram_bytes > left - others)
+        return error_set(err, ERR_NO_MEMORY,
+                         "kv.tier_bytes: %.1f MiB beside KV pool and swap of %.1f MiB do not fit, %.1f MiB of memory "
+                         "are available",
+                         (double)opt->ram_bytes / MIB, (double)others / MIB, (double)left / MIB);
+    return OK;
+}
+
+/* A long prompt pushes many blocks out at once: up to a quarter of the arena holds what is to be written. */
+static uint32_t queue_of(uint32_t n, uint64_t n_disk)
+{
+    uint64_t queue = n / 4 < n_disk ? n / 4 : n_disk - (n_disk > 0);
+    return queue < KV_TIER_MIN_QUEUE ? KV_TIER_MIN_QUEUE : (uint32_t)queue;
+}
+
+static enum status take_memory(struct kv_tier *t, const struct kv_tier_options *opt, struct error *err)
+{
+    const uint64_t fit = opt->ram_bytes / t->block_bytes;
+    const uint32_t n = fit < UINT32_MAX / 2 ? (uint32_t)fit : UINT32_MAX / 2;
+    const uint32_t n_queue = queue_of(n, opt->disk_bytes / t->block_bytes),
+                   n_slots = opt->disk_bytes ? n - n_queue - 1 : n;
+    void *arena = NULL;
+    enum status st = mem_try_map(&arena, n * t->block_bytes);
+    if (st != OK) return error_set(err, st, "kv.tier_bytes: the system does not give %zu bytes", n * t->block_bytes);
+    t->arena = arena;
+    t->arena_bytes = n * t->block_bytes;
+    if ((st = hash_lru_init(&t->lru, n_slots)) != OK)
+        return error_set(err, st, "kv.tier_bytes: no memory to find %u blocks in", n_slots);
+    t->buffers = mem_array(n_slots, sizeof(*t->buffers));
+    t->sums = mem_array(n_slots, sizeof(*t->sums));
+    for (uint32_t i = 0; i < n_slots; i++) t->buffers[i] = t->arena + i * t->block_bytes;
+    if (n_slots == n) return OK;
+    return kv_tier_disk_create(&t->disk, opt, t->block_bytes, t->arena + n_slots * t->block_bytes, n_queue,
+                               &t->counters, err);
+}
+
+enum status kv_tier_create(struct kv_tier **out, const struct kv_store *kv, const struct kv_tier_options *opt,
+                           struct error *err)
+{
+    struct kv_tier *t = mem_zalloc(sizeof(*t));
+    t->kv = kv;
+    t->block_bytes = kv_store_block_bytes(kv);
+    enum status st = check(t, opt, err);
+    if (st == OK) st = take_memory(t, opt, err);
+    if (st != OK) {
+        kv_tier_destroy(t);
+        return st;
+    }
+    *out = t;
+    return OK;
+}
+
+void kv_tier_destroy(struct kv_tier *t)
+{
+    if (!t) return;
+    kv_tier_disk_destroy(t->disk);
+    if (t->arena) mem_unmap(t->arena, t->arena_bytes);
+    hash_lru_fini(&t->lru);
+    mem_free(t->buffers);
+    mem_free(t->sums);
+    mem_free(t);
+}
+
+static void count_blocks(struct kv_tier *t)
+{
+    atomic_store_explicit(&t->counters.blocks[KV_TIER_RAM], t->lru.n_used, memory_order_relaxed);
+}
+
+static void make_room(struct kv_tier *t)
+{
+    uint32_t slot = hash_lru_in_the_way(&t->lru);
+    if (slot == HASH_LRU_NONE) return;
+    if (!t->disk)
+        kv_tier_drop(&t->counters, KV_TIER_NO_ROOM);
+    else
+        (void)kv_tier_disk_put(t->disk, &t->lru.slots[slot].hash, t->sums[slot], &t->buffers[slot]);
+    hash_lru_remove(&t->lru, slot);
+}
+
+void kv_tier_put(struct kv_tier *t, const struct prefix_hash *hash, kv_block_id block)
+{
+    uint32_t slot = hash_lru_find(&t->lru, hash);
+    if (slot != HASH_LRU_NONE) {
+        hash_lru_touch(&t->lru, slot);
+        return;
+    }
+    make_room(t);
+    slot = hash_lru_add(&t->lru, hash);
+    enum status st = kv_store_read_block(t->kv, block, t->buffers[slot]);
+    if (st == OK)
+        t->sums[slot] = kv_tier_sum(t->buffers[slot], t->block_bytes);
+    else
+        hash_lru_remove(&t->lru, slot);
+    count_blocks(t);
+}
+
+void kv_tier_touch(struct kv_tier *t, const struct prefix_hash *hashes, uint32_t n)
+{
+    while (n-- > 0) {
+        uint32_t slot = hash_lru_find(&t->lru, &hashes[n]);
+        if (slot != HASH_LRU_NONE) hash_lru_touch(&t->lru, slot);
+        if (t->disk) kv_tier_disk_touch(t->disk, &hashes[n]);
+    }
+}
+
+/* The bytes in RAM if they are still those that were put there. */
+static const uint8_t *ram_get(struct kv_tier *t, uint32_t slot)
+{
+    if (kv_tier_sum(t->buffers[slot], t->block_bytes) == t->sums[slot]) return t->buffers[slot];
+    log_error("kv_tier_corrupt", "level=ram slot=%u", slot);
+    kv_tier_drop(&t->counters, KV_TIER_CORRUPT);
+    hash_lru_remove(&t->lru, slot);
+    count_blocks(t);
+    return NULL;
+}
+
+bool kv_tier_get(struct kv_tier *t, const struct prefix_hash *hash, kv_block_id block, double compute_us)
+{
+    uint32_t slot = hash_lru_find(&t->lru, hash);
+    enum kv_tier_level level = slot != HASH_LRU_NONE ? KV_TIER_RAM : KV_TIER_DISK;
+    const uint8_t *bytes = slot != HASH_LRU_NONE ? ram_get(t, slot) : NULL;
+    if (level == KV_TIER_DISK && t->disk) bytes = kv_tier_disk_get(t->disk, hash, compute_us);
+    if (!bytes || kv_store_write_block(t->kv, block, bytes) != OK) return false;
+    atomic_fetch_add_explicit(&t->counters.hits[level], 1, memory_order_relaxed);
+    return true;
+}
+
+void kv_tier_stats(const struct kv_tier *t, struct kv_tier_stats *out)
+{
+    const struct kv_tier_counters *c = &t->counters;
+    for (int l = 0; l < KV_TIER_LEVEL_COUNT; l++) {
+        out->blocks[l] = atomic_load_explicit(&c->blocks[l], memory_order_relaxed);
+        out->hits[l] = atomic_load_explicit(&c->hits[l], memory_order_relaxed);
+    }
+    for (int r = 0; r < KV_TIER_DROP_COUNT; r++)
+        out->dropped[r] = atomic_load_explicit(&c->dropped[r], memory_order_relaxed);
+}

@@ -1,0 +1,319 @@
+/* kv_tier_disk.c - a file without a name, a bounded queue of blocks to write, and reads that must pay. */
+#include "engine/kv_tier_disk.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "kv/hash_lru.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define MIB         (1024.0 * 1024.0)
+#define EWMA_WEIGHT 0.2
+#define FADE        0.9
+
+struct job {
+    uint8_t *buffer;
+    uint32_t slot;
+};
+
+struct kv_tier_disk {
+    int fd;
+    size_t block_bytes;
+    struct kv_tier_io io;
+    struct kv_tier_counters *counters; /* borrowed */
+    /* The engine's thread alone. */
+    struct hash_lru lru;
+    uint64_t *sums; /* [n_slots] */
+    uint8_t *read_buffer;
+    double read_us; /* of one block, moving average; 0: not measured */
+    /* The writer's too, under the lock. */
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct job *queue; /* [max_queued], a ring; the first one is being written */
+    uint32_t head, n_queued, max_queued;
+    uint8_t **spare; /* [max_queued - n_queued] */
+    bool stopping;
+    atomic_bool is_on; /* false after a write error, for good */
+    pthread_t writer;
+    bool has_writer;
+};
+
+bool kv_tier_disk_pays(double read_us, double compute_us)
+{
+    return read_us <= 0 || compute_us <= 0 || read_us < compute_us;
+}
+
+/* All n bytes or an errno; a file that ends early has lost its end: EIO. */
+static int write_all(const struct kv_tier_disk *d, const uint8_t *p, size_t n, off_t at)
+{
+    while (n > 0) {
+        ssize_t k = d->io.write(d->fd, p, n, at);
+        if (k < 0 && errno == EINTR) continue;
+        if (k <= 0) return k < 0 ? errno : EIO;
+        p += k;
+        at += k;
+        n -= (size_t)k;
+    }
+    return 0;
+}
+
+static int read_all(const struct kv_tier_disk *d, uint8_t *p, size_t n, off_t at)
+{
+    while (n > 0) {
+        ssize_t k = d->io.read(d->fd, p, n, at);
+        if (k < 0 && errno == EINTR) continue;
+        if (k <= 0) return k < 0 ? errno : EIO;
+        p += k;
+        at += k;
+        n -= (size_t)k;
+    }
+    return 0;
+}
+
+static off_t place_of(const struct kv_tier_disk *d, uint32_t slot)
+{
+    return (off_t)slot * (off_t)d->block_bytes;
+}
+
+/* The first job is over; its buffer is spare again.  Under the lock. */
+static void pop(struct kv_tier_disk *d)
+{
+    d->spare[d->max_queued - d->n_queued] = d->queue[d->head].buffer;
+    d->head = (d->head + 1) % d->max_queued;
+    d->n_queued--;
+}
+
+static void turn_off(struct kv_tier_disk *d, int why)
+{
+    log_error("kv_tier_disk_off", "error=%s; what falls out of kv.tier_bytes is computed again from now on",
+              log_quote(strerror(why)));
+    atomic_store(&d->is_on, false);
+    atomic_store_explicit(&d->counters->blocks[KV_TIER_DISK], 0, memory_order_relaxed);
+}
+
+static void *write_queue(void *arg)
+{
+    struct kv_tier_disk *d = arg;
+    pthread_mutex_lock(&d->lock);
+    while (!d->stopping) {
+        if (d->n_queued == 0) {
+            pthread_cond_wait(&d->wake, &d->lock);
+            continue;
+        }
+        const struct job job = d->queue[d->head];
+        pthread_mutex_unlock(&d->lock);
+        int bad = atomic_load(&d->is_on) ? write_all(d, job.buffer, d->block_bytes, place_of(d, job.slot)) : EIO;
+        if (bad && atomic_load(&d->is_on)) turn_off(d, bad);
+        if (bad) kv_tier_drop(d->counters, KV_TIER_WRITE_ERROR);
+        pthread_mutex_lock(&d->lock);
+        pop(d);
+    }
+    pthread_mutex_unlock(&d->lock);
+    return NULL;
+}
+
+static enum status open_file(struct kv_tier_disk *d, const struct kv_tier_options *opt, uint64_t bytes,
+                             struct error *err)
+{
+    char path[4096];
+    struct statvfs fs;
+    if (snprintf(path, sizeof(path), "%s/baton-kv-XXXXXX", opt->path) >= (int)sizeof(path))
+        return error_set(err, ERR_INVALID, "kv.tier_path is longer than %zu characters", sizeof(path));
+    if ((d->fd = mkostemp(path, O_CLOEXEC)) < 0)
+        return error_set(err, ERR_IO, "kv.tier_path %s: cannot make a file there: %s", opt->path, strerror(errno));
+    unlink(path);
+    uint64_t left = fstatvfs(d->fd, &fs) == 0 ? (uint64_t)fs.f_bavail * fs.f_frsize : UINT64_MAX;
+    if (opt->disk_bytes > left)
+        return error_set(err, ERR_IO, "kv.tier_disk_bytes: %.1f MiB do not fit %s, %.1f MiB are free there",
+                         (double)opt->disk_bytes / MIB, opt->path, (double)left / MIB);
+    int bad = posix_fallocate(d->fd, 0, (off_t)bytes);
+    if (bad)
+        return error_set(err, ERR_IO, "kv.tier_disk_bytes: %s does not give a file of %.1f MiB: %s", opt->path,
+                         (double)bytes / MIB, strerror(bad));
+    return OK;
+}
+
+static enum status start(struct kv_tier_disk *d, const struct kv_tier_options *opt, struct error *err)
+{
+    const uint64_t fit = opt->disk_bytes / d->block_bytes;
+    const uint32_t n = fit < UINT32_MAX / 2 ? (uint32_t)fit : UINT32_MAX / 2;
+    if (n <= d->max_queued)
+        return error_set(
+            err, ERR_INVALID, "kv.tier_disk_bytes: %llu bytes hold %llu KV blocks of %zu bytes, at least %u are needed",
+            (unsigned long long)opt->disk_bytes, (unsigned long long)fit, d->block_bytes, d->max_queued + 1);
+    enum status st = open_file(d, opt, (uint64_t)n * d->block_bytes, err);
+    if (st != OK) return st;
+    if ((st = hash_lru_init(&d->lru, n)) != OK)
+        return error_set(err, st, "kv.tier_disk_bytes: no memory to find %u blocks in", n);
+    d->sums = mem_array(n, sizeof(*d->sums));
+    if (pthread_create(&d->writer, NULL, write_queue, d) != 0)
+        return error_set(err, ERR_NO_MEMORY, "kv.tier_path: cannot start a thread that writes");
+    pthread_setname_np(d->writer, "kv-tier");
+    d->has_writer = true;
+    return OK;
+}
+
+enum status kv_tier_disk_create(struct kv_tier_disk **out, const struct kv_tier_options *opt, size_t block_bytes,
+                                uint8_t *buffers, uint32_t n_queue, struct kv_tier_counters *counters,
+                                struct error *err)
+{
+    static const struct kv_tier_io FILE_IO = { pread, pwrite };
+    struct kv_tier_disk *d = mem_zalloc(sizeof(*d));
+    d->fd = -1;
+    d->block_bytes = block_bytes;
+    d->io = opt->io ? *opt->io : FILE_IO;
+    d->counters = counters;
+    d->max_queued = n_queue;
+    d->queue = mem_array(n_queue, sizeof(*d->queue));
+    d->spare = mem_array(n_queue, sizeof(*d->spare));
+    for (uint32_t i = 0; i < n_queue; i++) d->spare[i] = buffers + i * block_bytes;
+    d->read_buffer = buffers + n_queue * block_bytes;
+    pthread_mutex_init(&d->lock, NULL);
+    pthread_cond_init(&d->wake, NULL);
+    atomic_store(&d->is_on, true);
+    enum status st = start(d, opt, err);
+    if (st != OK) {
+        kv_tier_disk_destroy(d);
+        return st;
+    }
+    *out = d;
+    return OK;
+}
+
+void kv_tier_disk_destroy(struct kv_tier_disk *d)
+{
+    if (!d) return;
+    pthread_mutex_lock(&d->lock);
+    d->stopping = true;
+    pthread_cond_signal(&d->wake);
+    pthread_mutex_unlock(&d->lock);
+    if (d->has_writer) pthread_join(d->writer, NULL);
+    if (d->fd >= 0) close(d->fd);
+    pthread_mutex_destroy(&d->lock);
+    pthread_cond_destroy(&d->wake);
+    hash_lru_fini(&d->lru);
+    mem_free(d->queue);
+    mem_free(d->spare);
+    mem_free(d->sums);
+    mem_free(d);
+}
+
+/* The buffer of a slot that is still to be written, or NULL.  Under the lock. */
+static const uint8_t *queued(const struct kv_tier_disk *d, uint32_t slot)
+{
+    for (uint32_t i = 0; i < d->n_queued; i++) {
+        const struct job *j = &d->queue[(d->head + i) % d->max_queued];
+        if (j->slot == slot) return j->buffer;
+    }
+    return NULL;
+}
+
+static void remove_slot(struct kv_tier_disk *d, uint32_t slot)
+{
+    hash_lru_remove(&d->lru, slot);
+    atomic_store_explicit(&d->counters->blocks[KV_TIER_DISK], d->lru.n_used, memory_order_relaxed);
+}
+
+/* A slot for `hash`, or HASH_LRU_NONE if the one in the way is still to be written.  Under the lock. */
+static uint32_t take_slot(struct kv_tier_disk *d, const struct prefix_hash *hash)
+{
+    uint32_t oldest = hash_lru_in_the_way(&d->lru);
+    if (oldest != HASH_LRU_NONE && queued(d, oldest)) return HASH_LRU_NONE;
+    if (oldest != HASH_LRU_NONE) {
+        kv_tier_drop(d->counters, KV_TIER_NO_ROOM);
+        hash_lru_remove(&d->lru, oldest);
+    }
+    return hash_lru_add(&d->lru, hash);
+}
+
+/* The queue is full: the first block that is not being written yet goes.  Leaves come first, and what follows in a
+ * burst can do without them, but not they without it.  Under the lock. */
+static void drop_first(struct kv_tier_disk *d)
+{
+    const uint32_t second = (d->head + 1) % d->max_queued;
+    const struct job lost = d->queue[second];
+    d->queue[second] = d->queue[d->head];
+    d->spare[d->max_queued - d->n_queued] = lost.buffer;
+    d->head = second;
+    d->n_queued--;
+    hash_lru_remove(&d->lru, lost.slot);
+    kv_tier_drop(d->counters, KV_TIER_QUEUE_FULL);
+}
+
+bool kv_tier_disk_put(struct kv_tier_disk *d, const struct prefix_hash *hash, uint64_t sum, uint8_t **buffer)
+{
+    if (!atomic_load(&d->is_on)) {
+        atomic_store_explicit(&d->counters->blocks[KV_TIER_DISK], 0, memory_order_relaxed);
+        kv_tier_drop(d->counters, KV_TIER_NO_ROOM);
+        return false;
+    }
+    uint32_t slot = hash_lru_find(&d->lru, hash);
+    if (slot != HASH_LRU_NONE) {
+        hash_lru_touch(&d->lru, slot);
+        return false;
+    }
+    pthread_mutex_lock(&d->lock);
+    slot = take_slot(d, hash);
+    if (slot != HASH_LRU_NONE && d->n_queued == d->max_queued) drop_first(d);
+    if (slot != HASH_LRU_NONE) {
+        d->sums[slot] = sum;
+        d->queue[(d->head + d->n_queued) % d->max_queued] = (struct job){ *buffer, slot };
+        d->n_queued++;
+        *buffer = d->spare[d->max_queued - d->n_queued];
+        pthread_cond_signal(&d->wake);
+    }
+    pthread_mutex_unlock(&d->lock);
+    if (slot == HASH_LRU_NONE)
+        kv_tier_drop(d->counters, KV_TIER_QUEUE_FULL);
+    else
+        atomic_store_explicit(&d->counters->blocks[KV_TIER_DISK], d->lru.n_used, memory_order_relaxed);
+    return slot != HASH_LRU_NONE;
+}
+
+void kv_tier_disk_touch(struct kv_tier_disk *d, const struct prefix_hash *hash)
+{
+    uint32_t slot = hash_lru_find(&d->lru, hash);
+    if (slot != HASH_LRU_NONE) hash_lru_touch(&d->lru, slot);
+}
+
+/* What is not written yet is copied from the queue: its buffer may be spare as soon as the lock is free. */
+static int fetch(struct kv_tier_disk *d, uint32_t slot)
+{
+    pthread_mutex_lock(&d->lock);
+    const uint8_t *waiting = queued(d, slot);
+    if (waiting) memcpy(d->read_buffer, waiting, d->block_bytes);
+    pthread_mutex_unlock(&d->lock);
+    if (waiting) return 0;
+    uint64_t t0 = clock_now_us();
+    int bad = read_all(d, d->read_buffer, d->block_bytes, place_of(d, slot));
+    double us = (double)(clock_now_us() - t0) + 1;
+    d->read_us = d->read_us > 0 ? d->read_us + EWMA_WEIGHT * (us - d->read_us) : us;
+    return bad;
+}
+
+const uint8_t *kv_tier_disk_get(struct kv_tier_disk *d, const struct prefix_hash *hash, double compute_us)
+{
+    uint32_t slot = atomic_load(&d->is_on) ? hash_lru_find(&d->lru, hash) : HASH_LRU_NONE;
+    if (slot == HASH_LRU_NONE) return NULL;
+    if (!kv_tier_disk_pays(d->read_us, compute_us)) {
+        d->read_us *= FADE; /* so that a disk that was slow for a while is tried again */
+        return NULL;
+    }
+    int bad = fetch(d, slot);
+    if (!bad && kv_tier_sum(d->read_buffer, d->block_bytes) == d->sums[slot]) return d->read_buffer;
+    if (!atomic_load(&d->is_on)) return NULL; /* failed meanwhile, and has said so */
+    if (bad)
+        log_error("kv_tier_read_failed", "slot=%u error=%s", slot, log_quote(strerror(bad)));
+    else
+        log_error("kv_tier_corrupt", "level=disk slot=%u", slot);
+    kv_tier_drop(d->counters, bad ? KV_TIER_READ_ERROR : KV_TIER_CORRUPT);
+    remove_slot(d, slot);
+    return NULL;
+}

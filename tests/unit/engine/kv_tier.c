@@ -1,0 +1,315 @@
+/* kv_tier: blocks come back bit for bit or not at all, whatever the memory and the disk under it do. */
+#include "engine/kv_tier.h"
+
+#include "base/mem.h"
+#include "engine/kv_tier_disk.h"
+#include "model/model.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LAYERS      2
+#define BLOCKS      4
+#define SLICE       192
+#define BLOCK_BYTES (2 * SLICE + 64)
+#define WAIT_S      60
+
+static uint8_t *last_copy; /* where a block's last slice went */
+
+static enum status copy(struct backend *b, struct stream *s, void *dst, const void *src, size_t bytes)
+{
+    last_copy = dst;
+    memcpy(dst, src, bytes);
+    return OK;
+}
+
+static enum status sync_nothing(struct backend *b, struct stream *s)
+{
+    return OK;
+}
+
+static const struct backend_ops OPS = { .name = "cpu", .upload = copy, .download = copy, .sync = sync_nothing };
+static struct backend backend = { &OPS };
+static uint8_t memory[LAYERS][BLOCKS * (SLICE + 64)];
+static struct kv_slices slices[LAYERS] = { { .base = memory[0], .slice_bytes = SLICE },
+                                           { .base = memory[1], .slice_bytes = SLICE + 64 } };
+static const struct kv_store kv = { LAYERS, BLOCKS, slices, memory[0], sizeof(memory), &backend };
+
+static struct prefix_hash hash_of(uint32_t content)
+{
+    return (struct prefix_hash){ content, content * 3 };
+}
+
+static uint8_t byte_of(uint32_t content, uint32_t layer, size_t i)
+{
+    return (uint8_t)(content * 31 + layer * 7 + i + i / 251);
+}
+
+static void fill(kv_block_id block, uint32_t content)
+{
+    for (uint32_t l = 0; l < LAYERS; l++)
+        for (size_t i = 0; i < slices[l].slice_bytes; i++)
+            slices[l].base[block * slices[l].slice_bytes + i] = byte_of(content, l, i);
+}
+
+static void expect_content(kv_block_id block, uint32_t content)
+{
+    for (uint32_t l = 0; l < LAYERS; l++)
+        for (size_t i = 0; i < slices[l].slice_bytes; i++)
+            cr_assert_eq(slices[l].base[block * slices[l].slice_bytes + i], byte_of(content, l, i),
+                         "content %u layer %u byte %zu", content, l, i);
+}
+
+static void put(struct kv_tier *t, uint32_t content)
+{
+    struct prefix_hash h = hash_of(content);
+    fill(1, content);
+    kv_tier_put(t, &h, 1);
+}
+
+/* Whether it is there; then its bytes are right. */
+static bool get(struct kv_tier *t, uint32_t content)
+{
+    struct prefix_hash h = hash_of(content);
+    fill(2, 9999);
+    if (!kv_tier_get(t, &h, 2, 0)) return false;
+    expect_content(2, content);
+    return true;
+}
+
+static struct kv_tier_stats stats_of(const struct kv_tier *t)
+{
+    struct kv_tier_stats s;
+    kv_tier_stats(t, &s);
+    return s;
+}
+
+static struct kv_tier *tier_of(uint32_t ram, uint32_t disk, const struct kv_tier_io *io)
+{
+    struct kv_tier *t = NULL;
+    struct error err = { 0 };
+    const struct kv_tier_options o = { .ram_bytes =
+                                           (uint64_t)(ram + (disk ? KV_TIER_MIN_QUEUE + 1 : 0)) * BLOCK_BYTES + 5,
+                                       .path = disk ? "/tmp" : "",
+                                       .disk_bytes = (uint64_t)disk * BLOCK_BYTES,
+                                       .io = io };
+    cr_assert_eq(kv_tier_create(&t, &kv, &o, &err), OK, "%s", err.text);
+    return t;
+}
+
+Test(kv_tier, keeps_as_many_blocks_as_its_bytes_hold)
+{
+    struct kv_tier *t = tier_of(4, 0, NULL);
+    for (uint32_t c = 0; c < 4; c++) put(t, c);
+    for (uint32_t c = 0; c < 4; c++) cr_assert(get(t, c));
+    put(t, 0); /* known: used just now */
+    kv_tier_touch(t, &(struct prefix_hash){ 1, 3 }, 1);
+    for (uint32_t c = 4; c < 6; c++) put(t, c);
+    for (uint32_t c = 0; c < 6; c++) cr_assert_eq(get(t, c), c != 2 && c != 3, "%u", c);
+    struct kv_tier_stats s = stats_of(t);
+    cr_assert(s.blocks[KV_TIER_RAM] == 4 && s.blocks[KV_TIER_DISK] == 0);
+    cr_assert(s.hits[KV_TIER_RAM] == 8 && s.dropped[KV_TIER_NO_ROOM] == 2);
+    kv_tier_destroy(t);
+}
+
+Test(kv_tier, what_a_chain_ends_with_falls_out_first)
+{
+    struct kv_tier *t = tier_of(3, 0, NULL);
+    struct prefix_hash chain[3];
+    for (uint32_t c = 0; c < 3; c++) {
+        put(t, c);
+        chain[c] = hash_of(c);
+    }
+    kv_tier_touch(t, chain, 3);
+    put(t, 7);
+    cr_assert(get(t, 0) && get(t, 1) && !get(t, 2));
+    kv_tier_destroy(t);
+}
+
+Test(kv_tier, a_flipped_bit_in_ram_loses_the_block)
+{
+    struct kv_tier *t = tier_of(4, 0, NULL);
+    put(t, 1);
+    last_copy[17] ^= 4;
+    put(t, 2);
+    cr_assert_not(get(t, 1));
+    cr_assert_not(get(t, 1));
+    cr_assert(get(t, 2));
+    struct kv_tier_stats s = stats_of(t);
+    cr_assert(s.dropped[KV_TIER_CORRUPT] == 1 && s.blocks[KV_TIER_RAM] == 1);
+    put(t, 1);
+    cr_assert(get(t, 1));
+    kv_tier_destroy(t);
+}
+
+static atomic_int n_written, may_write; /* whole blocks; how many before the disk stands still */
+static int write_errno, read_errno, flip;
+
+static ssize_t test_write(int fd, const void *p, size_t n, off_t at)
+{
+    while (atomic_load(&n_written) >= atomic_load(&may_write)) usleep(1000);
+    if (write_errno) {
+        errno = write_errno;
+        return -1;
+    }
+    ssize_t k = pwrite(fd, p, n > 100 ? 100 : n, at); /* short ones are no errors */
+    if (k == (ssize_t)n) atomic_fetch_add(&n_written, 1);
+    return k;
+}
+
+static ssize_t test_read(int fd, void *p, size_t n, off_t at)
+{
+    if (read_errno) {
+        errno = read_errno;
+        return -1;
+    }
+    ssize_t k = pread(fd, p, n > 90 ? 90 : n, at);
+    if (flip && k > 0) ((uint8_t *)p)[k / 2] ^= 1;
+    return k;
+}
+
+static const struct kv_tier_io IO = { test_read, test_write };
+
+static void wait_for(const atomic_int *what, int n)
+{
+    for (int i = 0; i < 1000 * WAIT_S && atomic_load(what) < n; i++) usleep(1000);
+    cr_assert_geq(atomic_load(what), n);
+}
+
+/* Blocks 0 .. n - 1 through a RAM level of two, each written before the next one comes. */
+static struct kv_tier *with_on_disk(uint32_t n, uint32_t disk)
+{
+    atomic_store(&may_write, 1000000);
+    struct kv_tier *t = tier_of(2, disk, &IO);
+    for (uint32_t c = 0; c < n + 2; c++) {
+        put(t, c);
+        if (c >= 2) wait_for(&n_written, (int)c - 1);
+    }
+    return t;
+}
+
+Test(kv_tier, what_falls_out_of_ram_comes_back_from_disk)
+{
+    struct kv_tier *t = with_on_disk(10, 12);
+    for (int round = 0; round < 2; round++)
+        for (uint32_t c = 0; c < 12; c++) cr_assert(get(t, c), "%u", c);
+    struct kv_tier_stats s = stats_of(t);
+    cr_assert(s.hits[KV_TIER_DISK] == 20 && s.hits[KV_TIER_RAM] == 4);
+    cr_assert(s.blocks[KV_TIER_RAM] == 2 && s.blocks[KV_TIER_DISK] == 10);
+    for (uint32_t c = 0; c < 12; c++) put(t, c); /* from the pool again: all but two are on the disk already */
+    wait_for(&n_written, 12);
+    for (uint32_t c = 0; c < 12; c++) cr_assert(get(t, c), "%u", c);
+    put(t, 12); /* 10 goes, and is there already; then 11; then the oldest of the file must */
+    put(t, 13);
+    put(t, 14);
+    wait_for(&n_written, 13);
+    cr_assert(!get(t, 0) && get(t, 12));
+    cr_assert_eq(stats_of(t).dropped[KV_TIER_NO_ROOM], 1);
+    kv_tier_destroy(t);
+}
+
+Test(kv_tier, a_slow_disk_makes_nobody_wait)
+{
+    struct kv_tier *t = tier_of(2, 100, &IO); /* stands still from the start */
+    for (uint32_t c = 0; c < 2 + KV_TIER_MIN_QUEUE + 5; c++) put(t, c);
+    cr_assert_eq(stats_of(t).dropped[KV_TIER_QUEUE_FULL], 5);
+    /* The first one is being written; leaves come first, so what came last is kept. */
+    for (uint32_t c = 0; c < KV_TIER_MIN_QUEUE + 5; c++) cr_assert_eq(get(t, c), c == 0 || c > 5, "%u", c);
+    atomic_store(&may_write, 1000000);
+    wait_for(&n_written, KV_TIER_MIN_QUEUE);
+    for (uint32_t c = 0; c < KV_TIER_MIN_QUEUE + 5; c++) cr_assert_eq(get(t, c), c == 0 || c > 5, "%u", c);
+    kv_tier_destroy(t);
+}
+
+Test(kv_tier, a_write_error_ends_the_disk_alone)
+{
+    struct kv_tier *t = with_on_disk(5, 20);
+    write_errno = ENOSPC;
+    for (uint32_t c = 7; c < 20; c++) put(t, c);
+    for (int i = 0; i < 1000 * WAIT_S && get(t, 0); i++) usleep(1000);
+    for (uint32_t c = 0; c < 18; c++) cr_assert_not(get(t, c));
+    cr_assert(get(t, 18) && get(t, 19));
+    for (uint32_t c = 20; c < 40; c++) put(t, c);
+    cr_assert(get(t, 38) && get(t, 39));
+    struct kv_tier_stats s = stats_of(t);
+    cr_assert(s.dropped[KV_TIER_WRITE_ERROR] > 0 && s.blocks[KV_TIER_DISK] == 0);
+    kv_tier_destroy(t);
+}
+
+Test(kv_tier, a_read_error_or_a_flipped_bit_loses_one_block)
+{
+    struct kv_tier *t = with_on_disk(5, 20);
+    read_errno = EIO;
+    cr_assert_not(get(t, 0));
+    read_errno = 0;
+    flip = 1;
+    cr_assert_not(get(t, 1));
+    flip = 0;
+    cr_assert(!get(t, 0) && !get(t, 1) && get(t, 2));
+    struct kv_tier_stats s = stats_of(t);
+    cr_assert(s.dropped[KV_TIER_READ_ERROR] == 1 && s.dropped[KV_TIER_CORRUPT] == 1 && s.blocks[KV_TIER_DISK] == 3);
+    kv_tier_destroy(t);
+}
+
+/* The file has no name: it is lost only through somebody else's hands, or a file system that cannot hold it. */
+static ssize_t read_nothing(int fd, void *p, size_t n, off_t at)
+{
+    return 0;
+}
+
+Test(kv_tier, a_file_that_ends_early_is_a_read_error)
+{
+    struct kv_tier_io io = { read_nothing, pwrite };
+    struct kv_tier *t = tier_of(2, 9, &io);
+    for (uint32_t c = 0; c < 3; c++) put(t, c);
+    for (int i = 0; i < 1000 * WAIT_S && get(t, 0); i++) usleep(1000); /* from the queue, until it is written */
+    cr_assert_eq(stats_of(t).dropped[KV_TIER_READ_ERROR], 1);
+    kv_tier_destroy(t);
+}
+
+Test(kv_tier, is_read_only_where_computing_takes_longer)
+{
+    cr_assert(kv_tier_disk_pays(0, 10) && kv_tier_disk_pays(10, 0) && kv_tier_disk_pays(9, 10));
+    cr_assert_not(kv_tier_disk_pays(10, 9));
+    struct kv_tier *t = with_on_disk(3, 20);
+    struct prefix_hash h = hash_of(0);
+    int tries = 1;
+    cr_assert(get(t, 0));
+    cr_assert_not(kv_tier_get(t, &h, 2, 1e-3));
+    while (!kv_tier_get(t, &h, 2, 1e-3) && tries < 1000) tries++; /* the estimate fades */
+    cr_assert_lt(tries, 1000);
+    kv_tier_destroy(t);
+}
+
+static void expect_refused(const struct kv_tier_options *o, enum status st, const char *what)
+{
+    struct kv_tier *t = NULL;
+    struct error err = { 0 };
+    cr_assert_eq(kv_tier_create(&t, &kv, o, &err), st, "%s", err.text);
+    cr_assert(strstr(err.text, what), "%s", err.text);
+    cr_assert_null(t);
+}
+
+Test(kv_tier, refuses_what_does_not_fit)
+{
+    const uint64_t ram = 20 * BLOCK_BYTES;
+    expect_refused(&(struct kv_tier_options){ .ram_bytes = BLOCK_BYTES - 1 }, ERR_INVALID,
+                   "447 bytes hold 0 KV blocks of 448 bytes, at least 1 are needed");
+    expect_refused(&(struct kv_tier_options){ .ram_bytes = ram, .path = "/tmp" }, ERR_INVALID, "set both or none");
+    expect_refused(&(struct kv_tier_options){ .ram_bytes = ram, .disk_bytes = ram }, ERR_INVALID, "set both or none");
+    expect_refused(&(struct kv_tier_options){ .ram_bytes = 9 * BLOCK_BYTES, .path = "/tmp", .disk_bytes = ram },
+                   ERR_INVALID, "at least 10 are needed before a disk");
+    expect_refused(&(struct kv_tier_options){ .ram_bytes = ram, .path = "/tmp", .disk_bytes = 8 * BLOCK_BYTES },
+                   ERR_INVALID, "at least 9 are needed");
+    expect_refused(&(struct kv_tier_options){ .ram_bytes = 1ull << 44 }, ERR_NO_MEMORY,
+                   "kv.tier_bytes: 16777216.0 MiB");
+    expect_refused(&(struct kv_tier_options){ .ram_bytes = ram, .other_bytes = 1ull << 45 }, ERR_NO_MEMORY,
+                   "swap of 33554432.0 MiB");
+    expect_refused(&(struct kv_tier_options){ .ram_bytes = ram, .path = "/tmp", .disk_bytes = 1ull << 44 }, ERR_IO,
+                   "16777216.0 MiB do not fit /tmp");
+    expect_refused(&(struct kv_tier_options){ .ram_bytes = ram, .path = "/tmp/none/such", .disk_bytes = ram }, ERR_IO,
+                   "/tmp/none/such: cannot make a file there: No such file");
+}
