@@ -192,7 +192,8 @@ def show(r):
 def write(path, result):
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    # Commands as they are typed in the project's folder: where that lies is nobody's business.
+    path.write_text(json.dumps(result, indent=1).replace(str(pathlib.Path(__file__).resolve().parents[1]) + "/", "") + "\n")
 
 
 def main():
