@@ -95,7 +95,7 @@ const struct config_option config_table[] = {
       16 * GIB, 0, NULL, "64MiB", "bytes that one transfer may have under way" },
     { SCOPE_GLOBAL, "kv", "swap_bytes", "kv-swap-bytes", NULL, ROLES_ALL, OPTION_SIZE, AT(kv.swap_bytes), 0,
       16 * TIB, 0, NULL, "256MiB",
-      "host memory of a decode node for KV of preempted sequences; past it they are recomputed" },
+      "at most so much host memory of a decode node for KV of preempted sequences; past it they are recomputed" },
     { SCOPE_GLOBAL, "kv", "rotate", "kv-rotate", NULL, ROLES_ALL, OPTION_CHOICE, AT(kv.rotate), 0, 0, 0, "auto|on|off",
       "auto", "Hadamard rotation of Q and K before quantization" },
     { SCOPE_GLOBAL, "kv", "prefix_cache", "prefix-cache", NULL, ROLES_ALL, OPTION_CHOICE, AT(kv.prefix_cache), 0, 0, 0,

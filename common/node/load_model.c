@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "formats/gguf.h"
 #include "formats/vocab_load.h"
+#include "model/host_memory.h"
 #include "text/vocab.h"
 
 #include <stdio.h>
@@ -131,11 +132,23 @@ static enum status open_model(struct loaded_model *m, struct model **model, cons
         cpu_backend_create(&m->backend, n_threads_of(self), self->cpus[0] ? self->cpus : NULL, self->isa, &limits, err);
     if (st != OK) return st;
     opt.backend = m->backend;
-    opt.kv_bytes = self->kv_memory + run->cfg.kv.swap_bytes;
+    opt.kv_bytes = self->kv_memory;
     if ((st = model_options_words(&opt, self->weights, self->io, err)) != OK) return st;
     if ((st = model_open(model, &opt, err)) != OK) return st;
     m->info = *model_info(*model);
     return OK;
+}
+
+/* Swap is a help and no need: it takes at most a quarter of what the pool, which is not touched yet, will leave. */
+static uint64_t swap_room(const struct config_run *run, const struct kv_store *kv)
+{
+    const uint64_t wanted = run->cfg.kv.swap_bytes, left = host_memory_available();
+    uint64_t room = left > kv->bytes ? (left - kv->bytes) / 4 : 0;
+    if (wanted <= room) return wanted;
+    if (room < kv->bytes / kv->n_blocks) room = 0;
+    log_warn("swap_smaller", "wanted_mib=%llu given_mib=%llu available_mib=%llu", (unsigned long long)(wanted >> 20),
+             (unsigned long long)(room >> 20), (unsigned long long)(left >> 20));
+    return room;
 }
 
 static enum status start_engine(struct loaded_model *m, struct model *model, struct kv_store *kv,
@@ -156,7 +169,7 @@ static enum status start_engine(struct loaded_model *m, struct model *model, str
         .prefix_cache = strcmp(run->cfg.kv.prefix_cache, "on") == 0,
         .cache_secret = run->cfg.kv.cache_secret,
         .max_gap_us = (uint64_t)self->max_gap_ms * 1000,
-        .swap_bytes = run->cfg.kv.swap_bytes,
+        .swap_bytes = swap_room(run, kv),
         .tier_bytes = run->cfg.kv.tier_bytes,
         .tier_path = run->cfg.kv.tier_path,
         .tier_disk_bytes = run->cfg.kv.tier_disk_bytes,

@@ -180,7 +180,7 @@ struct wish {
 static void add_wish(const struct launch *l, uint32_t i, const struct config_node *nodes, uint32_t n, struct wish *w)
 {
     for (uint32_t k = 0; k < n; k++) {
-        w->kv_bytes += nodes[k].kv_memory + l->cfg->kv.swap_bytes;
+        w->kv_bytes += nodes[k].kv_memory;
         if (config_model_find(l->cfg, nodes[k].model) != &l->cfg->models[i]) continue;
         w->io = nodes[k].io;
         if (strcmp(w->weights, "resident") != 0 && strcmp(nodes[k].weights, "stream") != 0)

@@ -37,6 +37,12 @@ def test_a_preempted_stream_is_swapped_and_goes_on(small):
     assert m['baton_kv_swapped_blocks{node="d0"}'] == 0
 
 
+def test_swap_takes_no_more_than_there_is(tmp_path):
+    with Cluster(tmp_path, prefill=0, kv={"swap_bytes": "12TiB"}) as c:
+        assert "event=swap_smaller wanted_mib=12582912" in c.processes["d0"].log()
+        assert c.complete("Hi", max_tokens=2)["choices"]
+
+
 def test_the_queue_goes_by_priority(small):
     def queued(n):
         small.wait_for(lambda: small.metrics()['baton_num_requests_waiting{stage="admit"}'] == n, f"{n} requests in the queue")
