@@ -10,6 +10,7 @@ struct bench_command {
 };
 
 int bench_engine(int argc, char **argv);
+int bench_exact(int argc, char **argv);
 int bench_kv(int argc, char **argv);
 int bench_kernels(int argc, char **argv);
 int bench_synth(int argc, char **argv);

@@ -198,6 +198,7 @@ static enum status prepare(struct model *m, const struct model_options *opt, str
 {
     enum status st = gguf_open(&m->file, opt->path, err);
     if (st != OK) return st;
+    m->weights.as_f32 = opt->as_f32;
     return read_facts(&m->info, &m->arch, &m->weights, m->file, opt->backend, err);
 }
 

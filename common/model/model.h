@@ -39,6 +39,7 @@ struct model_options {
     uint32_t max_batch_tokens; /* rows of one forward */
     uint32_t max_context;      /* 0 = the file's; larger than the file's is refused */
     uint32_t tp_rank, tp_size; /* 0, 1: only 1 is accepted so far, ERR_UNSUPPORTED otherwise */
+    bool as_f32;               /* matrices are dequantized to fp32: what exactness is measured against */
     int weights_fd;            /* memfd with packed weights by model_pack_shared(), or -1 */
     enum weights_mode weights; /* where weights lie, if weights_fd is -1 */
     enum io_kind io;           /* how they are read */

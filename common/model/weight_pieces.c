@@ -61,10 +61,25 @@ static enum status pack_vector(struct backend *b, const struct weight_piece *p, 
     return st;
 }
 
+/* Rows whose packed type is not the file's: dequantized first. */
+static enum status pack_f32(struct backend *b, const struct weight_piece *p, const uint8_t *src, void *dst)
+{
+    const uint32_t n_cols = p->item->n_cols;
+    const size_t from = (size_t)dtype_row_bytes(p->src->type, n_cols), to = n_cols * sizeof(float);
+    float *rows = mem_array(p->n_rows, to);
+    for (uint32_t r = 0; r < p->n_rows; r++)
+        dequantize_row(p->src->type, src + r * from, rows + (size_t)r * n_cols, n_cols);
+    enum status st = b->ops->weight_pack(b, NULL, dst, DTYPE_F32, p->n_rows, n_cols, rows, to);
+    if (st == OK) st = b->ops->sync(b, NULL);
+    mem_free(rows);
+    return st;
+}
+
 enum status weight_piece_pack(struct backend *b, const struct weight_piece *p, const uint8_t *src, void *dst)
 {
     const struct weight_item *it = p->item;
     if (it->is_vector) return pack_vector(b, p, src, dst);
+    if (it->dtype != (enum dtype)p->src->type) return pack_f32(b, p, src, dst);
     size_t stride = (size_t)dtype_row_bytes(it->dtype, it->n_cols);
     enum status st = b->ops->weight_pack(b, NULL, dst, it->dtype, p->n_rows, it->n_cols, src, stride);
     return st == OK ? b->ops->sync(b, NULL) : st;

@@ -124,12 +124,17 @@ static enum status add_vector(struct binder *b, const char *name, uint32_t n, co
     return st == OK ? add_item(b, it) : st;
 }
 
+static enum dtype packed_type(const struct binder *b, const struct tensor_entry *t)
+{
+    return b->w->as_f32 ? DTYPE_F32 : (enum dtype)t->type;
+}
+
 static enum status add_matrix(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows, struct weight *out)
 {
     struct weight_item it = { .n_src = 1, .n_rows = n_rows, .n_cols = n_cols, .matrix = out };
     enum status st = need(b, name, n_cols, n_rows, &it.src[0]);
     if (st != OK) return st;
-    it.dtype = (enum dtype)it.src[0]->type;
+    it.dtype = packed_type(b, it.src[0]);
     return add_item(b, it);
 }
 
@@ -146,11 +151,11 @@ static enum status add_group(struct binder *b, uint32_t layer, const char *const
         const struct tensor_entry *t;
         st = need(b, layer_name(name, layer, names[i]), b->info->d_model, rows[i], &t);
         if (st != OK) return st;
-        if (n_items == 0 || items[n_items - 1].dtype != (enum dtype)t->type || items[n_items - 1].n_rows % 16 != 0) {
+        const enum dtype type = packed_type(b, t);
+        if (n_items == 0 || items[n_items - 1].dtype != type || items[n_items - 1].n_rows % 16 != 0) {
             out->col[n_items] = out->n_rows;
-            items[n_items] = (struct weight_item){ .n_cols = b->info->d_model,
-                                                   .dtype = (enum dtype)t->type,
-                                                   .matrix = &out->w[n_items] };
+            items[n_items] =
+                (struct weight_item){ .n_cols = b->info->d_model, .dtype = type, .matrix = &out->w[n_items] };
             n_items++;
         }
         struct weight_item *it = &items[n_items - 1];

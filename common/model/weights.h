@@ -36,6 +36,7 @@ struct weights {
     const struct tensor_entry *embed; /* rows stay in the file: a batch reads the few it needs */
     float *freq_factors;              /* host, rope dims/2, or NULL; owned */
 
+    bool as_f32;          /* set before weights_bind(): matrices are packed dequantized */
     const struct gguf *g; /* borrowed: lives as long as the weights */
     struct backend *backend;
     uint64_t fingerprint;
@@ -56,7 +57,7 @@ struct weights_load_options {
 
 /* Checks presence, type and shape of every tensor of the family, by name, and that no other is there; plans the
  * arena for `backend` (NULL: only checks).  Fills info's n_vocab, n_params and weight_bytes.  The caller calls
- * weights_fini() also after a failure; *w starts zeroed. */
+ * weights_fini() also after a failure; *w starts zeroed but for as_f32. */
 enum status weights_bind(struct weights *w, struct model_info *info, const struct arch *arch, const struct gguf *g,
                          struct backend *backend, struct error *err) MUST_CHECK;
 /* Packs into private backend memory. */

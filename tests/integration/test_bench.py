@@ -44,6 +44,22 @@ def test_engine_takes_a_step_for_each_line(tmp_path):
         assert line["decode_tok_s"] > 0 and "prefill_tok_s" not in line
 
 
+@pytest.mark.parametrize("kind", ["F16", "Q4_K", "IQ3_S"])
+def test_the_engine_is_near_float_arithmetic(tmp_path, kind):
+    path = tmp_path / "synth.gguf"
+    bench("synth", "-o", path, "--shape", "llama-1b", "--type", kind, *TINY)
+    rows = bench("exact", "-m", path, "-n", 40, "-t", 1).stdout.splitlines()[-3:]
+    assert [r[:14].strip() for r in rows] == ["float", "engine, f16", "engine, int8"]
+    errors = [float(r.split()[-2]) for r in rows]
+    assert errors[0] == 0 and errors[2] < 0.03
+    assert errors[1] == 0 if kind == "F16" else 0 < errors[1] < 0.03
+
+
+def test_comparisons_want_a_text():
+    assert "a file with text is needed" in bench("kv", "-m", "x.gguf", rc=2).stderr
+    assert "-m FILE is needed" in bench("exact", rc=2).stderr
+
+
 def test_kernels_are_measured():
     out = json.loads(bench("kernels", "--type", "Q4_0", "--isa", "auto", "-t", 1, "--json").stdout)
     assert {k["type"] for k in out["kernels"]} == {"Q4_0"} and {1, 8} <= {k["rows"] for k in out["kernels"]}

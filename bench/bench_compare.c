@@ -1,4 +1,6 @@
-/* bench_kv.c - what INT8 KV costs: perplexity and divergence from f16 KV on real text, with and without rotation. */
+/* bench_compare.c - what cheaper numbers cost: perplexity and divergence from a reference, position by position.
+ *
+ * `kv` compares INT8 KV, rotated or not, with f16 KV; `exact` compares the engine with float arithmetic throughout. */
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "bench/bench.h"
@@ -15,8 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHUNK    512
-#define N_MODELS 3
+#define CHUNK      512
+#define MAX_MODELS 3
 
 struct options {
     const char *path;
@@ -25,45 +27,76 @@ struct options {
     int n_texts;
 };
 
-static const char USAGE[] = "usage: baton-bench kv -m FILE [options] TEXT_FILE...\n"
-                            "  -m, --model FILE     GGUF file\n"
-                            "  -n, --tokens N       tokens of the text to read (8192)\n"
-                            "  -w, --window N       tokens of one context (the model's, at most 8192)\n"
-                            "  -t, --threads N      threads (2)\n";
+static const char OPTIONS[] = "  -m, --model FILE     GGUF file\n"
+                              "  -n, --tokens N       tokens to read (kv 8192, exact 256)\n"
+                              "  -w, --window N       tokens of one context (the model's, at most 8192)\n"
+                              "  -t, --threads N      threads (2)\n";
 
-/* Row 0 is what the others are compared with. */
-static const struct variant {
+struct variant {
     const char *name;
     enum kv_format format;
     const char *rotate;
-} VARIANTS[N_MODELS] = { { "f16", KV_F16, "off" }, { "int8", KV_INT8, "off" }, { "int8, rotated", KV_INT8, "on" } };
+    bool as_f32;
+};
+
+struct comparison {
+    const char *command, *usage;
+    bool needs_text; /* otherwise tokens are drawn where no text is given: models of random weights have none */
+    uint32_t tokens;
+    uint32_t n_models;
+    struct variant models[MAX_MODELS]; /* the first one is what the others are compared with */
+};
+
+static const struct comparison KV = {
+    .command = "kv",
+    .usage = "usage: baton-bench kv -m FILE [options] TEXT_FILE...\n",
+    .needs_text = true,
+    .tokens = 8192,
+    .n_models = 3,
+    .models = { { "f16", KV_F16, "off", false },
+                { "int8", KV_INT8, "off", false },
+                { "int8, rotated", KV_INT8, "on", false } },
+};
+
+static const struct comparison EXACT = {
+    .command = "exact",
+    .usage = "usage: baton-bench exact -m FILE [options] [TEXT_FILE...]\n",
+    .tokens = 256,
+    .n_models = 3,
+    .models = { { "float", KV_F16, "off", true },
+                { "engine, f16", KV_F16, "off", false },
+                { "engine, int8", KV_INT8, "auto", false } },
+};
 
 struct candidate {
     struct backend *backend;
     struct model *model;
     struct kv_store *kv;
-    double nll, kl;
+    double nll, kl, top_error;
     uint32_t same_top;
 };
 
 struct run {
+    const struct comparison *what;
     struct options opt;
     struct token_list text;
-    struct candidate c[N_MODELS];
+    struct candidate c[MAX_MODELS];
     uint32_t *blocks, n_blocks, n_vocab;
     float *reference; /* [MODEL_MAX_LOGIT_ROWS][n_vocab] log-probabilities */
-    double *kls[N_MODELS];
+    double *kls[MAX_MODELS];
     uint32_t n; /* positions judged */
 };
 
-static int usage(int code)
+static int usage(const struct comparison *what, int code)
 {
-    fputs(USAGE, code == 0 ? stdout : stderr);
+    FILE *out = code == 0 ? stdout : stderr;
+    fputs(what->usage, out);
+    fputs(OPTIONS, out);
     return code;
 }
 
 /* -1: go on; else the exit code. */
-static int parse(struct options *o, int argc, char **argv)
+static int parse(struct options *o, const struct comparison *what, int argc, char **argv)
 {
     static const struct option LONG[] = {
         { "model", required_argument, NULL, 'm' },  { "tokens", required_argument, NULL, 'n' },
@@ -77,15 +110,16 @@ static int parse(struct options *o, int argc, char **argv)
         case 'n': o->tokens = bench_number("--tokens", optarg, 2, 1 << 20); break;
         case 'w': o->window = bench_number("--window", optarg, 2, 1 << 20); break;
         case 't': o->threads = bench_number("--threads", optarg, 1, 1024); break;
-        case 'h': return usage(0);
-        default: return usage(2);
+        case 'h': return usage(what, 0);
+        default: return usage(what, 2);
         }
     }
     o->texts = argv + optind;
     o->n_texts = argc - optind;
-    if (o->path && o->n_texts > 0) return -1;
-    fputs(o->path ? "baton-bench kv: a file with text is needed\n" : "baton-bench kv: -m FILE is needed\n", stderr);
-    return usage(2);
+    if (o->path && (o->n_texts > 0 || !what->needs_text)) return -1;
+    fprintf(stderr, "baton-bench %s: %s\n", what->command,
+            o->path ? "a file with text is needed" : "-m FILE is needed");
+    return usage(what, 2);
 }
 
 static enum status add_text(struct tokenizer *t, struct token_list *out, const char *path, struct error *err)
@@ -115,6 +149,8 @@ static enum status read_texts(struct run *r, struct error *err)
     tokenizer_destroy(t);
     vocab_destroy(v);
     gguf_close(g);
+    if (st == OK && r->opt.n_texts == 0)
+        for (uint32_t i = 0; i < r->opt.tokens; i++) token_list_add(&r->text, (int32_t)(i * 2654435761u % r->n_vocab));
     if (st == OK && r->text.n < r->opt.tokens)
         st = error_set(err, ERR_INVALID, "the texts have %zu tokens, %u are asked for", r->text.n, r->opt.tokens);
     return st;
@@ -135,6 +171,7 @@ static enum status open_one(struct run *r, struct candidate *c, const struct var
                                 .backend = c->backend,
                                 .kv_format = v->format,
                                 .rotate = v->rotate,
+                                .as_f32 = v->as_f32,
                                 .max_batch_tokens = CHUNK,
                                 .tp_size = 1,
                                 .weights_fd = -1 };
@@ -168,9 +205,11 @@ static void judge(struct run *r, uint32_t m, const float *ref, const float *x, u
     struct candidate *c = &r->c[m];
     double kl = 0;
     for (uint32_t i = 0; i < r->n_vocab; i++) kl += exp(ref[i]) * ((double)ref[i] - x[i]);
+    const uint32_t top = top_of(ref, r->n_vocab);
     c->nll -= x[next];
     c->kl += kl;
-    c->same_top += top_of(ref, r->n_vocab) == top_of(x, r->n_vocab);
+    c->top_error += fabs((double)ref[top] - x[top]);
+    c->same_top += top == top_of(x, r->n_vocab);
     r->kls[m][position] = kl;
 }
 
@@ -182,7 +221,7 @@ static enum status judge_chunk(struct run *r, uint32_t at, uint32_t rows)
     for (uint32_t r0 = 0, n; r0 < rows; r0 += n) {
         n = rows - r0 < MODEL_MAX_LOGIT_ROWS ? rows - r0 : MODEL_MAX_LOGIT_ROWS;
         for (uint32_t i = 0; i < n; i++) ids[i] = r0 + i;
-        for (uint32_t m = 0; m < N_MODELS; m++) {
+        for (uint32_t m = 0; m < r->what->n_models; m++) {
             float *x;
             enum status st = model_logits(r->c[m].model, ids, n, &x);
             if (st != OK) return st;
@@ -205,7 +244,7 @@ static enum status read_window(struct run *r, uint32_t from, uint32_t to)
         struct batch_seq seq = { 0, rows, at - from, r->blocks, r->n_blocks };
         struct batch b = { rows, r->text.ids + at, &seq, 1 };
         enum status st = OK;
-        for (uint32_t m = 0; m < N_MODELS && st == OK; m++)
+        for (uint32_t m = 0; m < r->what->n_models && st == OK; m++)
             st = model_forward(r->c[m].model, &b, r->c[m].kv, NULL, NULL);
         if (st == OK) st = judge_chunk(r, at, rows);
         if (st != OK) return st;
@@ -217,27 +256,30 @@ static enum status read_window(struct run *r, uint32_t from, uint32_t to)
 static void print_table(struct run *r)
 {
     const double base = exp(r->c[0].nll / r->n);
-    printf("%s\n%u positions in contexts of %u tokens, compared with f16 KV\n\n", r->opt.path, r->n, r->opt.window);
-    printf("%-14s %12s %10s %12s %12s %12s %10s\n", "KV", "perplexity", "", "mean KL", "99 % of KL", "largest KL",
-           "same top");
-    for (uint32_t m = 0; m < N_MODELS; m++) {
+    printf("%s\n%u positions in contexts of %u tokens, compared with the first row\n\n", r->opt.path, r->n,
+           r->opt.window);
+    printf("%-14s %12s %10s %10s %10s %10s %10s %10s\n", "", "perplexity", "", "mean KL", "99 % KL", "largest KL",
+           "|d top|", "same top");
+    for (uint32_t m = 0; m < r->what->n_models; m++) {
         const struct candidate *c = &r->c[m];
         const double ppl = exp(c->nll / r->n);
         struct bench_spread s = bench_spread_of(r->kls[m], r->n); /* sorts */
-        printf("%-14s %12.4f %+9.3f%% %12.6f %12.6f %12.6f %9.2f%%\n", VARIANTS[m].name, ppl, 100 * (ppl / base - 1),
-               c->kl / r->n, r->kls[m][(size_t)(0.99 * (r->n - 1))], s.max, 100.0 * c->same_top / r->n);
+        printf("%-14s %12.4f %+9.3f%% %10.6f %10.6f %10.6f %10.5f %9.2f%%\n", r->what->models[m].name, ppl,
+               100 * (ppl / base - 1), c->kl / r->n, r->kls[m][(size_t)(0.99 * (r->n - 1))], s.max, c->top_error / r->n,
+               100.0 * c->same_top / r->n);
     }
 }
 
 static enum status run_all(struct run *r, struct error *err)
 {
-    enum status st = read_texts(r, err);
-    for (uint32_t m = 0; m < N_MODELS && st == OK; m++) st = open_one(r, &r->c[m], &VARIANTS[m], err);
+    enum status st = OK;
+    for (uint32_t m = 0; m < r->what->n_models && st == OK; m++) st = open_one(r, &r->c[m], &r->what->models[m], err);
+    if (st == OK) st = read_texts(r, err);
     if (st != OK) return st;
     r->blocks = mem_array(r->n_blocks, sizeof(*r->blocks));
     for (uint32_t i = 0; i < r->n_blocks; i++) r->blocks[i] = i;
     r->reference = mem_array((size_t)MODEL_MAX_LOGIT_ROWS * r->n_vocab, sizeof(float));
-    for (uint32_t m = 0; m < N_MODELS; m++) r->kls[m] = mem_array(r->opt.tokens, sizeof(double));
+    for (uint32_t m = 0; m < r->what->n_models; m++) r->kls[m] = mem_array(r->opt.tokens, sizeof(double));
     for (uint32_t from = 0; from + 1 < r->opt.tokens && st == OK; from += r->opt.window) {
         uint32_t left = r->opt.tokens - from;
         st = read_window(r, from, from + (left < r->opt.window ? left : r->opt.window));
@@ -248,7 +290,7 @@ static enum status run_all(struct run *r, struct error *err)
 
 static void close_all(struct run *r)
 {
-    for (uint32_t m = 0; m < N_MODELS; m++) {
+    for (uint32_t m = 0; m < r->what->n_models; m++) {
         kv_store_destroy(r->c[m].kv);
         model_close(r->c[m].model);
         cpu_backend_destroy(r->c[m].backend);
@@ -259,17 +301,27 @@ static void close_all(struct run *r)
     token_list_fini(&r->text);
 }
 
-int bench_kv(int argc, char **argv)
+static int compare(const struct comparison *what, int argc, char **argv)
 {
-    struct run r = { .opt = { .tokens = 8192, .threads = 2 } };
+    struct run r = { .what = what, .opt = { .tokens = what->tokens, .threads = 2 } };
     struct error err = { 0 };
-    int code = parse(&r.opt, argc, argv);
+    int code = parse(&r.opt, what, argc, argv);
     if (code >= 0) return code;
     enum status st = run_all(&r, &err);
     if (st == OK)
         print_table(&r);
     else
-        fprintf(stderr, "baton-bench kv: %s\n", err.text[0] ? err.text : status_text(st));
+        fprintf(stderr, "baton-bench %s: %s\n", what->command, err.text[0] ? err.text : status_text(st));
     close_all(&r);
     return st == OK ? 0 : 1;
+}
+
+int bench_kv(int argc, char **argv)
+{
+    return compare(&KV, argc, argv);
+}
+
+int bench_exact(int argc, char **argv)
+{
+    return compare(&EXACT, argc, argv);
 }
