@@ -231,8 +231,7 @@ static uint8_t get_code(const uint8_t *src, uint32_t bits, uint32_t lane, uint32
 {
     const uint32_t i = 4 * lane + c % 4, j = c / 4, pair = 64 * (j / 4) + i;
     if (bits == 8) return src[64 * j + i];
-    uint32_t nibble = src[64 * (j % 4) + i];
-    uint32_t v = bits <= 3 ? src[pair] >> 2 * (j % 4) & 3u : j < 4 ? nibble & 15 : nibble >> 4;
+    uint32_t v = bits <= 3 ? src[pair] >> 2 * (j % 4) & 3u : src[64 * (j % 4) + i] >> 4 * (j / 4) & 15u;
     if (bits == 3) v |= (src[128 + i] >> j & 1u) << 2;
     if (bits == 5) v |= (src[256 + i] >> j & 1u) << 4;
     if (bits == 6) v |= (src[256 + pair] >> 2 * (j % 4) & 3u) << 4;
