@@ -67,13 +67,12 @@ static int usage(int code)
 static enum status find_shape(struct synth *s, const char *name, struct error *err)
 {
     struct strbuf known = STRBUF_INIT;
-    for (size_t i = 0; i < N_SHAPES; i++) {
+    for (size_t i = 0; i < N_SHAPES; i++)
         if (strcmp(name, SHAPES[i].name) == 0) {
             s->shape = SHAPES[i];
             return OK;
         }
-        strbuf_addf(&known, "%s%s", i ? ", " : "", SHAPES[i].name);
-    }
+    for (size_t i = 0; i < N_SHAPES; i++) strbuf_addf(&known, "%s%s", i ? ", " : "", SHAPES[i].name);
     enum status st = error_set(err, ERR_INVALID, "--shape is \"%.64s\", allowed are %s", name, strbuf_cstr(&known));
     strbuf_fini(&known);
     return st;
