@@ -20,8 +20,8 @@ struct ceilings {
     uint8_t *buffer;
     uint32_t flags;
     bool is_prefetching;
-    _Atomic size_t next;    /* byte to read */
-    volatile uint32_t sink; /* keeps results alive */
+    _Atomic size_t next;   /* byte to read */
+    _Atomic uint32_t sink; /* keeps results alive */
 };
 
 enum status ceilings_create(struct ceilings **out, unsigned n_threads, struct error *err)
@@ -83,8 +83,9 @@ static void read_member(void *arg, uint32_t idx, uint32_t n)
     struct ceilings *c = arg;
     for (size_t at; (at = atomic_fetch_add_explicit(&c->next, READ_PIECE, memory_order_relaxed)) < READ_BYTES;) {
         const uint8_t *p = c->buffer + at;
-        c->sink =
+        uint32_t sum =
             c->flags & CPU_AVX2 ? read_avx2(p, READ_PIECE, c->is_prefetching ? 2048 : 0) : read_any(p, READ_PIECE);
+        atomic_store_explicit(&c->sink, sum, memory_order_relaxed);
     }
 }
 
