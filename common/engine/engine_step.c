@@ -93,10 +93,9 @@ static void admit_one(struct engine *e, struct seq *s)
         return;
     }
     bool reserve = s->mode == ENGINE_RESERVE && !s->started;
-    bool is_looked_up = e->prefix && s->sampling.n_prompt_logprobs < 0;
     if (!s->started) {
         s->n_cached = s->n_computed;
-        atomic_fetch_add_explicit(&e->prefix_queries, is_looked_up ? s->n_tokens : 0, memory_order_relaxed);
+        atomic_fetch_add_explicit(&e->prefix_queries, seq_is_looked_up(s) ? s->n_tokens : 0, memory_order_relaxed);
         atomic_fetch_add_explicit(&e->prefix_hits, s->n_cached, memory_order_relaxed);
     }
     seq_set_state(s, e->pool, reserve ? SEQ_RESERVED : SEQ_PREFILL);

@@ -50,11 +50,12 @@ bool kv_tier_disk_pays(double read_us, double compute_us)
     return read_us <= 0 || compute_us <= 0 || read_us < compute_us;
 }
 
-/* All n bytes or an errno; a file that ends early has lost its end: EIO. */
-static int write_all(const struct kv_tier_disk *d, const uint8_t *p, size_t n, off_t at)
+/* All of a block, to or from the file, or an errno; a file that ends early has lost its end: EIO. */
+static int move_block(const struct kv_tier_disk *d, uint8_t *p, uint32_t slot, bool is_write)
 {
-    while (n > 0) {
-        ssize_t k = d->io.write(d->fd, p, n, at);
+    off_t at = (off_t)slot * (off_t)d->block_bytes;
+    for (size_t n = d->block_bytes; n > 0;) {
+        ssize_t k = is_write ? d->io.write(d->fd, p, n, at) : d->io.read(d->fd, p, n, at);
         if (k < 0 && errno == EINTR) continue;
         if (k <= 0) return k < 0 ? errno : EIO;
         p += k;
@@ -62,24 +63,6 @@ static int write_all(const struct kv_tier_disk *d, const uint8_t *p, size_t n, o
         n -= (size_t)k;
     }
     return 0;
-}
-
-static int read_all(const struct kv_tier_disk *d, uint8_t *p, size_t n, off_t at)
-{
-    while (n > 0) {
-        ssize_t k = d->io.read(d->fd, p, n, at);
-        if (k < 0 && errno == EINTR) continue;
-        if (k <= 0) return k < 0 ? errno : EIO;
-        p += k;
-        at += k;
-        n -= (size_t)k;
-    }
-    return 0;
-}
-
-static off_t place_of(const struct kv_tier_disk *d, uint32_t slot)
-{
-    return (off_t)slot * (off_t)d->block_bytes;
 }
 
 /* The first job is over; its buffer is spare again.  Under the lock. */
@@ -109,7 +92,7 @@ static void *write_queue(void *arg)
         }
         const struct job job = d->queue[d->head];
         pthread_mutex_unlock(&d->lock);
-        int bad = atomic_load(&d->is_on) ? write_all(d, job.buffer, d->block_bytes, place_of(d, job.slot)) : EIO;
+        int bad = atomic_load(&d->is_on) ? move_block(d, job.buffer, job.slot, true) : EIO;
         if (bad && atomic_load(&d->is_on)) turn_off(d, bad);
         if (bad) kv_tier_drop(d->counters, KV_TIER_WRITE_ERROR);
         pthread_mutex_lock(&d->lock);
@@ -292,7 +275,7 @@ static int fetch(struct kv_tier_disk *d, uint32_t slot)
     pthread_mutex_unlock(&d->lock);
     if (waiting) return 0;
     uint64_t t0 = clock_now_us();
-    int bad = read_all(d, d->read_buffer, d->block_bytes, place_of(d, slot));
+    int bad = move_block(d, d->read_buffer, slot, false);
     double us = (double)(clock_now_us() - t0) + 1;
     d->read_us = d->read_us > 0 ? d->read_us + EWMA_WEIGHT * (us - d->read_us) : us;
     return bad;

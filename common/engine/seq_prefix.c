@@ -16,7 +16,7 @@ static void hash_blocks(struct seq *s, uint32_t n)
 }
 
 /* Logprobs of a prompt come from computing it. */
-static bool is_looked_up(const struct seq *s)
+bool seq_is_looked_up(const struct seq *s)
 {
     return s->prefix.cache && s->sampling.n_prompt_logprobs < 0;
 }
@@ -32,7 +32,7 @@ void seq_take_prefix(struct seq *s)
     struct prefix_chain *c = &s->prefix;
     uint32_t n = blocks_to_find(s);
     assert(s->table.n == 0);
-    if (!is_looked_up(s)) return;
+    if (!seq_is_looked_up(s)) return;
     hash_blocks(s, n);
     c->n_published = s->table.n = prefix_cache_match(c->cache, c->hashes, n, s->table.ids);
     s->n_computed = s->table.n * BLOCK_TABLE_TOKENS;
@@ -41,13 +41,13 @@ void seq_take_prefix(struct seq *s)
 void seq_touch_tier(const struct seq *s, struct kv_tier *tier)
 {
     const struct prefix_chain *c = &s->prefix;
-    if (is_looked_up(s)) kv_tier_touch(tier, c->hashes + c->n_published, blocks_to_find(s) - c->n_published);
+    if (seq_is_looked_up(s)) kv_tier_touch(tier, c->hashes + c->n_published, blocks_to_find(s) - c->n_published);
 }
 
 void seq_fill_from_tier(struct seq *s, struct kv_tier *tier, double compute_us, uint64_t until_us)
 {
     const struct prefix_chain *c = &s->prefix;
-    uint32_t n = is_looked_up(s) ? blocks_to_find(s) : 0, i = c->n_published;
+    uint32_t n = seq_is_looked_up(s) ? blocks_to_find(s) : 0, i = c->n_published;
     if (i >= n) return;
     while (i < n && clock_now_us() < until_us && kv_tier_get(tier, &c->hashes[i], s->table.ids[i], compute_us)) i++;
     s->n_computed = i * BLOCK_TABLE_TOKENS;

@@ -4,6 +4,8 @@
 #include "engine/kv_tier.h"
 #include "engine/seq.h"
 
+/* Whether its tokens are looked for in the prefix cache and the tier. */
+bool seq_is_looked_up(const struct seq *s);
 /* Gives a sequence without blocks those of the longest cached prefix that leaves its last token to be computed. */
 void seq_take_prefix(struct seq *s);
 /* The same prefix goes on in the tier: seq_touch_tier() before blocks are taken, which may push others out of the tier;

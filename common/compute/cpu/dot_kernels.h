@@ -11,7 +11,6 @@
 
 /* How a block's sums become fp32. */
 enum dot_kind { KIND_D, KIND_D8, KIND_DM, KIND_K16, KIND_K16D8, KIND_K16M, KIND_COUNT };
-#define TWO_SCALES(kind) ((kind) == KIND_K16 || (kind) == KIND_K16D8) /* per block, and no minima */
 #define WIDE_CODES(kind) ((kind) == KIND_D8 || (kind) == KIND_K16D8)
 
 struct weights { /* one block of one panel in registers */
@@ -261,6 +260,7 @@ struct format_kernels {
     ALL_ROWS(name, bits, scales, kind, shift)                                                                          \
     static const struct format_kernels format_##name = { ROWS_LIST(name), kind, NULL };
 #else
+_Static_assert(sizeof(struct weights) == 768, "matmul_scratch_bytes() counts these");
 /* Two rows share the unpacking of a weight: from UNPACK_ROWS rows on it is cheaper to do it once, in memory. */
 #define UNPACK_ROWS 16
 #define DEAR(bits)  ((bits) != 4 && (bits) != 8)

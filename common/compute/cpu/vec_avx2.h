@@ -247,13 +247,6 @@ VEC ivec iv_load(const void *p)
     return (ivec){ _mm256_loadu_si256((const __m256i *)q), _mm256_loadu_si256((const __m256i *)(q + 32)) };
 }
 
-VEC void iv_store(void *p, ivec x)
-{
-    uint8_t *q = p;
-    _mm256_storeu_si256((__m256i *)q, x.a);
-    _mm256_storeu_si256((__m256i *)(q + 32), x.b);
-}
-
 VEC ivec iv_zero(void)
 {
     return (ivec){ _mm256_setzero_si256(), _mm256_setzero_si256() };

@@ -179,10 +179,6 @@ VEC ivec iv_load(const void *p)
 {
     return _mm512_loadu_si512(p);
 }
-VEC void iv_store(void *p, ivec a)
-{
-    _mm512_storeu_si512(p, a);
-}
 VEC ivec iv_zero(void)
 {
     return _mm512_setzero_si512();
