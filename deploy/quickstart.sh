@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-prompt="What is the capital of France?"
+prompt="What is the capital of Germany?"
 keep=false
 usage() { echo "usage: deploy/quickstart.sh [--prompt TEXT] [--keep]"; }
 while [ $# -gt 0 ]; do

@@ -20,10 +20,10 @@ static enum status product(struct model *m, float *y, size_t ld, const struct we
 }
 
 /* y = W x for matrices that share their input. */
-static enum status project(struct model *m, float *y, const struct weight_group *g, const struct act *x)
+static enum status project(struct model *m, float *y, size_t ld, const struct weight_group *g, const struct act *x)
 {
     for (uint32_t i = 0; i < g->n; i++) {
-        enum status st = product(m, y + g->col[i], g->n_rows, &g->w[i], x, false);
+        enum status st = product(m, y + g->col[i], ld, &g->w[i], x, false);
         if (st != OK) return st;
     }
     return OK;
@@ -31,7 +31,7 @@ static enum status project(struct model *m, float *y, const struct weight_group 
 
 /* The same with activations of about 16 bits: each row goes in twice, as its 8 bits and as what those lose.  x and y
  * have room for twice x's rows.  Matrices of floats take x as it is. */
-static enum status project_fine(struct model *m, float *y, const struct weight_group *g, const struct act *x)
+static enum status project_fine(struct model *m, float *y, size_t ld, const struct weight_group *g, const struct act *x)
 {
     const struct backend_ops *ops = m->backend->ops;
     struct act fine = { x->f, x->q, 2 * x->n, x->k };
@@ -39,8 +39,8 @@ static enum status project_fine(struct model *m, float *y, const struct weight_g
     for (uint32_t i = 0; i < g->n && st == OK; i++) {
         const struct weight *w = &g->w[i];
         bool exact = dtype_info((uint32_t)w->dtype)->block_elems == 1;
-        st = product(m, y + g->col[i], g->n_rows, w, exact ? x : &fine, false);
-        if (st == OK && !exact) st = ops->fold(m->backend, NULL, y + g->col[i], g->n_rows, x->n, w->n_rows);
+        st = product(m, y + g->col[i], ld, w, exact ? x : &fine, false);
+        if (st == OK && !exact) st = ops->fold(m->backend, NULL, y + g->col[i], ld, x->n, w->n_rows);
     }
     return st;
 }
@@ -65,14 +65,15 @@ static enum status attention(struct model *m, const struct layer_weights *lw, co
     struct backend *be = m->backend;
     uint32_t n_heads = m->q_heads.end - m->q_heads.begin, hd = m->info.head_dim;
     uint32_t n_kv = kv->geom.n_kv_heads;
-    size_t ld = lw->qkv.n_rows, k_off = (size_t)n_heads * hd, v_off = k_off + (size_t)n_kv * hd;
+    size_t k_off = (size_t)n_heads * hd, v_off = k_off + (size_t)n_kv * hd, ld = v_off + (size_t)n_kv * hd;
     struct act x = act_of(m, b->n_rows, m->info.d_model);
     struct act mixed = act_of(m, b->n_rows, n_heads * hd);
     enum status st;
 
     if ((st = ops->rmsnorm(be, NULL, &x, m->x, lw->attn_norm, m->info.norm_eps)) != OK) return st;
-    if ((st = project_fine(m, m->wide, &lw->qkv, &x)) != OK) return st;
-    if (lw->qkv_bias && (st = ops->add_bias(be, NULL, m->wide, ld, lw->qkv_bias, b->n_rows, lw->qkv.n_rows)) != OK)
+    if ((st = product(m, m->wide, ld, &lw->q, &x, false)) != OK) return st;
+    if ((st = project_fine(m, m->wide + k_off, ld, &lw->kv, &x)) != OK) return st;
+    if (lw->qkv_bias && (st = ops->add_bias(be, NULL, m->wide, ld, lw->qkv_bias, b->n_rows, (uint32_t)ld)) != OK)
         return st;
     st = ops->rope_kv_write(be, NULL, m->wide, ld, n_heads, k_off, v_off, kv, &m->info.rope, b);
     if (st != OK) return st;
@@ -91,7 +92,7 @@ static enum status feed_forward(struct model *m, const struct layer_weights *lw,
     enum status st;
 
     if ((st = ops->rmsnorm(be, NULL, &x, m->x, lw->ffn_norm, m->info.norm_eps)) != OK) return st;
-    if ((st = project(m, m->wide, &lw->gate_up, &x)) != OK) return st;
+    if ((st = project(m, m->wide, ld, &lw->gate_up, &x)) != OK) return st;
     if ((st = ops->swiglu(be, NULL, &h, m->wide, m->wide + half, ld)) != OK) return st;
     return project_back(m, &lw->down, NULL, &h);
 }
@@ -136,7 +137,7 @@ static enum status head(struct model *m, uint32_t n)
     const struct weight_group g = { .n = 1, .n_rows = m->info.n_vocab, .w = { m->weights.head }, .col = { 0 } };
     struct act x = act_of(m, n, m->info.d_model);
     enum status st = m->backend->ops->rmsnorm(m->backend, NULL, &x, m->head_x, m->weights.final_norm, m->info.norm_eps);
-    return st == OK ? project_fine(m, m->logits, &g, &x) : st;
+    return st == OK ? project_fine(m, m->logits, g.n_rows, &g, &x) : st;
 }
 
 enum status model_logits(struct model *m, const uint32_t *rows, uint32_t n, float **out)

@@ -169,7 +169,7 @@ static enum status add_group(struct binder *b, uint32_t layer, const char *const
     return OK;
 }
 
-/* q, k and v biases in one vector, as the fused product has them. */
+/* q, k and v biases in one vector, as their outputs lie side by side. */
 static enum status add_qkv_bias(struct binder *b, uint32_t layer, const uint32_t rows[3], const float **out)
 {
     static const char *const NAMES[3] = { "attn_q.bias", "attn_k.bias", "attn_v.bias" };
@@ -188,7 +188,7 @@ static enum status add_qkv_bias(struct binder *b, uint32_t layer, const uint32_t
 
 static enum status bind_attention(struct binder *b, uint32_t layer, struct layer_weights *lw)
 {
-    static const char *const QKV[] = { "attn_q.weight", "attn_k.weight", "attn_v.weight" };
+    static const char *const KV[] = { "attn_k.weight", "attn_v.weight" };
     const struct model_info *info = b->info;
     uint32_t q = info->n_heads * info->head_dim, kv = info->n_kv_heads * info->head_dim;
     const uint32_t rows[] = { q, kv, kv };
@@ -196,7 +196,8 @@ static enum status bind_attention(struct binder *b, uint32_t layer, struct layer
     enum status st;
     if ((st = add_vector(b, layer_name(name, layer, "attn_norm.weight"), info->d_model, &lw->attn_norm)) != OK)
         return st;
-    if ((st = add_group(b, layer, QKV, rows, 3, &lw->qkv)) != OK) return st;
+    if ((st = add_matrix(b, layer_name(name, layer, "attn_q.weight"), info->d_model, q, &lw->q)) != OK) return st;
+    if ((st = add_group(b, layer, KV, rows + 1, 2, &lw->kv)) != OK) return st;
     if ((st = add_qkv_bias(b, layer, rows, &lw->qkv_bias)) != OK) return st;
     if ((st = add_matrix(b, layer_name(name, layer, "attn_output.weight"), q, info->d_model, &lw->out)) != OK)
         return st;

@@ -12,7 +12,7 @@ struct gguf;
 struct weight_item;
 struct weight_stream;
 
-#define WEIGHT_GROUP_MAX 3
+#define WEIGHT_GROUP_MAX 2
 
 /* Matrices over the same input, their outputs side by side; one matrix where the types agree. */
 struct weight_group {
@@ -25,8 +25,8 @@ struct weight_group {
 struct layer_weights {
     const float *attn_norm, *ffn_norm;
     const float *qkv_bias, *out_bias; /* NULL if the model has none */
-    struct weight_group qkv, gate_up;
-    struct weight out, down;
+    struct weight_group kv, gate_up;
+    struct weight q, out, down;
 };
 
 struct weights {

@@ -5,9 +5,10 @@
 #include "model/weights.h"
 
 #define ARENA_ALIGN 64
+#define STACK_MAX   3 /* the biases of q, k and v */
 
 struct weight_item {
-    const struct tensor_entry *src[WEIGHT_GROUP_MAX]; /* stacked: rows of src[0], then of src[1], ... */
+    const struct tensor_entry *src[STACK_MAX]; /* stacked: rows of src[0], then of src[1], ... */
     uint32_t n_src;
     uint32_t n_rows, n_cols; /* a vector has one row */
     bool is_vector;          /* fp32 in the arena, whatever the file's type */

@@ -4,13 +4,13 @@ import json
 import pytest
 from cluster import stream
 
-FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
+GERMANY = [{"role": "user", "content": "What is the capital of Germany?"}]
 
 
 @pytest.mark.smoke
 def test_chat_answers(client):
-    r = client.chat.completions.create(model="smollm2", messages=FRANCE, temperature=0, max_tokens=32)
-    assert "Paris" in r.choices[0].message.content
+    r = client.chat.completions.create(model="smollm2", messages=GERMANY, temperature=0, max_tokens=32)
+    assert "Berlin" in r.choices[0].message.content
     assert r.choices[0].finish_reason == "stop" and r.id.startswith("chatcmpl-")
     assert r.usage.total_tokens == r.usage.prompt_tokens + r.usage.completion_tokens
     assert r.usage.prompt_tokens_details.cached_tokens == 0
@@ -18,8 +18,8 @@ def test_chat_answers(client):
 
 @pytest.mark.smoke
 def test_chat_streams_the_same_text(client):
-    whole = client.chat.completions.create(model="smollm2", messages=FRANCE, temperature=0, max_tokens=32)
-    chunks = list(client.chat.completions.create(model="smollm2", messages=FRANCE, temperature=0, max_tokens=32,
+    whole = client.chat.completions.create(model="smollm2", messages=GERMANY, temperature=0, max_tokens=32)
+    chunks = list(client.chat.completions.create(model="smollm2", messages=GERMANY, temperature=0, max_tokens=32,
                                                  stream=True, stream_options={"include_usage": True}))
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
     assert text == whole.choices[0].message.content
@@ -30,7 +30,7 @@ def test_chat_streams_the_same_text(client):
 
 
 def test_stream_framing_and_order(cluster):
-    events = list(stream(cluster, "/v1/chat/completions", {"messages": FRANCE, "temperature": 0, "max_tokens": 8}))
+    events = list(stream(cluster, "/v1/chat/completions", {"messages": GERMANY, "temperature": 0, "max_tokens": 8}))
     assert events[-1] == "[DONE]"
     parsed = [json.loads(e) for e in events[:-1]]
     assert parsed[0]["choices"][0]["delta"]["role"] == "assistant"
@@ -87,7 +87,7 @@ def test_echo_without_new_tokens(cluster):
 
 
 def test_chat_logprobs(client):
-    r = client.chat.completions.create(model="smollm2", messages=FRANCE, temperature=0, max_tokens=4, logprobs=True,
+    r = client.chat.completions.create(model="smollm2", messages=GERMANY, temperature=0, max_tokens=4, logprobs=True,
                                        top_logprobs=3)
     entries = r.choices[0].logprobs.content
     assert len(entries) == 4 and all(len(e.top_logprobs) == 3 for e in entries)
@@ -117,7 +117,7 @@ def test_sampling_parameters_do_what_they_say(cluster):
 
 
 def test_min_tokens_and_ignore_eos(cluster):
-    chat = {"messages": FRANCE, "temperature": 0}
+    chat = {"messages": GERMANY, "temperature": 0}
     _, short, _ = cluster.post("/v1/chat/completions", {**chat, "max_tokens": 64})
     n = short["usage"]["completion_tokens"]
     _, longer, _ = cluster.post("/v1/chat/completions", {**chat, "max_tokens": 64, "min_tokens": n + 8})

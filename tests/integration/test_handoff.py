@@ -81,7 +81,8 @@ def test_a_new_epoch_keeps_the_hits(proxied):
     for p in proxies:
         p.cut_at = p.forward_bytes + 50000
     got, _ = tokens(c, longer, salt="kept")
-    assert sum(p.cuts for p in proxies) >= 1 and got == want
-    # the second attempt shipped what was new and no more, the first one less than that
+    cuts = sum(p.cuts for p in proxies)
+    assert cuts >= 1 and got == want
+    # the last attempt shipped what was new and no more, those that were cut (both lanes at once, or one by one) less
     new = (n_prompt - n_first // 64 * 64) * 12240
-    assert new < metric_bytes(c) - before < 2 * new
+    assert new < metric_bytes(c) - before < (1 + cuts) * new

@@ -124,29 +124,16 @@ static enum status cpu_quantize(struct backend *b, struct stream *s, struct act 
     return OK;
 }
 
-/* rest = x - its quantized form, column by column, in two roundings. */
-static void lost_by_quantizing(float *rest, const struct act *x, uint32_t row)
-{
-    const uint8_t *tile = (const uint8_t *)x->q + act_tile_offset(row, x->k);
-    uint32_t h = act_tile_height(x->n, row), r = row % ACT_TILE;
-    const float *f = x->f + (size_t)row * x->k;
-    for (uint32_t i = 0; i < x->k; i++) {
-        const uint8_t *block = tile + (size_t)(i / ACT_BLOCK) * h * ACT_ROW_BYTES;
-        int8_t q = (int8_t)block[(size_t)r * ACT_BLOCK + i % ACT_BLOCK];
-        float scale;
-        memcpy(&scale, block + 32 * h + 8 * r + 4 * (i % ACT_BLOCK / 16), 4);
-        rest[i] = f[i] - scale * (float)q;
-    }
-}
-
 static void fine_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
 {
     const struct row_run *r = arg;
-    uint32_t n = r->out->n / 2;
+    const struct act *x = r->out;
+    uint32_t n = x->n / 2;
     for (uint32_t i = row0; i < row1; i++) {
-        cpu_quantize_rows(r->k, r->out, i, i + 1);
-        lost_by_quantizing(r->out->f + (size_t)(n + i) * r->out->k, r->out, i);
-        cpu_quantize_rows(r->k, r->out, n + i, n + i + 1);
+        cpu_quantize_rows(r->k, x, i, i + 1);
+        r->k->lost_by_quantizing(x->f + (size_t)(n + i) * x->k, (const uint8_t *)x->q + act_tile_offset(i, x->k),
+                                 act_tile_height(x->n, i), i % ACT_TILE, x->f + (size_t)i * x->k, x->k);
+        cpu_quantize_rows(r->k, x, n + i, n + i + 1);
     }
 }
 

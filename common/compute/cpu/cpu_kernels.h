@@ -87,6 +87,8 @@ struct cpu_kernels {
     void (*swiglu)(float *out, const float *gate, const float *up, uint32_t k);
     /* Row r of a tile of h rows. */
     void (*quantize)(uint8_t *tile, uint32_t h, uint32_t r, const float *x, uint32_t k);
+    /* rest = x minus what quantize() made of it there. */
+    void (*lost_by_quantizing)(float *rest, const uint8_t *tile, uint32_t h, uint32_t r, const float *x, uint32_t k);
     void (*add)(float *y, const float *b, uint32_t n); /* any n */
 
     /* --- one head --- */

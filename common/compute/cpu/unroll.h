@@ -3,8 +3,10 @@
 #define COMPUTE_CPU_UNROLL_H
 
 #ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
+#define UNROLL   _Pragma("clang loop unroll(full)")
+#define UNROLL16 UNROLL
 #else
-#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL   _Pragma("GCC unroll 8")
+#define UNROLL16 _Pragma("GCC unroll 16")
 #endif
 #endif

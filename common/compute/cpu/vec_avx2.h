@@ -107,6 +107,14 @@ VEC vec v_swap8(vec x)
     return (vec){ x.b, x.a };
 }
 
+VEC vec v_alternate(vec x, vec y, int step)
+{
+    if (step == 8) return (vec){ x.a, y.b };
+    if (step == 4) return (vec){ _mm256_blend_ps(x.a, y.a, 0xf0), _mm256_blend_ps(x.b, y.b, 0xf0) };
+    if (step == 2) return (vec){ _mm256_blend_ps(x.a, y.a, 0xcc), _mm256_blend_ps(x.b, y.b, 0xcc) };
+    return (vec){ _mm256_blend_ps(x.a, y.a, 0xaa), _mm256_blend_ps(x.b, y.b, 0xaa) };
+}
+
 VEC __m256 v_pow2_half(__m256 t)
 {
     __m256i n = _mm256_add_epi32(_mm256_castps_si256(t), _mm256_set1_epi32((int)(127u - 0x4b400000u)));

@@ -84,6 +84,12 @@ VEC vec v_swap8(vec a)
     return _mm512_shuffle_f32x4(a, a, 0x4e);
 }
 
+VEC vec v_alternate(vec a, vec b, int step)
+{
+    const int mask = step == 1 ? 0xaaaa : step == 2 ? 0xcccc : step == 4 ? 0xf0f0 : 0xff00;
+    return _mm512_mask_blend_ps((__mmask16)mask, a, b);
+}
+
 VEC vec v_pow2(vec t)
 {
     __m512i n = _mm512_add_epi32(_mm512_castps_si512(t), _mm512_set1_epi32((int)(127u - 0x4b400000u)));

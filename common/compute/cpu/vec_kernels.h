@@ -77,30 +77,7 @@ static inline struct step step_of(uint32_t amax, float top)
     return (struct step){ scale, 1.0f / scale, true };
 }
 
-TARGET static void quantize(uint8_t *tile, uint32_t h, uint32_t r, const float *x, uint32_t k)
-{
-    for (uint32_t b = 0; b < act_blocks(k); b++) {
-        uint8_t *block = tile + (size_t)b * h * ACT_ROW_BYTES;
-        int8_t *q = (int8_t *)block + (size_t)r * ACT_BLOCK;
-        float scale[2] = { 1, 1 }, total[2] = { 0, 0 };
-        int32_t minus_sum[2] = { 0, 0 };
-        memset(q, 0, ACT_BLOCK);
-        for (uint32_t g = 0; g < 2 && b * ACT_BLOCK + 16 * g < k; g++) {
-            vec v = v_load(x + b * ACT_BLOCK + 16 * g);
-            struct step s = step_of(v_magnitude_bits(v_magnitude(v, v)), 127.0f);
-            scale[g] = s.scale;
-            if (!s.finite) continue;
-            vec t = v_fma(v, v_set(s.inv), v_set(ROUND));
-            v_store_int8(q + 16 * g, t);
-            total[g] = v_sum(v_sub(t, v_set(ROUND)));
-            minus_sum[g] = -(int32_t)total[g];
-        }
-        float sum = __builtin_fmaf(scale[1], total[1], scale[0] * total[0]);
-        memcpy(block + 32 * h + 8 * r, scale, 8);
-        memcpy(block + 40 * h + 8 * r, minus_sum, 8);
-        memcpy(block + 48 * h + 4 * r, &sum, 4);
-    }
-}
+#include "compute/cpu/act_kernels.h"
 
 VEC struct step head_step(const float *x, uint32_t dim, float top)
 {
@@ -279,6 +256,7 @@ TARGET static void finish(float *out, const float *o, const struct attn_state *s
 
 /* The slots of a kernel table that this file fills. */
 #define VEC_KERNELS                                                                                                    \
-    .rmsnorm = rmsnorm, .swiglu = swiglu, .quantize = quantize, .add = add, .rope = rope, .rotate = rotate,            \
-    .kv_quantize = kv_quantize, .to_half = to_half, .q_quantize = q_quantize, .softmax_int8 = softmax_int8,            \
-    .qk_f16 = qk_f16, .softmax_f16 = softmax_f16, .pv_f16 = pv_f16, .merge = merge, .finish = finish
+    .rmsnorm = rmsnorm, .swiglu = swiglu, .quantize = quantize, .lost_by_quantizing = lost_by_quantizing, .add = add,  \
+    .rope = rope, .rotate = rotate, .kv_quantize = kv_quantize, .to_half = to_half, .q_quantize = q_quantize,          \
+    .softmax_int8 = softmax_int8, .qk_f16 = qk_f16, .softmax_f16 = softmax_f16, .pv_f16 = pv_f16, .merge = merge,      \
+    .finish = finish

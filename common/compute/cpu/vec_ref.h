@@ -27,6 +27,10 @@ VEC vec v_load_half(const uint16_t *p)
 {
     VEC_EACH(half_to_float(p[i]));
 }
+VEC vec v_load_i8(const uint8_t *p)
+{
+    VEC_EACH((float)(int8_t)p[i]);
+}
 VEC vec v_add(vec a, vec b)
 {
     VEC_EACH(a.l[i] + b.l[i]);
@@ -82,6 +86,11 @@ VEC vec v_swap4(vec a)
 VEC vec v_swap8(vec a)
 {
     VEC_EACH(a.l[i ^ 8]);
+}
+/* Lanes whose number has bit `step` (1, 2, 4 or 8) from b, the others from a. */
+VEC vec v_alternate(vec a, vec b, int step)
+{
+    VEC_EACH(i & step ? b.l[i] : a.l[i]);
 }
 /* 2^n for t = n + 1.5 * 2^23, n in -126 .. 127 */
 VEC vec v_pow2(vec t)

@@ -55,9 +55,59 @@ Test(rows, every_level_has_the_bits_of_the_reference)
         }
 }
 
+/* One group by docs/numerics.md: its scale; q[16] and their sum. */
+static float group_by_definition(int8_t *q, int32_t *sum, const float *x)
+{
+    float amax = 0, scale;
+    bool finite = true;
+    for (int i = 0; i < 16; i++) {
+        finite = finite && isfinite(x[i]);
+        amax = fabsf(x[i]) > amax ? fabsf(x[i]) : amax;
+    }
+    scale = amax / 127.0f;
+    *sum = 0;
+    for (int i = 0; i < 16; i++) {
+        q[i] = finite && scale >= FLT_MIN ? (int8_t)rint((double)x[i] * (double)(1.0f / scale)) : 0;
+        *sum += q[i];
+    }
+    return !finite ? NAN : scale < FLT_MIN ? 1.0f : scale;
+}
+
+Test(rows, reference_quantizes_by_the_definition)
+{
+    static float x[N], lost[N];
+    static uint8_t tile[(size_t)3 * ACT_ROW_BYTES * (N + ACT_BLOCK) / ACT_BLOCK];
+    const uint32_t h = 3, r = 1;
+    struct check_rng rng = { 4 };
+    for (int fill = 0; fill < FILL_COUNT; fill++) {
+        check_fill(&rng, (enum check_fill)fill, x, N);
+        x[40] = NAN;
+        x[N - 1] = INFINITY;
+        memset(x + 64, 0, 16 * sizeof(float));
+        cpu_kernels_ref.quantize(tile, h, r, x, N);
+        cpu_kernels_ref.lost_by_quantizing(lost, tile, h, r, x, N);
+        for (uint32_t c = 0; c < N; c += 16) {
+            const uint8_t *block = tile + (size_t)(c / ACT_BLOCK) * h * ACT_ROW_BYTES;
+            uint32_t g = c % ACT_BLOCK / 16;
+            int8_t q[16];
+            int32_t sum, minus_sum;
+            float want = group_by_definition(q, &sum, x + c), scale;
+            memcpy(&scale, block + 32 * h + 8 * r + 4 * g, 4);
+            memcpy(&minus_sum, block + 40 * h + 8 * r + 4 * g, 4);
+            cr_assert(scale == want || (isnan(scale) && isnan(want)), "scale of column %u", c);
+            cr_assert_eq(minus_sum, -sum, "sum of column %u", c);
+            cr_assert(memcmp(block + ACT_BLOCK * r + 16 * g, q, 16) == 0, "values of column %u", c);
+            for (int i = 0; i < 16 && !isnan(want); i++) {
+                float rounded = scale * (float)q[i];
+                cr_assert_eq(lost[c + (uint32_t)i], x[c + (uint32_t)i] - rounded, "rest of column %u", c);
+            }
+        }
+    }
+}
+
 Test(rows, every_level_quantizes_as_the_reference)
 {
-    static float x[N];
+    static float x[N], lost[2][N];
     struct check_rng rng = { 2 };
     EACH_LEVEL(k)
     for (int fill = 0; fill < FILL_COUNT; fill++)
@@ -72,6 +122,9 @@ Test(rows, every_level_quantizes_as_the_reference)
                     if (r == 4) x[n / 3] = -INFINITY;
                     ref->quantize(a, h, r, x, n);
                     k->quantize(b, h, r, x, n);
+                    ref->lost_by_quantizing(lost[0], a, h, r, x, n);
+                    k->lost_by_quantizing(lost[1], b, h, r, x, n);
+                    if (r < 3) expect_same(lost[0], lost[1], n * sizeof(float), k->name, "lost_by_quantizing");
                 }
                 expect_same(a, b, bytes, k->name, "quantize");
                 cr_assert(guard_intact(a) && guard_intact(b));

@@ -158,7 +158,7 @@ Test(model, opens_every_variant_of_the_family)
     v[3].arch = "qwen2";
     v[3].bias = true;
     v[4].rope_freqs = true;
-    v[5].type = DTYPE_Q8_0; /* attn_v stays F32: three products, not one */
+    v[5].type = DTYPE_Q8_0; /* attn_v stays F32: K and V are two products, not one */
     int32_t tokens[70];
     token_run(tokens, 70, 160);
     float *seen[6];
