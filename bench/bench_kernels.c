@@ -63,7 +63,7 @@ struct job {
 
 static const char USAGE[] = "usage: baton-bench kernels [options]\n"
                             "      --type TYPE      one type of weights in place of all\n"
-                            "      --isa LEVEL      ref, avx2, avx512 or vnni in place of all that this machine has\n"
+                            "      --isa LEVEL      ref, avx2, avx512, vnni or amx in place of all there are\n"
                             "  -t, --threads N      threads (2)\n"
                             "      --json           one JSON object in place of the table\n";
 

@@ -3,6 +3,8 @@
 
 #include <cpuid.h>
 #include <stdbool.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define XCR0_AVX    0x06u    /* xmm, ymm */
 #define XCR0_AVX512 0xe6u    /* and opmask, both halves of zmm */
@@ -13,6 +15,13 @@ static uint64_t xcr0(void)
     uint32_t lo, hi;
     __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
     return ((uint64_t)hi << 32) | lo;
+}
+
+/* Linux gives a process the room that tiles need in its threads' state when it is asked to; again is harmless. */
+static bool tiles_permitted(void)
+{
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 }
 
 static bool has(uint32_t word, unsigned bit)
@@ -41,6 +50,6 @@ uint32_t cpu_flags(void)
     flags |= CPU_AVX512;
     if (has(c7, 11)) flags |= CPU_AVX512_VNNI;
     if (has(a71, 5)) flags |= CPU_AVX512_BF16;
-    if (has(d7, 24) && has(d7, 25) && (state & XCR0_AMX) == XCR0_AMX) flags |= CPU_AMX_INT8;
+    if (has(d7, 24) && has(d7, 25) && (state & XCR0_AMX) == XCR0_AMX && tiles_permitted()) flags |= CPU_AMX_INT8;
     return flags;
 }

@@ -9,8 +9,9 @@ enum cpu_flag {
     CPU_AVX512_VNNI = 1 << 2,
     CPU_AVX512_BF16 = 1 << 3,
     CPU_AVX_VNNI = 1 << 4,
-    CPU_AMX_INT8 = 1 << 5,
+    CPU_AMX_INT8 = 1 << 5, /* TILE and INT8 */
 };
-/* Flags of this machine, the operating system's support included. */
+/* Flags of this machine, the operating system's support included.  Asks Linux for AMX's tiles where the processor has
+ * them, for all threads of the process; a refusal is as if it had none. */
 uint32_t cpu_flags(void);
 #endif

@@ -157,8 +157,8 @@ static inline uint64_t kv_wire_bytes(enum kv_format format, uint32_t head_dim, u
 
 /* The CPU backend (compute/cpu/): a team of n_threads workers, the caller being one of them.  `cpus` is a list
  * like "0-3,6" to pin to, or NULL.  `isa` lowers the instruction set: NULL or "auto", "ref", "avx2", "avxvnni",
- * "avx512" (no VNNI), "vnni", or "vnni256", avxvnni's kernels for a CPU with AVX-512; ERR_INVALID / ERR_UNSUPPORTED
- * with a sentence if unknown or not on this CPU. */
+ * "avx512" (no VNNI), "vnni", "amx", or "vnni256", avxvnni's kernels for a CPU with AVX-512; ERR_INVALID /
+ * ERR_UNSUPPORTED with a sentence if unknown or not on this CPU. */
 enum status cpu_backend_create(struct backend **out, uint32_t n_threads, const char *cpus, const char *isa,
                                const struct backend_limits *limits, struct error *err) MUST_CHECK;
 void cpu_backend_destroy(struct backend *b);

@@ -23,7 +23,7 @@ struct config_node {
     char *model;        /* name of a model; "" = the only one */
     uint32_t threads;   /* 0 = all cores that this process may use */
     char *cpus;         /* "0-3,6" or "" */
-    char *isa;          /* auto, ref, avx2, vnni256, avxvnni, avx512, vnni */
+    char *isa;          /* auto, ref, avx2, vnni256, avxvnni, avx512, vnni, amx */
     char *weights;      /* auto, resident, stream */
     char *io;           /* auto, uring, pread, mmap */
     char *kv;           /* decode: where the KV plane binds, "tcp://127.0.0.1:0" */

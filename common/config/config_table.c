@@ -118,7 +118,7 @@ const struct config_option config_table[] = {
     { SCOPE_NODE, NULL, "cpus", "cpus", NULL, ROLES_NODE, OPTION_CPUS, AT_NODE(cpus), 0, 0, 0, NULL, "",
       "processors that the node owns and pins its threads to, such as 0-3,6" },
     { SCOPE_NODE, NULL, "isa", "isa", NULL, ROLES_ENGINE, OPTION_CHOICE, AT_NODE(isa), 0, 0, 0,
-      "auto|ref|avx2|vnni256|avxvnni|avx512|vnni", "auto", "highest instruction set that kernels may use" },
+      "auto|ref|avx2|vnni256|avxvnni|avx512|vnni|amx", "auto", "highest instruction set that kernels may use" },
     { SCOPE_NODE, NULL, "weights", "weights", NULL, ROLES_ENGINE, OPTION_CHOICE, AT_NODE(weights), 0, 0, 0,
       "auto|resident|stream", "auto", "weights in memory, or read from the file in each step; auto: whichever fits" },
     { SCOPE_NODE, NULL, "io", "io", NULL, ROLES_ENGINE, OPTION_CHOICE, AT_NODE(io), 0, 0, 0, "auto|uring|pread|mmap",

@@ -2,6 +2,7 @@
 #include "base/cpu.h"
 #include "base/mem.h"
 #include "compute/cpu/cpu_internal.h"
+#include "compute/cpu/cpu_level.h"
 #include "compute/cpu/kv_slice.h"
 
 #include <assert.h>
@@ -254,23 +255,6 @@ static const struct backend_ops cpu_ops = {
 };
 
 /* --- life --- */
-static enum status choose_level(struct cpu_backend *b, const char *isa, struct error *err)
-{
-    const uint32_t flags = cpu_flags();
-    if (!isa || strcmp(isa, "auto") == 0) {
-        b->kernels = cpu_kernels_best(flags);
-        return OK;
-    }
-    b->kernels = cpu_kernels_named(isa);
-    if (!b->kernels)
-        return error_set(err, ERR_INVALID, "isa \"%s\": expected auto, ref, avx2, vnni256, avxvnni, avx512 or vnni",
-                         isa);
-    if ((b->kernels->flags & flags) != b->kernels->flags)
-        return error_set(err, ERR_UNSUPPORTED, "isa \"%s\": this processor does not have it; the best here is \"%s\"",
-                         isa, cpu_kernels_best(flags)->name);
-    return OK;
-}
-
 static enum status create_scratch(struct cpu_backend *b)
 {
     const struct backend_limits *l = &b->limits;
@@ -323,7 +307,7 @@ enum status cpu_backend_create(struct backend **out, uint32_t n_threads, const c
     struct cpu_backend *b = mem_zalloc(sizeof(*b));
     b->base.ops = &cpu_ops;
     b->limits = *limits;
-    if ((st = choose_level(b, isa, err)) != OK) goto fail;
+    if ((st = cpu_level_choose(&b->kernels, isa, cpu_flags(), err)) != OK) goto fail;
     if ((st = team_create(&b->team, n_threads, cpus, err)) != OK) goto fail;
     if ((st = create_scratch(b)) != OK || (st = create_rope(&b->rope, limits)) != OK) {
         error_set(err, st, "cpu backend: no memory for scratch (%u rows, %u columns, %u positions)", limits->max_rows,

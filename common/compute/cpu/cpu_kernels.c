@@ -3,13 +3,10 @@
 
 #include <string.h>
 
-const struct cpu_kernels *const cpu_kernel_levels[] = { &cpu_kernels_ref,
-                                                        &cpu_kernels_avx2,
-                                                        &cpu_kernels_vnni256,
-                                                        &cpu_kernels_avxvnni,
-                                                        &cpu_kernels_avx512,
-                                                        &cpu_kernels_vnni,
-                                                        NULL };
+const struct cpu_kernels *const cpu_kernel_levels[] = { &cpu_kernels_ref,     &cpu_kernels_avx2,
+                                                        &cpu_kernels_vnni256, &cpu_kernels_avxvnni,
+                                                        &cpu_kernels_avx512,  &cpu_kernels_vnni,
+                                                        &cpu_kernels_amx,     NULL };
 
 const struct cpu_kernels *cpu_kernels_best(uint32_t flags)
 {

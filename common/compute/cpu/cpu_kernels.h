@@ -80,6 +80,8 @@ struct attn_weights {
 struct cpu_kernels {
     const char *name;
     uint32_t flags; /* enum cpu_flag, all of which must be there */
+    /* NULL, or a level whose bits this one must give in a small product before it is used. */
+    const struct cpu_kernels *checked_by;
     matmul_fn matmul;
 
     /* --- rows of fp32; k is a multiple of 16 --- */
@@ -127,7 +129,7 @@ struct cpu_kernels {
 };
 
 extern const struct cpu_kernels cpu_kernels_ref, cpu_kernels_avx2, cpu_kernels_vnni256, cpu_kernels_avxvnni,
-    cpu_kernels_avx512, cpu_kernels_vnni;
+    cpu_kernels_avx512, cpu_kernels_vnni, cpu_kernels_amx;
 /* Slowest first; row 0 is the reference; ends with NULL. */
 extern const struct cpu_kernels *const cpu_kernel_levels[];
 /* The fastest level that `flags` allow. */

@@ -135,7 +135,28 @@ VEC ivec start_of(const int32_t *minus_sum, int kind, int shift)
     return iv_scaled(minus_sum, shift);
 }
 
-/* acc[r] += one block's part for `rows` rows; the order of operations is the reference's. */
+/* Group g's exact sums of `rows` rows: into `part`, and with the block's last group into acc; the order of operations
+ * is the reference's. */
+VEC void add_sums(vec *acc, vec *part, const ivec *dot, const struct weights *w, struct act_at a, int g, int kind,
+                  int rows)
+{
+    UNROLL for (int r = 0; r < rows; r++)
+    {
+        const int at = 2 * r + g;
+        vec f = iv_float(dot[r]), scale = v_set(a.scale[at]);
+        if (kind >= KIND_K16) {
+            acc[r] = v_fma(w->d[g], v_mul(f, scale), acc[r]);
+            if (kind == KIND_K16M) acc[r] = v_fma(w->m[g], v_set((float)-a.minus_sum[at] * a.scale[at]), acc[r]);
+        } else if (g == 0) {
+            part[r] = v_mul(f, scale);
+        } else {
+            acc[r] = v_fma(w->d[0], v_fma(f, scale, part[r]), acc[r]);
+            if (kind == KIND_DM) acc[r] = v_fma(w->m[0], v_set(a.sum[r]), acc[r]);
+        }
+    }
+}
+
+/* acc[r] += one block's part for `rows` rows. */
 VEC void add_block(vec *acc, const struct weights *w, struct act_at a, int kind, int shift, int rows)
 {
     const int bits = WIDE_CODES(kind) ? 8 : kind == KIND_K16 ? 6 : 5;
@@ -150,20 +171,7 @@ VEC void add_block(vec *acc, const struct weights *w, struct act_at a, int kind,
             UNROLL for (int r = 0; r < rows; r++) dot[r] =
                 iv_dot4(dot[r], w->code + 4 * g, a.q + r * ACT_BLOCK + 16 * g, bits, step);
         }
-        UNROLL for (int r = 0; r < rows; r++)
-        {
-            const int at = 2 * r + g;
-            vec f = iv_float(dot[r]), scale = v_set(a.scale[at]);
-            if (kind >= KIND_K16) {
-                acc[r] = v_fma(w->d[g], v_mul(f, scale), acc[r]);
-                if (kind == KIND_K16M) acc[r] = v_fma(w->m[g], v_set((float)-a.minus_sum[at] * a.scale[at]), acc[r]);
-            } else if (g == 0) {
-                part[r] = v_mul(f, scale);
-            } else {
-                acc[r] = v_fma(w->d[0], v_fma(f, scale, part[r]), acc[r]);
-                if (kind == KIND_DM) acc[r] = v_fma(w->m[0], v_set(a.sum[r]), acc[r]);
-            }
-        }
+        add_sums(acc, part, dot, w, a, g, kind, rows);
     }
 }
 
@@ -193,6 +201,7 @@ static struct output output_of(const struct matmul_job *job, uint32_t p, uint32_
                             left < PANEL_ROWS ? left : PANEL_ROWS, job->accumulate };
 }
 
+#ifndef LEVEL_AMX /* level_amx.c goes on in its own way */
 /* --- a panel times rows [r, r + rows) of the tile that begins with activation row `row` --- */
 #define UNPACKED 0 /* in place of bits: blocks of struct weights */
 
@@ -323,3 +332,4 @@ static void matmul(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint3
 
 /* The slots of a kernel table that this file fills. */
 #define DOT_KERNELS .matmul = matmul
+#endif

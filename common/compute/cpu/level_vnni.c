@@ -1,5 +1,6 @@
-/* level_vnni.c - the kernels for AVX-512 with VNNI. */
+/* level_vnni.c - the kernels for AVX-512 with VNNI, and the table of the level that adds AMX's tiles to them. */
 #include "base/cpu.h"
+#include "compute/cpu/level_amx.h"
 
 #define LEVEL_VNNI
 #include "compute/cpu/vec_avx512.h"
@@ -11,3 +12,10 @@
 const struct cpu_kernels cpu_kernels_vnni = {
     .name = "vnni", .flags = CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI, DOT_KERNELS, ATTN_KERNELS, VEC_KERNELS
 };
+
+const struct cpu_kernels cpu_kernels_amx = { .name = "amx",
+                                             .flags = CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI | CPU_AMX_INT8,
+                                             .checked_by = &cpu_kernels_vnni,
+                                             .matmul = amx_matmul,
+                                             ATTN_KERNELS,
+                                             VEC_KERNELS };

@@ -7,7 +7,10 @@
 #include <immintrin.h>
 #include <string.h>
 
-#ifdef LEVEL_VNNI
+#ifdef LEVEL_AMX
+#define LEVEL_VNNI
+#define TARGET __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,amx-tile,amx-int8")))
+#elif defined(LEVEL_VNNI)
 #define TARGET __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 #else
 #define TARGET __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")))
@@ -192,6 +195,10 @@ VEC ivec iv_zero(void)
 VEC ivec iv_and8(ivec a, uint8_t mask)
 {
     return _mm512_and_si512(a, _mm512_set1_epi8((char)mask));
+}
+VEC ivec iv_sub8(ivec a, uint8_t b)
+{
+    return _mm512_sub_epi8(a, _mm512_set1_epi8((char)b));
 }
 VEC ivec iv_or(ivec a, ivec b)
 {

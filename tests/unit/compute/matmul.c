@@ -2,8 +2,9 @@
 #include "base/cpu.h"
 #include "base/mem.h"
 #include "compute/backend.h"
-#include "compute/cpu/cpu_kernels.h"
+#include "compute/cpu/cpu_internal.h"
 #include "compute/cpu/half.h"
+#include "helpers/amx_trap.h"
 #include "helpers/kernel_check.h"
 
 #include <criterion/criterion.h>
@@ -24,6 +25,17 @@ static struct backend *backend_of(const char *isa, uint32_t threads)
     struct backend *b;
     struct error err;
     cr_assert_eq(cpu_backend_create(&b, threads, NULL, isa, &limits, &err), OK, "%s", err.text);
+    return b;
+}
+
+/* A backend of the level amx: native, or else with its tile instructions trapped, or NULL without AVX-512 VNNI. */
+static struct backend *tiled_backend(void)
+{
+    if (cpu_flags() & CPU_AMX_INT8) return backend_of("amx", 1);
+    if ((cpu_kernels_vnni.flags & cpu_flags()) != cpu_kernels_vnni.flags) return NULL;
+    amx_trap_install();
+    struct backend *b = backend_of("vnni", 1);
+    cpu_of(b)->kernels = &cpu_kernels_amx;
     return b;
 }
 
@@ -176,6 +188,31 @@ Test(matmul, every_level_gives_the_bits_of_the_reference)
                 problem_fini(&p);
             }
     for (uint32_t k = 0; k < n_levels; k++) cpu_backend_destroy(levels[k]);
+    cpu_backend_destroy(ref);
+}
+
+Test(matmul, tiles_give_the_bits_of_the_reference_at_every_height)
+{
+    struct backend *ref = backend_of("ref", 1), *b = tiled_backend();
+    if (!b) cr_skip_test("AVX-512 VNNI is needed");
+    const bool native = cpu_flags() & CPU_AMX_INT8;
+    struct check_rng rng = { 1 };
+    for (size_t t = 0; t < N_TYPES; t++)
+        for (uint32_t n = 1; n <= 129; n += n == 40 ? 88 : 1) {
+            struct problem p;
+            bool accumulate = check_below(&rng, 2), quantized = pack_format_of(types[t])->scales != PACK_FLOAT;
+            uint32_t rows = check_below(&rng, 2) ? 21 : 16, cols = n == 16 ? 288 : 32 + check_below(&rng, 3) * 96;
+            problem_init(&p, types[t], rows, cols_of(types[t], cols), n, (enum check_fill)check_below(&rng, FILL_COUNT),
+                         check_next(&rng));
+            unsigned long before = amx_trap_count();
+            float *want = solve(ref, &p, p.rows + 5, accumulate);
+            expect_bits(want, b, &p, accumulate);
+            cr_assert(native || (amx_trap_count() > before) == (quantized && n >= 16));
+            cr_assert_not(amx_trap_configured(), "tiles are released after each item");
+            guard_free(want);
+            problem_fini(&p);
+        }
+    cpu_backend_destroy(b);
     cpu_backend_destroy(ref);
 }
 
