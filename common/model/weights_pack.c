@@ -1,5 +1,6 @@
 /* weights_pack.c - fills the arena: packed by the backend, private to a process or shared by a host's nodes. */
 #include "base/clock.h"
+#include "base/huge_pages.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "formats/gguf.h"
@@ -106,9 +107,26 @@ static void start_read(struct io_reader *r, const struct weight_pieces *ps, uint
     if (r && i < ps->n) io_reader_start(r, i % LOAD_SLOTS, ps->at[i].offset, ps->at[i].bytes);
 }
 
+/* Where the bytes go, and who makes its pages ready (NULL: packing does). */
+struct arena {
+    uint8_t *p;
+    struct huge_ahead *pages;
+};
+
+static enum status pack_piece(const struct weights *w, const struct weight_piece *p, const uint8_t *src,
+                              const struct arena *arena, struct error *err)
+{
+    uint8_t *item = arena->p + p->item->offset;
+    struct weight_piece after = *p;
+    after.row0 += p->n_rows;
+    huge_ahead_wait(arena->pages, item + weight_piece_place(w->backend, &after));
+    enum status st = weight_piece_pack(w->backend, p, src, item + weight_piece_place(w->backend, p));
+    return st == OK ? OK : error_set(err, st, "tensor %s: packing failed (%s)", p->src->name, status_text(st));
+}
+
 /* Packing of a piece overlaps the reads of those after it. */
-static enum status pack_pieces(struct weights *w, const struct weight_pieces *ps, struct io_reader *r, uint8_t *arena,
-                               const struct weights_load_options *opt, struct error *err)
+static enum status pack_pieces(struct weights *w, const struct weight_pieces *ps, struct io_reader *r,
+                               const struct arena *arena, const struct weights_load_options *opt, struct error *err)
 {
     uint64_t done = 0, all = 0;
     for (uint32_t i = 0; i < ps->n; i++) all += ps->at[i].bytes;
@@ -118,8 +136,7 @@ static enum status pack_pieces(struct weights *w, const struct weight_pieces *ps
         const uint8_t *src = gguf_file(w->g).p + p->offset;
         enum status st = r ? io_reader_wait(r, i % LOAD_SLOTS, &src, err) : OK;
         if (st != OK) return error_prefix(err, "tensor %s", p->src->name);
-        st = weight_piece_pack(w->backend, p, src, arena + p->item->offset + weight_piece_place(w->backend, p));
-        if (st != OK) return error_set(err, st, "tensor %s: packing failed (%s)", p->src->name, status_text(st));
+        if ((st = pack_piece(w, p, src, arena, err)) != OK) return st;
         start_read(r, ps, i + LOAD_SLOTS);
         if (!r) drop_pages(w, p->offset, p->bytes);
         done += p->bytes;
@@ -129,8 +146,8 @@ static enum status pack_pieces(struct weights *w, const struct weight_pieces *ps
 }
 
 /* Vectors, and matrices if asked for, into the arena. */
-static enum status pack_all(struct weights *w, uint8_t *arena, bool matrices, const struct weights_load_options *opt,
-                            struct error *err)
+static enum status pack_all(struct weights *w, const struct arena *arena, bool matrices,
+                            const struct weights_load_options *opt, struct error *err)
 {
     struct weight_pieces ps = { 0 };
     struct io_reader *r = NULL;
@@ -167,7 +184,11 @@ enum status weights_load(struct weights *w, const struct weights_load_options *o
     enum status st = alloc_arena(w, err);
     if (st != OK) return st;
     resolve(w, true);
-    return pack_all(w, w->arena, true, opt, err);
+    struct arena arena = { w->arena, NULL };
+    if (host_memory_is_of(w->backend)) arena.pages = huge_ahead_start(w->arena, w->arena_bytes, false);
+    st = pack_all(w, &arena, true, opt, err);
+    huge_ahead_stop(arena.pages);
+    return st;
 }
 
 /* The arena holds vectors alone: their places close up. */
@@ -189,7 +210,7 @@ enum status weights_open_stream(struct weights *w, const struct weights_load_opt
     enum status st = alloc_arena(w, err);
     if (st != OK) return st;
     resolve(w, false);
-    if ((st = pack_all(w, w->arena, false, opt, err)) != OK) return st;
+    if ((st = pack_all(w, &(struct arena){ w->arena, NULL }, false, opt, err)) != OK) return st;
     return weight_stream_create(&w->stream, w, &io, err);
 }
 
@@ -225,8 +246,8 @@ enum status weights_map(struct weights *w, int fd, struct error *err)
     enum status st = check_shared(w, fd, err);
     if (st != OK) return st;
     size_t bytes = w->arena_bytes + SHARED_HEADER_BYTES;
-    void *p = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
-    if (p == MAP_FAILED)
+    void *p;
+    if (huge_map_shared(&p, fd, bytes, false) != OK)
         return error_set(err, ERR_NO_MEMORY, "shared weights: cannot map %zu bytes: %s", bytes, strerror(errno));
     w->mapping = p;
     w->mapping_bytes = bytes;
@@ -241,11 +262,12 @@ static enum status fill_shared(struct weights *w, int fd, const struct weights_l
     size_t bytes = w->arena_bytes + SHARED_HEADER_BYTES;
     if (ftruncate(fd, (off_t)bytes) != 0)
         return error_set(err, ERR_NO_MEMORY, "shared weights: cannot make %zu bytes: %s", bytes, strerror(errno));
-    uint8_t *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (p == MAP_FAILED)
+    void *p;
+    if (huge_map_shared(&p, fd, bytes, true) != OK)
         return error_set(err, ERR_NO_MEMORY, "shared weights: cannot map %zu bytes: %s", bytes, strerror(errno));
-    madvise(p, bytes, MADV_HUGEPAGE); /* only a hint */
-    enum status st = pack_all(w, p + SHARED_HEADER_BYTES, true, opt, err);
+    struct arena arena = { (uint8_t *)p + SHARED_HEADER_BYTES, huge_ahead_start(p, bytes, true) };
+    enum status st = pack_all(w, &arena, true, opt, err);
+    huge_ahead_stop(arena.pages);
     struct shared_header h = header_of(w);
     memcpy(p, &h, sizeof(h));
     munmap(p, bytes);
