@@ -1,6 +1,8 @@
 /* bench.h - the commands of baton-bench, and what they share. */
 #ifndef BENCH_BENCH_H
 #define BENCH_BENCH_H
+#include "config/command.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,6 +25,16 @@ struct bench_spread {
     double median, min, max;
 };
 struct bench_spread bench_spread_of(double *samples, size_t n);
-/* A whole number from min to max, or exit code 2 with a sentence on stderr. */
-uint32_t bench_number(const char *option, const char *text, uint32_t min, uint32_t max);
+
+/* Rows of several commands' tables. */
+#define BENCH_MODEL(at)   COMMAND_TEXT("model", "m", at, "FILE", NULL, "GGUF file")
+#define BENCH_THREADS(at) COMMAND_NUMBER("threads", "t", at, 1, 1024, "2", "threads")
+#define BENCH_REPEATS(at, n)                                                                                           \
+    COMMAND_NUMBER("repeats", "r", at, 1, BENCH_MAX_REPEATS, n, "repeats; medians and ends are printed")
+#define BENCH_IO(at, choices) COMMAND_CHOICE("io", NULL, at, choices, "auto", "how weights are read")
+#define BENCH_JSON(at)        COMMAND_SWITCH("json", NULL, at, "one JSON object in place of the table")
+#define BENCH_MAX_REPEATS     100
+
+/* The exit code of a command that ended with `st`; says what failed. */
+int bench_end(const struct command *c, enum status st, const struct error *err);
 #endif

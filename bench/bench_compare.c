@@ -11,26 +11,27 @@
 #include "text/vocab.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define CHUNK      512
 #define MAX_MODELS 3
 
 struct options {
-    const char *path;
+    char *path;
     uint32_t tokens, window, threads;
-    char *const *texts;
-    int n_texts;
 };
 
-static const char OPTIONS[] = "  -m, --model FILE     GGUF file\n"
-                              "  -n, --tokens N       tokens to read (kv 8192, exact 256)\n"
-                              "  -w, --window N       tokens of one context (the model's, at most 8192)\n"
-                              "  -t, --threads N      threads (2)\n";
+#define AT(field) offsetof(struct options, field)
+
+static const struct config_option OPTIONS[] = {
+    BENCH_MODEL(AT(path)),
+    COMMAND_NUMBER("tokens", "n", AT(tokens), 2, 1u << 20, "", "tokens to read; without it kv 8192, exact 256"),
+    COMMAND_NUMBER("window", "w", AT(window), 2, 1u << 20, "",
+                   "tokens of one context; without it the model's, at most 8192"),
+    BENCH_THREADS(AT(threads)),
+};
 
 struct variant {
     const char *name;
@@ -40,7 +41,7 @@ struct variant {
 };
 
 struct comparison {
-    const char *command, *usage;
+    struct command command;
     bool needs_text; /* otherwise tokens are drawn where no text is given: models of random weights have none */
     uint32_t tokens;
     uint32_t n_models;
@@ -48,8 +49,7 @@ struct comparison {
 };
 
 static const struct comparison KV = {
-    .command = "kv",
-    .usage = "usage: baton-bench kv -m FILE [options] TEXT_FILE...\n",
+    .command = { "baton-bench kv", "TEXT_FILE...", NULL, OPTIONS, sizeof(OPTIONS) / sizeof(OPTIONS[0]) },
     .needs_text = true,
     .tokens = 8192,
     .n_models = 3,
@@ -59,8 +59,7 @@ static const struct comparison KV = {
 };
 
 static const struct comparison EXACT = {
-    .command = "exact",
-    .usage = "usage: baton-bench exact -m FILE [options] [TEXT_FILE...]\n",
+    .command = { "baton-bench exact", "[TEXT_FILE]...", NULL, OPTIONS, sizeof(OPTIONS) / sizeof(OPTIONS[0]) },
     .tokens = 256,
     .n_models = 3,
     .models = { { "float", KV_F16, "off", true },
@@ -79,6 +78,8 @@ struct candidate {
 struct run {
     const struct comparison *what;
     struct options opt;
+    char *const *text_files;
+    int n_text_files;
     struct token_list text;
     struct candidate c[MAX_MODELS];
     uint32_t *blocks, n_blocks, n_vocab;
@@ -86,41 +87,6 @@ struct run {
     double *kls[MAX_MODELS];
     uint32_t n; /* positions judged */
 };
-
-static int usage(const struct comparison *what, int code)
-{
-    FILE *out = code == 0 ? stdout : stderr;
-    fputs(what->usage, out);
-    fputs(OPTIONS, out);
-    return code;
-}
-
-/* -1: go on; else the exit code. */
-static int parse(struct options *o, const struct comparison *what, int argc, char **argv)
-{
-    static const struct option LONG[] = {
-        { "model", required_argument, NULL, 'm' },  { "tokens", required_argument, NULL, 'n' },
-        { "window", required_argument, NULL, 'w' }, { "threads", required_argument, NULL, 't' },
-        { "help", no_argument, NULL, 'h' },         { 0 },
-    };
-    int c;
-    while ((c = getopt_long(argc, argv, "m:n:w:t:h", LONG, NULL)) != -1) {
-        switch (c) {
-        case 'm': o->path = optarg; break;
-        case 'n': o->tokens = bench_number("--tokens", optarg, 2, 1 << 20); break;
-        case 'w': o->window = bench_number("--window", optarg, 2, 1 << 20); break;
-        case 't': o->threads = bench_number("--threads", optarg, 1, 1024); break;
-        case 'h': return usage(what, 0);
-        default: return usage(what, 2);
-        }
-    }
-    o->texts = argv + optind;
-    o->n_texts = argc - optind;
-    if (o->path && (o->n_texts > 0 || !what->needs_text)) return -1;
-    fprintf(stderr, "baton-bench %s: %s\n", what->command,
-            o->path ? "a file with text is needed" : "-m FILE is needed");
-    return usage(what, 2);
-}
 
 static enum status add_text(struct tokenizer *t, struct token_list *out, const char *path, struct error *err)
 {
@@ -145,11 +111,11 @@ static enum status read_texts(struct run *r, struct error *err)
     enum status st = gguf_open(&g, r->opt.path, err);
     if (st == OK) st = vocab_load_gguf(&v, g, err);
     if (st == OK) st = tokenizer_create(&t, v, err);
-    for (int i = 0; i < r->opt.n_texts && st == OK; i++) st = add_text(t, &r->text, r->opt.texts[i], err);
+    for (int i = 0; i < r->n_text_files && st == OK; i++) st = add_text(t, &r->text, r->text_files[i], err);
     tokenizer_destroy(t);
     vocab_destroy(v);
     gguf_close(g);
-    if (st == OK && r->opt.n_texts == 0)
+    if (st == OK && r->n_text_files == 0)
         for (uint32_t i = 0; i < r->opt.tokens; i++) token_list_add(&r->text, (int32_t)(i * 2654435761u % r->n_vocab));
     if (st == OK && r->text.n < r->opt.tokens)
         st = error_set(err, ERR_INVALID, "the texts have %zu tokens, %u are asked for", r->text.n, r->opt.tokens);
@@ -301,19 +267,31 @@ static void close_all(struct run *r)
     token_list_fini(&r->text);
 }
 
+/* -1: go on; else the exit code. */
+static int parse(struct run *r, int argc, char **argv)
+{
+    const struct command *c = &r->what->command;
+    int code = command_parse(c, &r->opt, argc, argv, &r->n_text_files);
+    if (code >= 0) return code;
+    r->text_files = argv + 1;
+    if (r->opt.tokens == 0) r->opt.tokens = r->what->tokens;
+    if (r->n_text_files > 0 || !r->what->needs_text) return -1;
+    fprintf(stderr, "%s: a file with text is needed; --help says more\n", c->name);
+    command_free(c, &r->opt);
+    return 2;
+}
+
 static int compare(const struct comparison *what, int argc, char **argv)
 {
-    struct run r = { .what = what, .opt = { .tokens = what->tokens, .threads = 2 } };
+    struct run r = { .what = what };
     struct error err = { 0 };
-    int code = parse(&r.opt, what, argc, argv);
+    int code = parse(&r, argc, argv);
     if (code >= 0) return code;
     enum status st = run_all(&r, &err);
-    if (st == OK)
-        print_table(&r);
-    else
-        fprintf(stderr, "baton-bench %s: %s\n", what->command, err.text[0] ? err.text : status_text(st));
+    if (st == OK) print_table(&r);
     close_all(&r);
-    return st == OK ? 0 : 1;
+    command_free(&what->command, &r.opt);
+    return bench_end(&what->command, st, &err);
 }
 
 int bench_kv(int argc, char **argv)

@@ -5,89 +5,39 @@
 #include "bench/ceilings.h"
 #include "bench/engine_bench.h"
 
-#include <getopt.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-static const char USAGE[] = "usage: baton-bench engine -m FILE [options]\n"
-                            "  -m, --model FILE     GGUF file\n"
-                            "  -p, --prompt N       tokens of a prefill (512); 0: no prefill\n"
-                            "  -n, --decode N       tokens of a decode, one at a time (128); 0: no decode\n"
-                            "  -d, --depth N        context before the decode (0)\n"
-                            "  -s, --streams N      sequences that decode together, 1 to 32 (1)\n"
-                            "  -t, --threads N      threads (2)\n"
-                            "  -r, --repeats N      repeats; medians and ends are printed (5)\n"
-                            "  -b, --chunk N        most tokens in one forward pass (512)\n"
-                            "      --kv FORMAT      int8 or f16 (int8)\n"
-                            "      --rotate WORD    on, off or auto (auto)\n"
-                            "      --isa LEVEL      auto, ref, avx2, vnni256, avxvnni, avx512, vnni or amx (auto)\n"
-                            "      --weights WORD   resident, stream or auto (resident)\n"
-                            "      --io WORD        auto, uring, pread or mmap: how they are read (auto)\n"
-                            "      --json           one JSON object in place of the table\n"
-                            "      --step           a repeat for each line on stdin, a JSON line for each repeat\n";
+#define AT(field) offsetof(struct engine_options, field)
 
-static int usage(int code)
-{
-    fputs(USAGE, code == 0 ? stdout : stderr);
-    return code;
-}
+static const struct config_option OPTIONS[] = {
+    BENCH_MODEL(AT(path)),
+    COMMAND_NUMBER("prompt", "p", AT(prompt), 0, 1u << 20, "512", "tokens of a prefill, 0: no prefill"),
+    COMMAND_NUMBER("decode", "n", AT(decode), 0, 1u << 20, "128", "tokens of a decode, one at a time, 0: no decode"),
+    COMMAND_NUMBER("depth", "d", AT(depth), 0, 1u << 20, "0", "context before the decode"),
+    COMMAND_NUMBER("streams", "s", AT(streams), 1, MODEL_MAX_LOGIT_ROWS, "1", "sequences that decode together"),
+    BENCH_THREADS(AT(threads)),
+    BENCH_REPEATS(AT(repeats), "5"),
+    COMMAND_NUMBER("chunk", "b", AT(chunk), 1, 8192, "512", "most tokens in one forward pass"),
+    COMMAND_CHOICE("kv", NULL, AT(kv), "int8|f16", "int8", "format of KV"),
+    COMMAND_CHOICE("rotate", NULL, AT(rotate), "on|off|auto", "auto", "whether Q and K are rotated"),
+    COMMAND_TEXT("isa", NULL, AT(isa), "LEVEL", "auto", "instruction set, as a node's --isa"),
+    COMMAND_CHOICE("weights", NULL, AT(weights), "resident|stream|auto", "resident", "whether weights lie in memory"),
+    BENCH_IO(AT(io), "auto|uring|pread|mmap"),
+    BENCH_JSON(AT(json)),
+    COMMAND_SWITCH("step", NULL, AT(step), "a repeat for each line on stdin, a line of JSON for each repeat"),
+};
+static const struct command COMMAND = { "baton-bench engine", NULL, NULL, OPTIONS,
+                                        sizeof(OPTIONS) / sizeof(OPTIONS[0]) };
 
 /* -1: go on; else the exit code. */
 static int parse(struct engine_options *o, int argc, char **argv)
 {
-    enum { OPT_KV = 256, OPT_ROTATE, OPT_ISA, OPT_WEIGHTS, OPT_IO, OPT_JSON, OPT_STEP };
-    static const struct option LONG[] = {
-        { "model", required_argument, NULL, 'm' },
-        { "prompt", required_argument, NULL, 'p' },
-        { "decode", required_argument, NULL, 'n' },
-        { "depth", required_argument, NULL, 'd' },
-        { "streams", required_argument, NULL, 's' },
-        { "threads", required_argument, NULL, 't' },
-        { "repeats", required_argument, NULL, 'r' },
-        { "chunk", required_argument, NULL, 'b' },
-        { "kv", required_argument, NULL, OPT_KV },
-        { "rotate", required_argument, NULL, OPT_ROTATE },
-        { "isa", required_argument, NULL, OPT_ISA },
-        { "weights", required_argument, NULL, OPT_WEIGHTS },
-        { "io", required_argument, NULL, OPT_IO },
-        { "json", no_argument, NULL, OPT_JSON },
-        { "step", no_argument, NULL, OPT_STEP },
-        { "help", no_argument, NULL, 'h' },
-        { NULL, 0, NULL, 0 },
-    };
-    int c;
-    while ((c = getopt_long(argc, argv, "m:p:n:d:s:t:r:b:h", LONG, NULL)) != -1) {
-        switch (c) {
-        case 'm': o->path = optarg; break;
-        case 'p': o->prompt = bench_number("-p", optarg, 0, 1u << 20); break;
-        case 'n': o->decode = bench_number("-n", optarg, 0, 1u << 20); break;
-        case 'd': o->depth = bench_number("-d", optarg, 0, 1u << 20); break;
-        case 's': o->streams = bench_number("-s", optarg, 1, MODEL_MAX_LOGIT_ROWS); break;
-        case 't': o->threads = bench_number("-t", optarg, 1, 1024); break;
-        case 'r': o->repeats = bench_number("-r", optarg, 1, MAX_REPEATS); break;
-        case 'b': o->chunk = bench_number("-b", optarg, 1, 8192); break;
-        case OPT_KV: o->kv = optarg; break;
-        case OPT_ROTATE: o->rotate = optarg; break;
-        case OPT_ISA: o->isa = optarg; break;
-        case OPT_WEIGHTS: o->weights = optarg; break;
-        case OPT_IO: o->io = optarg; break;
-        case OPT_JSON: o->json = true; break;
-        case OPT_STEP: o->step = true; break;
-        case 'h': return usage(0);
-        default: return usage(2);
-        }
-    }
-    if (!o->path || optind != argc) return usage(2);
-    if (strcmp(o->kv, "int8") != 0 && strcmp(o->kv, "f16") != 0) {
-        fprintf(stderr, "baton-bench: --kv is \"%s\", allowed are int8 and f16\n", o->kv);
-        return 2;
-    }
-    if (o->prompt == 0 && o->decode == 0) {
-        fputs("baton-bench: -p 0 and -n 0 leave nothing to measure\n", stderr);
-        return 2;
-    }
-    return -1;
+    int code = command_parse(&COMMAND, o, argc, argv, NULL);
+    if (code >= 0 || o->prompt > 0 || o->decode > 0) return code;
+    fprintf(stderr, "%s: --prompt 0 and --decode 0 leave nothing to measure\n", COMMAND.name);
+    command_free(&COMMAND, o);
+    return 2;
 }
 
 static uint32_t larger(uint32_t a, uint32_t b)
@@ -268,24 +218,14 @@ static enum status measure_all(struct engine_bench *r)
 
 int bench_engine(int argc, char **argv)
 {
-    struct engine_bench r = { .opt = { .isa = "auto",
-                                       .kv = "int8",
-                                       .rotate = "auto",
-                                       .weights = "resident",
-                                       .io = "auto",
-                                       .prompt = 512,
-                                       .decode = 128,
-                                       .streams = 1,
-                                       .threads = 2,
-                                       .repeats = 5,
-                                       .chunk = 512 } };
+    struct engine_bench r = { 0 };
     struct error err = { 0 };
     int code = parse(&r.opt, argc, argv);
     if (code >= 0) return code;
     enum status st = open_all(&r, &err);
     if (st == OK) st = warm_up(&r);
     if (st == OK) st = r.opt.step ? measure_steps(&r) : measure_all(&r);
-    if (st != OK) fprintf(stderr, "baton-bench: %s\n", err.text[0] ? err.text : status_text(st));
     close_all(&r);
-    return st == OK ? 0 : 1;
+    command_free(&COMMAND, &r.opt);
+    return bench_end(&COMMAND, st, &err);
 }

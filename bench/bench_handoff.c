@@ -278,43 +278,39 @@ static double measure(struct setup *s, uint32_t n_tokens, uint32_t rounds)
     return handoff / copy;
 }
 
-static int usage(int code)
-{
-    fputs("usage: baton-bench handoff [--rounds N] [--lanes N] [--frame-kib N] [--min-share PERCENT]\n"
-          "  --min-share: exit code 1 if a hand-off of 100 MB is slower than this share of the copy\n",
-          code ? stderr : stdout);
-    return code;
-}
+struct options {
+    uint32_t rounds, lanes, frame_kib, min_share;
+};
+
+#define AT(field) offsetof(struct options, field)
+
+static const struct config_option OPTIONS[] = {
+    COMMAND_NUMBER("rounds", NULL, AT(rounds), 1, MAX_ROUNDS, "15",
+                   "transfers of each size, with a plain copy beside each"),
+    COMMAND_NUMBER("lanes", NULL, AT(lanes), 1, 16, "2", "connections"),
+    COMMAND_NUMBER("frame-kib", NULL, AT(frame_kib), 16, 4096, "1024", "largest frame, KiB"),
+    COMMAND_NUMBER("min-share", NULL, AT(min_share), 1, 1000, "",
+                   "percent: exit code 1 if a hand-off of 100 MB is slower than this share of the copy"),
+};
+static const struct command COMMAND = { "baton-bench handoff", NULL, NULL, OPTIONS,
+                                        sizeof(OPTIONS) / sizeof(OPTIONS[0]) };
 
 int bench_handoff(int argc, char **argv)
 {
     static const uint32_t tokens[] = { 82, 817, N_TOKENS }; /* 1, 10 and 100 MB */
-    struct setup s = { .lanes = 2, .frame_bytes = 1 << 20 };
-    uint32_t rounds = 15, min_share = 0;
+    struct options o = { 0 };
+    int code = command_parse(&COMMAND, &o, argc, argv, NULL);
+    if (code >= 0) return code;
+    struct setup s = { .lanes = o.lanes, .frame_bytes = o.frame_kib << 10 };
     double share = 0;
-
-    for (int i = 1; i < argc; i += 2) {
-        if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0) return usage(0);
-        if (i + 1 == argc) return usage(2);
-        if (strcmp(argv[i], "--rounds") == 0)
-            rounds = bench_number(argv[i], argv[i + 1], 1, MAX_ROUNDS);
-        else if (strcmp(argv[i], "--lanes") == 0)
-            s.lanes = bench_number(argv[i], argv[i + 1], 1, 16);
-        else if (strcmp(argv[i], "--frame-kib") == 0)
-            s.frame_bytes = bench_number(argv[i], argv[i + 1], 16, 4096) << 10;
-        else if (strcmp(argv[i], "--min-share") == 0)
-            min_share = bench_number(argv[i], argv[i + 1], 1, 1000);
-        else
-            return usage(2);
-    }
     mallopt(M_MMAP_THRESHOLD, 32 << 20); /* as nodes do */
     mallopt(M_TRIM_THRESHOLD, 16 << 20);
     set_up(&s);
-    printf("KV hand-off over loopback: int8, checksums, %u lanes, frames of %u KiB, %u rounds; GB/s\n\n", s.lanes,
-           s.frame_bytes >> 10, rounds);
+    printf("KV hand-off over loopback: int8, checksums, %u lanes, frames of %u KiB, %u rounds; GB/s\n\n", o.lanes,
+           o.frame_kib, o.rounds);
     printf("|                  |     MB | median |    min |    max | CPU s/GB | of copy |\n");
     printf("|------------------|--------|--------|--------|--------|----------|---------|\n");
-    for (size_t i = 0; i < sizeof(tokens) / sizeof(tokens[0]); i++) share = measure(&s, tokens[i], rounds);
+    for (size_t i = 0; i < sizeof(tokens) / sizeof(tokens[0]); i++) share = measure(&s, tokens[i], o.rounds);
     tear_down(&s);
-    return share * 100 < min_share;
+    return share * 100 < o.min_share;
 }

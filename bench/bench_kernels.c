@@ -9,7 +9,6 @@
 #include "compute/backend.h"
 #include "compute/cpu/cpu_kernels.h"
 
-#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,7 +29,7 @@
 #define LD       (WIDTH + 2 * KV_HEADS * HEAD_DIM)
 
 struct options {
-    const char *type, *isa; /* NULL: all */
+    char *type, *isa; /* NULL: all */
     uint32_t threads;
     bool json;
 };
@@ -61,43 +60,16 @@ struct job {
     uint32_t *blocks;
 };
 
-static const char USAGE[] = "usage: baton-bench kernels [options]\n"
-                            "      --type TYPE      one type of weights in place of all\n"
-                            "      --isa LEVEL      ref, avx2, avx512, vnni or amx in place of all there are\n"
-                            "  -t, --threads N      threads (2)\n"
-                            "      --json           one JSON object in place of the table\n";
+#define AT(field) offsetof(struct options, field)
 
-static int usage(int code)
-{
-    fputs(USAGE, code == 0 ? stdout : stderr);
-    return code;
-}
-
-/* -1: go on; else the exit code. */
-static int parse(struct options *o, int argc, char **argv)
-{
-    enum { OPT_TYPE = 256, OPT_ISA, OPT_JSON };
-    static const struct option LONG[] = {
-        { "type", required_argument, NULL, OPT_TYPE },
-        { "isa", required_argument, NULL, OPT_ISA },
-        { "threads", required_argument, NULL, 't' },
-        { "json", no_argument, NULL, OPT_JSON },
-        { "help", no_argument, NULL, 'h' },
-        { NULL, 0, NULL, 0 },
-    };
-    int c;
-    while ((c = getopt_long(argc, argv, "t:h", LONG, NULL)) != -1) {
-        switch (c) {
-        case OPT_TYPE: o->type = optarg; break;
-        case OPT_ISA: o->isa = optarg; break;
-        case 't': o->threads = bench_number("-t", optarg, 1, 1024); break;
-        case OPT_JSON: o->json = true; break;
-        case 'h': return usage(0);
-        default: return usage(2);
-        }
-    }
-    return optind != argc ? usage(2) : -1;
-}
+static const struct config_option OPTIONS[] = {
+    COMMAND_TEXT("type", NULL, AT(type), "TYPE", "", "one type of weights in place of all"),
+    COMMAND_TEXT("isa", NULL, AT(isa), "LEVEL", "", "one instruction set in place of all that this machine has"),
+    BENCH_THREADS(AT(threads)),
+    BENCH_JSON(AT(json)),
+};
+static const struct command COMMAND = { "baton-bench kernels", NULL, NULL, OPTIONS,
+                                        sizeof(OPTIONS) / sizeof(OPTIONS[0]) };
 
 static double run_for(struct job *j, uint32_t reps, uint32_t *turn, enum status *st)
 {
@@ -347,20 +319,18 @@ static enum status prepare(struct kernels *k, struct error *err)
 
 int bench_kernels(int argc, char **argv)
 {
-    struct kernels k = { .opt = { .threads = 2 } };
+    struct kernels k = { 0 };
     struct error err = { 0 };
-    int code = parse(&k.opt, argc, argv);
+    int code = command_parse(&COMMAND, &k.opt, argc, argv, NULL);
     if (code >= 0) return code;
     enum status st = prepare(&k, &err);
     if (st == OK) st = bench_levels(&k, &err);
-    if (st != OK) {
-        fprintf(stderr, "baton-bench: %s\n", err.text[0] ? err.text : status_text(st));
-    } else if (k.opt.json) {
-        printf("%s]}\n", strbuf_cstr(&k.json));
-    }
+    if (st == OK && k.opt.json) printf("%s]}\n", strbuf_cstr(&k.json));
     ceilings_destroy(k.ceilings);
     mem_free(k.x);
     mem_free(k.y);
     strbuf_fini(&k.json);
-    return st == OK ? 0 : st == ERR_INVALID || st == ERR_UNSUPPORTED ? 2 : 1;
+    command_free(&COMMAND, &k.opt);
+    int failed = bench_end(&COMMAND, st, &err);
+    return st == ERR_INVALID || st == ERR_UNSUPPORTED ? 2 : failed;
 }

@@ -7,14 +7,10 @@
 #include "bench/disk.h"
 #include "model/model.h"
 
-#include <getopt.h>
 #include <stdio.h>
-#include <string.h>
-
-#define MAX_REPEATS 100
 
 struct options {
-    const char *path, *io;
+    char *path, *io;
     uint32_t threads, repeats;
     bool json;
 };
@@ -22,49 +18,19 @@ struct options {
 struct run {
     struct options opt;
     uint64_t bytes;
-    double raw[MAX_REPEATS], load[MAX_REPEATS], share[MAX_REPEATS]; /* seconds, seconds, raw / load */
+    double raw[BENCH_MAX_REPEATS], load[BENCH_MAX_REPEATS], share[BENCH_MAX_REPEATS]; /* seconds, seconds, raw / load */
 };
 
-static const char USAGE[] = "usage: baton-bench load -m FILE [options]\n"
-                            "  -m, --model FILE     GGUF file\n"
-                            "  -t, --threads N      threads (2)\n"
-                            "  -r, --repeats N      repeats; medians and ends are printed (5)\n"
-                            "      --io WORD        auto, uring, pread or mmap (auto)\n"
-                            "      --json           one JSON object in place of the table\n";
+#define AT(field) offsetof(struct options, field)
 
-static int usage(int code)
-{
-    fputs(USAGE, code == 0 ? stdout : stderr);
-    return code;
-}
-
-/* -1: go on; else the exit code. */
-static int parse(struct options *o, int argc, char **argv)
-{
-    enum { OPT_IO = 256, OPT_JSON };
-    static const struct option LONG[] = {
-        { "model", required_argument, NULL, 'm' },
-        { "threads", required_argument, NULL, 't' },
-        { "repeats", required_argument, NULL, 'r' },
-        { "io", required_argument, NULL, OPT_IO },
-        { "json", no_argument, NULL, OPT_JSON },
-        { "help", no_argument, NULL, 'h' },
-        { NULL, 0, NULL, 0 },
-    };
-    int c;
-    while ((c = getopt_long(argc, argv, "m:t:r:h", LONG, NULL)) != -1) {
-        switch (c) {
-        case 'm': o->path = optarg; break;
-        case 't': o->threads = bench_number("-t", optarg, 1, 1024); break;
-        case 'r': o->repeats = bench_number("-r", optarg, 1, MAX_REPEATS); break;
-        case OPT_IO: o->io = optarg; break;
-        case OPT_JSON: o->json = true; break;
-        case 'h': return usage(0);
-        default: return usage(2);
-        }
-    }
-    return o->path && optind == argc ? -1 : usage(2);
-}
+static const struct config_option OPTIONS[] = {
+    BENCH_MODEL(AT(path)),
+    BENCH_THREADS(AT(threads)),
+    BENCH_REPEATS(AT(repeats), "5"),
+    BENCH_IO(AT(io), "auto|uring|pread|mmap"),
+    BENCH_JSON(AT(json)),
+};
+static const struct command COMMAND = { "baton-bench load", NULL, NULL, OPTIONS, sizeof(OPTIONS) / sizeof(OPTIONS[0]) };
 
 /* From the open of the file to a model that could compute. */
 static enum status load_once(const struct options *o, double *seconds, struct error *err)
@@ -141,19 +107,15 @@ static void print_json(struct run *r)
 
 int bench_load(int argc, char **argv)
 {
-    struct run r = { .opt = { .io = "auto", .threads = 2, .repeats = 5 } };
+    struct run r = { 0 };
     struct error err = { 0 };
-    int code = parse(&r.opt, argc, argv);
+    int code = command_parse(&COMMAND, &r.opt, argc, argv, NULL);
     if (code >= 0) return code;
     log_init(LOG_LEVEL_WARN, "bench");
     enum status st = OK;
     for (uint32_t i = 0; i <= r.opt.repeats && st == OK; i++)
         st = measure(&r, i ? i - 1 : 0, &err); /* one to warm up */
-    if (st != OK)
-        fprintf(stderr, "baton-bench: %s\n", err.text[0] ? err.text : status_text(st));
-    else if (r.opt.json)
-        print_json(&r);
-    else
-        print_table(&r);
-    return st == OK ? 0 : 1;
+    if (st == OK) (r.opt.json ? print_json : print_table)(&r);
+    command_free(&COMMAND, &r.opt);
+    return bench_end(&COMMAND, st, &err);
 }

@@ -7,14 +7,11 @@
 #include "bench/disk.h"
 #include "model/model.h"
 
-#include <getopt.h>
 #include <stdio.h>
 #include <sys/resource.h>
 
-#define MAX_REPEATS 100
-
 struct options {
-    const char *path, *io;
+    char *path, *io;
     uint32_t prompt, decode, threads, repeats;
     bool json;
 };
@@ -24,7 +21,7 @@ struct side {
     struct backend *backend;
     struct model *model;
     struct kv_store *kv;
-    double prefill[MAX_REPEATS], decode[MAX_REPEATS]; /* seconds; of one token */
+    double prefill[BENCH_MAX_REPEATS], decode[BENCH_MAX_REPEATS]; /* seconds; of one token */
 };
 
 struct run {
@@ -34,55 +31,22 @@ struct run {
     int32_t *tokens;
     uint64_t bytes;
     double peak_bytes; /* of the process without KV, before resident weights came */
-    double disk[MAX_REPEATS], prefill_ratio[MAX_REPEATS], decode_ratio[MAX_REPEATS];
+    double disk[BENCH_MAX_REPEATS], prefill_ratio[BENCH_MAX_REPEATS], decode_ratio[BENCH_MAX_REPEATS];
 };
 
-static const char USAGE[] = "usage: baton-bench stream -m FILE [options]\n"
-                            "  -m, --model FILE     GGUF file\n"
-                            "  -p, --prompt N       tokens of a prefill, in one forward pass (512)\n"
-                            "  -n, --decode N       tokens of a decode, one at a time (4)\n"
-                            "  -t, --threads N      threads (2)\n"
-                            "  -r, --repeats N      repeats; medians and ends are printed (3)\n"
-                            "      --io WORD        auto, uring or pread (auto)\n"
-                            "      --json           one JSON object in place of the table\n";
+#define AT(field) offsetof(struct options, field)
 
-static int usage(int code)
-{
-    fputs(USAGE, code == 0 ? stdout : stderr);
-    return code;
-}
-
-/* -1: go on; else the exit code. */
-static int parse(struct options *o, int argc, char **argv)
-{
-    enum { OPT_IO = 256, OPT_JSON };
-    static const struct option LONG[] = {
-        { "model", required_argument, NULL, 'm' },
-        { "prompt", required_argument, NULL, 'p' },
-        { "decode", required_argument, NULL, 'n' },
-        { "threads", required_argument, NULL, 't' },
-        { "repeats", required_argument, NULL, 'r' },
-        { "io", required_argument, NULL, OPT_IO },
-        { "json", no_argument, NULL, OPT_JSON },
-        { "help", no_argument, NULL, 'h' },
-        { NULL, 0, NULL, 0 },
-    };
-    int c;
-    while ((c = getopt_long(argc, argv, "m:p:n:t:r:h", LONG, NULL)) != -1) {
-        switch (c) {
-        case 'm': o->path = optarg; break;
-        case 'p': o->prompt = bench_number("-p", optarg, 1, 8192); break;
-        case 'n': o->decode = bench_number("-n", optarg, 1, 1024); break;
-        case 't': o->threads = bench_number("-t", optarg, 1, 1024); break;
-        case 'r': o->repeats = bench_number("-r", optarg, 1, MAX_REPEATS); break;
-        case OPT_IO: o->io = optarg; break;
-        case OPT_JSON: o->json = true; break;
-        case 'h': return usage(0);
-        default: return usage(2);
-        }
-    }
-    return o->path && optind == argc ? -1 : usage(2);
-}
+static const struct config_option OPTIONS[] = {
+    BENCH_MODEL(AT(path)),
+    COMMAND_NUMBER("prompt", "p", AT(prompt), 1, 8192, "512", "tokens of a prefill, in one forward pass"),
+    COMMAND_NUMBER("decode", "n", AT(decode), 1, 1024, "4", "tokens of a decode, one at a time"),
+    BENCH_THREADS(AT(threads)),
+    BENCH_REPEATS(AT(repeats), "3"),
+    BENCH_IO(AT(io), "auto|uring|pread"),
+    BENCH_JSON(AT(json)),
+};
+static const struct command COMMAND = { "baton-bench stream", NULL, NULL, OPTIONS,
+                                        sizeof(OPTIONS) / sizeof(OPTIONS[0]) };
 
 static enum status open_side(const struct run *r, struct side *s, const char *weights, const struct model_info *info,
                              struct error *err)
@@ -203,20 +167,18 @@ static void print_all(struct run *r)
 
 int bench_stream(int argc, char **argv)
 {
-    struct run r = { .opt = { .io = "auto", .prompt = 512, .decode = 4, .threads = 2, .repeats = 3 } };
+    struct run r = { 0 };
     struct error err = { 0 };
-    int code = parse(&r.opt, argc, argv);
+    int code = command_parse(&COMMAND, &r.opt, argc, argv, NULL);
     if (code >= 0) return code;
     log_init(LOG_LEVEL_WARN, "bench");
     enum status st = open_all(&r, &err);
     for (uint32_t i = 0; i < r.opt.repeats && st == OK; i++) st = measure(&r, i, &err);
-    if (st != OK)
-        fprintf(stderr, "baton-bench: %s\n", err.text[0] ? err.text : status_text(st));
-    else
-        print_all(&r);
+    if (st == OK) print_all(&r);
     close_side(&r.stream);
     close_side(&r.resident);
     mem_free(r.blocks);
     mem_free(r.tokens);
-    return st == OK ? 0 : 1;
+    command_free(&COMMAND, &r.opt);
+    return bench_end(&COMMAND, st, &err);
 }

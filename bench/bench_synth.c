@@ -5,12 +5,11 @@
 #include "bench/synth.h"
 #include "compute/dtype.h"
 
+#include <assert.h>
 #include <errno.h>
-#include <getopt.h>
 #include <libgen.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -47,35 +46,34 @@ struct synth {
     uint64_t data_bytes;
 };
 
-static const char USAGE[] =
-    "usage: baton-bench synth -o FILE --shape SHAPE --type TYPE [options]\n"
-    "  -o, --out FILE       GGUF file to write\n"
-    "      --shape SHAPE    llama-1b, llama-8b, llama-70b or smollm2-135m\n"
-    "      --type TYPE      a type of GGUF for all matrices, or Q4_K_M: Q4_K with Q6_K for the head\n"
-    "                       and half of attn_v and ffn_down\n"
-    "      --head TYPE      another type for the embedding and the head\n"
-    "      --layers N       in place of the shape's\n"
-    "      --vocab N        in place of the shape's\n"
-    "      --seed S         of the weights (1)\n";
+struct options {
+    char *path, *shape, *type, *head;
+    uint32_t layers, vocab, seed; /* layers, vocab 0: the shape's */
+};
 
-static int usage(int code)
-{
-    fputs(USAGE, code == 0 ? stdout : stderr);
-    return code;
-}
+#define AT(field) offsetof(struct options, field)
 
-static enum status find_shape(struct synth *s, const char *name, struct error *err)
+static const struct config_option OPTIONS[] = {
+    COMMAND_TEXT("out", "o", AT(path), "FILE", NULL, "GGUF file to write"),
+    COMMAND_CHOICE("shape", NULL, AT(shape), "smollm2-135m|llama-1b|llama-8b|llama-70b", NULL, "of this model"),
+    COMMAND_TEXT(
+        "type", NULL, AT(type), "TYPE", NULL,
+        "a type of GGUF for all matrices, or Q4_K_M: Q4_K with Q6_K for the head, half of attn_v and ffn_down"),
+    COMMAND_TEXT("head", NULL, AT(head), "TYPE", "", "another type for the embedding and the head"),
+    COMMAND_NUMBER("layers", NULL, AT(layers), 1, 256, "", "in place of the shape's"),
+    COMMAND_NUMBER("vocab", NULL, AT(vocab), SYNTH_MIN_VOCAB, 1u << 20, "", "in place of the shape's"),
+    COMMAND_NUMBER("seed", NULL, AT(seed), 0, UINT32_MAX, "1", "of the weights"),
+};
+static const struct command COMMAND = { "baton-bench synth", NULL, NULL, OPTIONS,
+                                        sizeof(OPTIONS) / sizeof(OPTIONS[0]) };
+
+static void find_shape(struct synth *s, const struct options *o)
 {
-    struct strbuf known = STRBUF_INIT;
     for (size_t i = 0; i < N_SHAPES; i++)
-        if (strcmp(name, SHAPES[i].name) == 0) {
-            s->shape = SHAPES[i];
-            return OK;
-        }
-    for (size_t i = 0; i < N_SHAPES; i++) strbuf_addf(&known, "%s%s", i ? ", " : "", SHAPES[i].name);
-    enum status st = error_set(err, ERR_INVALID, "--shape is \"%.64s\", allowed are %s", name, strbuf_cstr(&known));
-    strbuf_fini(&known);
-    return st;
+        if (strcmp(o->shape, SHAPES[i].name) == 0) s->shape = SHAPES[i];
+    assert(s->shape.name && "every choice of --shape has a row");
+    if (o->layers) s->shape.n_layers = o->layers;
+    if (o->vocab) s->shape.n_vocab = o->vocab;
 }
 
 static enum status find_type(const struct synth_type **out, const char *option, const char *name, struct error *err)
@@ -240,62 +238,23 @@ out:
     return st;
 }
 
-struct options {
-    const char *shape, *head;
-    uint32_t layers, vocab; /* 0: the shape's */
-};
-
-/* -1: go on; else the exit code. */
-static int parse(struct synth *s, struct options *o, int argc, char **argv)
-{
-    enum { OPT_SHAPE = 256, OPT_TYPE, OPT_HEAD, OPT_LAYERS, OPT_VOCAB, OPT_SEED };
-    static const struct option LONG[] = {
-        { "out", required_argument, NULL, 'o' },
-        { "shape", required_argument, NULL, OPT_SHAPE },
-        { "type", required_argument, NULL, OPT_TYPE },
-        { "head", required_argument, NULL, OPT_HEAD },
-        { "layers", required_argument, NULL, OPT_LAYERS },
-        { "vocab", required_argument, NULL, OPT_VOCAB },
-        { "seed", required_argument, NULL, OPT_SEED },
-        { "help", no_argument, NULL, 'h' },
-        { NULL, 0, NULL, 0 },
-    };
-    int c;
-    while ((c = getopt_long(argc, argv, "o:h", LONG, NULL)) != -1) {
-        switch (c) {
-        case 'o': s->path = optarg; break;
-        case OPT_SHAPE: o->shape = optarg; break;
-        case OPT_TYPE: s->type_name = optarg; break;
-        case OPT_HEAD: o->head = optarg; break;
-        case OPT_LAYERS: o->layers = bench_number("--layers", optarg, 1, 256); break;
-        case OPT_VOCAB: o->vocab = bench_number("--vocab", optarg, SYNTH_MIN_VOCAB, 1u << 20); break;
-        case OPT_SEED: s->seed = bench_number("--seed", optarg, 0, UINT32_MAX); break;
-        case 'h': return usage(0);
-        default: return usage(2);
-        }
-    }
-    return !s->path || !o->shape || !s->type_name || optind != argc ? usage(2) : -1;
-}
-
 int bench_synth(int argc, char **argv)
 {
-    struct synth s = { .seed = 1 };
     struct options o = { 0 };
     struct error err = { 0 };
-    int code = parse(&s, &o, argc, argv);
+    int code = command_parse(&COMMAND, &o, argc, argv, NULL);
     if (code >= 0) return code;
-    enum status st = find_shape(&s, o.shape, &err);
-    if (st == OK) st = find_types(&s, o.head, &err);
+    struct synth s = { .path = o.path, .type_name = o.type, .seed = o.seed };
+    find_shape(&s, &o);
+    enum status st = find_types(&s, o.head, &err);
     bool bad_flag = st != OK;
-    if (o.layers) s.shape.n_layers = o.layers;
-    if (o.vocab) s.shape.n_vocab = o.vocab;
     if (st == OK) st = plan(&s, &err);
     if (st == OK) st = write_file(&s, &err);
-    if (st != OK)
-        fprintf(stderr, "baton-bench: %s\n", err.text);
-    else
+    if (st == OK)
         printf("%s: %s, %u layers, %s, %.1f MB of weights\n", s.path, s.shape.name, s.shape.n_layers, s.type_name,
                (double)s.data_bytes * 1e-6);
     mem_free(s.tensors);
-    return st == OK ? 0 : bad_flag ? 2 : 1;
+    command_free(&COMMAND, &o);
+    int failed = bench_end(&COMMAND, st, &err);
+    return bad_flag ? 2 : failed;
 }

@@ -1,12 +1,11 @@
 /* engine_bench.h - what one run of `baton-bench engine` asks for and measures. */
 #ifndef BENCH_ENGINE_BENCH_H
 #define BENCH_ENGINE_BENCH_H
+#include "bench/bench.h"
 #include "model/model.h"
 
-#define MAX_REPEATS 100
-
 struct engine_options {
-    const char *path, *isa, *kv, *rotate, *weights, *io;
+    char *path, *isa, *kv, *rotate, *weights, *io;
     uint32_t prompt, decode; /* 0: left out */
     uint32_t depth, streams, threads, repeats, chunk;
     bool json, step;
@@ -33,7 +32,7 @@ struct engine_bench {
     uint32_t blocks_each;
     int32_t *tokens;
     double load_s;
-    double samples[N_ENGINE_METRICS][MAX_REPEATS];
+    double samples[N_ENGINE_METRICS][BENCH_MAX_REPEATS];
 };
 
 /* The medians of all repeats, for people and for programs; both sort the samples. */

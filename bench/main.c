@@ -1,7 +1,6 @@
 /* main.c - baton-bench: finds the command and runs it. */
 #include "bench/bench.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,14 +30,11 @@ struct bench_spread bench_spread_of(double *samples, size_t n)
     return (struct bench_spread){ median, samples[0], samples[n - 1] };
 }
 
-uint32_t bench_number(const char *option, const char *text, uint32_t min, uint32_t max)
+int bench_end(const struct command *c, enum status st, const struct error *err)
 {
-    char *end;
-    errno = 0;
-    unsigned long v = strtoul(text, &end, 10);
-    if (errno == 0 && end != text && *end == '\0' && text[0] != '-' && v >= min && v <= max) return (uint32_t)v;
-    fprintf(stderr, "baton-bench: %s is \"%s\", allowed is a number from %u to %u\n", option, text, min, max);
-    exit(2);
+    if (st == OK) return 0;
+    fprintf(stderr, "%s: %s\n", c->name, err->text[0] ? err->text : status_text(st));
+    return 1;
 }
 
 static int usage(int code)

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "config/config_internal.h"
 #include "config/config_value.h"
+#include "config/flags.h"
 
 #include <ctype.h>
 #include <stdlib.h>
@@ -132,62 +133,16 @@ void config_fill_names(struct config *cfg)
     }
 }
 
-static enum status unknown_flag(const struct loader *l, const char *arg)
-{
-    const char *known[2 * MAX_FLAGS];
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < config_table_rows && n + 2 < 2 * MAX_FLAGS; i++) {
-        const struct config_option *row = &config_table[i];
-        if (!(row->roles & ROLE_BIT(l->role)) || !row->flag) continue;
-        known[n++] = row->flag;
-        if (row->alias && row->alias[1]) known[n++] = row->alias;
-    }
-    char shown[64], bare[64];
-    snprintf(shown, sizeof(shown), "%.*s", (int)strcspn(arg, "="), arg);
-    snprintf(bare, sizeof(bare), "%s", shown + strspn(shown, "-"));
-    const char *near = config_nearest(bare, known, n);
-    if (near) return error_set(l->err, ERR_INVALID, "unknown option %s; did you mean --%s?", shown, near);
-    return error_set(l->err, ERR_INVALID, "unknown option %s; --help lists all", shown);
-}
-
-/* "--flag value", "--flag=value", "-f value" at argv[*i]; moves *i to the last word that was used. */
-static enum status take_flag(struct loader *l, int argc, char **argv, int *i)
-{
-    char word[64];
-    const char *arg = argv[*i], *flag = arg + (arg[1] == '-' ? 2 : 1);
-    size_t n = strcspn(flag, "=");
-    if (n >= sizeof(word) || (arg[1] != '-' && n != 1)) return unknown_flag(l, arg);
-    memcpy(word, flag, n);
-    word[n] = '\0';
-    const struct config_option *row = config_table_flag(l->role, word);
-    if (!row || (n == 1) != (arg[1] != '-')) return unknown_flag(l, arg);
-    if (l->n_flags == MAX_FLAGS) return error_set(l->err, ERR_INVALID, "more than %d options", MAX_FLAGS);
-    struct given *g = &l->flags[l->n_flags++];
-    g->row = row;
-    if (flag[n] == '=') {
-        g->value = flag + n + 1;
-    } else if (row->type == OPTION_BOOL) {
-        g->value = "true";
-    } else if (*i + 1 < argc) {
-        g->value = argv[++*i];
-    } else {
-        return error_set(l->err, ERR_INVALID, "%.60s needs a value", arg);
-    }
-    return OK;
-}
-
 static enum status parse_argv(struct loader *l, int argc, char **argv)
 {
-    const struct config_option *config = config_table_key(SCOPE_ARGS, NULL, "config");
-    enum status st = OK;
-    for (int i = 1; i < argc && st == OK; i++) {
-        if (argv[i][0] == '-' && argv[i][1] != '\0') {
-            st = take_flag(l, argc, argv, &i);
-        } else if (l->role == CONFIG_UP && l->n_flags < MAX_FLAGS) {
-            l->flags[l->n_flags++] = (struct given){ config, argv[i] };
-        } else {
-            st = error_set(l->err, ERR_INVALID, "unexpected argument \"%.80s\"", argv[i]);
-        }
+    const struct config_option *config = config_table_key(SCOPE_ARGS, NULL, "config"), *row;
+    struct flags f = { config_table, config_table_rows, ROLE_BIT(l->role), argc, argv, 0 };
+    const char *value;
+    enum status st;
+    while ((st = flags_next(&f, &row, &value, l->err)) == OK && value) {
+        if (!row && l->role != CONFIG_UP) return error_set(l->err, ERR_INVALID, "unexpected argument \"%.80s\"", value);
+        if (l->n_flags == MAX_FLAGS) return error_set(l->err, ERR_INVALID, "more than %d options", MAX_FLAGS);
+        l->flags[l->n_flags++] = (struct given){ row ? row : config, value };
     }
     return st;
 }

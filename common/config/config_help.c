@@ -1,6 +1,7 @@
 /* config_help.c - prints the option table as --help. */
 #include "config/config_internal.h"
 #include "config/config_value.h"
+#include "config/flags.h"
 
 #include <string.h>
 
@@ -45,10 +46,7 @@ static const char *key_of(const struct config_option *row, enum config_role role
 static void print_flag(FILE *f, const struct config_option *row, enum config_role role)
 {
     char env[80], key[80], flag[64];
-    bool one_letter = row->alias && row->alias[1] == '\0';
-    snprintf(flag, sizeof(flag), "%s%s%s--%s%s", one_letter ? "-" : "", one_letter ? row->alias : "",
-             one_letter ? ", " : "", shown_flag(row, role), row->type == OPTION_BOOL ? "" : " VALUE");
-    fprintf(f, "  %-28s %s", flag, row->help);
+    fprintf(f, "  %-28s %s", flags_show(row, shown_flag(row, role), flag, sizeof(flag)), row->help);
     if (row->scope != SCOPE_ARGS || row->type == OPTION_NAME) print_allowed(f, row);
     config_table_env(row, role, env, sizeof(env));
     key_of(row, role, key, sizeof(key));

@@ -168,16 +168,6 @@ const struct config_option *config_table_key(enum config_scope scope, const char
     return NULL;
 }
 
-const struct config_option *config_table_flag(enum config_role role, const char *flag)
-{
-    for (uint32_t i = 0; i < config_table_rows; i++) {
-        const struct config_option *row = &config_table[i];
-        if (!(row->roles & ROLE_BIT(role)) || !row->flag) continue;
-        if (same(row->flag, flag) || same(row->alias, flag)) return row;
-    }
-    return NULL;
-}
-
 const char *config_table_env(const struct config_option *row, enum config_role role, char *buf, size_t cap)
 {
     const char *section = row->section;

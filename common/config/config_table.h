@@ -51,6 +51,7 @@ struct config_option {
     const char *choices;     /* "auto|on|off" */
     const char *fallback;    /* default, as text; "" = not set */
     const char *help;
+    const char *word; /* how help calls the value; NULL: VALUE */
 };
 
 /* Options of the process itself. */
@@ -65,8 +66,6 @@ extern const uint32_t config_table_rows;
 
 /* The row of a key in the file; section NULL and scope for models and nodes. */
 const struct config_option *config_table_key(enum config_scope scope, const char *section, const char *key);
-/* The row of a flag (without dashes) that `role` takes; NULL if it takes none such. */
-const struct config_option *config_table_flag(enum config_role role, const char *flag);
 /* The environment name of `row` as `role` reads it, such as BATON_KV_LANES; "" if it has none. */
 const char *config_table_env(const struct config_option *row, enum config_role role, char *buf, size_t cap);
 /* Sets every field of `scope` below `base` (zeroed before) to its default. */

@@ -133,7 +133,7 @@ static bool text_fits(const struct config_option *row, const char *text)
 {
     struct cpu_list cpus;
     uint64_t number;
-    if (text[0] == '\0' && row->fallback[0] == '\0') return true; /* not set, said aloud */
+    if (text[0] == '\0' && row->fallback && row->fallback[0] == '\0') return true; /* not set, said aloud */
     switch (row->type) {
     case OPTION_CHOICE: return is_choice(row->choices, text);
     case OPTION_NAME: return config_is_name(text);

@@ -57,7 +57,7 @@ def test_the_engine_is_near_float_arithmetic(tmp_path, kind):
 
 def test_comparisons_want_a_text():
     assert "a file with text is needed" in bench("kv", "-m", "x.gguf", rc=2).stderr
-    assert "-m FILE is needed" in bench("exact", rc=2).stderr
+    assert "baton-bench exact: --model FILE is needed" in bench("exact", rc=2).stderr
 
 
 def test_kernels_are_measured():
@@ -67,12 +67,12 @@ def test_kernels_are_measured():
 
 
 @pytest.mark.parametrize("args,rc,says", [
-    (["--shape", "llama-9b", "--type", "Q4_0"], 2, '--shape is "llama-9b", allowed are smollm2-135m, llama-1b'),
+    (["--shape", "llama-9b", "--type", "Q4_0"], 2, '--shape: "llama-9b" is not allowed; allowed: smollm2-135m, llama-1b'),
     (["--shape", "llama-1b", "--type", "Q9_K"], 2, '--type is "Q9_K", allowed are F32'),
     (["--shape", "llama-1b", "--type", "Q4_0", "--head", "x"], 2, '--head is "x", allowed are F32'),
-    (["--shape", "llama-1b", "--type", "Q4_0", "--vocab", "10"], 2, "allowed is a number from 259"),
+    (["--shape", "llama-1b", "--type", "Q4_0", "--vocab", "10"], 2, '--vocab: "10" is not allowed; allowed: 259..1048576'),
     (["--shape", "smollm2-135m", "--type", "Q4_K"], 1, "token_embd.weight has rows of 576 values, Q4_K comes in blocks of 256"),
-    (["--shape", "llama-1b"], 2, "usage: baton-bench synth"),
+    (["--shape", "llama-1b"], 2, "baton-bench synth: --type TYPE is needed"),
 ])
 def test_synth_refuses(tmp_path, args, rc, says):
     assert says in bench("synth", "-o", tmp_path / "x.gguf", *args, rc=rc).stderr
@@ -87,7 +87,12 @@ def test_synth_looks_at_the_disk_first():
 
 @pytest.mark.parametrize("args,says", [
     (["engine", "-m", "x", "-p", 0, "-n", 0], "leave nothing to measure"),
-    (["engine", "-m", "x", "-s", 33], "allowed is a number from 1 to 32"),
+    (["engine", "-m", "x", "-s", 33], '--streams: "33" is not allowed; allowed: 1..32'),
+    (["engine", "-m", "x", "--thread", 1], "unknown option --thread; did you mean --threads?"),
+    (["engine", "-m", "x", "--kv", "int4"], '--kv: "int4" is not allowed; allowed: int8, f16'),
+    (["stream", "-m", "x", "--io", "mmap"], '--io: "mmap" is not allowed; allowed: auto, uring, pread'),
+    (["load", "-m"], "baton-bench load: -m needs a value"),
+    (["handoff", "--lanes", "two"], '--lanes: "two" is not allowed; allowed: 1..16'),
     (["kernels", "--type", "Q9_K"], '--type is "Q9_K"'),
     (["kernels", "--isa", "sse9"], 'isa "sse9": expected auto, ref, avx2'),
 ])
