@@ -5,6 +5,8 @@
 #define CLI_CLI_H
 
 #define EXIT_USAGE 2
+#define CLI_URL(at)                                                                                                    \
+    COMMAND_TEXT("url", "u", at, "URL", "http://127.0.0.1:8080", "the coordinator") /* a row of config/command.h */
 
 int cmd_serve(int argc, char **argv);
 int cmd_up(int argc, char **argv);

@@ -1,11 +1,10 @@
 /* cmd_chat.c - `baton chat`: a dialogue with a running cluster, streamed, with its history. */
 #include "base/clock.h"
 #include "base/mem.h"
+#include "config/command.h"
 #include "coordinator/cli/cli.h"
 #include "coordinator/cli/client.h"
 
-#include <errno.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,11 +12,25 @@
 #include <unistd.h>
 
 struct chat_options {
-    const char *url, *prompt, *system;
-    double temperature;
-    long max_tokens;
+    char *url, *prompt, *system, *temperature_text;
+    double temperature; /* below 0: not given */
+    uint32_t max_tokens;
     bool stats;
 };
+
+#define AT(field) offsetof(struct chat_options, field)
+
+static const struct config_option OPTIONS[] = {
+    CLI_URL(AT(url)),
+    COMMAND_TEXT("prompt", "p", AT(prompt), "TEXT", "", "one question; without it a dialogue"),
+    COMMAND_TEXT("system", "s", AT(system), "TEXT", "", "what the model is told first"),
+    COMMAND_TEXT("temperature", "t", AT(temperature_text), "T", "", "0 to 100; 0: always the likeliest token"),
+    COMMAND_NUMBER("max-tokens", "n", AT(max_tokens), 1, 1000000000, "", "longest answer"),
+    COMMAND_SWITCH("stats", NULL, AT(stats), "a table after each answer: time to first token, speed, hand-off"),
+};
+static const struct command COMMAND = { "baton chat", NULL,
+                                        "In a dialogue, an empty line or Ctrl-D ends it, /reset forgets the history.\n",
+                                        OPTIONS, sizeof(OPTIONS) / sizeof(OPTIONS[0]) };
 
 /* One answer while it streams. */
 struct turn {
@@ -29,55 +42,18 @@ struct turn {
     bool done;
 };
 
-static const char USAGE[] =
-    "usage: baton chat [--url http://127.0.0.1:8080] [--prompt TEXT] [--system TEXT] [--temperature T]\n"
-    "                  [--max-tokens N] [--stats]\n\n"
-    "Without --prompt: a dialogue; an empty line or Ctrl-D ends it, /reset forgets the history.\n"
-    "--stats prints a table after each answer: time to first token, speed, hand-off.\n";
-
-static bool parse_number(const char *text, double low, double high, double *out)
+/* -1: go on; else the exit code. */
+static int parse(struct chat_options *o, int argc, char **argv)
 {
+    int code = command_parse(&COMMAND, o, argc, argv, NULL);
+    const char *text = o->temperature_text;
     char *end;
-    errno = 0;
-    *out = strtod(text, &end);
-    return !errno && *text && !*end && *out >= low && *out <= high;
-}
-
-static int parse_options(struct chat_options *o, int argc, char **argv)
-{
-    static const struct option longs[] = {
-        { "url", required_argument, NULL, 'u' },
-        { "prompt", required_argument, NULL, 'p' },
-        { "system", required_argument, NULL, 's' },
-        { "temperature", required_argument, NULL, 't' },
-        { "max-tokens", required_argument, NULL, 'n' },
-        { "stats", no_argument, NULL, 'S' },
-        { "help", no_argument, NULL, 'h' },
-        { 0 },
-    };
-    double number;
-    int c;
-    optind = 1;
-    while ((c = getopt_long(argc, argv, "u:p:s:t:n:h", longs, NULL)) != -1) {
-        switch (c) {
-        case 'u': o->url = optarg; break;
-        case 'p': o->prompt = optarg; break;
-        case 's': o->system = optarg; break;
-        case 'S': o->stats = true; break;
-        case 't':
-            if (!parse_number(optarg, 0, 100, &o->temperature)) goto bad;
-            break;
-        case 'n':
-            if (!parse_number(optarg, 1, 1e9, &number)) goto bad;
-            o->max_tokens = (long)number;
-            break;
-        case 'h': fputs(USAGE, stdout); return 0;
-        default: goto bad;
-        }
-    }
-    if (optind == argc) return -1;
-bad:
-    fputs(USAGE, stderr);
+    o->temperature = -1;
+    if (code >= 0 || !text) return code;
+    o->temperature = strtod(text, &end);
+    if (*text && !*end && o->temperature >= 0 && o->temperature <= 100) return -1;
+    fprintf(stderr, "%s: --temperature: \"%.80s\" is not allowed; allowed: 0..100\n", COMMAND.name, text);
+    command_free(&COMMAND, o);
     return EXIT_USAGE;
 }
 
@@ -222,14 +198,20 @@ static int dialogue(const struct chat_options *o)
     return 0;
 }
 
+static int ask_once(const struct chat_options *o)
+{
+    json_t *messages = new_history(o);
+    int rc = add_user(messages, o->prompt) && run_turn(o, messages) ? 0 : 1;
+    json_decref(messages);
+    return rc;
+}
+
 int cmd_chat(int argc, char **argv)
 {
-    struct chat_options o = { .url = "http://127.0.0.1:8080", .temperature = -1 };
-    int rc = parse_options(&o, argc, argv);
+    struct chat_options o = { 0 };
+    int rc = parse(&o, argc, argv);
     if (rc >= 0) return rc;
-    if (!o.prompt) return dialogue(&o);
-    json_t *messages = new_history(&o);
-    rc = add_user(messages, o.prompt) && run_turn(&o, messages) ? 0 : 1;
-    json_decref(messages);
+    rc = o.prompt ? ask_once(&o) : dialogue(&o);
+    command_free(&COMMAND, &o);
     return rc;
 }

@@ -2,18 +2,27 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "compute/dtype.h"
+#include "config/command.h"
 #include "coordinator/cli/cli.h"
 #include "formats/gguf.h"
 
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-static const char USAGE[] = "usage: baton inspect FILE.gguf [--tensors] [--template]\n"
-                            "Shows a model file's size, metadata, parameters and tensors.\n"
-                            "  --tensors   list every tensor, not only a line for each type\n"
-                            "  --template  print the chat template and nothing else\n";
+struct inspect_options {
+    bool tensors, template;
+};
+
+#define AT(field) offsetof(struct inspect_options, field)
+
+static const struct config_option OPTIONS[] = {
+    COMMAND_SWITCH("tensors", NULL, AT(tensors), "list every tensor, not only a line for each type"),
+    COMMAND_SWITCH("template", NULL, AT(template), "print the chat template and nothing else"),
+};
+static const struct command COMMAND = { "baton inspect", "FILE.gguf",
+                                        "Shows a model file's size, metadata, parameters and tensors.\n", OPTIONS,
+                                        sizeof(OPTIONS) / sizeof(OPTIONS[0]) };
 
 #define MAX_SHOWN_TEXT  72
 #define MAX_SHOWN_ELEMS 6
@@ -188,42 +197,27 @@ static int print_template(const struct gguf *g)
     return 0;
 }
 
-static int usage_error(void)
-{
-    fputs(USAGE, stderr);
-    return EXIT_USAGE;
-}
-
 int cmd_inspect(int argc, char **argv)
 {
-    static const struct option options[] = { { "tensors", no_argument, NULL, 't' },
-                                             { "template", no_argument, NULL, 'T' },
-                                             { "help", no_argument, NULL, 'h' },
-                                             { 0 } };
-    bool all_tensors = false, template_only = false;
+    struct inspect_options o = { 0 };
     struct gguf *g;
     struct error err;
-    int c, rc = 0;
+    int n_files, rc = command_parse(&COMMAND, &o, argc, argv, &n_files);
 
-    optind = 1;
-    while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-        if (c == 'h') {
-            fputs(USAGE, stdout);
-            return 0;
-        }
-        if (c == '?') return usage_error();
-        all_tensors |= c == 't';
-        template_only |= c == 'T';
+    if (rc >= 0) return rc;
+    if (n_files != 1) {
+        fprintf(stderr, "%s: one file is needed, %d are given; --help says more\n", COMMAND.name, n_files);
+        return EXIT_USAGE;
     }
-    if (argc - optind != 1) return usage_error();
-    if (gguf_open(&g, argv[optind], &err) != OK) {
+    if (gguf_open(&g, argv[1], &err) != OK) {
         fprintf(stderr, "error: %s\n", err.text);
         return 1;
     }
-    if (template_only)
+    rc = 0;
+    if (o.template)
         rc = print_template(g);
     else
-        print_overview(g, argv[optind], all_tensors);
+        print_overview(g, argv[1], o.tensors);
     gguf_close(g);
     if (fflush(stdout) != 0 || ferror(stdout)) rc = 1;
     return rc;

@@ -1,12 +1,23 @@
 /* cmd_status.c - `baton status`: the nodes of a running cluster, their load and KV use. */
+#include "config/command.h"
 #include "coordinator/cli/cli.h"
 #include "coordinator/cli/client.h"
 
-#include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
 
-static const char USAGE[] = "usage: baton status [--url http://127.0.0.1:8080] [--json]\n";
+struct status_options {
+    char *url;
+    bool json;
+};
+
+#define AT(field) offsetof(struct status_options, field)
+
+static const struct config_option OPTIONS[] = {
+    CLI_URL(AT(url)),
+    COMMAND_SWITCH("json", NULL, AT(json), "the coordinator's answer as it is"),
+};
+static const struct command COMMAND = { "baton status", NULL, NULL, OPTIONS, sizeof(OPTIONS) / sizeof(OPTIONS[0]) };
 
 static long number_at(const json_t *o, const char *key)
 {
@@ -61,27 +72,10 @@ static int show(const char *url, bool as_json)
 
 int cmd_status(int argc, char **argv)
 {
-    static const struct option longs[] = { { "url", required_argument, NULL, 'u' },
-                                           { "json", no_argument, NULL, 'j' },
-                                           { "help", no_argument, NULL, 'h' },
-                                           { 0 } };
-    const char *url = "http://127.0.0.1:8080";
-    bool as_json = false;
-    int c;
-    optind = 1;
-    while ((c = getopt_long(argc, argv, "u:jh", longs, NULL)) != -1) {
-        if (c == 'u')
-            url = optarg;
-        else if (c == 'j')
-            as_json = true;
-        else {
-            fputs(USAGE, c == 'h' ? stdout : stderr);
-            return c == 'h' ? 0 : EXIT_USAGE;
-        }
-    }
-    if (optind != argc) {
-        fputs(USAGE, stderr);
-        return EXIT_USAGE;
-    }
-    return show(url, as_json);
+    struct status_options o = { 0 };
+    int rc = command_parse(&COMMAND, &o, argc, argv, NULL);
+    if (rc >= 0) return rc;
+    rc = show(o.url, o.json);
+    command_free(&COMMAND, &o);
+    return rc;
 }

@@ -1,6 +1,7 @@
 /* cmd_tokenize.c - `baton tokenize`: standard input to token ids, or back. */
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "config/command.h"
 #include "coordinator/cli/cli.h"
 #include "formats/gguf.h"
 #include "formats/vocab_load.h"
@@ -9,53 +10,27 @@
 #include "text/vocab.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char USAGE[] = "usage: baton tokenize -m FILE.gguf [--parse-special] [--add-special] [--decode]\n\n"
-                            "Reads text from standard input and prints its token ids as a JSON array.\n"
-                            "  -m, --model FILE   a model, or a file with a vocabulary only\n"
-                            "  --parse-special    \"<|im_start|>\" and the like become control tokens\n"
-                            "  --add-special      BOS and EOS where the vocabulary asks for them\n"
-                            "  --decode           reads a JSON array of ids and prints the text\n";
-
 struct tokenize_options {
-    const char *model;
-    struct encode_options encode;
-    bool decode;
+    char *model;
+    bool parse_special, add_special, decode;
 };
 
-/* -1: go on; otherwise the exit code. */
-static int parse_options(struct tokenize_options *o, int argc, char **argv)
-{
-    static const struct option longs[] = {
-        { "model", required_argument, NULL, 'm' }, { "parse-special", no_argument, NULL, 'p' },
-        { "add-special", no_argument, NULL, 'a' }, { "decode", no_argument, NULL, 'd' },
-        { "help", no_argument, NULL, 'h' },        { 0 },
-    };
-    int c;
+#define AT(field) offsetof(struct tokenize_options, field)
 
-    optind = 1;
-    while ((c = getopt_long(argc, argv, "m:h", longs, NULL)) != -1) {
-        switch (c) {
-        case 'm': o->model = optarg; break;
-        case 'p': o->encode.parse_special = true; break;
-        case 'a': o->encode.add_special = true; break;
-        case 'd': o->decode = true; break;
-        case 'h': fputs(USAGE, stdout); return EXIT_SUCCESS;
-        default: fputs(USAGE, stderr); return EXIT_USAGE;
-        }
-    }
-    if (optind != argc || !o->model) {
-        fprintf(stderr, "baton tokenize: %s\n", o->model ? "no file arguments" : "-m FILE is needed");
-        fputs(USAGE, stderr);
-        return EXIT_USAGE;
-    }
-    return -1;
-}
+static const struct config_option OPTIONS[] = {
+    COMMAND_TEXT("model", "m", AT(model), "FILE.gguf", NULL, "a model, or a file with a vocabulary only"),
+    COMMAND_SWITCH("parse-special", NULL, AT(parse_special), "\"<|im_start|>\" and the like become control tokens"),
+    COMMAND_SWITCH("add-special", NULL, AT(add_special), "BOS and EOS where the vocabulary asks for them"),
+    COMMAND_SWITCH("decode", NULL, AT(decode), "reads a JSON array of ids and prints the text"),
+};
+static const struct command COMMAND = { "baton tokenize", NULL,
+                                        "Reads text from standard input and prints its token ids as a JSON array.\n",
+                                        OPTIONS, sizeof(OPTIONS) / sizeof(OPTIONS[0]) };
 
 static enum status load_vocab(struct vocab **out, const char *path, struct error *err)
 {
@@ -158,17 +133,19 @@ int cmd_tokenize(int argc, char **argv)
     struct vocab *v = NULL;
     struct strbuf in = STRBUF_INIT;
     struct error err = { 0 };
-    int code = parse_options(&o, argc, argv);
+    int code = command_parse(&COMMAND, &o, argc, argv, NULL);
 
     if (code >= 0) return code;
+    const struct encode_options encoding = { .parse_special = o.parse_special, .add_special = o.add_special };
     enum status st = load_vocab(&v, o.model, &err);
     if (st == OK) st = read_input(&in, &err);
-    if (st == OK) st = o.decode ? decode(v, &in, &err) : encode(v, &in, o.encode, &err);
+    if (st == OK) st = o.decode ? decode(v, &in, &err) : encode(v, &in, encoding, &err);
     if (st == OK && (fflush(stdout) != 0 || ferror(stdout))) {
         st = error_set(&err, ERR_IO, "standard output: %s", strerror(errno));
     }
-    if (st != OK) fprintf(stderr, "baton tokenize: %s\n", err.text);
+    if (st != OK) fprintf(stderr, "%s: %s\n", COMMAND.name, err.text);
     strbuf_fini(&in);
     vocab_destroy(v);
+    command_free(&COMMAND, &o);
     return st == OK ? EXIT_SUCCESS : EXIT_FAILURE;
 }

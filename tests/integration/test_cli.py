@@ -33,3 +33,15 @@ def test_tokenize_agrees_with_the_reference_and_comes_back():
 def test_tokenize_refuses_bad_input(args, stdin, word):
     r = baton("tokenize", "-m", MODEL, *args, stdin=stdin)
     assert r.returncode == 1 and word in r.stderr, r.stderr
+
+
+@pytest.mark.parametrize("args,says", [
+    (["inspect", "a", "b"], "one file is needed, 2 are given"),
+    (["inspect", "--tensor", "a"], "unknown option --tensor; did you mean --tensors?"),
+    (["tokenize"], "--model FILE.gguf is needed"),
+    (["status", "x"], 'unexpected argument "x"'),
+    (["chat", "--max-tokens", 0], '--max-tokens: "0" is not allowed; allowed: 1..1000000000'),
+    (["chat", "--temperature", "hot"], '--temperature: "hot" is not allowed; allowed: 0..100')])
+def test_bad_flags_are_named(args, says):
+    r = baton(*args)
+    assert r.returncode == 2 and says in r.stderr.decode()
