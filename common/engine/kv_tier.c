@@ -10,8 +10,6 @@
 
 #include <xxhash.h>
 
-#define MIB (1024.0 * 1024.0)
-
 struct kv_tier {
     const struct kv_store *kv; /* borrowed */
     uint8_t *arena;            /* owned, mapped */
@@ -38,8 +36,8 @@ static enum status check(const struct kv_tier *t, const struct kv_tier_options *
 {
     const bool has_path = opt->path && opt->path[0];
     const uint64_t n = opt->ram_bytes / t->block_bytes, least = opt->disk_bytes ? KV_TIER_MIN_QUEUE + 2 : 1;
-    uint64_t others = host_memory_is_of(t->kv->backend) ? t->kv->bytes : 0, left = host_memory_available();
-    others += opt->other_bytes;
+    const uint64_t pool = host_memory_is_of(t->kv->backend) ? t->kv->bytes : 0;
+    struct host_memory left;
     if (has_path != (opt->disk_bytes > 0))
         return error_set(err, ERR_INVALID, "kv.tier_path and kv.tier_disk_bytes: set both or none");
     if (n < least)
@@ -47,12 +45,8 @@ static enum status check(const struct kv_tier *t, const struct kv_tier_options *
                          "kv.tier_bytes: %llu bytes hold %llu KV blocks of %zu bytes, at least %llu are needed%s",
                          (unsigned long long)opt->ram_bytes, (unsigned long long)n, t->block_bytes,
                          (unsigned long long)least, opt->disk_bytes ? " before a disk" : " (0 turns the tier off)");
-    if (left < others || opt->ram_bytes > left - others)
-        return error_set(err, ERR_NO_MEMORY,
-                         "kv.tier_bytes: %.1f MiB beside KV pool and swap of %.1f MiB do not fit, %.1f MiB of memory "
-                         "are available",
-                         (double)opt->ram_bytes / MIB, (double)others / MIB, (double)left / MIB);
-    return OK;
+    host_memory_left(&left);
+    return host_memory_fit(&left, "kv.tier_bytes", opt->ram_bytes, "KV pool, swap", pool + opt->other_bytes, err);
 }
 
 /* A long prompt pushes many blocks out at once: up to a quarter of the arena holds what is to be written. */

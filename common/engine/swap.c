@@ -7,8 +7,6 @@
 
 #include <assert.h>
 
-#define MIB (1024.0 * 1024.0)
-
 struct swap {
     const struct kv_store *kv; /* borrowed */
     uint8_t *arena;            /* owned, mapped; slot i at i * block_bytes */
@@ -19,12 +17,10 @@ struct swap {
 
 static enum status check_fits(const struct kv_store *kv, uint64_t bytes, struct error *err)
 {
-    uint64_t pool = host_memory_is_of(kv->backend) ? kv->bytes : 0, left = host_memory_available();
-    if (left >= pool && bytes <= left - pool) return OK;
-    return error_set(
-        err, ERR_NO_MEMORY,
-        "kv.swap_bytes: %.1f MiB beside a KV pool of %.1f MiB do not fit, %.1f MiB of memory are available",
-        (double)bytes / MIB, (double)pool / MIB, (double)left / MIB);
+    struct host_memory left;
+    host_memory_left(&left);
+    return host_memory_fit(&left, "kv.swap_bytes", bytes, "KV pool", host_memory_is_of(kv->backend) ? kv->bytes : 0,
+                           err);
 }
 
 enum status swap_create(struct swap **out, const struct kv_store *kv, uint64_t bytes, struct error *err)

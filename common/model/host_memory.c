@@ -134,12 +134,20 @@ bool host_memory_is_of(const struct backend *backend)
     return strcmp(backend->ops->name, "cpu") == 0;
 }
 
+enum status host_memory_fit(const struct host_memory *left, const char *what, uint64_t bytes, const char *others,
+                            uint64_t other_bytes, struct error *err)
+{
+    char beside[160] = "";
+    if (other_bytes <= left->bytes && bytes <= left->bytes - other_bytes) return OK;
+    if (others) snprintf(beside, sizeof(beside), " beside %.1f MiB (%s)", (double)other_bytes / MIB, others);
+    return error_set(err, ERR_NO_MEMORY, "%s: %.1f MiB of memory are needed%s, %.1f MiB are available (%s)", what,
+                     (double)bytes / MIB, beside, (double)left->bytes / MIB, left->from);
+}
+
 enum status host_memory_check(const struct backend *backend, uint64_t bytes, const char *what, struct error *err)
 {
     if (!host_memory_is_of(backend)) return OK;
     struct host_memory left;
     host_memory_left(&left);
-    if (bytes <= left.bytes) return OK;
-    return error_set(err, ERR_NO_MEMORY, "%s need %.1f MiB of memory, %.1f MiB are available (%s)", what,
-                     (double)bytes / MIB, (double)left.bytes / MIB, left.from);
+    return host_memory_fit(&left, what, bytes, NULL, 0, err);
 }

@@ -14,7 +14,11 @@ void host_memory_left(struct host_memory *out);
 uint64_t host_memory_available(void); /* its bytes alone */
 /* The same with other folders in place of /proc and /sys/fs/cgroup. */
 void host_memory_read(struct host_memory *out, const char *proc, const char *cgroup);
-/* ERR_NO_MEMORY, with both numbers, if `bytes` for `what` would not fit; backends with memory of their own say so
+/* ERR_NO_MEMORY, with all numbers and the limit's name, if `bytes` for `what` do not fit beside `other_bytes` that are
+ * promised but not taken yet (`others`; NULL: none are). */
+enum status host_memory_fit(const struct host_memory *left, const char *what, uint64_t bytes, const char *others,
+                            uint64_t other_bytes, struct error *err) MUST_CHECK;
+/* The same of what is left now, with nothing beside; backends with memory of their own say so
  * themselves when they allocate. */
 enum status host_memory_check(const struct backend *backend, uint64_t bytes, const char *what,
                               struct error *err) MUST_CHECK;

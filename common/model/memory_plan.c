@@ -3,27 +3,28 @@
 
 #include "base/bytes.h"
 
+#include <stdio.h>
+
 #define MIB (1024.0 * 1024.0)
 
-static bool fits(uint64_t weights, uint64_t spare, const struct memory_need *n, uint64_t left)
+static uint64_t sum(uint64_t a, uint64_t b)
 {
-    uint64_t sum;
-    return size_add(weights, n->kv, &sum) && size_add(sum, n->buffers, &sum) && size_add(sum, spare, &sum) &&
-           sum <= left;
+    uint64_t s;
+    return size_add(a, b, &s) ? s : UINT64_MAX;
 }
 
 enum status memory_plan(enum weights_mode *mode, const struct memory_need *n, const struct host_memory *left,
                         struct error *err)
 {
-    enum weights_mode m = *mode;
-    if (m == WEIGHTS_AUTO) m = fits(n->resident, MEMORY_PLAN_SPARE, n, left->bytes) ? WEIGHTS_RESIDENT : WEIGHTS_STREAM;
-    uint64_t weights = m == WEIGHTS_STREAM ? n->stream : n->resident;
-    *mode = m;
-    if (fits(weights, 0, n, left->bytes)) return OK;
-    return error_set(
-        err, ERR_NO_MEMORY,
-        "the weights need %.1f MiB of memory (%.1f MiB if streamed), KV %.1f MiB and step buffers %.1f MiB, "
-        "but %.1f MiB are available (%s)",
-        (double)n->resident / MIB, (double)n->stream / MIB, (double)n->kv / MIB, (double)n->buffers / MIB,
-        (double)left->bytes / MIB, left->from);
+    const uint64_t beside = sum(n->kv, n->buffers);
+    char what[80], others[80];
+    snprintf(what, sizeof(what), "weights (%.1f MiB, %.1f MiB if streamed)", (double)n->resident / MIB,
+             (double)n->stream / MIB);
+    snprintf(others, sizeof(others), "KV %.1f MiB, step buffers %.1f MiB", (double)n->kv / MIB,
+             (double)n->buffers / MIB);
+    if (*mode == WEIGHTS_AUTO) {
+        enum status st = host_memory_fit(left, what, n->resident, others, sum(beside, MEMORY_PLAN_SPARE), NULL);
+        *mode = st == OK ? WEIGHTS_RESIDENT : WEIGHTS_STREAM;
+    }
+    return host_memory_fit(left, what, *mode == WEIGHTS_STREAM ? n->stream : n->resident, others, beside, err);
 }

@@ -305,9 +305,9 @@ Test(kv_tier, refuses_what_does_not_fit)
     expect_refused(&(struct kv_tier_options){ .ram_bytes = ram, .path = "/tmp", .disk_bytes = 8 * BLOCK_BYTES },
                    ERR_INVALID, "at least 9 are needed");
     expect_refused(&(struct kv_tier_options){ .ram_bytes = 1ull << 44 }, ERR_NO_MEMORY,
-                   "kv.tier_bytes: 16777216.0 MiB");
+                   "kv.tier_bytes: 16777216.0 MiB of memory are needed");
     expect_refused(&(struct kv_tier_options){ .ram_bytes = ram, .other_bytes = 1ull << 45 }, ERR_NO_MEMORY,
-                   "swap of 33554432.0 MiB");
+                   "beside 33554432.0 MiB (KV pool, swap), ");
     expect_refused(&(struct kv_tier_options){ .ram_bytes = ram, .path = "/tmp", .disk_bytes = 1ull << 44 }, ERR_IO,
                    "16777216.0 MiB do not fit /tmp");
     expect_refused(&(struct kv_tier_options){ .ram_bytes = ram, .path = "/tmp/none/such", .disk_bytes = ram }, ERR_IO,
