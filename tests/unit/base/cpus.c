@@ -1,51 +1,18 @@
 /* cpus: lists, cores and limits are read from /sys and /proc as the kernel writes them. */
 #include "base/cpus.h"
 
+#include "helpers/file_tree.h"
+
 #include <criterion/criterion.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-static char root[64];
-
-/* A file below root, with the folders it needs. */
-static void put(const char *path, const char *text)
-{
-    char full[512];
-    snprintf(full, sizeof(full), "%s%s", root, path);
-    for (char *p = full + strlen(root) + 1; (p = strchr(p, '/')); p++) {
-        *p = '\0';
-        mkdir(full, 0700);
-        *p = '/';
-    }
-    FILE *f = fopen(full, "w");
-    cr_assert_not_null(f, "%s", full);
-    fputs(text, f);
-    fclose(f);
-}
-
-static void make_root(void)
-{
-    snprintf(root, sizeof(root), "/tmp/baton-cpus-XXXXXX");
-    cr_assert_not_null(mkdtemp(root));
-}
-
-static void remove_root(void)
-{
-    char command[128];
-    snprintf(command, sizeof(command), "rm -rf %s", root);
-    cr_assert_eq(system(command), 0);
-}
 
 static void put_cpu(unsigned id, const char *siblings, const char *package)
 {
     char path[128];
-    snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%u/topology/thread_siblings_list", id);
-    put(path, siblings);
-    snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%u/topology/physical_package_id", id);
-    put(path, package);
+    snprintf(path, sizeof(path), "sys/devices/system/cpu/cpu%u/topology/thread_siblings_list", id);
+    tree_put(path, siblings);
+    snprintf(path, sizeof(path), "sys/devices/system/cpu/cpu%u/topology/physical_package_id", id);
+    tree_put(path, package);
 }
 
 static struct cpu_list list_of(const char *text)
@@ -80,7 +47,7 @@ Test(cpus, lists_are_read_and_written)
     cr_assert(l.n > 0);
 }
 
-Test(cpus, siblings_are_one_core_and_packages_stand_together, .init = make_root, .fini = remove_root)
+Test(cpus, siblings_are_one_core_and_packages_stand_together, .init = tree_make, .fini = tree_remove)
 {
     uint16_t core_of[CPUS_MAX];
     put_cpu(0, "0,4\n", "0\n");
@@ -92,61 +59,61 @@ Test(cpus, siblings_are_one_core_and_packages_stand_together, .init = make_root,
     put_cpu(3, "3,7\n", "1\n");
     put_cpu(7, "3,7\n", "1\n");
     struct cpu_list l = list_of("0-7");
-    cr_assert_eq(cpus_order_by_core(root, &l, core_of), 4);
+    cr_assert_eq(cpus_order_by_core(tree_root, &l, core_of), 4);
     expect_list(&l, "0,4,2,6,1,5,3,7");
     for (int i = 0; i < 8; i++) cr_assert_eq(core_of[i], i / 2);
-    cr_assert_eq(cpus_default_threads(root, &l), 4, "a thread for each core");
-    cr_assert_eq(cpus_usable(root, &l), 8);
+    cr_assert_eq(cpus_default_threads(tree_root, &l), 4, "a thread for each core");
+    cr_assert_eq(cpus_usable(tree_root, &l), 8);
     l = list_of("4-7"); /* an affinity that leaves one thread of each core */
-    cr_assert_eq(cpus_default_threads(root, &l), 4);
+    cr_assert_eq(cpus_default_threads(tree_root, &l), 4);
 }
 
-Test(cpus, without_siblings_every_processor_is_a_core, .init = make_root, .fini = remove_root)
+Test(cpus, without_siblings_every_processor_is_a_core, .init = tree_make, .fini = tree_remove)
 {
     struct cpu_list l = list_of("0-5");
-    cr_assert_eq(cpus_default_threads(root, &l), 6, "no /sys at all");
+    cr_assert_eq(cpus_default_threads(tree_root, &l), 6, "no /sys at all");
     for (unsigned i = 0; i < 6; i++)
         put_cpu(i, i == 2 ? "garbage\n" : i == 3 ? "0\n" : (char[]){ (char)('0' + i), 0 }, "0\n");
-    cr_assert_eq(cpus_default_threads(root, &l), 6, "a virtual machine that hides them, and nonsense");
+    cr_assert_eq(cpus_default_threads(tree_root, &l), 6, "a virtual machine that hides them, and nonsense");
 }
 
-Test(cpus, quotas_of_control_groups_bound_threads, .init = make_root, .fini = remove_root)
+Test(cpus, quotas_of_control_groups_bound_threads, .init = tree_make, .fini = tree_remove)
 {
     struct cpu_list l = list_of("0-15");
-    cr_assert_eq(cpus_quota(root), 0.0);
-    put("/proc/self/cgroup", "0::/a/b/c\n");
-    put("/sys/fs/cgroup/a/b/c/cpu.max", "max 100000\n");
-    cr_assert_eq(cpus_quota(root), 0.0);
-    cr_assert_eq(cpus_default_threads(root, &l), 16);
-    put("/sys/fs/cgroup/a/b/cpu.max", "650000 100000\n");
-    cr_assert_float_eq(cpus_quota(root), 6.5, 1e-9);
-    cr_assert_eq(cpus_default_threads(root, &l), 6, "rounded down");
-    cr_assert_eq(cpus_usable(root, &l), 6);
-    put("/sys/fs/cgroup/a/cpu.max", "50000 100000\n");
-    cr_assert_eq(cpus_default_threads(root, &l), 1, "the group above is tighter; half a processor is one thread");
-    put("/proc/self/cgroup", "0::/a-of-the-host/x\n"); /* a container whose own group is the mount */
-    put("/sys/fs/cgroup/cpu.max", "300000 100000\n");
-    cr_assert_eq(cpus_default_threads(root, &l), 3);
-    put("/proc/self/cgroup", "0::/\n");
-    cr_assert_eq(cpus_default_threads(root, &l), 3);
-    put("/sys/fs/cgroup/cpu.max", "nonsense\n");
-    cr_assert_eq(cpus_default_threads(root, &l), 16);
+    cr_assert_eq(cpus_quota(tree_root), 0.0);
+    tree_put("proc/self/cgroup", "0::/a/b/c\n");
+    tree_put("sys/fs/cgroup/a/b/c/cpu.max", "max 100000\n");
+    cr_assert_eq(cpus_quota(tree_root), 0.0);
+    cr_assert_eq(cpus_default_threads(tree_root, &l), 16);
+    tree_put("sys/fs/cgroup/a/b/cpu.max", "650000 100000\n");
+    cr_assert_float_eq(cpus_quota(tree_root), 6.5, 1e-9);
+    cr_assert_eq(cpus_default_threads(tree_root, &l), 6, "rounded down");
+    cr_assert_eq(cpus_usable(tree_root, &l), 6);
+    tree_put("sys/fs/cgroup/a/cpu.max", "50000 100000\n");
+    cr_assert_eq(cpus_default_threads(tree_root, &l), 1, "the group above is tighter; half a processor is one thread");
+    tree_put("proc/self/cgroup", "0::/a-of-the-host/x\n"); /* a container whose own group is the mount */
+    tree_put("sys/fs/cgroup/cpu.max", "300000 100000\n");
+    cr_assert_eq(cpus_default_threads(tree_root, &l), 3);
+    tree_put("proc/self/cgroup", "0::/\n");
+    cr_assert_eq(cpus_default_threads(tree_root, &l), 3);
+    tree_put("sys/fs/cgroup/cpu.max", "nonsense\n");
+    cr_assert_eq(cpus_default_threads(tree_root, &l), 16);
 }
 
-Test(cpus, quotas_of_version_1_are_read_too, .init = make_root, .fini = remove_root)
+Test(cpus, quotas_of_version_1_are_read_too, .init = tree_make, .fini = tree_remove)
 {
     struct cpu_list l = list_of("0-15");
-    put("/proc/self/cgroup", "11:cpuset:/\n4:cpuacct,cpu:/docker/1\n0::/\n");
-    put("/sys/fs/cgroup/cpu,cpuacct/docker/1/cpu.cfs_quota_us", "-1\n");
-    put("/sys/fs/cgroup/cpu,cpuacct/docker/1/cpu.cfs_period_us", "100000\n");
-    cr_assert_eq(cpus_default_threads(root, &l), 16);
-    put("/sys/fs/cgroup/cpu,cpuacct/docker/1/cpu.cfs_quota_us", "400000\n");
-    cr_assert_eq(cpus_default_threads(root, &l), 4);
-    put("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "200000\n");
-    put("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
-    cr_assert_eq(cpus_default_threads(root, &l), 2, "by its other name");
-    put("/proc/self/cgroup", "2:cpuacct:/\n3:cpuset:/\n");
-    cr_assert_eq(cpus_default_threads(root, &l), 16, "no group of the cpu controller");
+    tree_put("proc/self/cgroup", "11:cpuset:/\n4:cpuacct,cpu:/docker/1\n0::/\n");
+    tree_put("sys/fs/cgroup/cpu,cpuacct/docker/1/cpu.cfs_quota_us", "-1\n");
+    tree_put("sys/fs/cgroup/cpu,cpuacct/docker/1/cpu.cfs_period_us", "100000\n");
+    cr_assert_eq(cpus_default_threads(tree_root, &l), 16);
+    tree_put("sys/fs/cgroup/cpu,cpuacct/docker/1/cpu.cfs_quota_us", "400000\n");
+    cr_assert_eq(cpus_default_threads(tree_root, &l), 4);
+    tree_put("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "200000\n");
+    tree_put("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
+    cr_assert_eq(cpus_default_threads(tree_root, &l), 2, "by its other name");
+    tree_put("proc/self/cgroup", "2:cpuacct:/\n3:cpuset:/\n");
+    cr_assert_eq(cpus_default_threads(tree_root, &l), 16, "no group of the cpu controller");
 }
 
 Test(cpus, are_shared_in_proportion_and_between_cores)

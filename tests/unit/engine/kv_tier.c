@@ -3,7 +3,7 @@
 
 #include "base/mem.h"
 #include "engine/kv_tier_disk.h"
-#include "model/model.h"
+#include "unit/engine/kv_blocks.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -11,56 +11,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LAYERS      2
-#define BLOCKS      4
-#define SLICE       192
-#define BLOCK_BYTES (2 * SLICE + 64)
-#define WAIT_S      60
-
-static uint8_t *last_copy; /* where a block's last slice went */
-
-static enum status copy(struct backend *b, struct stream *s, void *dst, const void *src, size_t bytes)
-{
-    last_copy = dst;
-    memcpy(dst, src, bytes);
-    return OK;
-}
-
-static enum status sync_nothing(struct backend *b, struct stream *s)
-{
-    return OK;
-}
-
-static const struct backend_ops OPS = { .name = "cpu", .upload = copy, .download = copy, .sync = sync_nothing };
-static struct backend backend = { &OPS };
-static uint8_t memory[LAYERS][BLOCKS * (SLICE + 64)];
-static struct kv_slices slices[LAYERS] = { { .base = memory[0], .slice_bytes = SLICE },
-                                           { .base = memory[1], .slice_bytes = SLICE + 64 } };
-static const struct kv_store kv = { LAYERS, BLOCKS, slices, memory[0], sizeof(memory), &backend };
+#define WAIT_S 60
 
 static struct prefix_hash hash_of(uint32_t content)
 {
     return (struct prefix_hash){ content, content * 3 };
-}
-
-static uint8_t byte_of(uint32_t content, uint32_t layer, size_t i)
-{
-    return (uint8_t)(content * 31 + layer * 7 + i + i / 251);
-}
-
-static void fill(kv_block_id block, uint32_t content)
-{
-    for (uint32_t l = 0; l < LAYERS; l++)
-        for (size_t i = 0; i < slices[l].slice_bytes; i++)
-            slices[l].base[block * slices[l].slice_bytes + i] = byte_of(content, l, i);
-}
-
-static void expect_content(kv_block_id block, uint32_t content)
-{
-    for (uint32_t l = 0; l < LAYERS; l++)
-        for (size_t i = 0; i < slices[l].slice_bytes; i++)
-            cr_assert_eq(slices[l].base[block * slices[l].slice_bytes + i], byte_of(content, l, i),
-                         "content %u layer %u byte %zu", content, l, i);
 }
 
 static void put(struct kv_tier *t, uint32_t content)
@@ -297,7 +252,7 @@ Test(kv_tier, refuses_what_does_not_fit)
 {
     const uint64_t ram = 20 * BLOCK_BYTES;
     expect_refused(&(struct kv_tier_options){ .ram_bytes = BLOCK_BYTES - 1 }, ERR_INVALID,
-                   "447 bytes hold 0 KV blocks of 448 bytes, at least 1 are needed");
+                   "639 bytes hold 0 KV blocks of 640 bytes, at least 1 are needed");
     expect_refused(&(struct kv_tier_options){ .ram_bytes = ram, .path = "/tmp" }, ERR_INVALID, "set both or none");
     expect_refused(&(struct kv_tier_options){ .ram_bytes = ram, .disk_bytes = ram }, ERR_INVALID, "set both or none");
     expect_refused(&(struct kv_tier_options){ .ram_bytes = 9 * BLOCK_BYTES, .path = "/tmp", .disk_bytes = ram },

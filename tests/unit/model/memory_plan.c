@@ -1,11 +1,10 @@
 /* memory_plan: weights go where they fit, and what fits nowhere is refused with the numbers. */
 #include "model/memory_plan.h"
 
+#include "helpers/file_tree.h"
+
 #include <criterion/criterion.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 
 #define MIB (1ull << 20)
 
@@ -50,56 +49,36 @@ Test(memory_plan, sums_that_overflow_do_not_fit)
     cr_assert_eq(mode, WEIGHTS_STREAM);
 }
 
-static char root[64];
-
-static void put(const char *name, const char *text)
-{
-    char path[256];
-    snprintf(path, sizeof(path), "%s/%s", root, name);
-    for (char *p = path + strlen(root) + 1; (p = strchr(p, '/')); p++) {
-        *p = '\0';
-        mkdir(path, 0700);
-        *p = '/';
-    }
-    FILE *f = fopen(path, "w");
-    cr_assert(f && fputs(text, f) >= 0 && fclose(f) == 0, "%s", path);
-}
-
 static void expect_left(uint64_t mib, const char *from)
 {
     struct host_memory m;
     char proc[96], cgroup[96];
-    snprintf(proc, sizeof(proc), "%s/proc", root);
-    snprintf(cgroup, sizeof(cgroup), "%s/cgroup", root);
+    snprintf(proc, sizeof(proc), "%s/proc", tree_root);
+    snprintf(cgroup, sizeof(cgroup), "%s/cgroup", tree_root);
     host_memory_read(&m, proc, cgroup);
     cr_assert_eq(m.bytes, mib * MIB, "%llu bytes of %s", (unsigned long long)m.bytes, m.from);
     cr_assert_str_eq(m.from, from);
 }
 
-Test(host_memory, is_the_tightest_of_all_limits)
+Test(host_memory, is_the_tightest_of_all_limits, .init = tree_make, .fini = tree_remove)
 {
-    snprintf(root, sizeof(root), "/tmp/baton-mem-XXXXXX");
-    cr_assert(mkdtemp(root));
-    put("proc/meminfo", "MemTotal:  9999999 kB\nMemAvailable:    2097152 kB\n");
+    tree_put("proc/meminfo", "MemTotal:  9999999 kB\nMemAvailable:    2097152 kB\n");
     expect_left(2048, "MemAvailable");
     /* Version 2: the group itself is wide, one above it is not; its page cache can be dropped. */
-    put("proc/self/cgroup", "0::/up/own\n");
-    put("cgroup/up/own/memory.max", "max\n");
-    put("cgroup/up/memory.max", "1073741824\n");
-    put("cgroup/up/memory.current", "536870912\n");
+    tree_put("proc/self/cgroup", "0::/up/own\n");
+    tree_put("cgroup/up/own/memory.max", "max\n");
+    tree_put("cgroup/up/memory.max", "1073741824\n");
+    tree_put("cgroup/up/memory.current", "536870912\n");
     expect_left(512, "memory.max of control group /up");
-    put("cgroup/up/memory.stat", "anon 1\ninactive_file 104857600\n");
+    tree_put("cgroup/up/memory.stat", "anon 1\ninactive_file 104857600\n");
     expect_left(612, "memory.max of control group /up");
     /* Version 1, and a container whose path is the host's. */
-    put("proc/self/cgroup", "9:name=systemd:/\n4:memory:/docker/abc\n");
-    put("cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+    tree_put("proc/self/cgroup", "9:name=systemd:/\n4:memory:/docker/abc\n");
+    tree_put("cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
     expect_left(2048, "MemAvailable");
-    put("cgroup/memory/memory.limit_in_bytes", "314572800\n");
-    put("cgroup/memory/memory.usage_in_bytes", "104857600\n");
+    tree_put("cgroup/memory/memory.limit_in_bytes", "314572800\n");
+    tree_put("cgroup/memory/memory.usage_in_bytes", "104857600\n");
     expect_left(200, "memory.limit_in_bytes of control group /");
-    put("cgroup/memory/memory.usage_in_bytes", "999999999\n");
+    tree_put("cgroup/memory/memory.usage_in_bytes", "999999999\n");
     expect_left(0, "memory.limit_in_bytes of control group /");
-    char command[96];
-    snprintf(command, sizeof(command), "rm -r %s", root);
-    cr_assert_eq(system(command), 0);
 }
