@@ -12,7 +12,7 @@ void answer_head(const struct call *c, const char *object, struct strbuf *out)
                 (unsigned long long)c->model->fingerprint);
 }
 
-void answer_usage(const struct call *c, struct strbuf *out)
+static void answer_usage(const struct call *c, struct strbuf *out)
 {
     uint64_t prompt = 0, output = 0, cached = 0;
     for (uint32_t i = 0; i < c->n_choices; i++) {

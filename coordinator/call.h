@@ -68,7 +68,6 @@ void call_tick(struct call *c, uint64_t now);
 /* Writers shared by both formats: answer.c. */
 void answer_head(const struct call *c, const char *object,
                  struct strbuf *out);                            /* {"id":... up to and with "choices":[ */
-void answer_usage(const struct call *c, struct strbuf *out);     /* "usage":{...} */
 void answer_timings(const struct choice *c, struct strbuf *out); /* "timings":{...} */
 void answer_whole(const struct call *c, struct strbuf *out);
 void answer_usage_chunk(const struct call *c, struct strbuf *out);

@@ -99,7 +99,8 @@ static void measure_end(struct dispatch *d, const struct request *r)
     metric_observe(m->generation_tokens, request_n_output(r));
 }
 
-void dispatch_end(struct dispatch *d, struct request *r, enum request_state how)
+/* State, holds, owner, log, metrics. */
+static void end_request(struct dispatch *d, struct request *r, enum request_state how)
 {
     if (request_is_over(r)) return;
     if (r->queued) queue_remove(&d->queue, r);
@@ -123,21 +124,21 @@ void dispatch_fail(struct dispatch *d, struct request *r, enum status st, const 
 {
     if (request_is_over(r)) return;
     api_error_set(&r->error, st, code, NULL, "%s", text);
-    dispatch_end(d, r, REQUEST_FAILED);
+    end_request(d, r, REQUEST_FAILED);
 }
 
 void dispatch_finish(struct dispatch *d, struct request *r, enum request_finish finish)
 {
     if (request_is_over(r)) return;
     r->finish = finish;
-    dispatch_end(d, r, REQUEST_DONE);
+    end_request(d, r, REQUEST_DONE);
 }
 
 void dispatch_cancel(struct dispatch *d, struct request *r, const struct api_error *why)
 {
     if (request_is_over(r)) return;
     r->error = *why;
-    dispatch_end(d, r, REQUEST_CANCELLED);
+    end_request(d, r, REQUEST_CANCELLED);
 }
 
 void dispatch_try_complete(struct dispatch *d, struct request *r, bool late)

@@ -28,8 +28,6 @@ struct dispatch {
 
 /* dispatch.c */
 void dispatch_kick(struct dispatch *d); /* places and frees in the next round of the loop */
-void dispatch_end(struct dispatch *d, struct request *r,
-                  enum request_state how); /* state, holds, owner, log, metrics */
 void dispatch_fail(struct dispatch *d, struct request *r, enum status st, const char *code, const char *text);
 void dispatch_close_hold(struct dispatch *d, struct request *r, struct hold *h);
 /* The decode node is done and nothing is on its way any more: DONE.  `late`: do not wait any longer. */
@@ -57,7 +55,6 @@ void members_check(struct dispatch *d, uint64_t now); /* declares silent nodes d
 
 /* events.c */
 void events_message(struct dispatch *d, struct node *n, const Baton__Control__ControlMessage *m);
-void events_reserved_go(struct dispatch *d, struct request *r);
 
 /* recovery.c */
 /* The computing side failed while the decode node keeps its reservation. */

@@ -52,18 +52,6 @@ enum status cpu_list_parse(struct cpu_list *out, const char *text)
     return OK;
 }
 
-void cpu_list_print(const struct cpu_list *list, char *buf, uint32_t cap)
-{
-    uint32_t at = 0;
-    buf[0] = '\0';
-    for (uint32_t i = 0, j; i < list->n && at < cap; i = j) {
-        for (j = i + 1; j < list->n && list->ids[j] == list->ids[j - 1] + 1; j++) continue;
-        int n = j == i + 1 ? snprintf(buf + at, cap - at, "%s%u", i ? "," : "", list->ids[i])
-                           : snprintf(buf + at, cap - at, "%s%u-%u", i ? "," : "", list->ids[i], list->ids[j - 1]);
-        at += (uint32_t)n;
-    }
-}
-
 void cpu_list_allowed(struct cpu_list *out)
 {
     cpu_set_t set;

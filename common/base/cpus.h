@@ -8,8 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CPUS_MAX      1024           /* = CPU_SETSIZE */
-#define CPUS_TEXT_MAX (CPUS_MAX * 5) /* of cpu_list_print() */
+#define CPUS_MAX 1024 /* = CPU_SETSIZE */
 
 struct cpu_list {
     uint32_t n;
@@ -19,7 +18,6 @@ struct cpu_list {
 /* A list like "0-3,6", as the kernel and the option `cpus` write it; in its order.  ERR_PARSE: anything else, a number
  * that occurs twice, or none. */
 enum status cpu_list_parse(struct cpu_list *out, const char *text) MUST_CHECK;
-void cpu_list_print(const struct cpu_list *list, char *buf, uint32_t cap);
 bool cpu_list_has(const struct cpu_list *list, uint32_t id);
 /* Processors that the calling thread may run on: cpusets and affinity. */
 void cpu_list_allowed(struct cpu_list *out);

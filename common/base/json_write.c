@@ -3,7 +3,6 @@
 
 #include "base/utf8.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,9 +66,4 @@ void json_num(struct strbuf *sb, double v)
         if (strtod(text, NULL) == v) break;
     }
     strbuf_puts(sb, text);
-}
-
-void json_int(struct strbuf *sb, int64_t v)
-{
-    strbuf_addf(sb, "%" PRId64, v);
 }

@@ -10,5 +10,4 @@ void json_str(struct strbuf *sb, const char *s, size_t n);
 void json_cstr(struct strbuf *sb, const char *s); /* NULL writes null */
 /* Shortest text that reads back as the same double; inf and nan write null. */
 void json_num(struct strbuf *sb, double v);
-void json_int(struct strbuf *sb, int64_t v);
 #endif

@@ -42,8 +42,6 @@ struct team {
     _Alignas(64) _Atomic uint64_t door; /* generation << 32 | DOOR_OPEN | how many entered */
     _Alignas(64) _Atomic uint32_t finished;
     _Atomic uint32_t caller_sleeps;
-    _Alignas(64) _Atomic uint32_t barrier_count;
-    _Atomic uint32_t barrier_generation;
     _Alignas(64) uint32_t n;
     uint32_t spins;
     _Atomic bool stop;
@@ -218,33 +216,4 @@ void team_share(struct team *t, team_fn fn, void *arg)
     if (t->n == 1) return;
     uint64_t door = atomic_fetch_and(&t->door, ~(uint64_t)DOOR_OPEN);
     wait_finished(t, (uint32_t)(door & ~DOOR_OPEN));
-}
-
-void team_barrier(struct team *t)
-{
-    if (t->n == 1) return;
-    uint32_t generation = atomic_load(&t->barrier_generation);
-    if (atomic_fetch_add(&t->barrier_count, 1) == t->n - 1) {
-        atomic_store(&t->barrier_count, 0);
-        atomic_fetch_add(&t->barrier_generation, 1);
-        /* Who sleeps here is rare and short: the call is cheaper than one more counter to keep. */
-        futex_wake_all(&t->barrier_generation);
-        return;
-    }
-    for (uint32_t i = 0; i < t->spins; i++) {
-        if (atomic_load_explicit(&t->barrier_generation, memory_order_acquire) != generation) return;
-        __builtin_ia32_pause();
-    }
-    while (atomic_load(&t->barrier_generation) == generation) futex_wait(&t->barrier_generation, generation);
-}
-
-void team_slice(uint64_t n, uint64_t grain, uint32_t idx, uint32_t n_members, uint64_t *begin, uint64_t *end)
-{
-    assert(grain > 0 && n_members > 0 && idx < n_members);
-    uint64_t units = n / grain + (n % grain != 0);
-    uint64_t each = units / n_members, extra = units % n_members;
-    uint64_t first = each * idx + (idx < extra ? idx : extra);
-    uint64_t last = first + each + (idx < extra ? 1 : 0);
-    *begin = first * grain < n ? first * grain : n;
-    *end = last * grain < n ? last * grain : n;
 }

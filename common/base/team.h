@@ -18,10 +18,6 @@ void team_destroy(struct team *t);
 uint32_t team_size(const struct team *t);
 void team_run(struct team *t, team_fn fn, void *arg);
 /* The same for a fn whose members take their work from a shared counter: a member that is not awake before the
- * caller is through is left out, so a busy machine costs speed and not a wait.  No team_barrier() in fn. */
+ * caller is through is left out, so a busy machine costs speed and not a wait.  */
 void team_share(struct team *t, team_fn fn, void *arg);
-/* Inside fn: waits until all members are here. */
-void team_barrier(struct team *t);
-/* Rows [*begin, *end) of `n` for member idx, in multiples of `grain`. */
-void team_slice(uint64_t n, uint64_t grain, uint32_t idx, uint32_t n_members, uint64_t *begin, uint64_t *end);
 #endif

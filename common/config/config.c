@@ -28,7 +28,7 @@ struct loader {
     struct error *err;
 };
 
-void config_origins_fini(struct config_origins *o)
+static void origins_fini(struct config_origins *o)
 {
     for (uint32_t i = 0; i < o->n; i++) mem_free(o->list[i].where);
     mem_free(o->list);
@@ -117,7 +117,8 @@ static void name_from_path(char **name, const char *path)
     if ((*name)[0] == '\0') set_text(name, "model", 5);
 }
 
-void config_fill_names(struct config *cfg)
+/* Gives names to models and nodes that have none. */
+static void fill_names(struct config *cfg)
 {
     char name[16];
     for (uint32_t i = 0; i < cfg->n_models; i++) {
@@ -286,7 +287,7 @@ static enum status gather(struct loader *l)
     }
     if (file[0]) st = config_file_apply(cfg, file, &l->origins, l->err);
     if (st == OK && l->role == CONFIG_SERVE) st = make_serve_nodes(l);
-    config_fill_names(cfg);
+    fill_names(cfg);
     if (st == OK && is_node) st = find_self(l);
     if (st == OK) st = apply_model(l);
     if (st == OK) st = apply_given(l, false);
@@ -311,7 +312,7 @@ enum status config_load(struct config_run *out, enum config_role role, int argc,
     out->check_only = l.args.check_only;
     out->weights_fd = l.args.weights_fd;
     out->ready_fd = l.args.ready_fd;
-    config_origins_fini(&l.origins);
+    origins_fini(&l.origins);
     config_table_free(SCOPE_ARGS, &l.args);
     if (st != OK) config_fini(out);
     return st;

@@ -12,7 +12,6 @@ struct config_origins {
     uint32_t n, cap;
 };
 
-void config_origins_fini(struct config_origins *o);
 /* Sets the field of `row` below `base`; `where` names the source and heads the message on failure. */
 enum status config_apply(struct config_origins *o, const struct config_option *row, void *base, const char *text,
                          const char *where, struct error *err) MUST_CHECK;
@@ -25,8 +24,6 @@ enum status config_file_apply(struct config *cfg, const char *path, struct confi
 /* A new entry with defaults; ERR_FULL past the bound. */
 enum status config_add_model(struct config *cfg, struct config_model **out) MUST_CHECK;
 enum status config_add_node(struct config_node *list, uint32_t *n, struct config_node **out) MUST_CHECK;
-/* Gives names to models and nodes that have none. */
-void config_fill_names(struct config *cfg);
 /* What no single value can show: names, references, sockets.  `file` heads messages about the whole. */
 enum status config_check(const struct config *cfg, enum config_role role, const char *file,
                          const struct config_origins *o, struct error *err) MUST_CHECK;

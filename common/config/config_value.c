@@ -79,7 +79,7 @@ static bool is_choice(const char *choices, const char *text)
     return false;
 }
 
-bool config_is_name(const char *name)
+static bool is_name(const char *name)
 {
     size_t n = strlen(name);
     if (n < 1 || n > 63) return false;
@@ -136,7 +136,7 @@ static bool text_fits(const struct config_option *row, const char *text)
     if (text[0] == '\0' && row->fallback && row->fallback[0] == '\0') return true; /* not set, said aloud */
     switch (row->type) {
     case OPTION_CHOICE: return is_choice(row->choices, text);
-    case OPTION_NAME: return config_is_name(text);
+    case OPTION_NAME: return is_name(text);
     case OPTION_PORT: return read_number(row, text, &number) && in_range(row, number);
     case OPTION_HTTP: return is_http_address(text);
     case OPTION_ENDPOINT: return is_endpoint(text);

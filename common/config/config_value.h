@@ -11,6 +11,4 @@ enum status config_value_set(const struct config_option *row, void *base, const 
 const char *config_value_allowed(const struct config_option *row, char *buf, size_t cap);
 /* Splits "host:port", "[v6]:port" or "tcp://..." at the port.  false: not of that form. */
 bool config_address_split(const char *address, char *host, size_t cap, uint32_t *port);
-/* Whether `name` fits [A-Za-z0-9._-]{1,63}. */
-bool config_is_name(const char *name);
 #endif

@@ -11,31 +11,20 @@
 
 /* SEQ_DONE has no way out. */
 static const struct {
-    const char *name;
     unsigned moves;
     enum kv_block_state blocks; /* what its blocks are while it is in this state */
 } STATES[SEQ_STATE_COUNT] = {
-    [SEQ_WAITING] = { "waiting", MOVE(SEQ_RESERVED) | MOVE(SEQ_PREFILL) | MOVE(SEQ_DECODE) | MOVE(SEQ_DONE), KV_FREE },
-    [SEQ_RESERVED] = { "reserved", MOVE(SEQ_PREFILL) | MOVE(SEQ_DECODE) | MOVE(SEQ_DONE), KV_RESERVED },
-    [SEQ_PREFILL] = { "prefill", MOVE(SEQ_DECODE) | MOVE(SEQ_HELD) | MOVE(SEQ_WAITING) | MOVE(SEQ_DONE), KV_ACTIVE },
-    [SEQ_DECODE] = { "decode", MOVE(SEQ_WAITING) | MOVE(SEQ_DONE), KV_ACTIVE },
-    [SEQ_HELD] = { "held", MOVE(SEQ_DONE), KV_SENDING },
-    [SEQ_DONE] = { "done", 0, KV_FREE },
+    [SEQ_WAITING] = { MOVE(SEQ_RESERVED) | MOVE(SEQ_PREFILL) | MOVE(SEQ_DECODE) | MOVE(SEQ_DONE), KV_FREE },
+    [SEQ_RESERVED] = { MOVE(SEQ_PREFILL) | MOVE(SEQ_DECODE) | MOVE(SEQ_DONE), KV_RESERVED },
+    [SEQ_PREFILL] = { MOVE(SEQ_DECODE) | MOVE(SEQ_HELD) | MOVE(SEQ_WAITING) | MOVE(SEQ_DONE), KV_ACTIVE },
+    [SEQ_DECODE] = { MOVE(SEQ_WAITING) | MOVE(SEQ_DONE), KV_ACTIVE },
+    [SEQ_HELD] = { MOVE(SEQ_DONE), KV_SENDING },
+    [SEQ_DONE] = { 0, KV_FREE },
 };
-
-bool seq_can_move(enum seq_state from, enum seq_state to)
-{
-    return (STATES[from].moves & MOVE(to)) != 0;
-}
-
-const char *seq_state_name(enum seq_state s)
-{
-    return STATES[s].name;
-}
 
 void seq_set_state(struct seq *s, struct kv_pool *pool, enum seq_state to)
 {
-    assert(seq_can_move(s->state, to));
+    assert((STATES[s->state].moves & MOVE(to)) && "a legal move");
     if (STATES[to].blocks == KV_FREE)
         seq_release_blocks(s, pool); /* preempted: its KV goes with its blocks */
     else

@@ -47,9 +47,7 @@ struct seq {
 /* A copy of what the request holds, in WAITING.  ERR_NO_MEMORY. */
 enum status seq_create(struct seq **out, const struct seq_request *r) MUST_CHECK;
 void seq_destroy(struct seq *s); /* its blocks must be back; NULL is fine */
-bool seq_can_move(enum seq_state from, enum seq_state to);
 void seq_set_state(struct seq *s, struct kv_pool *pool, enum seq_state to);
-const char *seq_state_name(enum seq_state s);
 
 /* Blocks it asks for when it is admitted. */
 uint32_t seq_blocks_to_admit(const struct seq *s);

@@ -140,7 +140,6 @@ static void add_head(struct http_exchange *x, int status, const char *content_ty
     assert(!x->begun);
     x->begun = true;
     x->no_body = x->req.is_head || status == 204 || status == 304;
-    if (x->conn->server->draining) x->keep_alive = false;
     if (length < 0 && x->req.is_http10 && !x->no_body) x->keep_alive = false; /* the end is the close */
     add_start(out, status);
     if (content_type) strbuf_addf(out, "Content-Type: %s\r\n", content_type);
@@ -200,17 +199,6 @@ void http_end(struct http_exchange *x)
     }
     assert(x->begun);
     if (x->chunked) strbuf_puts(&c->out, "0\r\n\r\n");
-    http_conn_answered(c);
-}
-
-void http_abort(struct http_exchange *x)
-{
-    struct http_conn *c = x->conn;
-    if (!c) {
-        http_exchange_free(x);
-        return;
-    }
-    c->abort_after_flush = true;
     http_conn_answered(c);
 }
 

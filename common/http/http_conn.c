@@ -176,7 +176,7 @@ void http_conn_flush(struct http_conn *c)
 
 void http_conn_answered(struct http_conn *c)
 {
-    bool go_on = c->x->keep_alive && !c->server->draining && !c->server->closing;
+    bool go_on = c->x->keep_alive && !c->server->closing;
     http_exchange_free(c->x);
     c->x = NULL;
     http_conn_flush(c);

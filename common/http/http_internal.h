@@ -24,7 +24,7 @@ struct http_server {
     uint16_t port;
     char *read_buffer; /* HTTP_READ_BYTES */
     bool listening;    /* the listener's handle is open */
-    bool draining, closing;
+    bool closing;
 };
 
 enum conn_state {

@@ -98,15 +98,6 @@ static void stop_listening(struct http_server *s)
     if (s->listening && !uv_is_closing(listener)) uv_close(listener, on_listener_closed);
 }
 
-void http_server_drain(struct http_server *s)
-{
-    s->draining = true;
-    stop_listening(s);
-    for (struct http_conn *c = s->conns; c; c = c->next) {
-        if (c->state == CONN_IDLE && c->in.n == 0) http_conn_close(c);
-    }
-}
-
 void http_server_close(struct http_server *s)
 {
     if (!s || s->closing) return;

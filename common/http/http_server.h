@@ -30,8 +30,6 @@ typedef void (*http_gone_fn)(void *ctx, struct http_exchange *x);
 enum status http_server_open(struct http_server **out, uv_loop_t *loop, const char *address,
                              const struct http_limits *limits, http_handler_fn handler, void *ctx,
                              struct error *err) MUST_CHECK;
-/* Stops accepting; connections finish their answers and are closed. */
-void http_server_drain(struct http_server *s);
 /* Closes everything; on_gone runs for unfinished exchanges.  Memory goes when the loop has run the closes. */
 void http_server_close(struct http_server *s);
 uint16_t http_server_port(const struct http_server *s);
@@ -47,11 +45,10 @@ struct bytes http_body(const struct http_exchange *x);
 void http_set_header(struct http_exchange *x, const char *name, const char *value);
 /* The whole answer.  The exchange is gone after this. */
 void http_reply(struct http_exchange *x, int status, const char *content_type, const void *body, size_t n);
-/* A streamed answer (chunked): begin, any number of writes, end (or abort: closes without the last chunk). */
+/* A streamed answer (chunked): begin, any number of writes, end. */
 void http_begin(struct http_exchange *x, int status, const char *content_type);
 void http_write(struct http_exchange *x, const void *p, size_t n);
 void http_end(struct http_exchange *x);
-void http_abort(struct http_exchange *x);
 size_t http_unsent(const struct http_exchange *x);
 /* `fn` runs once if the client goes away before the answer is finished, in every state: from the loop, inside
  * http_server_close(), or at once if the client is gone already; never inside a write. */

@@ -16,7 +16,7 @@ static const struct arch ARCHS[] = {
 };
 #define N_ARCHS (sizeof(ARCHS) / sizeof(ARCHS[0]))
 
-const struct arch *arch_find(struct bytes name)
+static const struct arch *arch_find(struct bytes name)
 {
     for (size_t i = 0; i < N_ARCHS; i++)
         if (bytes_eq(name, ARCHS[i].name, strlen(ARCHS[i].name))) return &ARCHS[i];

@@ -13,9 +13,6 @@ struct arch {
     bool qkv_bias;    /* attn_{q,k,v}.bias must be there (they may be, in every family) */
 };
 
-/* NULL if the family is not in the table. */
-const struct arch *arch_find(struct bytes name);
-
 /* Reads and checks every hyperparameter; each error names the key, its value and what is allowed.
  * Fills all of *out but n_params, weight_bytes, rotate and rope.freq_factors.  n_vocab is 0 when only
  * the tensors can tell. */

@@ -150,10 +150,6 @@ const struct error *kv_link_error(const struct kv_link *l)
 {
     return &l->why;
 }
-const char *kv_link_peer(const struct kv_link *l)
-{
-    return l->peer;
-}
 
 bool kv_link_has_endpoints(const struct kv_link *l, const char *const *endpoints, uint32_t n)
 {

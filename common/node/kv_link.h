@@ -28,7 +28,6 @@ enum status kv_link_open(struct kv_link **out, const struct kv_link_options *opt
 void kv_link_close(struct kv_link *l);
 enum kv_link_state kv_link_state(const struct kv_link *l);
 const struct error *kv_link_error(const struct kv_link *l); /* why it is lost */
-const char *kv_link_peer(const struct kv_link *l);
 bool kv_link_has_endpoints(const struct kv_link *l, const char *const *endpoints, uint32_t n);
 
 /* ZeroMQ sockets to poll: lane 0, and every lane's monitor. */

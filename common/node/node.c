@@ -157,7 +157,7 @@ static void on_box(uv_poll_t *h, int status, int events)
 
 /* ---- the coordinator's side ---- */
 
-void node_fill_load(struct node *n, Baton__Control__Load *out, uint32_t by_state[KV_STATE_COUNT])
+static void fill_load(struct node *n, Baton__Control__Load *out, uint32_t by_state[KV_STATE_COUNT])
 {
     struct engine_load load;
     struct kv_metrics *kv = n->role->kv_metrics(n->state);
@@ -195,7 +195,7 @@ static void fill_heartbeat(void *ctx, Baton__Control__Heartbeat *h)
     struct node *n = ctx;
 
     baton__control__load__init(&load);
-    node_fill_load(n, &load, by_state);
+    fill_load(n, &load, by_state);
     h->load = &load;
     h->draining = n->draining;
 }

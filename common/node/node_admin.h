@@ -11,7 +11,5 @@ enum status node_admin_open(struct node_admin **out, uv_loop_t *loop, struct nod
                             struct error *err) MUST_CHECK;
 void node_admin_close(struct node_admin *a);                /* NULL is fine */
 const char *node_admin_address(const struct node_admin *a); /* host:port as bound */
-/* Also for heartbeats. */
-void node_fill_load(struct node *n, Baton__Control__Load *out, uint32_t by_state[KV_STATE_COUNT]);
 bool node_is_ready(const struct node *n);
 #endif

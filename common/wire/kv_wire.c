@@ -27,7 +27,7 @@ uint64_t kv_wire_range_bytes(const Baton__Kv__Geometry *g, const struct kv_wire_
     return n;
 }
 
-const char *kv_wire_codec_name(Baton__Kv__Codec codec)
+static const char *codec_name(Baton__Kv__Codec codec)
 {
     switch (codec) {
     case BATON__KV__CODEC__INT8: return "int8";
@@ -153,8 +153,8 @@ enum status kv_wire_check_block(const Baton__Kv__BlockHeader *b, const Baton__Kv
         return error_set(err, ERR_MISMATCH, "a frame of model %016" PRIx64 ", here is %016" PRIx64, b->fingerprint,
                          g->fingerprint);
     if (b->codec != g->codec)
-        return error_set(err, ERR_MISMATCH, "a frame in codec %s, here is %s", kv_wire_codec_name(b->codec),
-                         kv_wire_codec_name(g->codec));
+        return error_set(err, ERR_MISMATCH, "a frame in codec %s, here is %s", codec_name(b->codec),
+                         codec_name(g->codec));
     if ((st = check_span("layers", r.l0, r.l1, g->n_layers, err)) != OK) return st;
     if ((st = check_span("kv heads", r.h0, r.h1, g->n_kv_heads, err)) != OK) return st;
     if ((st = check_span("tokens", r.t0, r.t1, n_tokens, err)) != OK) return st;
@@ -193,7 +193,7 @@ enum status kv_wire_check_geometry(const Baton__Kv__Geometry *ours, const Baton_
 
     if (ours->codec != theirs->codec)
         return error_set(err, ERR_MISMATCH, "kv codec differs: %s has %s, %s has %s (set kv.codec alike)", our_name,
-                         kv_wire_codec_name(ours->codec), their_name, kv_wire_codec_name(theirs->codec));
+                         codec_name(ours->codec), their_name, codec_name(theirs->codec));
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
         if (!(table[i].a == table[i].b))
             return differs(table[i].what, our_name, their_name, table[i].a, table[i].b, err);

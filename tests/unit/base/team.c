@@ -74,51 +74,6 @@ Test(team, sleeping_members_wake)
     team_destroy(t);
 }
 
-struct phases {
-    struct team *team;
-    _Atomic uint32_t arrived;
-    _Atomic uint32_t early;
-};
-
-static void pass_barriers(void *arg, uint32_t idx, uint32_t n)
-{
-    struct phases *p = arg;
-    for (uint32_t phase = 1; phase <= 50; phase++) {
-        atomic_fetch_add(&p->arrived, 1);
-        team_barrier(p->team);
-        if (atomic_load(&p->arrived) < phase * n) atomic_fetch_add(&p->early, 1);
-        team_barrier(p->team);
-    }
-}
-
-Test(team, nobody_passes_a_barrier_early)
-{
-    for (uint32_t n = 1; n <= 4; n++) {
-        struct phases p = { .team = team_of(n) };
-        for (int i = 0; i < 10; i++) {
-            p.arrived = 0;
-            team_run(p.team, pass_barriers, &p);
-        }
-        cr_assert_eq(p.early, 0);
-        team_destroy(p.team);
-    }
-}
-
-Test(team, slices_cover_everything_in_grains)
-{
-    for (uint64_t n = 0; n < 200; n += 7)
-        for (uint64_t grain = 1; grain <= 16; grain *= 4)
-            for (uint32_t members = 1; members <= 9; members++) {
-                uint64_t at = 0, begin, end;
-                for (uint32_t i = 0; i < members; i++) {
-                    team_slice(n, grain, i, members, &begin, &end);
-                    cr_assert(begin == at && end >= begin && (end == n || end % grain == 0));
-                    at = end;
-                }
-                cr_assert_eq(at, n);
-            }
-}
-
 Test(team, bad_lists_of_processors_are_refused)
 {
     static const char *const lists[] = {
