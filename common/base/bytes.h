@@ -57,27 +57,11 @@ static inline bool reader_copy(struct reader *r, void *dst, size_t n)
     return true;
 }
 
-static inline bool reader_u8(struct reader *r, uint8_t *out)
-{
-    return reader_copy(r, out, 1);
-}
-static inline bool reader_u16(struct reader *r, uint16_t *out)
-{
-    return reader_copy(r, out, 2);
-}
 static inline bool reader_u32(struct reader *r, uint32_t *out)
 {
     return reader_copy(r, out, 4);
 }
 static inline bool reader_u64(struct reader *r, uint64_t *out)
-{
-    return reader_copy(r, out, 8);
-}
-static inline bool reader_f32(struct reader *r, float *out)
-{
-    return reader_copy(r, out, 4);
-}
-static inline bool reader_f64(struct reader *r, double *out)
 {
     return reader_copy(r, out, 8);
 }

@@ -84,7 +84,6 @@ enum config_role { CONFIG_COORDINATOR, CONFIG_PREFILL, CONFIG_DECODE, CONFIG_UP,
 
 struct config_run {
     struct config cfg;
-    char *config_path;        /* of the YAML file that was read, NULL without one */
     struct config_node *self; /* nodes: the entry that is this process's own; points into cfg */
     bool check_only;          /* --check-config: config was fine; say so and exit 0 */
     bool help;                /* --help was asked for and printed */

@@ -311,7 +311,7 @@ static enum status check_sampling(const struct sampling_params *p)
     bool ok = is_in(p->temperature, 0.0f, 1e6f) && is_in(p->top_p, 0.0f, 1.0f) && is_in(p->min_p, 0.0f, 1.0f) &&
               is_in(p->repetition_penalty, 1e-6f, 1e6f) && is_in(p->frequency_penalty, -1e6f, 1e6f) &&
               is_in(p->presence_penalty, -1e6f, 1e6f) && p->max_tokens > 0 && p->n_logprobs <= SAMPLER_MAX_LOGPROBS &&
-              p->n_prompt_logprobs <= SAMPLER_MAX_LOGPROBS && p->n_bias <= sizeof(p->bias) / sizeof(p->bias[0]);
+              p->n_prompt_logprobs <= SAMPLER_MAX_LOGPROBS && p->n_bias <= SAMPLER_MAX_BIAS;
     for (uint32_t i = 0; ok && i < p->n_bias; i++) ok = !isnan(p->bias[i]);
     return ok ? OK : ERR_INVALID;
 }

@@ -34,7 +34,6 @@ struct engine {
     uint32_t n_vocab;
 
     pthread_t thread;
-    bool thread_started;
     bool stopping; /* engine thread */
 
     /* Sequences from submit to DONE, over which submit refuses.  Any thread counts up, the engine's counts down;

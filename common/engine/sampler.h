@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #define SAMPLER_MAX_LOGPROBS 20
-#define SAMPLER_MAX_BIAS     1024
+#define SAMPLER_MAX_BIAS     64 /* what the API takes, too */
 
 struct sampling_params {
     float temperature;                         /* 0 = greedy */
@@ -30,8 +30,8 @@ struct sampling_params {
     int32_t n_logprobs;                        /* -1 = none, else 0..20 alternatives */
     int32_t n_prompt_logprobs;                 /* -1 = none, else for every prompt token (echo) */
     uint32_t n_bias;
-    int32_t bias_ids[64];
-    float bias[64]; /* more than 64 entries: refused by the API with the bound in the message */
+    int32_t bias_ids[SAMPLER_MAX_BIAS];
+    float bias[SAMPLER_MAX_BIAS];
 };
 
 struct token_logprobs {

@@ -20,7 +20,6 @@
 #define FRAMES_MIN   4
 #define FRAMES_MAX   256
 #define MAX_LINKS    64
-#define MESSAGE_MAX  ERROR_TEXT_MAX
 #define TICK_MS      200
 
 enum command_kind { CMD_BEGIN, CMD_PIECE, CMD_COMMIT, CMD_END, CMD_STOP };

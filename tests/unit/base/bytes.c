@@ -14,8 +14,8 @@ Test(bytes, reads_little_endian_and_moves_on)
     uint32_t c;
     uint64_t d;
     float f;
-    cr_assert(reader_u8(&r, &a) && reader_u16(&r, &b) && reader_u32(&r, &c) && reader_u64(&r, &d));
-    cr_assert(reader_f32(&r, &f));
+    cr_assert(reader_copy(&r, &a, 1) && reader_copy(&r, &b, 2) && reader_u32(&r, &c) && reader_u64(&r, &d));
+    cr_assert(reader_copy(&r, &f, 4));
     cr_assert(a == 1 && b == 2 && c == 3 && d == 4 && f == 1.0f);
     cr_assert_eq(reader_left(&r), 0);
 }
