@@ -71,7 +71,7 @@ static void check_drain(struct coordinator *co, uint64_t now)
 {
     uint64_t limit = (uint64_t)co->cfg->coordinator.shutdown_timeout_ms * 1000;
     bool late = request_elapsed(now, co->drain_began) > limit;
-    if (late && co->n_calls) log_warn("drain_late", "calls=%u are cut off", co->n_calls);
+    if (late && co->n_calls) log_warn("drain_late", "calls=%u", co->n_calls);
     if (late || co->n_calls == 0) coordinator_stop(co);
 }
 

@@ -78,7 +78,7 @@ static void log_end(const struct request *r)
               seconds(r->t.created, r->t.dispatched ? r->t.dispatched : r->t.ended) * 1e3, r->t.prefill_us / 1e3,
               r->t.handoff_us / 1e3, (unsigned long long)r->t.kv_bytes, seconds(r->t.created, r->t.first_token) * 1e3,
               itl, seconds(r->t.created, r->t.ended) * 1e3, status_text(r->error.status),
-              r->error.status ? " why=" : "", r->error.status ? log_quote(r->error.message) : "");
+              r->error.status ? " reason=" : "", r->error.status ? log_quote(r->error.message) : "");
 }
 
 static void measure_end(struct dispatch *d, const struct request *r)

@@ -223,7 +223,7 @@ static void on_failed(struct dispatch *d, struct node *n, const Baton__Control__
     bool from_decode = n->decode, kept = from_decode && m->reservation_kept, alone = n->n_active <= 1;
     if (!kept) dispatch_close_hold(d, r, e.hold);
     if (!e.current) return;
-    log_warn("job_failed", "req=%s node=%s epoch=%u state=%s status=%s why=%s", log_quote(r->tag), n->name, m->epoch,
+    log_warn("job_failed", "req=%s node=%s epoch=%u state=%s status=%s reason=%s", log_quote(r->tag), n->name, m->epoch,
              request_state_name(r->state), status_text(st), log_quote(m->message));
     if (is_hopeless(st)) {
         dispatch_fail(d, r, st, NULL, m->message[0] ? m->message : status_text(st));

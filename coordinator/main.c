@@ -65,7 +65,7 @@ static int run(const struct config_run *cfg)
     uv_loop_t loop;
     uv_loop_init(&loop);
     if (coordinator_create(&p.co, &loop, &cfg->cfg, &err) != OK) {
-        log_error("start_failed", "why=%s", log_quote(err.text));
+        log_error("start_failed", "reason=%s", log_quote(err.text));
         fprintf(stderr, "baton-coordinator: %s\n", err.text);
         return 1;
     }

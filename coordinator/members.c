@@ -87,7 +87,7 @@ static void join(struct dispatch *d, const uint8_t *routing, size_t n_routing, c
         return;
     }
     if (try_join(d, m, &n, &err) != OK) {
-        log_warn("node_refused", "node=%s why=%s", log_quote(m->hello->node), log_quote(err.text));
+        log_warn("node_refused", "node=%s reason=%s", log_quote(m->hello->node), log_quote(err.text));
         send_refused(d, routing, n_routing, m->incarnation, &err);
         return;
     }

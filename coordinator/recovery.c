@@ -50,7 +50,7 @@ static bool may_go_on(struct dispatch *d, struct request *r, enum status st, con
         return false;
     }
     metric_add(d->opt.meters->migrated, 1);
-    log_warn("request_migrates", "req=%s epoch=%u state=%s output=%u why=%s", log_quote(r->tag), r->epoch,
+    log_warn("request_migrates", "req=%s epoch=%u state=%s output=%u reason=%s", log_quote(r->tag), r->epoch,
              request_state_name(r->state), request_n_output(r), log_quote(why));
     return true;
 }
@@ -163,7 +163,7 @@ void recovery_node_dead(struct dispatch *d, struct node *n, const char *why)
     struct request *r, *next;
     char text[160];
     n->alive = false;
-    log_warn("node_dead", "node=%s role=%s active=%u why=%s", n->name, n->decode ? "decode" : "prefill", n->n_active,
+    log_warn("node_dead", "node=%s role=%s active=%u reason=%s", n->name, n->decode ? "decode" : "prefill", n->n_active,
              log_quote(why));
     snprintf(text, sizeof(text), "node %s is lost: %s", n->name, why);
     HASH_ITER(hh, d->by_id, r, next) lose_node(d, r, n, text);

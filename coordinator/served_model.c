@@ -50,7 +50,7 @@ static void create_chat(struct served_model *m)
     if (chat_create(&m->chat, m->vocab, &err) == OK) return;
     m->chat = NULL;
     m->chat_error = mem_strdup(err.text);
-    log_warn("chat_template_refused", "model=%s why=%s", log_quote(m->name), log_quote(err.text));
+    log_warn("chat_template_refused", "model=%s reason=%s", log_quote(m->name), log_quote(err.text));
 }
 
 enum status served_model_open(struct served_model **out, const char *name, const char *path, struct error *err)

@@ -75,8 +75,7 @@ static void pop(struct kv_tier_disk *d)
 
 static void turn_off(struct kv_tier_disk *d, int why)
 {
-    log_error("kv_tier_disk_off", "error=%s; what falls out of kv.tier_bytes is computed again from now on",
-              log_quote(strerror(why)));
+    log_error("kv_tier_disk_off", "reason=%s", log_quote(strerror(why)));
     atomic_store(&d->is_on, false);
     atomic_store_explicit(&d->counters->blocks[KV_TIER_DISK], 0, memory_order_relaxed);
 }
@@ -293,7 +292,7 @@ const uint8_t *kv_tier_disk_get(struct kv_tier_disk *d, const struct prefix_hash
     if (!bad && kv_tier_sum(d->read_buffer, d->block_bytes) == d->sums[slot]) return d->read_buffer;
     if (!atomic_load(&d->is_on)) return NULL; /* failed meanwhile, and has said so */
     if (bad)
-        log_error("kv_tier_read_failed", "slot=%u error=%s", slot, log_quote(strerror(bad)));
+        log_error("kv_tier_read_failed", "slot=%u reason=%s", slot, log_quote(strerror(bad)));
     else
         log_error("kv_tier_corrupt", "level=disk slot=%u", slot);
     kv_tier_drop(d->counters, bad ? KV_TIER_READ_ERROR : KV_TIER_CORRUPT);

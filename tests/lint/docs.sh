@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# What docs/ name exists, and docs/operations.md names every option with its default, every metric
+# and every log event, docs/api.md every endpoint and request field.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+page=docs/operations.md
+bad=0
+report() { echo "$1"; bad=1; }
+code=$(git ls-files 'common/*.c' 'coordinator/*.c' '*_node/*.c')
+while IFS='|' read -r section key default; do
+    [ -z "$section" ] || key="$section.$key"
+    grep -qF "| \`$key\` | $default${default:+ }|" $page || report "$page: no row of option $key with default \"$default\""
+done < <(tr '\n' ' ' <common/config/config_table.c | grep -oP '\{ SCOPE_(GLOBAL|NODE),[^}]*\}' |
+    sed -E 's/^\{ SCOPE_[A-Z]+, +(NULL|"(\w+)"), "(\w+)".*, +"([^"]*)", +"[^"]*" \}$/\2|\3|\4/')
+metrics=$(grep -ohP '"\Kbaton_[a-z0-9_]+(?=")' $code | sort -u | grep -v '^baton_tok_s$')
+events=$(cat $code | tr '\n' ' ' | grep -oP 'log_(error|warn|info|debug|write)\((level, )?\s*"\K[a-z_]+' | sort -u)
+for name in $metrics; do grep -qP "\`$name[\`{]" $page || report "$page: no metric $name"; done
+for name in $events; do grep -qF "\`$name\`" $page || report "$page: no log event $name"; done
+for name in $(grep -ohP '\bbaton_[a-z0-9_]+' docs/*.md README.md | sort -u); do
+    grep -qxF "$name" <<<"$metrics" || report "docs: $name is no metric"
+done
+for name in $(sed -n '/^## Log events/,$p' $page | grep -P '^\| `' | cut -d'|' -f2 | grep -oP '`\K[a-z_]+'); do
+    grep -qxF "$name" <<<"$events" || report "$page: $name is no log event"
+done
+for name in $(sed -n '/^## Options/,/^## Metrics/p' $page | grep -oP '^\| `\K[a-z_.]+'); do
+    grep -qF "\"${name##*.}\"" common/config/config_table.c || report "$page: $name is no option"
+done
+for name in $(grep -oP '\{ "\K\w+(?=", FIELD_)' coordinator/openai.c); do
+    grep -qF "\`$name" docs/api.md || report "docs/api.md: no request field $name"
+done
+for name in $(grep -oP '^    \{ "\K/[\w/]+' coordinator/api.c); do
+    grep -qF "$name" docs/api.md || report "docs/api.md: no endpoint $name"
+done
+files=$(git ls-files)
+for name in $(grep -ohP '[\w/-]+\.(c|h|py|sh|md|yaml|proto)\b' docs/*.md README.md CONTRIBUTING.md | sort -u); do
+    grep -qE "(^|/)${name#/}$" <<<"$files" || report "docs: there is no file $name"
+done
+exit $bad
