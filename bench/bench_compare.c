@@ -278,7 +278,7 @@ static int parse(struct run *r, int argc, char **argv)
     if (r->n_text_files > 0 || !r->what->needs_text) return -1;
     fprintf(stderr, "%s: a file with text is needed; --help says more\n", c->name);
     command_free(c, &r->opt);
-    return 2;
+    return EXIT_USAGE;
 }
 
 static int compare(const struct comparison *what, int argc, char **argv)

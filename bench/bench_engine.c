@@ -37,7 +37,7 @@ static int parse(struct engine_options *o, int argc, char **argv)
     if (code >= 0 || o->prompt > 0 || o->decode > 0) return code;
     fprintf(stderr, "%s: --prompt 0 and --decode 0 leave nothing to measure\n", COMMAND.name);
     command_free(&COMMAND, o);
-    return 2;
+    return EXIT_USAGE;
 }
 
 static uint32_t larger(uint32_t a, uint32_t b)

@@ -332,5 +332,5 @@ int bench_kernels(int argc, char **argv)
     strbuf_fini(&k.json);
     command_free(&COMMAND, &k.opt);
     int failed = bench_end(&COMMAND, st, &err);
-    return st == ERR_INVALID || st == ERR_UNSUPPORTED ? 2 : failed;
+    return st == ERR_INVALID || st == ERR_UNSUPPORTED ? EXIT_USAGE : failed;
 }

@@ -256,5 +256,5 @@ int bench_synth(int argc, char **argv)
     mem_free(s.tensors);
     command_free(&COMMAND, &o);
     int failed = bench_end(&COMMAND, st, &err);
-    return bad_flag ? 2 : failed;
+    return bad_flag ? EXIT_USAGE : failed;
 }

@@ -47,10 +47,10 @@ static int usage(int code)
 
 int main(int argc, char **argv)
 {
-    if (argc < 2) return usage(2);
+    if (argc < 2) return usage(EXIT_USAGE);
     if (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0) return usage(0);
     for (size_t i = 0; i < N_COMMANDS; i++)
         if (strcmp(argv[1], COMMANDS[i].name) == 0) return COMMANDS[i].run(argc - 1, argv + 1);
     fprintf(stderr, "baton-bench: there is no command \"%s\"\n", argv[1]);
-    return usage(2);
+    return usage(EXIT_USAGE);
 }

@@ -8,8 +8,6 @@
 #include <assert.h>
 #include <string.h>
 
-#define EXIT_USAGE 2
-
 static char **text_field(const struct config_option *row, void *base)
 {
     return (char **)((char *)base + row->offset);

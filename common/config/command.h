@@ -6,6 +6,8 @@
 #define CONFIG_COMMAND_H
 #include "config/config_table.h"
 
+#define EXIT_USAGE 2 /* bad flags or configuration */
+
 /* Rows: flag, letter or NULL, offset, ..., default, help. */
 #define COMMAND_TEXT(flag_, letter, at, word_, default_, help_)                                                        \
     {                                                                                                                  \

@@ -3,10 +3,10 @@
  * argv[0] is the command's name.  Exit codes: 0 ok, 1 failed, 2 usage or config. */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
+#include "config/command.h"
 
-#define EXIT_USAGE 2
-#define CLI_URL(at)                                                                                                    \
-    COMMAND_TEXT("url", "u", at, "URL", "http://127.0.0.1:8080", "the coordinator") /* a row of config/command.h */
+/* A row of several commands' tables. */
+#define CLI_URL(at) COMMAND_TEXT("url", "u", at, "URL", "http://127.0.0.1:8080", "the coordinator")
 
 int cmd_serve(int argc, char **argv);
 int cmd_up(int argc, char **argv);

@@ -1,7 +1,6 @@
 /* cmd_chat.c - `baton chat`: a dialogue with a running cluster, streamed, with its history. */
 #include "base/clock.h"
 #include "base/mem.h"
-#include "config/command.h"
 #include "coordinator/cli/cli.h"
 #include "coordinator/cli/client.h"
 

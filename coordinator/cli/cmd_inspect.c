@@ -2,7 +2,6 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "compute/dtype.h"
-#include "config/command.h"
 #include "coordinator/cli/cli.h"
 #include "formats/gguf.h"
 

@@ -1,5 +1,4 @@
 /* cmd_status.c - `baton status`: the nodes of a running cluster, their load and KV use. */
-#include "config/command.h"
 #include "coordinator/cli/cli.h"
 #include "coordinator/cli/client.h"
 

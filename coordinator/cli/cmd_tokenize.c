@@ -1,7 +1,6 @@
 /* cmd_tokenize.c - `baton tokenize`: standard input to token ids, or back. */
 #include "base/mem.h"
 #include "base/strbuf.h"
-#include "config/command.h"
 #include "coordinator/cli/cli.h"
 #include "formats/gguf.h"
 #include "formats/vocab_load.h"

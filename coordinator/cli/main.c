@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct command {
+static const struct cli_command {
     const char *name;
     int (*run)(int argc, char **argv);
     const char *help;
