@@ -41,7 +41,7 @@ static void put_num(struct strbuf *out, const char *key, double v)
     strbuf_putc(out, ',');
 }
 
-void answer_timings(const struct choice *c, struct strbuf *out)
+static void answer_timings(const struct choice *c, struct strbuf *out)
 {
     /* as its node measured it; where the word of it has not come, as it was seen from here */
     double prompt_ms = c->t.prefill_us ? c->t.prefill_us / 1000.0 : ms_between(c->t.dispatched, c->t.first_token);
@@ -69,6 +69,13 @@ void answer_timings(const struct choice *c, struct strbuf *out)
 void answer_chunk_tail(const struct call *c, struct strbuf *out)
 {
     strbuf_puts(out, c->req->include_usage ? "],\"usage\":null}" : "]}");
+}
+
+void answer_last_tail(const struct choice *c, struct strbuf *out)
+{
+    strbuf_puts(out, c->call->req->include_usage ? "],\"usage\":null," : "],");
+    answer_timings(c, out);
+    strbuf_putc(out, '}');
 }
 
 void answer_usage_chunk(const struct call *c, struct strbuf *out)

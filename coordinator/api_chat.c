@@ -37,10 +37,8 @@ static void end_chunk(const struct choice *c, struct strbuf *out)
     answer_head(c->call, c->call->format->chunk_object, out);
     strbuf_addf(out, "{\"index\":%u,\"delta\":{},\"logprobs\":", c->idx);
     put_logprobs(c, out);
-    strbuf_addf(out, ",\"finish_reason\":\"%s\"}],", c->finish_reason);
-    if (c->call->req->include_usage) strbuf_puts(out, "\"usage\":null,");
-    answer_timings(c, out);
-    strbuf_putc(out, '}');
+    strbuf_addf(out, ",\"finish_reason\":\"%s\"}", c->finish_reason);
+    answer_last_tail(c, out);
 }
 
 static void whole_choice(const struct choice *c, struct strbuf *out)

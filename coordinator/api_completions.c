@@ -28,10 +28,7 @@ static void end_chunk(const struct choice *c, struct strbuf *out)
 {
     answer_head(c->call, c->call->format->chunk_object, out);
     put_choice(c, c->finish_reason, out);
-    strbuf_puts(out, "],");
-    if (c->call->req->include_usage) strbuf_puts(out, "\"usage\":null,");
-    answer_timings(c, out);
-    strbuf_putc(out, '}');
+    answer_last_tail(c, out);
 }
 
 static void whole_choice(const struct choice *c, struct strbuf *out)

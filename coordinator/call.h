@@ -67,10 +67,11 @@ void call_tick(struct call *c, uint64_t now);
 
 /* Writers shared by both formats: answer.c. */
 void answer_head(const struct call *c, const char *object,
-                 struct strbuf *out);                            /* {"id":... up to and with "choices":[ */
-void answer_timings(const struct choice *c, struct strbuf *out); /* "timings":{...} */
+                 struct strbuf *out); /* {"id":... up to and with "choices":[ */
 void answer_whole(const struct call *c, struct strbuf *out);
 void answer_usage_chunk(const struct call *c, struct strbuf *out);
 /* ,"usage":null} or } : the end of a chunk. */
 void answer_chunk_tail(const struct call *c, struct strbuf *out);
+/* The end of a choice's last chunk, with its timings. */
+void answer_last_tail(const struct choice *c, struct strbuf *out);
 #endif

@@ -1,6 +1,6 @@
 /* router.h - which nodes serve a request: a pure function over a plain snapshot.
  *
- * Least loaded for now: of the nodes that have room, the decode node with the smallest share of its sequences
+ * Least loaded: of the nodes that have room, the decode node with the smallest share of its sequences
  * taken, and the prefill node with the fewest prompt tokens before it.  No I/O, no clock. */
 #ifndef COORDINATOR_ROUTER_H
 #define COORDINATOR_ROUTER_H
