@@ -351,17 +351,6 @@ static void on_coordinator_lost(void *state, struct link *l)
     jobs_each(lost.d->jobs, end_if_lost, &lost);
 }
 
-static void retry(void *ctx, struct job *j)
-{
-    struct decode *d = ctx;
-    if (j->want != JOB_WANT_NOTHING) job_command(j, node_engine(d->node), j->want);
-}
-
-static void on_tick(void *state)
-{
-    jobs_each(((struct decode *)state)->jobs, retry, state);
-}
-
 const struct node_role decode_role = {
     .config = CONFIG_DECODE,
     .role = BATON__CONTROL__ROLE__DECODE,
@@ -374,6 +363,5 @@ const struct node_role decode_role = {
     .on_event = on_event,
     .on_engine_thread = on_engine_thread,
     .on_coordinator_lost = on_coordinator_lost,
-    .on_tick = on_tick,
     .kv_metrics = decode_kv_metrics,
 };

@@ -268,17 +268,6 @@ static void on_coordinator_lost(void *state, struct link *l)
     jobs_each(lost.p->jobs, end_if_lost, &lost);
 }
 
-static void retry(void *ctx, struct job *j)
-{
-    struct prefill *p = ctx;
-    if (j->want != JOB_WANT_NOTHING) job_command(j, node_engine(p->node), j->want);
-}
-
-static void on_tick(void *state)
-{
-    jobs_each(((struct prefill *)state)->jobs, retry, state);
-}
-
 const struct node_role prefill_role = {
     .config = CONFIG_PREFILL,
     .role = BATON__CONTROL__ROLE__PREFILL,
@@ -291,6 +280,5 @@ const struct node_role prefill_role = {
     .on_event = on_event,
     .on_engine_thread = on_engine_thread,
     .on_coordinator_lost = on_coordinator_lost,
-    .on_tick = on_tick,
     .kv_metrics = prefill_kv_metrics,
 };

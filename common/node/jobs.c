@@ -137,6 +137,16 @@ void job_command(struct job *j, struct engine *e, enum job_want want)
     j->want = st == OK ? JOB_WANT_NOTHING : want;
 }
 
+static void retry(void *ctx, struct job *j)
+{
+    if (j->want != JOB_WANT_NOTHING) job_command(j, ctx, j->want);
+}
+
+void jobs_retry(struct jobs *js, struct engine *e)
+{
+    jobs_each(js, retry, e);
+}
+
 void jobs_cancel(struct jobs *js, struct link *l, const Baton__Control__Cancel *m,
                  void (*end)(void *ctx, struct job *j), void *ctx)
 {

@@ -59,8 +59,9 @@ struct job *jobs_add(struct jobs *js, struct link *link, const struct seq_reques
 void jobs_set_epoch(struct jobs *js, struct job *j, uint32_t epoch);
 /* Sends its reports and, if this was the last one asked for, its CancelAck; frees. */
 void jobs_remove(struct jobs *js, struct job *j);
-/* Gives the engine the command that a job wants; if its mailbox is full, again at the next call. */
+/* Gives the engine the command that a job wants; if its mailbox is full, jobs_retry() does. */
 void job_command(struct job *j, struct engine *e, enum job_want want);
+void jobs_retry(struct jobs *js, struct engine *e);
 /* Calls end() for each job of the request that a Cancel names (its epoch and older ones, 0: all); CancelAck follows
  * when the last of them is removed, or at once. */
 void jobs_cancel(struct jobs *js, struct link *l, const Baton__Control__Cancel *m,

@@ -276,7 +276,7 @@ static void on_tick(uv_timer_t *h)
 {
     struct node *n = h->data;
 
-    n->role->on_tick(n->state);
+    jobs_retry(n->jobs, n->model.engine);
     jobs_flush(n->jobs);
     if (!n->draining) return;
     n->idle_ticks = jobs_count(n->jobs) == 0 ? n->idle_ticks + 1 : 0;

@@ -35,7 +35,6 @@ struct node_role {
     /* On the engine's thread, before the event goes to the loop; true: it is done with, the loop need not hear. */
     bool (*on_engine_thread)(void *state, const struct engine_event *ev);
     void (*on_coordinator_lost)(void *state, struct link *l);
-    void (*on_tick)(void *state); /* each 100 ms */
     struct kv_metrics *(*kv_metrics)(void *state);
 };
 
