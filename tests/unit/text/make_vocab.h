@@ -119,4 +119,16 @@ static inline void expect_ids(struct tokenizer *t, const char *text, size_t n, s
     }
     token_list_fini(&got);
 }
+
+/* The same with a vocabulary of its own. */
+static inline void expect_encoding(const char *vocab, const char *text, struct encode_options opt, const char *ids)
+{
+    struct vocab *v = vocab_of(vocab);
+    struct tokenizer *t = tokenizer_of(v);
+    json_t *want = json_loads(ids, 0, NULL);
+    expect_ids(t, text, strlen(text), opt, want, text);
+    json_decref(want);
+    tokenizer_destroy(t);
+    vocab_destroy(v);
+}
 #endif

@@ -23,17 +23,6 @@ Test(spm, ids_equal_sentencepiece)
     json_decref(golden);
 }
 
-static void expect(const char *vocab, const char *text, struct encode_options opt, const char *ids)
-{
-    struct vocab *v = vocab_of(vocab);
-    struct tokenizer *t = tokenizer_of(v);
-    json_t *want = json_loads(ids, 0, NULL);
-    expect_ids(t, text, strlen(text), opt, want, text);
-    json_decref(want);
-    tokenizer_destroy(t);
-    vocab_destroy(v);
-}
-
 #define SMALL                                                                                                          \
     "{\"kind\": \"llama\", \"tokens\": [\"<unk>\", \"<s>\", \"</s>\", \"a\", \"b\", \"\\u2581\", \"ab\", "             \
     "\"\\u2581a\", "                                                                                                   \
@@ -45,35 +34,36 @@ static const struct encode_options PLAIN = { 0 }, SPECIAL = { .parse_special = t
 
 Test(spm, the_best_score_merges_first)
 {
-    expect(SMALL, "ab", PLAIN, "[5,6]");
-    expect(SMALL, "a b", PLAIN, "[7,5,4]");
+    expect_encoding(SMALL, "ab", PLAIN, "[5,6]");
+    expect_encoding(SMALL, "a b", PLAIN, "[7,5,4]");
 }
 
 Test(spm, control_tokens_are_not_spelled_by_text)
 {
-    expect(SMALL, "<s>", PLAIN, "[5,11,10]");
-    expect(SMALL, "<s>", SPECIAL, "[1]");
-    expect(SMALL, "<s>a</s>", SPECIAL, "[1,7,2]");
+    expect_encoding(SMALL, "<s>", PLAIN, "[5,11,10]");
+    expect_encoding(SMALL, "<s>", SPECIAL, "[1]");
+    expect_encoding(SMALL, "<s>a</s>", SPECIAL, "[1,7,2]");
 }
 
 Test(spm, user_defined_tokens_are_always_matched)
 {
-    expect(SMALL, "b[x]b", PLAIN, "[5,4,12,5,4]");
+    expect_encoding(SMALL, "b[x]b", PLAIN, "[5,4,12,5,4]");
 }
 
 Test(spm, bos_and_eos_are_added_where_asked)
 {
-    expect(SMALL, "", ADD, "[1,2]");
-    expect(SMALL, "", PLAIN, "[]");
-    expect(SMALL, "a", ADD, "[1,7,2]");
+    expect_encoding(SMALL, "", ADD, "[1,2]");
+    expect_encoding(SMALL, "", PLAIN, "[]");
+    expect_encoding(SMALL, "a", ADD, "[1,7,2]");
 }
 
 Test(spm, a_character_without_bytes_is_one_unknown_token)
 {
-    expect(SMALL, "a日", PLAIN, "[7,0]");
-    expect("{\"kind\": \"llama\", \"tokens\": [\"a\", \"<0xC3>\"], \"types\": [1, 6]}", "a\xc3\xa9", PLAIN, "[0]");
-    expect("{\"kind\": \"llama\", \"tokens\": [\"a\", \"<0xC3>\", \"<0xA9>\"], \"types\": [1, 6, 6]}", "a\xc3\xa9",
-           PLAIN, "[0,1,2]");
+    expect_encoding(SMALL, "a日", PLAIN, "[7,0]");
+    expect_encoding("{\"kind\": \"llama\", \"tokens\": [\"a\", \"<0xC3>\"], \"types\": [1, 6]}", "a\xc3\xa9", PLAIN,
+                    "[0]");
+    expect_encoding("{\"kind\": \"llama\", \"tokens\": [\"a\", \"<0xC3>\", \"<0xA9>\"], \"types\": [1, 6, 6]}",
+                    "a\xc3\xa9", PLAIN, "[0,1,2]");
 }
 
 Test(spm, a_megabyte_of_one_letter_ends)

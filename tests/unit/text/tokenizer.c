@@ -99,13 +99,7 @@ static const struct encode_options PLAIN = { 0 }, SPECIAL = { .parse_special = t
 
 static void expect(const char *text, struct encode_options opt, const char *ids)
 {
-    struct vocab *v = vocab_of(SMALL);
-    struct tokenizer *t = tokenizer_of(v);
-    json_t *want = json_loads(ids, 0, NULL);
-    expect_ids(t, text, strlen(text), opt, want, text);
-    json_decref(want);
-    tokenizer_destroy(t);
-    vocab_destroy(v);
+    expect_encoding(SMALL, text, opt, ids);
 }
 
 Test(tokenizer, control_tokens_are_parsed_only_where_asked)
