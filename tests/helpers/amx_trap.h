@@ -5,10 +5,8 @@
 
 /* From here on an instruction of AMX that this processor refuses is executed as Intel's manual (SDM volume 2) defines
  * it, for the thread that met it.  What the manual answers with a fault, and any other illegal instruction, ends in
- * abort(). */
+ * abort().  vex_trap_count() counts them; it takes the place of any other trap. */
 void amx_trap_install(void);
 /* Whether this thread's tiles are configured. */
 bool amx_trap_configured(void);
-/* Instructions that were executed for this thread. */
-unsigned long amx_trap_count(void);
 #endif

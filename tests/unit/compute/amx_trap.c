@@ -1,5 +1,6 @@
 /* amx_trap: the tests' stand-in for AMX computes what the manual says and faults where the manual does. */
 #include "helpers/amx_trap.h"
+#include "helpers/vex_trap.h"
 
 #include "base/cpu.h"
 
@@ -58,7 +59,7 @@ Test(amx_trap, multiplies_signed_bytes)
         }
     multiply(&c[0][0], &a[0][0], &b[0][0][0]);
     cr_assert_eq(memcmp(c, want, sizeof(c)), 0);
-    cr_assert_eq(amx_trap_count(), 7);
+    cr_assert_eq(vex_trap_count(), 7);
     cr_assert_not(amx_trap_configured());
 }
 

@@ -2,8 +2,10 @@
 #include "base/cpu.h"
 #include "base/mem.h"
 #include "compute/backend.h"
-#include "compute/cpu/cpu_kernels.h"
+#include "compute/cpu/cpu_internal.h"
+#include "helpers/avxvnni_trap.h"
 #include "helpers/kernel_check.h"
+#include "helpers/vex_trap.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -60,9 +62,10 @@ static void pool_init(struct pool *p, struct backend *b, const struct kv_geometr
     for (uint32_t i = 0; i < MAX_BLOCKS; i++) p->blocks[i] = (i * 7 + 3) % MAX_BLOCKS;
 }
 
-/* The scene in steps of `chunk` tokens: [n_tokens][n_heads * dim]; `quantized` gets the last step's form. */
-static float *run_scene(struct backend *b, const struct scene *s, uint32_t chunk)
+/* The scene in steps of `chunk` tokens: [n_tokens][n_heads * dim]; the last step may have kernels of its own. */
+static float *run_scene_ending(struct backend *b, const struct scene *s, uint32_t chunk, const struct cpu_kernels *last)
 {
+    const struct cpu_kernels *usual = cpu_of(b)->kernels;
     const size_t width = s->n_heads * (size_t)s->geom.head_dim;
     struct pool p;
     pool_init(&p, b, &s->geom);
@@ -75,6 +78,7 @@ static float *run_scene(struct backend *b, const struct scene *s, uint32_t chunk
         struct batch batch = { n, NULL, &seq, 1 };
         struct act act = { .f = out + t * width, .n = n, .k = (uint32_t)width };
         act.q = guard_alloc(b->ops->act_bytes(b, n, act.k));
+        if (t + n == s->n_tokens) cpu_of(b)->kernels = last;
         cr_assert_eq(b->ops->rope_kv_write(b, NULL, qkv + t * s->ld, s->ld, s->n_heads, s->k_off, s->v_off, &p.kv,
                                            &s->rope, &batch),
                      OK);
@@ -85,9 +89,15 @@ static float *run_scene(struct backend *b, const struct scene *s, uint32_t chunk
         guard_free(act.q);
     }
     cr_assert(guard_intact(out) && guard_intact(p.kv.base));
+    cpu_of(b)->kernels = usual;
     guard_free(p.kv.base);
     mem_free(qkv);
     return out;
+}
+
+static float *run_scene(struct backend *b, const struct scene *s, uint32_t chunk)
+{
+    return run_scene_ending(b, s, chunk, cpu_of(b)->kernels);
 }
 
 static void rope_double(const struct scene *s, double *x, uint32_t pos)
@@ -202,6 +212,28 @@ Test(attention, every_level_gives_the_bits_of_the_reference)
         guard_free(want);
         mem_free(s.qkv);
     }
+    cpu_backend_destroy(ref);
+}
+
+/* Three tokens over a full block and a short one: native, or with the dot products trapped. */
+Test(attention, avxvnni_gives_the_bits_of_the_reference)
+{
+    const bool native = cpu_flags() & CPU_AVX_VNNI;
+    if (!(cpu_flags() & CPU_AVX2)) cr_skip_test("AVX2 is needed");
+    if (!native) avxvnni_trap_install();
+    struct backend *ref = backend_of("ref", 1), *b = backend_of("avx2", 1);
+    for (size_t i = 0; i < N_SHAPES; i++) {
+        struct scene s;
+        scene_init(&s, shapes[i].geom, shapes[i].n_heads, 67, shapes[i].neox, 300 + i);
+        unsigned long before = vex_trap_count();
+        float *want = run_scene(ref, &s, 64), *got = run_scene_ending(b, &s, 64, &cpu_kernels_avxvnni);
+        expect_same(&s, want, got, "avxvnni");
+        cr_assert(native || (vex_trap_count() > before) == (s.geom.format == KV_INT8));
+        guard_free(got);
+        guard_free(want);
+        mem_free(s.qkv);
+    }
+    cpu_backend_destroy(b);
     cpu_backend_destroy(ref);
 }
 

@@ -5,7 +5,9 @@
 #include "compute/cpu/cpu_internal.h"
 #include "compute/cpu/half.h"
 #include "helpers/amx_trap.h"
+#include "helpers/avxvnni_trap.h"
 #include "helpers/kernel_check.h"
+#include "helpers/vex_trap.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -36,6 +38,17 @@ static struct backend *tiled_backend(void)
     amx_trap_install();
     struct backend *b = backend_of("vnni", 1);
     cpu_of(b)->kernels = &cpu_kernels_amx;
+    return b;
+}
+
+/* A backend of the level avxvnni: native, or else with its dot products trapped, or NULL without AVX2. */
+static struct backend *avxvnni_backend(void)
+{
+    if (cpu_flags() & CPU_AVX_VNNI) return backend_of("avxvnni", 1);
+    if (!(cpu_flags() & CPU_AVX2)) return NULL;
+    avxvnni_trap_install();
+    struct backend *b = backend_of("avx2", 1);
+    cpu_of(b)->kernels = &cpu_kernels_avxvnni;
     return b;
 }
 
@@ -204,11 +217,36 @@ Test(matmul, tiles_give_the_bits_of_the_reference_at_every_height)
             uint32_t rows = check_below(&rng, 2) ? 21 : 16, cols = n == 16 ? 288 : 32 + check_below(&rng, 3) * 96;
             problem_init(&p, types[t], rows, cols_of(types[t], cols), n, (enum check_fill)check_below(&rng, FILL_COUNT),
                          check_next(&rng));
-            unsigned long before = amx_trap_count();
+            unsigned long before = vex_trap_count();
             float *want = solve(ref, &p, p.rows + 5, accumulate);
             expect_bits(want, b, &p, accumulate);
-            cr_assert(native || (amx_trap_count() > before) == (quantized && n >= 16));
+            cr_assert(native || (vex_trap_count() > before) == (quantized && n >= 16));
             cr_assert_not(amx_trap_configured(), "tiles are released after each item");
+            guard_free(want);
+            problem_fini(&p);
+        }
+    cpu_backend_destroy(b);
+    cpu_backend_destroy(ref);
+}
+
+/* Every type; below and above the 16 rows from which panels are unpacked first; odd rows, and short tiles. */
+Test(matmul, avxvnni_gives_the_bits_of_the_reference)
+{
+    static const uint32_t counts[] = { 1, 2, 3, 8, 15, 16, 21 };
+    struct backend *ref = backend_of("ref", 1), *b = avxvnni_backend();
+    if (!b) cr_skip_test("AVX2 is needed");
+    const bool native = cpu_flags() & CPU_AVX_VNNI;
+    uint64_t seed = 1;
+    for (size_t t = 0; t < N_TYPES; t++)
+        for (size_t c = 0; c < sizeof(counts) / sizeof(counts[0]); c++, seed++) {
+            struct problem p;
+            bool quantized = pack_format_of(types[t])->scales != PACK_FLOAT;
+            problem_init(&p, types[t], c % 2 ? 21 : 16, cols_of(types[t], c == 2 ? 288 : 96), counts[c],
+                         (enum check_fill)(seed % FILL_COUNT), seed);
+            unsigned long before = vex_trap_count();
+            float *want = solve(ref, &p, p.rows + 5, seed & 1);
+            expect_bits(want, b, &p, seed & 1);
+            cr_assert(native || (vex_trap_count() > before) == quantized);
             guard_free(want);
             problem_fini(&p);
         }
