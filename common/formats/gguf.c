@@ -16,16 +16,16 @@
 
 static enum status map_file(struct gguf *g, const char *path, struct error *err)
 {
-    struct stat s;
+    const struct stat *s = &g->opened;
 
     g->fd = open(path, O_RDONLY | O_CLOEXEC);
     if (g->fd < 0) return error_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot open: %s", strerror(errno));
-    if (fstat(g->fd, &s) != 0) return error_set(err, ERR_IO, "cannot stat: %s", strerror(errno));
-    if (!S_ISREG(s.st_mode)) return error_set(err, ERR_INVALID, "not a regular file");
-    if (s.st_size == 0) return error_set(err, ERR_PARSE, "not a GGUF file: it is empty");
-    void *p = mmap(NULL, (size_t)s.st_size, PROT_READ, MAP_SHARED, g->fd, 0);
+    if (fstat(g->fd, &g->opened) != 0) return error_set(err, ERR_IO, "cannot stat: %s", strerror(errno));
+    if (!S_ISREG(s->st_mode)) return error_set(err, ERR_INVALID, "not a regular file");
+    if (s->st_size == 0) return error_set(err, ERR_PARSE, "not a GGUF file: it is empty");
+    void *p = mmap(NULL, (size_t)s->st_size, PROT_READ, MAP_SHARED, g->fd, 0);
     if (p == MAP_FAILED) return error_set(err, ERR_IO, "cannot map: %s", strerror(errno));
-    g->file = bytes_of(p, (size_t)s.st_size);
+    g->file = bytes_of(p, (size_t)s->st_size);
     g->mapped = true;
     return OK;
 }
@@ -122,6 +122,21 @@ struct bytes gguf_tensor_bytes(const struct gguf *g, const struct tensor_entry *
 int gguf_fd(const struct gguf *g)
 {
     return g->fd;
+}
+
+enum status gguf_check_unchanged(const struct gguf *g, struct error *err)
+{
+    const struct stat *was = &g->opened;
+    struct stat now;
+    if (g->fd < 0) return OK;
+    if (fstat(g->fd, &now) != 0)
+        return error_set(err, ERR_IO, "the model's file cannot be looked at: %s", strerror(errno));
+    if (now.st_size == was->st_size && now.st_mtim.tv_sec == was->st_mtim.tv_sec &&
+        now.st_mtim.tv_nsec == was->st_mtim.tv_nsec)
+        return OK;
+    return error_set(err, ERR_CORRUPT,
+                     "the model's file was changed while in use: it had %lld bytes and has %lld; start again to use it",
+                     (long long)was->st_size, (long long)now.st_size);
 }
 
 /* The middle of a tensor, from which its sample is taken. */

@@ -50,6 +50,8 @@ const struct tensor_dir *gguf_tensors(const struct gguf *g);
 struct bytes gguf_file(const struct gguf *g); /* the whole mapped file */
 struct bytes gguf_tensor_bytes(const struct gguf *g, const struct tensor_entry *t);
 int gguf_fd(const struct gguf *g); /* -1 for gguf_open_bytes */
+/* ERR_CORRUPT: the file's size or time stamp is not what it was when it was opened. */
+enum status gguf_check_unchanged(const struct gguf *g, struct error *err) MUST_CHECK;
 
 /* Typed reads.  Any integer type converts if the value fits.  ERR_NOT_FOUND: no such key;
  * ERR_PARSE: of another type (err names both). */

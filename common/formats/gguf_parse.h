@@ -3,14 +3,17 @@
 #define FORMATS_GGUF_PARSE_H
 #include "formats/gguf.h"
 
+#include <sys/stat.h>
+
 #define GGUF_MAX_KEY    65535u /* bytes, as the format says */
 #define GGUF_MAX_NAME   255u   /* bytes of a tensor's name; the format's writers stop at 63 */
 #define GGUF_MAX_NESTED 8u     /* arrays inside arrays */
 
 struct gguf {
     struct bytes file;
-    int fd;      /* -1: the caller's memory */
-    bool mapped; /* file is our mapping */
+    int fd;             /* -1: the caller's memory */
+    bool mapped;        /* file is our mapping */
+    struct stat opened; /* the file as it was opened */
     uint32_t version;
     uint64_t alignment;
     uint64_t data_start; /* first byte of tensor contents, <= file.n */

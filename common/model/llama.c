@@ -1,5 +1,6 @@
 /* llama.c - the forward of the llama family, read from top to bottom. */
-#include "formats/tensor_dir.h"
+#include "base/log.h"
+#include "formats/gguf.h"
 #include "model/model_internal.h"
 #include "model/weight_stream.h"
 
@@ -97,12 +98,24 @@ static enum status feed_forward(struct model *m, const struct layer_weights *lw,
     return project_back(m, &lw->down, NULL, &h);
 }
 
+/* Rows of the embedding, and streamed weights, are read in each step: a file that is written to while it is in use
+ * would give tokens of neither model. */
+static enum status check_file(const struct model *m)
+{
+    struct error err = { 0 };
+    enum status st = gguf_check_unchanged(m->file, &err);
+    if (st != OK) log_error("model_changed", "reason=%s", log_quote(err.text));
+    return st;
+}
+
 /* The rows of the batch's tokens, gathered from the file. */
 static enum status embed(struct model *m, const struct batch *b)
 {
     size_t row_bytes = weights_embed_row_bytes(&m->weights);
+    enum status st = check_file(m);
+    if (st != OK) return st;
     for (uint32_t i = 0; i < b->n_rows; i++) {
-        enum status st = weights_read_embed(&m->weights, (uint32_t)b->tokens[i], m->embed_rows + i * row_bytes);
+        st = weights_read_embed(&m->weights, (uint32_t)b->tokens[i], m->embed_rows + i * row_bytes);
         if (st != OK) return st;
     }
     return m->backend->ops->embed(m->backend, NULL, m->x, (enum dtype)m->weights.embed->type, m->embed_rows,
@@ -162,6 +175,7 @@ enum status model_logits(struct model *m, const uint32_t *rows, uint32_t n, floa
         if ((st = ops->download(be, NULL, m->host_logits, m->logits, bytes)) != OK) return st;
     }
     if ((st = ops->sync(be, NULL)) != OK) return st;
+    if ((st = check_file(m)) != OK) return st; /* it may have changed while this step read it */
     *out = m->host_logits;
     return OK;
 }

@@ -7,7 +7,6 @@
 #include "model/weight_pieces.h"
 
 #include <assert.h>
-#include <sys/stat.h>
 
 #define N_SLOTS 24 /* reads that may be ahead, about 100 MB: a disk stays busy while attention computes */
 
@@ -15,7 +14,6 @@ struct weight_stream {
     const struct weights *w;
     struct backend *backend;
     struct io_reader *reader;
-    struct stat file; /* as it was opened */
     struct weight_pieces pieces;
     uint32_t *first; /* [n_items + 1] of each item; the items in order of use */
     uint32_t head;   /* the output head's first piece, the last item */
@@ -85,10 +83,6 @@ enum status weight_stream_create(struct weight_stream **out, const struct weight
     opt.n_slots = N_SLOTS;
     opt.slot_bytes = s->pieces.max_bytes;
     s->packed_bytes = packed_size(w, &s->pieces);
-    if (fstat(opt.fd, &s->file) != 0) {
-        st = error_set(err, ERR_IO, "cannot stat the model's file");
-        goto fail;
-    }
     if ((st = io_reader_create(&s->reader, &opt, err)) != OK) goto fail;
     if ((st = s->backend->ops->alloc(s->backend, s->packed_bytes, &s->packed)) != OK) {
         error_set(err, st, "a packed piece needs %zu bytes", s->packed_bytes);
@@ -143,29 +137,14 @@ static void seek(struct weight_stream *s, uint32_t piece)
     s->next = piece;
 }
 
-/* A file that is written to while it is in use would give tokens of neither model. */
-static enum status check_unchanged(const struct weight_stream *s, struct error *err)
-{
-    struct stat now;
-    if (fstat(gguf_fd(s->w->g), &now) != 0) return error_set(err, ERR_IO, "the model's file cannot be looked at");
-    if (now.st_size == s->file.st_size && now.st_mtim.tv_sec == s->file.st_mtim.tv_sec &&
-        now.st_mtim.tv_nsec == s->file.st_mtim.tv_nsec)
-        return OK;
-    return error_set(err, ERR_CORRUPT, "the model's file was changed while in use: it had %lld bytes and has %lld",
-                     (long long)s->file.st_size, (long long)now.st_size);
-}
-
-static enum status begin_item(struct weight_stream *s, uint32_t first, struct error *err)
+static void begin_item(struct weight_stream *s, uint32_t first)
 {
     if (first == s->head) s->head_used = true;
     if (first == 0) {
         s->head_expected = s->head_used;
         s->head_used = false;
-        enum status st = check_unchanged(s, err);
-        if (st != OK) return st;
     }
     seek(s, first);
-    return OK;
 }
 
 static enum status multiply_piece(struct weight_stream *s, const struct weight_piece *p, float *y, size_t ld,
@@ -196,8 +175,9 @@ enum status weight_stream_matmul(struct weight_stream *s, float *y, size_t ld, c
     struct error err = { 0 };
     uint32_t i = s->first[w->item];
     const struct weight_item *item = s->pieces.at[i].item;
-    enum status st = begin_item(s, i, &err);
-    if (st == OK) read_ahead(s);
+    enum status st = OK;
+    begin_item(s, i);
+    read_ahead(s);
     for (; st == OK && i < s->pieces.n && s->pieces.at[i].item == item; i++)
         st = multiply_piece(s, &s->pieces.at[i], y, ld, x, accumulate, &err);
     if (st == OK) return OK;

@@ -416,6 +416,29 @@ Test(model, refuses_kv_memory_that_does_not_fit_with_numbers)
     rig_free(&r);
 }
 
+/* Rows of the embedding are read from the file in each step, wherever the other weights are. */
+Test(model, a_file_that_is_written_to_gives_no_tokens)
+{
+    struct tiny_options o = tiny_defaults();
+    struct rig r = rig_of(&o);
+    uint32_t block = 0;
+    int32_t token = 1;
+    struct batch_seq seq = { 0, 1, 0, &block, 1 };
+    struct batch b = { 1, &token, &seq, 1 };
+    struct stat was;
+    float *logits;
+    cr_assert_eq(stat(r.path, &was), 0);
+    const struct timespec now[2] = { was.st_atim, was.st_mtim }, other[2] = { was.st_atim, { 1, 0 } };
+    cr_assert_eq(model_forward(r.model, &b, r.kv, NULL, NULL), OK);
+    cr_assert_eq(utimensat(AT_FDCWD, r.path, other, 0), 0);
+    cr_assert_eq(model_logits(r.model, &(uint32_t){ 0 }, 1, &logits), ERR_CORRUPT);
+    cr_assert_eq(model_forward(r.model, &b, r.kv, NULL, NULL), ERR_CORRUPT);
+    cr_assert_eq(utimensat(AT_FDCWD, r.path, now, 0), 0);
+    cr_assert_eq(model_forward(r.model, &b, r.kv, NULL, NULL), OK);
+    cr_assert_eq(model_logits(r.model, &(uint32_t){ 0 }, 1, &logits), OK);
+    rig_free(&r);
+}
+
 /* Opens and runs a file whatever it says; whether it is refused is its own affair. */
 static bool try_file(const char *path)
 {
