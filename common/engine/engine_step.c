@@ -230,6 +230,11 @@ static enum status send_prompt_logprobs(struct engine *e, struct seq *s, const s
 
 static void sample_one(struct engine *e, struct seq *s, float *logits)
 {
+    if (!sampler_can_draw(e->sampler, logits)) {
+        engine_finish(e, s, FINISH_FAILED, ERR_CORRUPT,
+                      "the model's output holds values that are not numbers: weights of its file are damaged");
+        return;
+    }
     struct token_logprobs lp;
     bool wants = s->sampling.n_logprobs >= 0;
     uint32_t idx = seq_n_output(s);

@@ -108,6 +108,25 @@ static void mask_ends(const struct sampler *s, float *logits)
         if (in_vocab(s, s->end_ids[i])) logits[s->end_ids[i]] = -INFINITY;
 }
 
+/* Whether any of 16 has an exponent of ones; a loop of this form is vectorized. */
+static uint32_t any_not_finite(const float *v)
+{
+    const uint32_t exponent = 0x7f800000u;
+    uint32_t bits[16], any = 0;
+    memcpy(bits, v, sizeof(bits));
+    for (int i = 0; i < 16; i++) any |= (bits[i] & exponent) == exponent ? 1u : 0u;
+    return any;
+}
+
+bool sampler_can_draw(const struct sampler *s, const float *logits)
+{
+    float rest[16] = { 0 };
+    uint32_t i = 0, bad = 0;
+    for (; i + 16 <= s->n_vocab; i += 16) bad |= any_not_finite(logits + i);
+    memcpy(rest, logits + i, (s->n_vocab - i) * sizeof(*rest));
+    return !(bad | any_not_finite(rest));
+}
+
 /* The lowest id of the largest logit; NaN is never larger. */
 static int32_t arg_max(const float *logits, uint32_t n)
 {

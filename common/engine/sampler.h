@@ -45,6 +45,8 @@ struct sampler; /* scratch for one thread, sized by the vocabulary */
 struct sampler *sampler_create(uint32_t n_vocab, const int32_t *end_ids, uint32_t n_end_ids);
 void sampler_destroy(struct sampler *s);
 
+/* Whether all are numbers.  What a model of broken weights computes may not be. */
+bool sampler_can_draw(const struct sampler *s, const float *logits);
 /* `history`: prompt then output tokens; output starts at n_prompt.  `logits` is used as scratch. */
 int32_t sampler_draw(struct sampler *s, float *logits, const struct sampling_params *p, const int32_t *history,
                      uint32_t n_prompt, uint32_t n_output, struct token_logprobs *lp /* may be NULL */);

@@ -1,6 +1,9 @@
 /* engine: many sequences at once give each the tokens it gets alone, and every way ends with one DONE. */
+#include "formats/gguf.h"
 #include "unit/engine/engine_rig.h"
 
+#include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -369,6 +372,42 @@ Test(engine, refuses_at_once_what_can_never_be_done)
     cr_assert_eq(engine_submit(r->engine, &q), ERR_INVALID);
     expect_idle(r);
     rig_free(r);
+}
+
+/* One weight of the last norm is no number. */
+static void damage_norm(const char *path)
+{
+    const float bad = NAN;
+    struct gguf *g = NULL;
+    cr_assert_eq(gguf_open(&g, path, NULL), OK);
+    off_t at = (off_t)tensor_dir_find(gguf_tensors(g), "output_norm.weight")->offset;
+    gguf_close(g);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    cr_assert_eq(pwrite(fd, &bad, sizeof(bad), at), sizeof(bad));
+    close(fd);
+}
+
+Test(engine, what_is_no_number_is_an_error_and_no_token)
+{
+    struct tiny_options tiny = tiny_defaults();
+    struct rig_options o = rig_defaults();
+    char *path = tiny_write(&tiny);
+    int32_t tokens[512];
+    damage_norm(path);
+    o.path = path;
+    struct rig *r = rig_of(o);
+    prompt_of(1, tokens);
+    for (uint64_t i = 0; i < 2; i++) {
+        struct seq_request q = { { 1, i, 1 }, i ? ENGINE_PREFILL_ONLY : ENGINE_GENERATE, tokens, 50, 50, params(10) };
+        cr_assert_eq(engine_submit(r->engine, &q), OK);
+        WAIT(r, r->heard[i].n_done == 1);
+        cr_assert_eq(r->heard[i].finish, FINISH_FAILED);
+        cr_assert_eq(r->heard[i].status, ERR_CORRUPT);
+        cr_assert_eq(r->heard[i].n_out, 0);
+    }
+    expect_idle(r);
+    rig_free(r);
+    tiny_remove(path);
 }
 
 Test(engine, repeated_and_misplaced_commands_do_no_harm)

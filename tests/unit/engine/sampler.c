@@ -50,6 +50,21 @@ Test(sampler, greedy_takes_the_lowest_id_of_equal_logits)
     cr_assert_eq(draw_of(logits, &p, 0), 500);
 }
 
+Test(sampler, says_which_logits_can_be_drawn_from)
+{
+    const float bad[] = { NAN, INFINITY, -INFINITY };
+    float logits[N];
+    struct sampler *s = sampler_create(N, NULL, 0);
+    fill(logits, 5);
+    cr_assert(sampler_can_draw(s, logits));
+    for (int i = 0; i < 3; i++) {
+        fill(logits, 5);
+        logits[i == 0 ? N - 1 : i] = bad[i];
+        cr_assert_not(sampler_can_draw(s, logits), "%d", i);
+    }
+    sampler_destroy(s);
+}
+
 Test(sampler, survives_logits_that_are_not_numbers)
 {
     float logits[N];
