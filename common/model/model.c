@@ -280,9 +280,9 @@ enum status model_pack_shared(int *fd, const struct model_options *opt, struct e
 {
     struct model *m = mem_zalloc(sizeof(*m));
     struct weights_load_options load = { opt->io, opt->progress, opt->progress_ctx };
-    enum weights_mode mode = WEIGHTS_STREAM;
+    enum weights_mode mode;
     enum status st = prepare(m, opt, err);
-    if (st == OK && opt->weights != WEIGHTS_STREAM) st = plan_memory(m, opt, &mode, err);
+    if (st == OK) st = plan_memory(m, opt, &mode, err);
     if (st == OK && mode == WEIGHTS_RESIDENT) st = weights_share(&m->weights, fd, &load, err);
     if (st != OK && m->file) error_prefix(err, "%s", opt->path);
     model_close(m);

@@ -171,7 +171,7 @@ static void show_progress(void *ctx, uint64_t done, uint64_t all)
 }
 
 /* What the nodes of model i ask for together: one shared copy, if any of them keeps weights in memory.  Their KV and
- * that of all other nodes must fit beside it. */
+ * that of all other nodes, pools and tiers, must fit beside it. */
 struct wish {
     const char *weights, *io;
     uint64_t kv_bytes;
@@ -180,7 +180,7 @@ struct wish {
 static void add_wish(const struct launch *l, uint32_t i, const struct config_node *nodes, uint32_t n, struct wish *w)
 {
     for (uint32_t k = 0; k < n; k++) {
-        w->kv_bytes += nodes[k].kv_memory;
+        w->kv_bytes += nodes[k].kv_memory + l->cfg->kv.tier_bytes;
         if (config_model_find(l->cfg, nodes[k].model) != &l->cfg->models[i]) continue;
         w->io = nodes[k].io;
         if (strcmp(w->weights, "resident") != 0 && strcmp(nodes[k].weights, "stream") != 0)

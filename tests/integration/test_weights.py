@@ -1,8 +1,10 @@
 """Weights that are streamed from disk give the tokens of weights in memory; a file that breaks gives an error."""
 import json
 import os
+import re
 import shutil
 
+import pytest
 from cluster import MODEL, Cluster
 from test_operations import Launched, run
 
@@ -47,3 +49,12 @@ def test_serve_streams_without_a_shared_copy():
         out = run("baton", "chat", "--url", s.url, "--prompt", "What is the capital of Germany?", "--temperature", 0)
         assert out.returncode == 0 and "Berlin" in out.stdout
         assert s.stop() == 0
+
+
+@pytest.mark.parametrize("args", [["--kv-memory", "{}MiB"], ["--kv-tier-bytes", "{}MiB"]])
+def test_nodes_that_fit_alone_but_not_together_are_refused(args):
+    """Memory is promised to one node before the other asks, and none of it is touched at the start."""
+    with open("/proc/meminfo") as f:
+        left = int(re.search(r"MemAvailable: +(\d+)", f.read())[1]) >> 10
+    out = run("baton", "serve", "-m", MODEL, "--port", 0, "--weights", "stream", *[a.format(left * 7 // 10) for a in args])
+    assert out.returncode == 1 and "are available (" in out.stderr, out.stderr
