@@ -1,6 +1,7 @@
 """Start, drain, status, serve, up: what an operator does."""
 import json
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -53,10 +54,18 @@ def get(url):
         return r.status, r.read()
 
 
+def compute_threads(pid):
+    """The main thread and the team's workers have the process's name, all others one of their own."""
+    names = [pathlib.Path(f"/proc/{pid}/task/{t}/comm").read_text() for t in os.listdir(f"/proc/{pid}/task")]
+    return names.count(pathlib.Path(f"/proc/{pid}/comm").read_text())
+
+
 def test_serve_starts_and_all_are_gone_on_sigterm():
-    with Launched("serve", "-m", MODEL, "--port", 0, "--threads", 2) as s:
+    with Launched("serve", "-m", MODEL, "--port", 0, "--threads", 3) as s:
         children = s.children()
         assert sorted(children.values()) == ["baton-coordinat", "baton-decode", "baton-prefill"]
+        assert {name: compute_threads(pid) for pid, name in children.items() if name != "baton-coordinat"} == {
+            "baton-decode": 1, "baton-prefill": 2}  # three of the host in all
         assert get(s.url + "/ready")[0] == 200
         out = run("baton", "chat", "--url", s.url, "--prompt", "What is the capital of Germany?", "--temperature", 0, "--stats")
         assert out.returncode == 0 and "Berlin" in out.stdout and "KV shipped" in out.stdout
