@@ -18,10 +18,11 @@ static enum status map_file(struct gguf *g, const char *path, struct error *err)
 {
     const struct stat *s = &g->opened;
 
-    g->fd = open(path, O_RDONLY | O_CLOEXEC);
+    g->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe without a writer is not waited for */
     if (g->fd < 0) return error_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot open: %s", strerror(errno));
     if (fstat(g->fd, &g->opened) != 0) return error_set(err, ERR_IO, "cannot stat: %s", strerror(errno));
     if (!S_ISREG(s->st_mode)) return error_set(err, ERR_INVALID, "not a regular file");
+    if (fcntl(g->fd, F_SETFL, 0) != 0) return error_set(err, ERR_IO, "cannot open: %s", strerror(errno));
     if (s->st_size == 0) return error_set(err, ERR_PARSE, "not a GGUF file: it is empty");
     void *p = mmap(NULL, (size_t)s->st_size, PROT_READ, MAP_SHARED, g->fd, 0);
     if (p == MAP_FAILED) return error_set(err, ERR_IO, "cannot map: %s", strerror(errno));

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const uint64_t SHAPE_4X2[] = { 4, 2 };
@@ -393,6 +394,9 @@ Test(gguf, opens_files_and_says_which_it_cannot)
     unlink(path.s);
     cr_assert_eq(gguf_open(&g, path.s, &err), ERR_NOT_FOUND);
     cr_assert_eq(gguf_open(&g, "/tmp", &err), ERR_INVALID);
+    cr_assert_eq(mkfifo(path.s, 0600), 0);
+    cr_assert_eq(gguf_open(&g, path.s, &err), ERR_INVALID, "nobody writes into it: it is not waited for");
+    unlink(path.s);
     strbuf_fini(&path);
     gguf_close(NULL);
 }
