@@ -1,4 +1,4 @@
-/* config_check.c - checks that need the whole configuration: names, references, sockets. */
+/* config_check.c - checks that need the whole configuration: names, references, sockets, values that go together. */
 #include "base/cpus.h"
 #include "config/config_internal.h"
 #include "config/config_value.h"
@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+
+#define BLOCK_TOKENS 64 /* of a kv block: a prompt goes on beside a full batch */
 
 struct checker {
     const struct config *cfg;
@@ -90,6 +92,34 @@ static const struct config_node *node_at(const struct config *cfg, uint32_t i, c
     return prefill ? &cfg->prefill[idx] : &cfg->decode[idx];
 }
 
+/* Sizes and ways that do not go together, whatever the model. */
+static enum status check_engine(const struct checker *c, const struct config_node *node, const char *key)
+{
+    if (strcmp(node->weights, "stream") == 0 && strcmp(node->io, "mmap") == 0)
+        return error_set(c->err, ERR_INVALID, "%s: weights are not streamed through a mapping; auto, uring or pread",
+                         config_origin_of(c->origins, &node->io, key));
+    if (node->max_batch_tokens < node->max_seqs + BLOCK_TOKENS)
+        return error_set(c->err, ERR_INVALID,
+                         "%s: %u tokens a step are too few for max_seqs %u; %u let prompts go on beside them",
+                         config_origin_of(c->origins, &node->max_batch_tokens, key), node->max_batch_tokens,
+                         node->max_seqs, node->max_seqs + BLOCK_TOKENS);
+    return OK;
+}
+
+static enum status check_tier(const struct checker *c)
+{
+    const struct config *cfg = c->cfg;
+    const bool has_path = cfg->kv.tier_path[0] != '\0';
+    if (has_path != (cfg->kv.tier_disk_bytes > 0))
+        return error_set(c->err, ERR_INVALID, "%s: kv.tier_path and kv.tier_disk_bytes go together: set both or none",
+                         config_origin_of(c->origins, &cfg->kv.tier_path, "kv.tier_path"));
+    if ((has_path || cfg->kv.tier_bytes > 0) && strcmp(cfg->kv.prefix_cache, "off") == 0)
+        return error_set(c->err, ERR_INVALID,
+                         "%s: a tier keeps what the prefix cache knows, and kv.prefix_cache is off",
+                         config_origin_of(c->origins, &cfg->kv.tier_bytes, "kv.tier_bytes"));
+    return OK;
+}
+
 static enum status check_node(const struct checker *c, uint32_t i)
 {
     char key[64], other_key[64];
@@ -102,6 +132,7 @@ static enum status check_node(const struct checker *c, uint32_t i)
         return error_set(c->err, ERR_INVALID, "%s: the name %s is taken by %s",
                          config_origin_of(c->origins, &node->name, key), node->name, other_key);
     }
+    if ((st = check_engine(c, node, key)) != OK) return st;
     if ((st = check_socket(c, &node->admin, key)) != OK) return st;
     return i < c->cfg->n_prefill ? OK : check_socket(c, &node->kv, key);
 }
@@ -137,6 +168,7 @@ enum status config_check(const struct config *cfg, enum config_role role, const 
         return error_set(err, ERR_INVALID, "%s: one frame (kv.frame_bytes) must fit into kv.credit_bytes",
                          config_origin_of(o, &cfg->kv.credit_bytes, "kv.credit_bytes"));
     }
+    if ((st = check_tier(&c)) != OK) return st;
     if ((st = check_models(&c)) != OK) return st;
     if ((st = check_socket(&c, &cfg->coordinator.http, "coordinator.http")) != OK) return st;
     if ((st = check_socket(&c, &cfg->coordinator.control, "coordinator.control")) != OK) return st;

@@ -94,8 +94,9 @@ static enum status place(struct binder *b, struct weight_item *it)
         size_t packed = 0;
         enum status st = be->ops->weight_bytes(be, it->dtype, it->n_rows, it->n_cols, &packed);
         if (st != OK)
-            return error_set(b->err, st, "tensor %s: backend %s has no matmul for %s [%u, %u]", it->src[0]->name,
-                             be->ops->name, dtype_info(it->dtype)->name, it->n_cols, it->n_rows);
+            return error_set(b->err, st, "tensor %s: backend %s has no matmul for %s [%u, %u]%s", it->src[0]->name,
+                             be->ops->name, dtype_info(it->dtype)->name, it->n_cols, it->n_rows,
+                             it->n_cols % 16 ? ": rows have to be a multiple of 16 values" : "");
         bytes = packed;
     }
     it->bytes = (size_t)bytes;

@@ -193,6 +193,17 @@ Test(config, nodes_that_start_together_own_disjoint_processors)
                         "2: decode[0].cpus: \"0-3,2\" is not allowed; allowed: a list of cores such as 0-3,6");
 }
 
+Test(config, values_that_do_not_go_together_are_refused_before_a_start)
+{
+    expect_file_refused("models: [ { path: a } ]\ndecode:\n  - { weights: stream, io: mmap }\n",
+                        "3: decode[0].io: weights are not streamed through a mapping; auto, uring or pread");
+    expect_refused(CONFIG_DECODE, NULL, "--model m --max-seqs 512",
+                   "512 tokens a step are too few for max_seqs 512; 576 let prompts go on beside them");
+    expect_refused(CONFIG_DECODE, NULL, "--model m --kv-tier-path /tmp", "set both or none");
+    expect_refused(CONFIG_DECODE, NULL, "--model m --kv-tier-bytes 64MiB --prefix-cache off",
+                   "a tier keeps what the prefix cache knows, and kv.prefix_cache is off");
+}
+
 Test(config, sockets_beyond_loopback_need_a_word)
 {
     const char *wide = "models: [ { path: a } ]\ncoordinator:\n  http: 0.0.0.0:8080\n";
