@@ -36,6 +36,7 @@ struct options {
 
 struct kernels {
     struct options opt;
+    bool has_packed;
     struct backend *backend; /* of the level under test */
     struct ceilings *ceilings;
     double read_bytes_s, int8_ops_s;
@@ -55,7 +56,8 @@ struct job {
     size_t copy_bytes;
     uint32_t n_copies;
     struct act act;
-    enum dtype type;         /* matmul */
+    enum dtype type;         /* matmul and pack */
+    uint8_t *gguf;           /* pack: rows of the file */
     struct kv_geometry geom; /* attention */
     uint32_t *blocks;
 };
@@ -203,6 +205,36 @@ out:
     return st;
 }
 
+static enum status run_pack(struct job *j, uint32_t turn)
+{
+    const struct backend_ops *ops = j->k->backend->ops;
+    return ops->weight_pack(j->k->backend, NULL, j->copies + turn * j->copy_bytes, j->type, ROWS, COLS, j->gguf,
+                            dtype_row_bytes(j->type, COLS));
+}
+
+/* From GGUF's blocks to panels; GB/s are bytes of the file. */
+static enum status bench_pack(struct kernels *k, const struct synth_type *type)
+{
+    struct job j = { .k = k, .run = run_pack, .type = (enum dtype)synth_type_number(type) };
+    const size_t file_bytes = ROWS * dtype_row_bytes(j.type, COLS);
+    size_t bytes;
+    uint64_t seed = 1;
+    double s = 0.0;
+    enum status st = k->backend->ops->weight_bytes(k->backend, j.type, ROWS, COLS, &bytes);
+    if (st == ERR_UNSUPPORTED) return OK;
+    if (st == OK) st = make_copies(&j, bytes);
+    if (st != OK) return st;
+    j.gguf = mem_alloc(file_bytes);
+    synth_type_fill(type, &seed, 1.0f / sqrtf(COLS), j.gguf, file_bytes);
+    for (uint32_t i = 0; i < j.n_copies && st == OK; i++) st = run_pack(&j, i); /* the memory is touched */
+    measure_ceilings(k);
+    if (st == OK) st = time_job(&j, &s);
+    if (st == OK) report(k, "pack", dtype_info(j.type)->name, ROWS, 0.0, (double)file_bytes / s);
+    mem_free(j.gguf);
+    mem_unmap(j.copies, j.copy_bytes * j.n_copies);
+    return st;
+}
+
 /* The last rows of a context of CONTEXT tokens. */
 static struct batch_seq last_rows(const struct job *j, uint32_t n)
 {
@@ -268,16 +300,25 @@ static enum status bench_attention(struct kernels *k)
     return st;
 }
 
+static enum status bench_types(struct kernels *k, enum status (*bench)(struct kernels *, const struct synth_type *))
+{
+    enum status st = OK;
+    for (uint32_t type = 0; type < DTYPE_LIMIT && st == OK; type++) {
+        const char *name = dtype_info(type)->name;
+        const struct synth_type *t = synth_type_find(name);
+        if (t && (!k->opt.type || strcmp(k->opt.type, name) == 0)) st = bench(k, t);
+    }
+    return st;
+}
+
 static enum status bench_level(struct kernels *k, const char *isa, struct error *err)
 {
     struct backend_limits limits = { MANY, CONTEXT, ROWS, HEADS, HEAD_DIM };
     enum status st = cpu_backend_create(&k->backend, k->opt.threads, NULL, isa, &limits, err);
     if (st != OK) return st;
-    for (uint32_t type = 0; type < DTYPE_LIMIT && st == OK; type++) {
-        const char *name = dtype_info(type)->name;
-        const struct synth_type *t = synth_type_find(name);
-        if (t && (!k->opt.type || strcmp(k->opt.type, name) == 0)) st = bench_matmul(k, t);
-    }
+    if (!k->has_packed) st = bench_types(k, bench_pack); /* the same at all levels */
+    k->has_packed = true;
+    if (st == OK) st = bench_types(k, bench_matmul);
     if (st == OK && !k->opt.type) st = bench_attention(k);
     cpu_backend_destroy(k->backend);
     k->backend = NULL;

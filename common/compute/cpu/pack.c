@@ -85,7 +85,7 @@ static uint32_t four_codes(const uint8_t *code, uint32_t j)
 }
 
 /* Two bits of each code, from bit `shift` on. */
-static void put_pairs(uint8_t *dst, uint32_t lane, const uint8_t *code, uint32_t shift)
+static void put_row_pairs(uint8_t *dst, uint32_t lane, const uint8_t *code, uint32_t shift)
 {
     for (uint32_t p = 0; p < 2; p++) {
         uint32_t v = 0;
@@ -114,12 +114,12 @@ static void put_codes(uint8_t *dst, uint32_t bits, uint32_t lane, const uint8_t 
     if (bits == 8)
         for (int j = 0; j < 8; j++) memcpy(dst + 64 * j + 4 * lane, code + 4 * j, 4);
     else if (bits <= 3)
-        put_pairs(dst, lane, code, 0);
+        put_row_pairs(dst, lane, code, 0);
     else
         put_nibbles(dst, lane, code);
     if (bits == 3) put_bit(dst + 128, lane, code, 2);
     if (bits == 5) put_bit(dst + 256, lane, code, 4);
-    if (bits == 6) put_pairs(dst + 256, lane, code, 4);
+    if (bits == 6) put_row_pairs(dst + 256, lane, code, 4);
 }
 
 static void put_half(uint8_t *dst, float f)
@@ -170,28 +170,6 @@ static inline void pack_panel_float(uint8_t *dst, size_t elem, uint32_t rows, ui
             memcpy(dst + (c * (size_t)PANEL_ROWS + r) * elem, src + r * stride + c * elem, elem);
 }
 
-/* Q4_0, Q4_1, Q8_0 and IQ4_NL only move dwords: a GGUF block's bytes are a lane's bytes already. */
-static void pack_panel_dwords(uint8_t *dst, enum dtype type, const struct pack_format *f, uint32_t rows,
-                              uint32_t n_cols, const uint8_t *src, size_t stride)
-{
-    const size_t from = dtype_info((uint32_t)type)->block_bytes, to = pack_block_bytes(f);
-    const size_t head = f->scales == PACK_DM ? 4 : 2, quads = (from - head) / 4;
-    const uint32_t flip = type == DTYPE_Q8_0 ? 0x80808080u : 0;
-    for (uint32_t b = 0; b < n_cols / PACK_BLOCK; b++, dst += to, src += from) {
-        for (uint32_t r = 0; r < rows; r++) {
-            const uint8_t *s = src + r * stride;
-            for (size_t j = 0; j < quads; j++) {
-                uint32_t v;
-                memcpy(&v, s + head + 4 * j, 4);
-                v ^= flip;
-                memcpy(dst + 64 * j + 4 * r, &v, 4);
-            }
-            memcpy(dst + 64 * quads + 2 * r, s, 2);
-            if (head == 4) memcpy(dst + 64 * quads + 32 + 2 * r, s + 2, 2);
-        }
-    }
-}
-
 void pack_panel(uint8_t *dst, enum dtype type, uint32_t p, uint32_t n_rows, uint32_t n_cols, const uint8_t *src,
                 size_t src_stride)
 {
@@ -199,7 +177,7 @@ void pack_panel(uint8_t *dst, enum dtype type, uint32_t p, uint32_t n_rows, uint
     uint32_t rows = n_rows - p * PANEL_ROWS < PANEL_ROWS ? n_rows - p * PANEL_ROWS : PANEL_ROWS;
     src += (size_t)p * PANEL_ROWS * src_stride;
     if (rows < PANEL_ROWS) memset(dst, 0, pack_panel_bytes(type, n_cols));
-    if (rows == PANEL_ROWS && pack_panel_k(dst, type, n_cols, src, src_stride)) return;
+    if (rows == PANEL_ROWS && pack_panel_whole(dst, type, n_cols, src, src_stride)) return;
     if (pack_stored_type(type) != type) {
         pack_panel_converted(dst, type, rows, n_cols, src, src_stride);
         return;
@@ -209,10 +187,6 @@ void pack_panel(uint8_t *dst, enum dtype type, uint32_t p, uint32_t n_rows, uint
             pack_panel_float(dst, 4, rows, n_cols, src, src_stride);
         else
             pack_panel_float(dst, 2, rows, n_cols, src, src_stride);
-        return;
-    }
-    if (type == DTYPE_Q4_0 || type == DTYPE_Q4_1 || type == DTYPE_Q8_0 || type == DTYPE_IQ4_NL) {
-        pack_panel_dwords(dst, type, f, rows, n_cols, src, src_stride);
         return;
     }
     for (uint32_t b = 0; b < n_cols / PACK_BLOCK; b++) {

@@ -25,9 +25,11 @@ static void expect_row(enum dtype type, const uint8_t *whole, const uint8_t *src
 
 Test(pack, whole_panels_hold_what_rows_hold)
 {
-    static const enum dtype TYPES[] = { DTYPE_Q4_0,   DTYPE_Q4_1,   DTYPE_Q5_0, DTYPE_Q5_1, DTYPE_Q8_0,
-                                        DTYPE_Q2_K,   DTYPE_Q3_K,   DTYPE_Q4_K, DTYPE_Q5_K, DTYPE_Q6_K,
-                                        DTYPE_IQ4_NL, DTYPE_IQ4_XS, DTYPE_MXFP4 };
+    static const enum dtype TYPES[] = { DTYPE_Q4_0,    DTYPE_Q4_1,  DTYPE_Q5_0,  DTYPE_Q5_1,   DTYPE_Q8_0,
+                                        DTYPE_Q2_K,    DTYPE_Q3_K,  DTYPE_Q4_K,  DTYPE_Q5_K,   DTYPE_Q6_K,
+                                        DTYPE_IQ1_S,   DTYPE_IQ1_M, DTYPE_IQ2_S, DTYPE_IQ2_XS, DTYPE_IQ2_XXS,
+                                        DTYPE_IQ3_XXS, DTYPE_IQ3_S, DTYPE_TQ1_0, DTYPE_TQ2_0,  DTYPE_IQ4_NL,
+                                        DTYPE_IQ4_XS,  DTYPE_MXFP4 };
     for (size_t t = 0; t < sizeof(TYPES) / sizeof(TYPES[0]); t++) {
         size_t stride = (size_t)dtype_row_bytes((uint32_t)TYPES[t], COLS);
         uint8_t *src = mem_alloc(PANEL_ROWS * stride), *dst = mem_alloc(pack_panel_bytes(TYPES[t], COLS));
