@@ -84,6 +84,8 @@ static pack_super_fn super_packer(enum dtype type)
 bool pack_panel_whole(uint8_t *dst, enum dtype type, uint32_t n_cols, const uint8_t *src, size_t src_stride)
 {
     const pack_super_fn pack = super_packer(type);
+    /* The rows lie one after another: in that order they come faster than in sixteen places at once. */
+    for (size_t at = 0; at < PANEL_ROWS * src_stride; at += 64) __builtin_prefetch(src + at, 0, 2);
     if (!pack) return pack_small_blocks(dst, type, n_cols / PACK_BLOCK, src, src_stride);
     const struct pack_format *f = pack_format_of(type);
     struct super_block b = { src, src_stride, dst, f->scales >= PACK_K ? PACK_SUPER_BYTES : 0, pack_block_bytes(f) };
