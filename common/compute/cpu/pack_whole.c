@@ -18,6 +18,14 @@ static inline void put_fifth_bits(uint8_t *plane, const uint8_t *src, size_t str
     memcpy(plane, &x, sizeof(x));
 }
 
+/* Four dwords of each. */
+static inline void put_four_rows(uint8_t *dst, const uint8_t *src, size_t stride, uint32_t flip)
+{
+    u32x4 x[4];
+    UNROLL for (uint32_t r = 0; r < 4; r++) x[r] = load(src + r * stride) ^ flip;
+    put_lines(dst, x);
+}
+
 /* Of constants, so that each type has a loop of its own. */
 static inline __attribute__((always_inline)) void pack_dwords(uint8_t *dst, uint32_t n, const uint8_t *src,
                                                               size_t stride, const struct dword_type t)
@@ -26,12 +34,12 @@ static inline __attribute__((always_inline)) void pack_dwords(uint8_t *dst, uint
     const size_t codes = t.head + 4u * t.fifth, from = codes + 4u * t.quads;
     for (uint32_t b = 0; b < n; b++, dst += to, src += from) {
         if (t.fifth) put_fifth_bits(dst + 64u * t.quads, src + t.head, stride);
+        for (uint32_t r0 = 0; r0 < PANEL_ROWS; r0 += 4) {
+            UNROLL for (uint32_t j = 0; j < t.quads; j += 4)
+                put_four_rows(dst + 64 * j + 4 * r0, src + r0 * stride + codes + 4 * j, stride, t.flip);
+        }
         for (uint32_t r = 0; r < PANEL_ROWS; r++) {
             const uint8_t *s = src + r * stride;
-            for (uint32_t j = 0; j < t.quads; j++) {
-                const uint32_t v = load_dword(s + codes + 4 * j) ^ t.flip;
-                memcpy(dst + 64 * j + 4 * r, &v, 4);
-            }
             if (t.head == 1) { /* an exponent: half of 2^(e - 127) as bf16 */
                 const uint16_t d = (uint16_t)(s[0] < 2 ? 0x20u << s[0] : (s[0] - 1u) << 7);
                 memcpy(dst + planes + 2 * r, &d, 2);
