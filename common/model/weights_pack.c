@@ -107,42 +107,54 @@ static void start_read(struct io_reader *r, const struct weight_pieces *ps, uint
     if (r && i < ps->n) io_reader_start(r, i % LOAD_SLOTS, ps->at[i].offset, ps->at[i].bytes);
 }
 
-/* Where the bytes go, and who makes its pages ready (NULL: packing does). */
+/* Memory that is packed into. */
 struct arena {
-    uint8_t *p;
-    struct huge_ahead *pages;
+    uint8_t *base, *p; /* of the memory, and of what the plan's offsets count from */
+    size_t bytes;      /* from base whose pages are made ready ahead; 0: packing makes them */
+    bool shared;
 };
 
 static enum status pack_piece(const struct weights *w, const struct weight_piece *p, const uint8_t *src,
-                              const struct arena *arena, struct error *err)
+                              const struct arena *arena, struct huge_ahead *pages, struct error *err)
 {
     uint8_t *item = arena->p + p->item->offset;
     struct weight_piece after = *p;
     after.row0 += p->n_rows;
-    huge_ahead_wait(arena->pages, item + weight_piece_place(w->backend, &after));
+    huge_ahead_wait(pages, item + weight_piece_place(w->backend, &after));
     enum status st = weight_piece_pack(w->backend, p, src, item + weight_piece_place(w->backend, p));
     return st == OK ? OK : error_set(err, st, "tensor %s: packing failed (%s)", p->src->name, status_text(st));
 }
 
 /* Packing of a piece overlaps the reads of those after it. */
-static enum status pack_pieces(struct weights *w, const struct weight_pieces *ps, struct io_reader *r,
-                               const struct arena *arena, const struct weights_load_options *opt, struct error *err)
+static enum status pack_in_order(struct weights *w, const struct weight_pieces *ps, struct io_reader *r,
+                                 const struct arena *arena, struct huge_ahead *pages,
+                                 const struct weights_load_options *opt, struct error *err)
 {
     uint64_t done = 0, all = 0;
     for (uint32_t i = 0; i < ps->n; i++) all += ps->at[i].bytes;
-    for (uint32_t i = 0; i < LOAD_SLOTS; i++) start_read(r, ps, i);
     for (uint32_t i = 0; i < ps->n; i++) {
         const struct weight_piece *p = &ps->at[i];
         const uint8_t *src = gguf_file(w->g).p + p->offset;
         enum status st = r ? io_reader_wait(r, i % LOAD_SLOTS, &src, err) : OK;
         if (st != OK) return error_prefix(err, "tensor %s", p->src->name);
-        if ((st = pack_piece(w, p, src, arena, err)) != OK) return st;
+        if ((st = pack_piece(w, p, src, arena, pages, err)) != OK) return st;
         start_read(r, ps, i + LOAD_SLOTS);
         if (!r) drop_pages(w, p->offset, p->bytes);
         done += p->bytes;
         if (opt->progress) opt->progress(opt->ctx, done, all);
     }
     return OK;
+}
+
+/* Reads begin before pages are made: both take the lock of the address space, and the disk is what is waited for. */
+static enum status pack_pieces(struct weights *w, const struct weight_pieces *ps, struct io_reader *r,
+                               const struct arena *arena, const struct weights_load_options *opt, struct error *err)
+{
+    for (uint32_t i = 0; i < LOAD_SLOTS; i++) start_read(r, ps, i);
+    struct huge_ahead *pages = arena->bytes ? huge_ahead_start(arena->base, arena->bytes, arena->shared) : NULL;
+    enum status st = pack_in_order(w, ps, r, arena, pages, opt, err);
+    huge_ahead_stop(pages);
+    return st;
 }
 
 /* Vectors, and matrices if asked for, into the arena. */
@@ -184,11 +196,8 @@ enum status weights_load(struct weights *w, const struct weights_load_options *o
     enum status st = alloc_arena(w, err);
     if (st != OK) return st;
     resolve(w, true);
-    struct arena arena = { w->arena, NULL };
-    if (host_memory_is_of(w->backend)) arena.pages = huge_ahead_start(w->arena, w->arena_bytes, false);
-    st = pack_all(w, &arena, true, opt, err);
-    huge_ahead_stop(arena.pages);
-    return st;
+    struct arena arena = { w->arena, w->arena, host_memory_is_of(w->backend) ? w->arena_bytes : 0, false };
+    return pack_all(w, &arena, true, opt, err);
 }
 
 /* The arena holds vectors alone: their places close up. */
@@ -210,7 +219,7 @@ enum status weights_open_stream(struct weights *w, const struct weights_load_opt
     enum status st = alloc_arena(w, err);
     if (st != OK) return st;
     resolve(w, false);
-    if ((st = pack_all(w, &(struct arena){ w->arena, NULL }, false, opt, err)) != OK) return st;
+    if ((st = pack_all(w, &(struct arena){ w->arena, w->arena, 0, false }, false, opt, err)) != OK) return st;
     return weight_stream_create(&w->stream, w, &io, err);
 }
 
@@ -265,9 +274,7 @@ static enum status fill_shared(struct weights *w, int fd, const struct weights_l
     void *p;
     if (huge_map_shared(&p, fd, bytes, true) != OK)
         return error_set(err, ERR_NO_MEMORY, "shared weights: cannot map %zu bytes: %s", bytes, strerror(errno));
-    struct arena arena = { (uint8_t *)p + SHARED_HEADER_BYTES, huge_ahead_start(p, bytes, true) };
-    enum status st = pack_all(w, &arena, true, opt, err);
-    huge_ahead_stop(arena.pages);
+    enum status st = pack_all(w, &(struct arena){ p, (uint8_t *)p + SHARED_HEADER_BYTES, bytes, true }, true, opt, err);
     struct shared_header h = header_of(w);
     memcpy(p, &h, sizeof(h));
     munmap(p, bytes);
