@@ -92,6 +92,7 @@ struct backend_ops {
     void (*release)(struct backend *b, void *p, size_t bytes);
     enum status (*upload)(struct backend *b, struct stream *s, void *dst, const void *src, size_t bytes);
     enum status (*download)(struct backend *b, struct stream *s, void *dst, const void *src, size_t bytes);
+    enum status (*copy)(struct backend *b, struct stream *s, void *dst, const void *src, size_t bytes); /* on it */
     enum status (*sync)(struct backend *b, struct stream *s);
 
     /* Bytes of a packed weight; ERR_UNSUPPORTED if this backend has no matmul for that type or shape. */

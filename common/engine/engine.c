@@ -69,7 +69,7 @@ static void do_start_decode(struct engine *e, struct seq *s, const struct comman
 
 static void do_start_prefill(struct engine *e, struct seq *s, const struct command *c)
 {
-    if (s->state == SEQ_RESERVED) seq_set_state(s, e->pool, SEQ_PREFILL);
+    if (s->state == SEQ_RESERVED) engine_begin_prefill(e, s);
 }
 
 static void do_rebind(struct engine *e, struct seq *s, const struct command *c)

@@ -64,7 +64,7 @@ struct engine_event { /* valid during the callback */
      * PROGRESS: prompt tokens [0, t1) are computed. */
     uint32_t layer0, layer1, t0, t1;
     /* RESERVED: KV of the first so many tokens is in the blocks already, a multiple of 64.  PROGRESS: so many tokens
-     * were found in the prefix cache when the sequence began. */
+     * were found in the prefix cache when the sequence began: whole blocks, or all but the last token. */
     uint32_t cached_tokens;
     /* TOKEN: output index, id, logprobs if asked.  PROMPT_LOGPROBS: for prompt position output_idx (>= 1). */
     uint32_t output_idx;

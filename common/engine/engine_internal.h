@@ -50,6 +50,8 @@ struct engine {
 
 /* Gives waiting sequences their blocks in order of rank.  Returns whether anything can be computed. */
 bool engine_admit(struct engine *e);
+/* A reservation computes its prompt here. */
+void engine_begin_prefill(struct engine *e, struct seq *s);
 /* One step over the running sequences. */
 void engine_step(struct engine *e);
 /* The only way out: gives blocks back, sends DONE, forgets the sequence. */

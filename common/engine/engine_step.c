@@ -62,6 +62,20 @@ static void emit_kv(struct engine *e, const struct seq *s, uint32_t layer0, uint
     engine_emit(e, &ev);
 }
 
+/* Copy on write: the block goes on otherwise in each sequence, so each writes into its own. */
+static void copy_tail(struct engine *e, struct seq *s)
+{
+    kv_block_id to, from;
+    if (seq_find_tail(s, &to, &from) && kv_store_copy_block(e->kv, to, from) == OK) seq_took_tail(s);
+}
+
+/* What a sequence has found when it first begins, for its client and the counters. */
+static void book_hits(struct engine *e, struct seq *s)
+{
+    atomic_fetch_add_explicit(&e->prefix_hits, s->n_computed - s->n_cached, memory_order_relaxed);
+    s->n_cached = s->n_computed;
+}
+
 /* All blocks it asks for, those of a cached prefix among them, or none.  What was swapped out comes back whole. */
 static bool take_blocks(struct engine *e, struct seq *s, uint64_t until_us)
 {
@@ -93,15 +107,23 @@ static void admit_one(struct engine *e, struct seq *s)
         return;
     }
     bool reserve = s->mode == ENGINE_RESERVE && !s->started;
+    uint32_t n_full = s->n_computed;
+    if (!reserve) copy_tail(e, s); /* a hand-off is of whole blocks */
     if (!s->started) {
-        s->n_cached = s->n_computed;
         atomic_fetch_add_explicit(&e->prefix_queries, seq_is_looked_up(s) ? s->n_tokens : 0, memory_order_relaxed);
-        atomic_fetch_add_explicit(&e->prefix_hits, s->n_cached, memory_order_relaxed);
+        book_hits(e, s);
     }
     seq_set_state(s, e->pool, reserve ? SEQ_RESERVED : SEQ_PREFILL);
     if (reserve) engine_emit_reserved(e, s);
-    /* What is not computed here is handed over all the same. */
-    if (s->mode == ENGINE_PREFILL_ONLY && s->n_cached > 0) emit_kv(e, s, 0, e->kv->n_layers, 0, s->n_cached);
+    /* What is not computed here is handed over all the same; a tail when its last token is computed. */
+    if (s->mode == ENGINE_PREFILL_ONLY && n_full > 0) emit_kv(e, s, 0, e->kv->n_layers, 0, n_full);
+}
+
+void engine_begin_prefill(struct engine *e, struct seq *s)
+{
+    copy_tail(e, s);
+    book_hits(e, s);
+    seq_set_state(s, e->pool, SEQ_PREFILL);
 }
 
 bool engine_admit(struct engine *e)
@@ -194,7 +216,8 @@ static void on_layer(void *ctx, uint32_t layer)
         uint32_t group = layers_per_event(e, s), end = layer + 1;
         if (s->mode != ENGINE_PREFILL_ONLY) continue;
         if (end % group != 0 && end != e->kv->n_layers) continue;
-        emit_kv(e, s, (end - 1) / group * group, end, bs->pos0, bs->pos0 + bs->n_rows);
+        uint32_t t0 = bs->pos0 / KV_BLOCK_TOKENS * KV_BLOCK_TOKENS; /* with a copied tail */
+        emit_kv(e, s, (end - 1) / group * group, end, t0, bs->pos0 + bs->n_rows);
     }
 }
 

@@ -20,6 +20,8 @@ struct prefix_chain {                 /* seq_prefix.c */
     struct prefix_cache *cache;       /* the engine's; NULL: off */
     struct prefix_hash root, *hashes; /* of the full blocks; owned, room for all */
     uint32_t n_hashes, n_published;
+    struct prefix_hash tail; /* of what is submitted, from the end of the last full block before its last token on */
+    bool has_tail;           /* hashed already */
 };
 
 struct seq {

@@ -11,8 +11,26 @@ static void hash_blocks(struct seq *s, uint32_t n)
     struct prefix_chain *c = &s->prefix;
     for (; c->n_hashes < n; c->n_hashes++) {
         const struct prefix_hash *prev = c->n_hashes ? &c->hashes[c->n_hashes - 1] : &c->root;
-        c->hashes[c->n_hashes] = prefix_hash_extend(&c->root, prev, s->tokens + c->n_hashes * BLOCK_TABLE_TOKENS);
+        const int32_t *ids = s->tokens + c->n_hashes * BLOCK_TABLE_TOKENS;
+        c->hashes[c->n_hashes] = prefix_hash_extend(&c->root, prev, ids, BLOCK_TABLE_TOKENS);
     }
+}
+
+/* The block of the last token of its input. */
+static uint32_t tail_block(const struct seq *s)
+{
+    return (s->n_input - 1) / BLOCK_TABLE_TOKENS;
+}
+
+static const struct prefix_hash *hash_tail(struct seq *s)
+{
+    struct prefix_chain *c = &s->prefix;
+    uint32_t b = tail_block(s), t0 = b * BLOCK_TABLE_TOKENS;
+    if (c->has_tail) return &c->tail;
+    hash_blocks(s, b);
+    c->tail = prefix_hash_extend(&c->root, b ? &c->hashes[b - 1] : &c->root, s->tokens + t0, s->n_input - t0);
+    c->has_tail = true;
+    return &c->tail;
 }
 
 /* Logprobs of a prompt come from computing it. */
@@ -36,6 +54,22 @@ void seq_take_prefix(struct seq *s)
     hash_blocks(s, n);
     c->n_published = s->table.n = prefix_cache_match(c->cache, c->hashes, n, s->table.ids);
     s->n_computed = s->table.n * BLOCK_TABLE_TOKENS;
+    /* What it will copy should not be what makes room for it. */
+    if (c->n_published == tail_block(s)) prefix_cache_touch(c->cache, hash_tail(s), 1);
+}
+
+bool seq_find_tail(struct seq *s, kv_block_id *to, kv_block_id *from)
+{
+    const uint32_t b = tail_block(s);
+    if (!seq_is_looked_up(s) || s->n_tokens != s->n_input || s->n_computed != b * BLOCK_TABLE_TOKENS) return false;
+    if (s->n_tokens - s->n_computed < 2) return false; /* the last token alone */
+    *to = s->table.ids[b];
+    return prefix_cache_find(s->prefix.cache, hash_tail(s), from);
+}
+
+void seq_took_tail(struct seq *s)
+{
+    s->n_computed = s->n_tokens - 1;
 }
 
 void seq_touch_tier(const struct seq *s, struct kv_tier *tier)
@@ -62,6 +96,7 @@ void seq_publish(struct seq *s)
     hash_blocks(s, n);
     for (; c->n_published < n; c->n_published++)
         prefix_cache_publish(c->cache, &c->hashes[c->n_published], s->table.ids[c->n_published]);
+    if (s->n_computed >= s->n_input) prefix_cache_publish_tail(c->cache, hash_tail(s), s->table.ids[tail_block(s)]);
 }
 
 void seq_release_blocks(struct seq *s, struct kv_pool *pool)
@@ -72,6 +107,7 @@ void seq_release_blocks(struct seq *s, struct kv_pool *pool)
     c->n_published = 0;
     if (s->table.n > 0) seq_publish(s);
     block_table_clear(&s->table, pool);
+    if (c->cache && c->has_tail) prefix_cache_touch(c->cache, &c->tail, 1);
     if (c->cache) prefix_cache_touch(c->cache, c->hashes, c->n_hashes);
     c->n_published = 0;
     if (s->swapped.n == 0) s->n_computed = 0;

@@ -6,13 +6,18 @@
 
 /* Whether its tokens are looked for in the prefix cache and the tier. */
 bool seq_is_looked_up(const struct seq *s);
-/* Gives a sequence without blocks those of the longest cached prefix that leaves its last token to be computed. */
+/* Gives a sequence without blocks those of the longest cached prefix that leaves its last token to be computed; only
+ * full ones, which it shares. */
 void seq_take_prefix(struct seq *s);
 /* The same prefix goes on in the tier: seq_touch_tier() before blocks are taken, which may push others out of the tier;
  * seq_fill_from_tier() into blocks that it has, until `until_us` of the clock.  compute_us: kv_tier_get(). */
 void seq_touch_tier(const struct seq *s, struct kv_tier *tier);
 void seq_fill_from_tier(struct seq *s, struct kv_tier *tier, double compute_us, uint64_t until_us);
-/* Makes its full, computed blocks findable. */
+/* Whether all that it lacks of its input, but the last token, is in the block *from, too: before it writes into its own
+ * block *to, it may copy that one. */
+bool seq_find_tail(struct seq *s, kv_block_id *to, kv_block_id *from);
+void seq_took_tail(struct seq *s); /* it has */
+/* Makes its computed blocks findable: full ones, and the tail of its input. */
 void seq_publish(struct seq *s);
 /* Gives all blocks back; what is computed stays findable while there is room.  A sequence that is not swapped out has
  * then computed nothing. */

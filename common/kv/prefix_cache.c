@@ -1,4 +1,4 @@
-/* prefix_cache.c - a hash map from prefix hashes to block ids. */
+/* prefix_cache.c - a hash map from prefix hashes to block ids; a block has up to two names. */
 #include "kv/prefix_cache.h"
 
 #include "base/mem.h"
@@ -7,56 +7,65 @@
 
 #define NONE UINT32_MAX
 
-struct entry { /* of a block */
+enum kind { FULL, TAIL, KIND_COUNT }; /* name i is block i / KIND_COUNT's, of kind i % KIND_COUNT */
+
+struct name {
     struct prefix_hash hash;
-    kv_block_id next; /* in its bucket */
+    uint32_t next; /* in its bucket */
     bool known;
 };
 
 struct prefix_cache {
     struct kv_pool *pool;
-    struct entry *entries; /* [n_blocks] */
-    kv_block_id *buckets;  /* [n_buckets], NONE: empty */
+    struct name *names;    /* [n_blocks * KIND_COUNT] */
+    uint32_t *buckets;     /* [n_buckets], NONE: empty */
     uint32_t n_buckets;    /* a power of two */
     prefix_evict_fn evict; /* NULL: nobody */
     void *ctx;
 };
 
-static kv_block_id *bucket_of(const struct prefix_cache *c, const struct prefix_hash *h)
+static uint32_t *bucket_of(const struct prefix_cache *c, const struct prefix_hash *h)
 {
     return &c->buckets[h->hi & (c->n_buckets - 1)];
 }
 
 static kv_block_id find(const struct prefix_cache *c, const struct prefix_hash *h)
 {
-    kv_block_id id = *bucket_of(c, h);
-    while (id != NONE && !prefix_hash_equal(&c->entries[id].hash, h)) id = c->entries[id].next;
-    return id;
+    uint32_t i = *bucket_of(c, h);
+    while (i != NONE && !prefix_hash_equal(&c->names[i].hash, h)) i = c->names[i].next;
+    return i == NONE ? NONE : i / KIND_COUNT;
+}
+
+static void unlink_name(struct prefix_cache *c, uint32_t i)
+{
+    uint32_t *at = bucket_of(c, &c->names[i].hash);
+    while (*at != i) at = &c->names[*at].next;
+    *at = c->names[i].next;
+    c->names[i].known = false;
 }
 
 static void forget(void *ctx, kv_block_id id)
 {
     struct prefix_cache *c = ctx;
-    if (c->evict) c->evict(c->ctx, &c->entries[id].hash, id);
-    kv_block_id *at = bucket_of(c, &c->entries[id].hash);
-    while (*at != id) at = &c->entries[*at].next;
-    *at = c->entries[id].next;
-    c->entries[id].known = false;
+    const struct name *full = &c->names[id * KIND_COUNT + FULL];
+    if (full->known && c->evict) c->evict(c->ctx, &full->hash, id);
+    for (uint32_t i = id * KIND_COUNT; i < (id + 1) * KIND_COUNT; i++)
+        if (c->names[i].known) unlink_name(c, i);
 }
 
 enum status prefix_cache_create(struct prefix_cache **out, struct kv_pool *pool)
 {
     uint32_t n = kv_pool_n_blocks(pool), n_buckets = 16;
-    void *entries = NULL, *buckets = NULL;
+    void *names = NULL, *buckets = NULL;
     while (n_buckets < n) n_buckets *= 2;
-    enum status st = mem_try_array(&entries, n, sizeof(struct entry));
-    if (st == OK) st = mem_try_array(&buckets, n_buckets, sizeof(kv_block_id));
+    enum status st = mem_try_array(&names, n, KIND_COUNT * sizeof(struct name));
+    if (st == OK) st = mem_try_array(&buckets, n_buckets, sizeof(uint32_t));
     if (st != OK) {
-        mem_free(entries);
+        mem_free(names);
         return st;
     }
     struct prefix_cache *c = mem_zalloc(sizeof(*c));
-    *c = (struct prefix_cache){ .pool = pool, .entries = entries, .buckets = buckets, .n_buckets = n_buckets };
+    *c = (struct prefix_cache){ .pool = pool, .names = names, .buckets = buckets, .n_buckets = n_buckets };
     for (uint32_t i = 0; i < n_buckets; i++) c->buckets[i] = NONE;
     kv_pool_on_forget(pool, forget, c);
     *out = c;
@@ -66,7 +75,7 @@ enum status prefix_cache_create(struct prefix_cache **out, struct kv_pool *pool)
 void prefix_cache_destroy(struct prefix_cache *c)
 {
     if (!c) return;
-    mem_free(c->entries);
+    mem_free(c->names);
     mem_free(c->buckets);
     mem_free(c);
 }
@@ -88,15 +97,31 @@ uint32_t prefix_cache_match(struct prefix_cache *c, const struct prefix_hash *ha
     return n;
 }
 
+static void publish(struct prefix_cache *c, const struct prefix_hash *hash, kv_block_id id, enum kind kind)
+{
+    uint32_t i = id * KIND_COUNT + kind;
+    if (find(c, hash) != NONE) return;
+    assert(!c->names[i].known && "a block has one content");
+    uint32_t *bucket = bucket_of(c, hash);
+    c->names[i] = (struct name){ *hash, *bucket, true };
+    *bucket = i;
+    kv_pool_keep(c->pool, id);
+}
+
 void prefix_cache_publish(struct prefix_cache *c, const struct prefix_hash *hash, kv_block_id id)
 {
-    struct entry *e = &c->entries[id];
-    if (find(c, hash) != NONE) return;
-    assert(!e->known && "a block has one content");
-    kv_block_id *bucket = bucket_of(c, hash);
-    *e = (struct entry){ *hash, *bucket, true };
-    *bucket = id;
-    kv_pool_keep(c->pool, id);
+    publish(c, hash, id, FULL);
+}
+
+void prefix_cache_publish_tail(struct prefix_cache *c, const struct prefix_hash *hash, kv_block_id id)
+{
+    publish(c, hash, id, TAIL);
+}
+
+bool prefix_cache_find(const struct prefix_cache *c, const struct prefix_hash *hash, kv_block_id *id)
+{
+    *id = find(c, hash);
+    return *id != NONE;
 }
 
 void prefix_cache_touch(struct prefix_cache *c, const struct prefix_hash *hashes, uint32_t n)

@@ -3,6 +3,7 @@
 
 #include "kv/block_table.h"
 
+#include <assert.h>
 #include <string.h>
 #include <xxhash.h>
 
@@ -30,12 +31,13 @@ struct prefix_hash prefix_hash_root(const struct prefix_hash *cluster, const cha
 }
 
 struct prefix_hash prefix_hash_extend(const struct prefix_hash *root, const struct prefix_hash *prev,
-                                      const int32_t *ids)
+                                      const int32_t *ids, uint32_t n)
 {
     struct { /* no padding: hashed as bytes */
         struct prefix_hash prev;
         int32_t ids[BLOCK_TABLE_TOKENS];
     } block = { .prev = *prev };
-    memcpy(block.ids, ids, sizeof(block.ids));
-    return hash_of(&block, sizeof(block), root->lo);
+    assert(n > 0 && n <= BLOCK_TABLE_TOKENS);
+    memcpy(block.ids, ids, n * sizeof(*ids));
+    return hash_of(&block, sizeof(block.prev) + n * sizeof(*ids), root->lo);
 }

@@ -1,7 +1,7 @@
-/* prefix_hash.h - names the KV of a full block by all tokens up to its end: chained hashes, the same in every process.
+/* prefix_hash.h - names the KV of a block by all tokens up to its end: chained hashes, the same in every process.
  *
- * XXH3-128 over the hash before and the block's 64 ids as u32 little-endian, seeded with what else the KV depends on or
- * may be shared by: model, adapter, the client's cache_salt, the cluster's secret. */
+ * XXH3-128 over the hash before and the block's ids (64; fewer in a prompt's tail) as u32 little-endian, seeded with
+ * what else the KV depends on or may be shared by: model, adapter, the client's cache_salt, the cluster's secret. */
 #ifndef KV_PREFIX_HASH_H
 #define KV_PREFIX_HASH_H
 #include <stdbool.h>
@@ -15,9 +15,10 @@ struct prefix_hash {
 struct prefix_hash prefix_hash_cluster(uint64_t fingerprint, const char *secret);
 /* The root of one request's chain; "" for none. */
 struct prefix_hash prefix_hash_root(const struct prefix_hash *cluster, const char *adapter, const char *salt);
-/* The hash of the block with `ids`[BLOCK_TABLE_TOKENS] that follows `prev`; the first one follows the root. */
+/* The hash of the block with `ids`[n] that follows `prev`; the first one follows the root.  n: BLOCK_TABLE_TOKENS, or
+ * fewer for a tail, which nothing follows. */
 struct prefix_hash prefix_hash_extend(const struct prefix_hash *root, const struct prefix_hash *prev,
-                                      const int32_t *ids);
+                                      const int32_t *ids, uint32_t n);
 
 static inline bool prefix_hash_equal(const struct prefix_hash *a, const struct prefix_hash *b)
 {

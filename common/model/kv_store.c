@@ -96,3 +96,15 @@ enum status kv_store_write_block(const struct kv_store *kv, uint32_t block, cons
     }
     return be->ops->sync(be, NULL);
 }
+
+enum status kv_store_copy_block(const struct kv_store *kv, uint32_t to, uint32_t from)
+{
+    struct backend *be = kv->backend;
+    for (uint32_t l = 0; l < kv->n_layers; l++) {
+        const struct kv_slices *s = &kv->layers[l];
+        enum status st =
+            be->ops->copy(be, NULL, s->base + to * s->slice_bytes, s->base + from * s->slice_bytes, s->slice_bytes);
+        if (st != OK) return st;
+    }
+    return be->ops->sync(be, NULL);
+}

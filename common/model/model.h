@@ -88,6 +88,7 @@ void kv_store_destroy(struct kv_store *kv);
 size_t kv_store_block_bytes(const struct kv_store *kv);
 enum status kv_store_read_block(const struct kv_store *kv, uint32_t block, uint8_t *dst) MUST_CHECK;
 enum status kv_store_write_block(const struct kv_store *kv, uint32_t block, const uint8_t *src) MUST_CHECK;
+enum status kv_store_copy_block(const struct kv_store *kv, uint32_t to, uint32_t from) MUST_CHECK;
 
 /* Called on the caller's thread after layer `layer` of the batch has written its KV. */
 typedef void (*model_layer_fn)(void *ctx, uint32_t layer);

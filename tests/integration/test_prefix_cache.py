@@ -101,7 +101,7 @@ def test_a_prefill_node_that_dies_leaves_the_hits(tmp_path):
 def test_local_prefill_finds_it_as_well(tmp_path):
     with Cluster(tmp_path, prefill=0, decode_node={"local_prefill": "always"}) as c:
         first, second = ask(c, STORY), ask(c, STORY)
-        assert cached(first) == 0 and cached(second) == (second["usage"]["prompt_tokens"] - 1) // 64 * 64
+        assert cached(first) == 0 and cached(second) == second["usage"]["prompt_tokens"] - 1
         assert tokens_of(first) == tokens_of(second)
 
 
@@ -126,6 +126,27 @@ def test_several_answers_share_their_prompt(cluster, client):
     assert shipped(cluster) - before == (n + 3 * new) * BYTES_PER_TOKEN
     again = client.completions.create(prompt=STORY, n=4, extra_body={"cache_salt": "four", "ignore_eos": True}, **sampled)
     assert [c.text for c in again.choices] == [c.text for c in r.choices]
+
+
+def test_several_answers_compute_their_prompt_once(cluster, without):
+    """Full blocks are shared, the last 60 tokens' block is copied: of the prompt each further answer computes one token."""
+    _, told, _ = cluster.post("/tokenize", {"content": STORY})
+    body = {"prompt": told["tokens"][:2 * 64 + 60], "n": 8, "max_tokens": 12, "temperature": 1.0, "seed": 9, "logprobs": 3,
+            "ignore_eos": True, "return_tokens_as_token_ids": True, "cache_salt": "eight"}
+
+    def computed(c):
+        c.wait_idle()
+        return counter(c.node_metrics("p0"), "baton_prompt_tokens_total")
+
+    def answers(c):
+        before = computed(c)
+        _, r, _ = c.post("/v1/completions", body)
+        return sorted((x["index"], x["logprobs"]) for x in r["choices"]), computed(c) - before
+
+    mine, n_mine = answers(cluster)
+    alone, n_alone = answers(without)
+    assert mine == alone and len({str(lp["tokens"]) for _, lp in mine}) > 4
+    assert n_mine == 188 + 7 and n_alone == 8 * 188
 
 
 @pytest.mark.parametrize("n_tokens", [1, 8])

@@ -235,6 +235,7 @@ static const struct backend_ops cpu_ops = {
     .release = cpu_release,
     .upload = cpu_copy,
     .download = cpu_copy,
+    .copy = cpu_copy,
     .sync = cpu_sync,
     .weight_bytes = cpu_weight_bytes,
     .weight_pack = cpu_weight_pack,

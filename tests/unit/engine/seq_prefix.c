@@ -20,7 +20,7 @@ struct rig {
     /* The naive model: the tokens whose KV a block holds, from position 0 to its end; 0: unknown. */
     uint32_t n_held[N_BLOCKS];
     int32_t held[N_BLOCKS][N_TOKENS];
-    uint64_t random, n_hits, n_refused;
+    uint64_t random, n_hits, n_tails, n_refused;
 };
 
 static uint32_t draw(struct rig *r, uint32_t n)
@@ -61,6 +61,20 @@ static void expect_hits_hold_the_prefix(struct rig *r, const struct seq *s)
     r->n_hits += s->table.n;
 }
 
+/* The tail of its input, from whoever else has computed it and has gone on behind it since. */
+static void copy_tail(struct rig *r, struct seq *s)
+{
+    kv_block_id to, from;
+    if (!seq_find_tail(s, &to, &from)) return;
+    cr_assert_eq(n_holders(r, to), 1);
+    cr_assert_geq(r->n_held[from], s->n_tokens);
+    cr_assert_eq(memcmp(r->held[from], s->tokens, s->n_tokens * sizeof(int32_t)), 0);
+    seq_took_tail(s);
+    r->n_held[to] = s->n_computed;
+    memcpy(r->held[to], s->tokens, s->n_computed * sizeof(int32_t));
+    r->n_tails++;
+}
+
 /* Computes up to `end` tokens: what is written is the sequence's own. */
 static void compute(struct rig *r, struct seq *s, uint32_t end)
 {
@@ -86,7 +100,7 @@ static void fill_tokens(struct rig *r, int32_t *tokens, uint32_t from, uint32_t 
 static void begin(struct rig *r, int slot)
 {
     int32_t tokens[N_TOKENS];
-    uint32_t n = 1 + draw(r, N_TOKENS - 1);
+    uint32_t n = draw(r, 2) ? 1 + draw(r, N_TOKENS - 1) : 1 + draw(r, 8) * 31; /* some come again */
     struct seq_request q = { .mode = ENGINE_GENERATE, .tokens = tokens, .n_tokens = n, .n_prompt = n };
     struct seq *s;
     fill_tokens(r, tokens, 0, n);
@@ -98,6 +112,7 @@ static void begin(struct rig *r, int slot)
     expect_hits_hold_the_prefix(r, s);
     r->live[slot] = s;
     if (grow(r, s, seq_blocks_to_admit(s))) {
+        copy_tail(r, s);
         seq_set_state(s, r->pool, SEQ_PREFILL);
         return;
     }
@@ -141,6 +156,19 @@ static void expect_counts(const struct rig *r)
     cr_assert_eq(kv_pool_n_free(r->pool), N_BLOCKS - held);
 }
 
+/* The blocks that can be copied behind a chain of b blocks. */
+static void see_tails(struct rig *r, const struct prefix_hash *prev, uint32_t b, uint32_t kind, bool *seen)
+{
+    const struct prefix_hash root = { 0 };
+    int32_t tokens[BLOCK];
+    kv_block_id id;
+    for (uint32_t i = 0; i < BLOCK; i++) tokens[i] = (int32_t)(b * BLOCK + i + 1000 * kind);
+    for (uint32_t n = 1; n < BLOCK; n++) {
+        const struct prefix_hash tail = prefix_hash_extend(&root, prev, tokens, n);
+        if (prefix_cache_find(r->cache, &tail, &id)) seen[id] = true;
+    }
+}
+
 /* Nobody runs: every cached block can be reached, so none outlived what it follows. */
 static void expect_all_reachable(struct rig *r)
 {
@@ -152,10 +180,12 @@ static void expect_all_reachable(struct rig *r)
         for (uint32_t b = 0; b < DEPTH; b++) {
             int32_t tokens[BLOCK];
             for (uint32_t i = 0; i < BLOCK; i++) tokens[i] = (int32_t)(b * BLOCK + i + 1000 * (kinds >> b & 1));
-            hashes[b] = prefix_hash_extend(&root, b ? &hashes[b - 1] : &root, tokens);
+            hashes[b] = prefix_hash_extend(&root, b ? &hashes[b - 1] : &root, tokens, BLOCK_TABLE_TOKENS);
         }
         uint32_t hits = prefix_cache_match(r->cache, hashes, DEPTH, ids);
         for (uint32_t b = 0; b < hits; b++) seen[ids[b]] = true;
+        for (uint32_t b = 0; b <= hits && b < DEPTH; b++)
+            if (kinds >> b <= 1) see_tails(r, b ? &hashes[b - 1] : &root, b, kinds >> b, seen);
         for (uint32_t b = hits; b-- > 0;) kv_pool_unref(r->pool, ids[b]);
     }
     for (int i = 0; i < N_BLOCKS; i++) n += seen[i];
@@ -184,6 +214,7 @@ Test(seq_prefix, hits_are_right_and_nothing_shared_is_written_or_taken)
         expect_all_reachable(r);
     }
     cr_assert_gt(r->n_hits, 1000);
+    cr_assert_gt(r->n_tails, 100);
     cr_assert_gt(r->n_refused, 10, "the pool was never short");
     prefix_cache_destroy(r->cache);
     kv_pool_destroy(r->pool);

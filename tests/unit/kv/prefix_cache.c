@@ -26,7 +26,8 @@ static struct rig rig_of(void)
     int32_t ids[BLOCK_TABLE_TOKENS] = { 0 };
     cr_assert_eq(kv_pool_create(&r.pool, N_BLOCKS), OK);
     cr_assert_eq(prefix_cache_create(&r.cache, r.pool), OK);
-    for (int i = 0; i < N_BLOCKS; i++) r.chain[i] = prefix_hash_extend(&root, i ? &r.chain[i - 1] : &root, ids);
+    for (int i = 0; i < N_BLOCKS; i++)
+        r.chain[i] = prefix_hash_extend(&root, i ? &r.chain[i - 1] : &root, ids, BLOCK_TABLE_TOKENS);
     return r;
 }
 
@@ -59,13 +60,13 @@ Test(prefix_cache, hashes_are_the_same_in_every_process)
     struct prefix_hash root = root_of("", "", "");
     int32_t ids[BLOCK_TABLE_TOKENS];
     for (int i = 0; i < BLOCK_TABLE_TOKENS; i++) ids[i] = i * 100;
-    struct prefix_hash first = prefix_hash_extend(&root, &root, ids);
+    struct prefix_hash first = prefix_hash_extend(&root, &root, ids, BLOCK_TABLE_TOKENS);
     cr_assert_eq(first.lo, 0xb81ae8d7ee706600u, "%llx", (unsigned long long)first.lo);
     cr_assert_eq(first.hi, 0x724b05157e624071u, "%llx", (unsigned long long)first.hi);
-    struct prefix_hash second = prefix_hash_extend(&root, &first, ids);
+    struct prefix_hash second = prefix_hash_extend(&root, &first, ids, BLOCK_TABLE_TOKENS);
     cr_assert_not(prefix_hash_equal(&first, &second), "what stands before a block counts");
     ids[63]++;
-    struct prefix_hash other = prefix_hash_extend(&root, &root, ids);
+    struct prefix_hash other = prefix_hash_extend(&root, &root, ids, BLOCK_TABLE_TOKENS);
     cr_assert_not(prefix_hash_equal(&first, &other), "every token counts");
 }
 
@@ -127,6 +128,50 @@ Test(prefix_cache, a_twin_is_not_taken_in_and_its_use_counts_for_the_known_one)
     cr_assert_eq(taken[3], leaf, "the last one of the chain goes first, though it was left last");
     cr_assert_eq(n_found(&r), 2);
     for (int i = 0; i < 4; i++) kv_pool_unref(r.pool, taken[i]);
+    rig_free(&r);
+}
+
+static uint32_t n_evicted;
+
+static void count_evicted(void *ctx, const struct prefix_hash *hash, kv_block_id id)
+{
+    const struct prefix_hash *full = ctx;
+    cr_assert(prefix_hash_equal(hash, full), "a tail is nobody else's business");
+    n_evicted++;
+}
+
+/* A prompt ends in a block that its answer fills; another one ends in a block that nobody fills. */
+Test(prefix_cache, a_block_is_found_by_its_tail_until_it_is_taken)
+{
+    struct rig r = rig_of();
+    const struct prefix_hash root = root_of("", "", "");
+    const int32_t ids[BLOCK_TABLE_TOKENS] = { 0 };
+    const struct prefix_hash tails[2] = { prefix_hash_extend(&root, &root, ids, 60),
+                                          prefix_hash_extend(&root, &root, ids, 61) };
+    kv_block_id both, alone, found;
+    cr_assert_not(prefix_hash_equal(&tails[0], &tails[1]), "by its length, too");
+    prefix_cache_on_evict(r.cache, count_evicted, &r.chain[0]);
+    cr_assert_eq(kv_pool_take(r.pool, KV_ACTIVE, &both), OK);
+    cr_assert_eq(kv_pool_take(r.pool, KV_ACTIVE, &alone), OK);
+    prefix_cache_publish_tail(r.cache, &tails[0], both);
+    prefix_cache_publish_tail(r.cache, &tails[1], alone);
+    prefix_cache_publish_tail(r.cache, &tails[0], alone);
+    prefix_cache_publish(r.cache, &r.chain[0], both);
+    kv_pool_unref(r.pool, both);
+    kv_pool_unref(r.pool, alone);
+    cr_assert(prefix_cache_find(r.cache, &tails[0], &found) && found == both, "the first one stays the known one");
+    cr_assert(prefix_cache_find(r.cache, &tails[1], &found) && found == alone);
+    cr_assert_eq(n_found(&r), 1); /* used just now: the other one is taken first */
+    kv_block_id taken[N_BLOCKS];
+    for (int i = 0; i < N_BLOCKS - 1; i++) cr_assert_eq(kv_pool_take(r.pool, KV_ACTIVE, &taken[i]), OK);
+    cr_assert_not(prefix_cache_find(r.cache, &tails[1], &found));
+    cr_assert(prefix_cache_find(r.cache, &tails[0], &found));
+    cr_assert_eq(n_evicted, 0);
+    cr_assert_eq(kv_pool_take(r.pool, KV_ACTIVE, &taken[N_BLOCKS - 1]), OK);
+    cr_assert_not(prefix_cache_find(r.cache, &tails[0], &found));
+    cr_assert_eq(n_found(&r), 0);
+    cr_assert_eq(n_evicted, 1);
+    for (int i = 0; i < N_BLOCKS; i++) kv_pool_unref(r.pool, taken[i]);
     rig_free(&r);
 }
 
