@@ -45,13 +45,13 @@ static bool can_read_direct(struct io_reader *r)
     return pread(r->fd, r->memory, IO_ALIGN, 0) > 0;
 }
 
-static enum status open_file(struct io_reader *r, int fd, struct error *err)
+static enum status open_file(struct io_reader *r, const struct io_options *opt, struct error *err)
 {
-    r->fd = reopen(fd, O_DIRECT);
+    if (!opt->cached) r->fd = reopen(opt->fd, O_DIRECT);
     r->direct = r->fd >= 0 && can_read_direct(r);
     if (r->direct) return OK;
     if (r->fd >= 0) close(r->fd);
-    r->fd = reopen(fd, 0);
+    r->fd = reopen(opt->fd, 0);
     return r->fd >= 0 ? OK : error_set(err, ERR_IO, "cannot open the file for reading: %s", strerror(errno));
 }
 
@@ -84,7 +84,7 @@ enum status io_reader_create(struct io_reader **out, const struct io_options *op
     }
     r->slots = mem_array(r->n_slots, sizeof(*r->slots));
     for (uint32_t i = 0; i < r->n_slots; i++) r->slots[i].memory = r->memory + i * r->slot_bytes;
-    if ((st = open_file(r, opt->fd, err)) != OK) goto fail;
+    if ((st = open_file(r, opt, err)) != OK) goto fail;
     if ((st = open_how(r, opt->kind, err)) != OK) goto fail;
     *out = r;
     return OK;

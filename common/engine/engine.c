@@ -19,6 +19,7 @@ enum command_kind {
     CMD_REBIND,
     CMD_RELEASE,
     CMD_CANCEL,
+    CMD_READ,
     CMD_STOP,
     CMD_COUNT
 };
@@ -74,8 +75,7 @@ static void do_start_prefill(struct engine *e, struct seq *s, const struct comma
 
 static void do_rebind(struct engine *e, struct seq *s, const struct command *c)
 {
-    enum status st =
-        s->state == SEQ_RESERVED || s->state == SEQ_WAITING ? seq_set_rekey(&e->seqs, s, c->new_epoch) : ERR_STALE;
+    enum status st = s->state <= SEQ_RESERVED ? seq_set_rekey(&e->seqs, s, c->new_epoch) : ERR_STALE;
     if (st != OK) {
         gone(e, &c->key, st);
         return;
@@ -98,6 +98,9 @@ static void do_cancel(struct engine *e, struct seq *s, const struct command *c)
     engine_finish(e, s, FINISH_CANCELLED, ERR_CANCELLED, NULL);
 }
 
+/* The tier has read a block: the round that follows looks for it. */
+static void do_read(struct engine *e, struct seq *s, const struct command *c) {}
+
 static void do_stop(struct engine *e, struct seq *s, const struct command *c)
 {
     e->stopping = true;
@@ -114,6 +117,7 @@ static const struct {
     [CMD_REBIND] = { true, do_rebind },
     [CMD_RELEASE] = { true, do_release },
     [CMD_CANCEL] = { true, do_cancel },
+    [CMD_READ] = { false, do_read },
     [CMD_STOP] = { false, do_stop },
 };
 
@@ -134,7 +138,7 @@ static void publish(struct engine *e)
     for (uint32_t i = 0; i < e->seqs.n; i++) {
         const struct seq *s = e->seqs.order[i];
         running += seq_is_running(s);
-        waiting += s->state == SEQ_WAITING;
+        waiting += s->state == SEQ_WAITING || s->state == SEQ_FETCHING;
         reserved += s->state == SEQ_RESERVED;
     }
     atomic_store_explicit(&e->n_running, running, memory_order_relaxed);
@@ -195,12 +199,30 @@ static void put_in_tier(void *ctx, const struct prefix_hash *hash, kv_block_id i
     kv_tier_put(ctx, hash, id);
 }
 
+static enum status post(struct engine *e, const struct command *c)
+{
+    struct command *msg = mem_alloc(sizeof(*msg));
+    *msg = *c;
+    enum status st = mailbox_post(e->box, msg);
+    if (st != OK) mem_free(msg);
+    return st;
+}
+
+/* On the tier's thread.  A full mailbox wakes the engine as well. */
+static void on_tier_read(void *ctx)
+{
+    (void)post(ctx, &(struct command){ .kind = CMD_READ });
+}
+
 static enum status start_tier(struct engine *e, const struct engine_options *opt, struct error *err)
 {
     const struct kv_tier_options tier = { .ram_bytes = opt->tier_bytes,
                                           .path = opt->tier_path,
                                           .disk_bytes = opt->tier_disk_bytes,
-                                          .other_bytes = opt->swap_bytes };
+                                          .other_bytes = opt->swap_bytes,
+                                          .io = opt->tier_io,
+                                          .on_read = on_tier_read,
+                                          .ctx = e };
     const bool has_path = opt->tier_path && opt->tier_path[0];
     if (opt->tier_bytes == 0 && opt->tier_disk_bytes == 0 && !has_path) return OK;
     if (!e->prefix)
@@ -243,10 +265,11 @@ static enum status prepare(struct engine *e, const struct engine_options *opt, s
 
 static void free_engine(struct engine *e)
 {
+    kv_tier_destroy(e->tier); /* posts no more */
+    for (void *c; e->box && (c = mailbox_try_take(e->box));) mem_free(c);
     mailbox_destroy(e->box);
     prefix_cache_destroy(e->prefix);
     swap_destroy(e->swap);
-    kv_tier_destroy(e->tier);
     kv_pool_destroy(e->pool);
     sampler_destroy(e->sampler);
     step_batch_fini(&e->batch);
@@ -279,15 +302,6 @@ enum status engine_create(struct engine **out, const struct engine_options *opt,
     return OK;
 fail:
     free_engine(e);
-    return st;
-}
-
-static enum status post(struct engine *e, const struct command *c)
-{
-    struct command *msg = mem_alloc(sizeof(*msg));
-    *msg = *c;
-    enum status st = mailbox_post(e->box, msg);
-    if (st != OK) mem_free(msg);
     return st;
 }
 

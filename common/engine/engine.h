@@ -95,6 +95,7 @@ struct engine_options {
     uint64_t tier_bytes;          /* host memory for cached blocks that the pool has no room for; 0: none */
     const char *tier_path;        /* folder for what falls out of it; NULL or "": none */
     uint64_t tier_disk_bytes;     /* of a file there */
+    const struct kv_tier_io *tier_io; /* NULL: the system's; tests make it fail */
     engine_event_fn on_event;
     void *ctx;
 };

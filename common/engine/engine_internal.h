@@ -19,6 +19,7 @@ struct engine {
     struct prefix_hash prefix_of_model; /* what all chains begin with */
     struct swap *swap;
     struct kv_tier *tier; /* NULL: off */
+    struct seq *reading;  /* whose blocks the tier reads, one sequence after the other; NULL: nobody's */
     struct sampler *sampler;
     struct mailbox *box;
     struct seq_set seqs;
@@ -48,7 +49,7 @@ struct engine {
     _Atomic double prefill_tok_s, decode_tok_s;
 };
 
-/* Gives waiting sequences their blocks in order of rank.  Returns whether anything can be computed. */
+/* Gives waiting sequences their blocks in order of rank.  Returns whether anything can be done at once. */
 bool engine_admit(struct engine *e);
 /* A reservation computes its prompt here. */
 void engine_begin_prefill(struct engine *e, struct seq *s);

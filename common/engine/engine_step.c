@@ -14,8 +14,15 @@ void engine_emit(struct engine *e, const struct engine_event *ev)
     e->opt.on_event(e->opt.ctx, ev);
 }
 
+static void stop_reading(struct engine *e)
+{
+    kv_tier_drop_reads(e->tier);
+    e->reading = NULL;
+}
+
 void engine_finish(struct engine *e, struct seq *s, enum finish_reason finish, enum status st, const char *message)
 {
+    if (e->reading == s) stop_reading(e);
     seq_set_state(s, e->pool, SEQ_DONE);
     struct engine_event ev = { .kind = ENGINE_DONE,
                                .key = s->key,
@@ -77,19 +84,29 @@ static void book_hits(struct engine *e, struct seq *s)
 }
 
 /* All blocks it asks for, those of a cached prefix among them, or none.  What was swapped out comes back whole. */
-static bool take_blocks(struct engine *e, struct seq *s, uint64_t until_us)
+static bool take_blocks(struct engine *e, struct seq *s)
 {
     const bool is_swapped = s->swapped.n > 0;
-    const double prefill_tok_s = atomic_load_explicit(&e->prefill_tok_s, memory_order_relaxed);
     if (!is_swapped) seq_take_prefix(s);
     if (!is_swapped && e->tier) seq_touch_tier(s, e->tier);
     if (block_table_grow(&s->table, e->pool, seq_blocks_to_admit(s), KV_ACTIVE) != OK) {
         if (!is_swapped) seq_release_blocks(s, e->pool);
         return false;
     }
-    if (!is_swapped && e->tier)
-        seq_fill_from_tier(s, e->tier, prefill_tok_s > 0 ? KV_BLOCK_TOKENS * 1e6 / prefill_tok_s : 0, until_us);
     return true;
+}
+
+/* What the tier has of its prefix; one sequence at a time has blocks read, the first one that needs it. */
+static enum seq_fill fill(struct engine *e, struct seq *s, uint64_t until_us)
+{
+    const double prefill_tok_s = atomic_load_explicit(&e->prefill_tok_s, memory_order_relaxed);
+    const double compute_us = prefill_tok_s > 0 ? KV_BLOCK_TOKENS * 1e6 / prefill_tok_s : 0;
+    const bool may_read = !e->reading || e->reading == s;
+    if (!e->tier || s->swapped.n > 0) return FILL_DONE;
+    enum seq_fill how = seq_fill_from_tier(s, e->tier, compute_us, may_read, until_us);
+    if (how == FILL_READING && may_read) e->reading = s;
+    if (how == FILL_DONE && e->reading == s) stop_reading(e);
+    return how;
 }
 
 /* Takes a swapped sequence's KV back, or starts it over if that fails. */
@@ -126,26 +143,43 @@ void engine_begin_prefill(struct engine *e, struct seq *s)
     seq_set_state(s, e->pool, SEQ_PREFILL);
 }
 
+/* Admits a sequence that has its blocks once the tier has filled them.  Returns whether it can go on at once. */
+static bool go_on_filling(struct engine *e, struct seq *s, uint64_t until_us)
+{
+    enum seq_fill how = fill(e, s, until_us);
+    if (how == FILL_DONE)
+        admit_one(e, s);
+    else if (s->state == SEQ_WAITING && how == FILL_READING && e->reading != s)
+        seq_release_blocks(s, e->pool); /* what is read for another one may be what it needs, too */
+    else if (s->state == SEQ_WAITING)
+        seq_set_state(s, e->pool, SEQ_FETCHING);
+    return how == FILL_LATER || seq_is_running(s);
+}
+
 bool engine_admit(struct engine *e)
 {
-    uint32_t n_slots = 0, n_running = 0;
-    /* Blocks come back from the tier on this thread: streams wait no longer for them than for a step. */
+    uint32_t n_slots = 0, n_busy = 0;
+    /* Blocks are copied from the tier on this thread: streams wait no longer for them than for a step. */
     uint64_t until_us = e->opt.max_gap_us && e->tier ? clock_now_us() + e->opt.max_gap_us : UINT64_MAX;
     for (uint32_t i = 0; i < e->seqs.n; i++) {
         enum seq_state st = e->seqs.order[i]->state;
         n_slots += st != SEQ_WAITING && st != SEQ_HELD;
-        n_running += seq_is_running(e->seqs.order[i]);
+        n_busy += seq_is_running(e->seqs.order[i]);
+    }
+    if (e->reading) n_busy += go_on_filling(e, e->reading, until_us); /* before those that wait for their turn */
+    for (uint32_t i = 0; i < e->seqs.n; i++) {
+        struct seq *s = e->seqs.order[i];
+        if (s->state == SEQ_FETCHING && s != e->reading) n_busy += go_on_filling(e, s, until_us);
     }
     /* Strictly in order: a large one at the head would starve if small ones passed it. */
     for (uint32_t i = 0; i < e->seqs.n && n_slots < e->opt.max_seqs; i++) {
         struct seq *s = e->seqs.order[i];
         if (s->state != SEQ_WAITING) continue;
-        if (!take_blocks(e, s, until_us)) break;
-        admit_one(e, s);
-        n_slots++;
-        n_running += seq_is_running(s);
+        if (!take_blocks(e, s)) break;
+        n_busy += go_on_filling(e, s, until_us);
+        n_slots += s->state != SEQ_WAITING;
     }
-    return n_running > 0;
+    return n_busy > 0;
 }
 
 /* Takes a victim's blocks for sequence `asking` (indices into seqs.order). */

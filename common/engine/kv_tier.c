@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "engine/kv_tier_disk.h"
+#include "engine/kv_tier_read.h"
 #include "kv/hash_lru.h"
 #include "model/host_memory.h"
 #include "model/model.h"
@@ -36,7 +37,8 @@ static enum status check(const struct kv_tier *t, const struct kv_tier_options *
 {
     const bool has_path = opt->path && opt->path[0];
     const uint64_t n = opt->ram_bytes / t->block_bytes, least = opt->disk_bytes ? KV_TIER_MIN_QUEUE + 2 : 1;
-    const uint64_t pool = host_memory_is_of(t->kv->backend) ? t->kv->bytes : 0;
+    const uint64_t pool = host_memory_is_of(t->kv->backend) ? t->kv->bytes : 0,
+                   reads = opt->disk_bytes ? kv_tier_reads_bytes(t->block_bytes) : 0;
     struct host_memory left;
     if (has_path != (opt->disk_bytes > 0))
         return error_set(err, ERR_INVALID, "kv.tier_path and kv.tier_disk_bytes: set both or none");
@@ -46,7 +48,8 @@ static enum status check(const struct kv_tier *t, const struct kv_tier_options *
                          (unsigned long long)opt->ram_bytes, (unsigned long long)n, t->block_bytes,
                          (unsigned long long)least, opt->disk_bytes ? " before a disk" : " (0 turns the tier off)");
     host_memory_left(&left);
-    return host_memory_fit(&left, "kv.tier_bytes", opt->ram_bytes, "KV pool, swap", pool + opt->other_bytes, err);
+    return host_memory_fit(&left, "kv.tier_bytes", opt->ram_bytes, "KV pool, swap", pool + opt->other_bytes + reads,
+                           err);
 }
 
 /* A long prompt pushes many blocks out at once: up to a quarter of the arena holds what is to be written. */
@@ -157,15 +160,33 @@ static const uint8_t *ram_get(struct kv_tier *t, uint32_t slot)
     return NULL;
 }
 
-bool kv_tier_get(struct kv_tier *t, const struct prefix_hash *hash, kv_block_id block, double compute_us)
+/* From the first one on that is neither here nor there, nothing is of use. */
+static void read_ahead(struct kv_tier *t, const struct prefix_hash *hashes, uint32_t n)
 {
-    uint32_t slot = hash_lru_find(&t->lru, hash);
+    for (uint32_t i = 0; i < n; i++)
+        if (hash_lru_find(&t->lru, &hashes[i]) == HASH_LRU_NONE && !kv_tier_disk_ahead(t->disk, &hashes[i])) break;
+    kv_tier_disk_go(t->disk);
+}
+
+enum kv_tier_found kv_tier_get(struct kv_tier *t, const struct prefix_hash *hashes, uint32_t n, kv_block_id block,
+                               double compute_us, bool may_read)
+{
+    uint32_t slot = hash_lru_find(&t->lru, hashes);
     enum kv_tier_level level = slot != HASH_LRU_NONE ? KV_TIER_RAM : KV_TIER_DISK;
     const uint8_t *bytes = slot != HASH_LRU_NONE ? ram_get(t, slot) : NULL;
-    if (level == KV_TIER_DISK && t->disk) bytes = kv_tier_disk_get(t->disk, hash, compute_us);
-    if (!bytes || kv_store_write_block(t->kv, block, bytes) != OK) return false;
-    atomic_fetch_add_explicit(&t->counters.hits[level], 1, memory_order_relaxed);
-    return true;
+    enum kv_tier_found found = bytes ? KV_TIER_FOUND : KV_TIER_MISS;
+    if (level == KV_TIER_DISK && t->disk) found = kv_tier_disk_get(t->disk, hashes, compute_us, may_read, &bytes);
+    if (found == KV_TIER_COMING && may_read) read_ahead(t, hashes + 1, n - 1);
+    if (found != KV_TIER_FOUND) return found;
+    if (kv_store_write_block(t->kv, block, bytes) != OK) found = KV_TIER_MISS;
+    if (level == KV_TIER_DISK) kv_tier_disk_used(t->disk, hashes);
+    if (found == KV_TIER_FOUND) atomic_fetch_add_explicit(&t->counters.hits[level], 1, memory_order_relaxed);
+    return found;
+}
+
+void kv_tier_drop_reads(struct kv_tier *t)
+{
+    if (t->disk) kv_tier_disk_drop_reads(t->disk);
 }
 
 void kv_tier_stats(const struct kv_tier *t, struct kv_tier_stats *out)

@@ -1,9 +1,9 @@
 /* kv_tier_disk.c - a file without a name, a bounded queue of blocks to write, and reads that must pay. */
 #include "engine/kv_tier_disk.h"
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "engine/kv_tier_read.h"
 #include "kv/hash_lru.h"
 
 #include <errno.h>
@@ -26,12 +26,13 @@ struct job {
 struct kv_tier_disk {
     int fd;
     size_t block_bytes;
-    struct kv_tier_io io;
+    ssize_t (*write)(int fd, const void *p, size_t n, off_t at);
     struct kv_tier_counters *counters; /* borrowed */
     /* The engine's thread alone. */
     struct hash_lru lru;
     uint64_t *sums; /* [n_slots] */
-    uint8_t *read_buffer;
+    struct kv_tier_reads *reads;
+    uint8_t *copy_buffer;
     double read_us; /* of one block, moving average; 0: not measured */
     /* The writer's too, under the lock. */
     pthread_mutex_t lock;
@@ -50,12 +51,12 @@ bool kv_tier_disk_pays(double read_us, double compute_us)
     return read_us <= 0 || compute_us <= 0 || read_us < compute_us;
 }
 
-/* All of a block, to or from the file, or an errno; a file that ends early has lost its end: EIO. */
-static int move_block(const struct kv_tier_disk *d, uint8_t *p, uint32_t slot, bool is_write)
+/* All of a block, or an errno. */
+static int write_block(const struct kv_tier_disk *d, const uint8_t *p, uint32_t slot)
 {
     off_t at = (off_t)slot * (off_t)d->block_bytes;
     for (size_t n = d->block_bytes; n > 0;) {
-        ssize_t k = is_write ? d->io.write(d->fd, p, n, at) : d->io.read(d->fd, p, n, at);
+        ssize_t k = d->write(d->fd, p, n, at);
         if (k < 0 && errno == EINTR) continue;
         if (k <= 0) return k < 0 ? errno : EIO;
         p += k;
@@ -91,7 +92,7 @@ static void *write_queue(void *arg)
         }
         const struct job job = d->queue[d->head];
         pthread_mutex_unlock(&d->lock);
-        int bad = atomic_load(&d->is_on) ? move_block(d, job.buffer, job.slot, true) : EIO;
+        int bad = atomic_load(&d->is_on) ? write_block(d, job.buffer, job.slot) : EIO;
         if (bad && atomic_load(&d->is_on)) turn_off(d, bad);
         if (bad) kv_tier_drop(d->counters, KV_TIER_WRITE_ERROR);
         pthread_mutex_lock(&d->lock);
@@ -135,6 +136,7 @@ static enum status start(struct kv_tier_disk *d, const struct kv_tier_options *o
     if ((st = hash_lru_init(&d->lru, n)) != OK)
         return error_set(err, st, "kv.tier_disk_bytes: no memory to find %u blocks in", n);
     d->sums = mem_array(n, sizeof(*d->sums));
+    if ((st = kv_tier_reads_create(&d->reads, d->fd, opt, d->block_bytes, err)) != OK) return st;
     if (pthread_create(&d->writer, NULL, write_queue, d) != 0)
         return error_set(err, ERR_NO_MEMORY, "kv.tier_path: cannot start a thread that writes");
     pthread_setname_np(d->writer, "kv-tier");
@@ -146,17 +148,16 @@ enum status kv_tier_disk_create(struct kv_tier_disk **out, const struct kv_tier_
                                 uint8_t *buffers, uint32_t n_queue, struct kv_tier_counters *counters,
                                 struct error *err)
 {
-    static const struct kv_tier_io FILE_IO = { pread, pwrite };
     struct kv_tier_disk *d = mem_zalloc(sizeof(*d));
     d->fd = -1;
     d->block_bytes = block_bytes;
-    d->io = opt->io ? *opt->io : FILE_IO;
+    d->write = opt->io ? opt->io->write : pwrite;
     d->counters = counters;
     d->max_queued = n_queue;
     d->queue = mem_array(n_queue, sizeof(*d->queue));
     d->spare = mem_array(n_queue, sizeof(*d->spare));
     for (uint32_t i = 0; i < n_queue; i++) d->spare[i] = buffers + i * block_bytes;
-    d->read_buffer = buffers + n_queue * block_bytes;
+    d->copy_buffer = buffers + n_queue * block_bytes;
     pthread_mutex_init(&d->lock, NULL);
     pthread_cond_init(&d->wake, NULL);
     atomic_store(&d->is_on, true);
@@ -177,6 +178,7 @@ void kv_tier_disk_destroy(struct kv_tier_disk *d)
     pthread_cond_signal(&d->wake);
     pthread_mutex_unlock(&d->lock);
     if (d->has_writer) pthread_join(d->writer, NULL);
+    kv_tier_reads_destroy(d->reads);
     if (d->fd >= 0) close(d->fd);
     pthread_mutex_destroy(&d->lock);
     pthread_cond_destroy(&d->wake);
@@ -266,36 +268,80 @@ void kv_tier_disk_touch(struct kv_tier_disk *d, const struct prefix_hash *hash)
 }
 
 /* What is not written yet is copied from the queue: its buffer may be spare as soon as the lock is free. */
-static int fetch(struct kv_tier_disk *d, uint32_t slot)
+static bool copy_queued(struct kv_tier_disk *d, uint32_t slot)
 {
     pthread_mutex_lock(&d->lock);
     const uint8_t *waiting = queued(d, slot);
-    if (waiting) memcpy(d->read_buffer, waiting, d->block_bytes);
+    if (waiting) memcpy(d->copy_buffer, waiting, d->block_bytes);
     pthread_mutex_unlock(&d->lock);
-    if (waiting) return 0;
-    uint64_t t0 = clock_now_us();
-    int bad = move_block(d, d->read_buffer, slot, false);
-    double us = (double)(clock_now_us() - t0) + 1;
-    d->read_us = d->read_us > 0 ? d->read_us + EWMA_WEIGHT * (us - d->read_us) : us;
-    return bad;
+    return waiting != NULL;
 }
 
-const uint8_t *kv_tier_disk_get(struct kv_tier_disk *d, const struct prefix_hash *hash, double compute_us)
+static bool pays(struct kv_tier_disk *d, double compute_us)
+{
+    bool yes = kv_tier_disk_pays(d->read_us, compute_us);
+    if (!yes) d->read_us *= FADE; /* so that a disk that was slow for a while is tried again */
+    return yes;
+}
+
+static enum kv_tier_found lose(struct kv_tier_disk *d, uint32_t slot, enum kv_tier_drop why)
+{
+    kv_tier_reads_drop(d->reads, slot, d->sums[slot]);
+    if (!atomic_load(&d->is_on)) return KV_TIER_MISS; /* failed meanwhile, and has said so */
+    if (why == KV_TIER_CORRUPT) log_error("kv_tier_corrupt", "level=disk slot=%u", slot);
+    kv_tier_drop(d->counters, why);
+    remove_slot(d, slot);
+    return KV_TIER_MISS;
+}
+
+enum kv_tier_found kv_tier_disk_get(struct kv_tier_disk *d, const struct prefix_hash *hash, double compute_us,
+                                    bool may_read, const uint8_t **bytes)
 {
     uint32_t slot = atomic_load(&d->is_on) ? hash_lru_find(&d->lru, hash) : HASH_LRU_NONE;
-    if (slot == HASH_LRU_NONE) return NULL;
-    if (!kv_tier_disk_pays(d->read_us, compute_us)) {
-        d->read_us *= FADE; /* so that a disk that was slow for a while is tried again */
-        return NULL;
+    if (slot == HASH_LRU_NONE) return KV_TIER_MISS;
+    if (copy_queued(d, slot)) {
+        *bytes = d->copy_buffer;
+        return kv_tier_sum(d->copy_buffer, d->block_bytes) == d->sums[slot] ? KV_TIER_FOUND
+                                                                            : lose(d, slot, KV_TIER_CORRUPT);
     }
-    int bad = fetch(d, slot);
-    if (!bad && kv_tier_sum(d->read_buffer, d->block_bytes) == d->sums[slot]) return d->read_buffer;
-    if (!atomic_load(&d->is_on)) return NULL; /* failed meanwhile, and has said so */
-    if (bad)
-        log_error("kv_tier_read_failed", "slot=%u reason=%s", slot, log_quote(strerror(bad)));
-    else
-        log_error("kv_tier_corrupt", "level=disk slot=%u", slot);
-    kv_tier_drop(d->counters, bad ? KV_TIER_READ_ERROR : KV_TIER_CORRUPT);
-    remove_slot(d, slot);
-    return NULL;
+    const struct kv_tier_read read = kv_tier_reads_look(d->reads, slot, d->sums[slot]);
+    if (read.us > 0) d->read_us = d->read_us > 0 ? d->read_us + EWMA_WEIGHT * (read.us - d->read_us) : read.us;
+    *bytes = read.bytes;
+    switch (read.state) {
+    case KV_READ_DONE: return KV_TIER_FOUND;
+    case KV_READ_COMING: return KV_TIER_COMING;
+    case KV_READ_FAILED: return lose(d, slot, KV_TIER_READ_ERROR);
+    case KV_READ_CORRUPT: return lose(d, slot, KV_TIER_CORRUPT);
+    case KV_READ_NONE: break;
+    }
+    if (!may_read) return KV_TIER_COMING;
+    if (!pays(d, compute_us)) return KV_TIER_MISS;
+    return kv_tier_reads_ask(d->reads, slot, d->sums[slot]) ? KV_TIER_COMING : KV_TIER_MISS;
+}
+
+void kv_tier_disk_used(struct kv_tier_disk *d, const struct prefix_hash *hash)
+{
+    uint32_t slot = hash_lru_find(&d->lru, hash);
+    kv_tier_reads_drop(d->reads, slot, d->sums[slot]);
+}
+
+bool kv_tier_disk_ahead(struct kv_tier_disk *d, const struct prefix_hash *hash)
+{
+    uint32_t slot = atomic_load(&d->is_on) ? hash_lru_find(&d->lru, hash) : HASH_LRU_NONE;
+    if (slot == HASH_LRU_NONE) return false;
+    pthread_mutex_lock(&d->lock);
+    bool is_queued = queued(d, slot) != NULL;
+    pthread_mutex_unlock(&d->lock);
+    if (is_queued || kv_tier_reads_look(d->reads, slot, d->sums[slot]).state != KV_READ_NONE) return true;
+    return kv_tier_reads_ask(d->reads, slot, d->sums[slot]);
+}
+
+void kv_tier_disk_go(struct kv_tier_disk *d)
+{
+    kv_tier_reads_go(d->reads);
+}
+
+void kv_tier_disk_drop_reads(struct kv_tier_disk *d)
+{
+    kv_tier_reads_drop_all(d->reads);
 }

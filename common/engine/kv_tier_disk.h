@@ -1,5 +1,4 @@
-/* kv_tier_disk.h - the file under kv_tier.c: slots of one block, written by a thread of their own, read by the
- * engine's.
+/* kv_tier_disk.h - the file under kv_tier.c: slots of one block, written by one thread, read by another.
  *
  * The file has its full size from the start and no name, so nothing stays behind.  It is not read after a restart.  A
  * write error ends its use; a read error or a wrong checksum loses one block. */
@@ -29,8 +28,15 @@ void kv_tier_disk_destroy(struct kv_tier_disk *d); /* NULL is fine */
  * stays. */
 bool kv_tier_disk_put(struct kv_tier_disk *d, const struct prefix_hash *hash, uint64_t sum, uint8_t **buffer);
 void kv_tier_disk_touch(struct kv_tier_disk *d, const struct prefix_hash *hash);
-/* The checked bytes, valid until the next call; NULL: as kv_tier_get() says. */
-const uint8_t *kv_tier_disk_get(struct kv_tier_disk *d, const struct prefix_hash *hash, double compute_us);
+/* As kv_tier_get(); a read begins with kv_tier_disk_go().  FOUND: *bytes are the checked ones, until
+ * kv_tier_disk_used(). */
+enum kv_tier_found kv_tier_disk_get(struct kv_tier_disk *d, const struct prefix_hash *hash, double compute_us,
+                                    bool may_read, const uint8_t **bytes);
+void kv_tier_disk_used(struct kv_tier_disk *d, const struct prefix_hash *hash);
+/* It will be asked for soon: has it read if it must be.  False: it is not there, or enough is under way. */
+bool kv_tier_disk_ahead(struct kv_tier_disk *d, const struct prefix_hash *hash);
+void kv_tier_disk_go(struct kv_tier_disk *d);
+void kv_tier_disk_drop_reads(struct kv_tier_disk *d);
 /* Whether reading a block, which lately took read_us (0: not measured), beats computing it. */
 bool kv_tier_disk_pays(double read_us, double compute_us);
 #endif

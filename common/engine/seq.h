@@ -3,6 +3,7 @@
  *   WAITING --admit--> RESERVED --start_prefill--> PREFILL --last chunk--> DECODE
  *      |                  '--------start_decode---------------------------^
  *      '-----admit-------------------------------> PREFILL --last chunk--> HELD (prefill-only)
+ *   WAITING --admit--> FETCHING (its prefix is read from the tier's disk) --admit--> RESERVED or PREFILL
  *   PREFILL, DECODE --preempt--> WAITING --admit--> PREFILL (recomputes), or the state before (its KV was swapped out)
  *   every state --seq_set_state--> DONE
  *
@@ -14,7 +15,16 @@
 #include "kv/block_table.h"
 #include "kv/prefix_cache.h"
 
-enum seq_state { SEQ_WAITING, SEQ_RESERVED, SEQ_PREFILL, SEQ_DECODE, SEQ_HELD, SEQ_DONE, SEQ_STATE_COUNT };
+enum seq_state {
+    SEQ_WAITING,
+    SEQ_FETCHING,
+    SEQ_RESERVED,
+    SEQ_PREFILL,
+    SEQ_DECODE,
+    SEQ_HELD,
+    SEQ_DONE,
+    SEQ_STATE_COUNT
+};
 
 struct prefix_chain {                 /* seq_prefix.c */
     struct prefix_cache *cache;       /* the engine's; NULL: off */

@@ -78,14 +78,19 @@ void seq_touch_tier(const struct seq *s, struct kv_tier *tier)
     if (seq_is_looked_up(s)) kv_tier_touch(tier, c->hashes + c->n_published, blocks_to_find(s) - c->n_published);
 }
 
-void seq_fill_from_tier(struct seq *s, struct kv_tier *tier, double compute_us, uint64_t until_us)
+enum seq_fill seq_fill_from_tier(struct seq *s, struct kv_tier *tier, double compute_us, bool may_read,
+                                 uint64_t until_us)
 {
-    const struct prefix_chain *c = &s->prefix;
-    uint32_t n = seq_is_looked_up(s) ? blocks_to_find(s) : 0, i = c->n_published;
-    if (i >= n) return;
-    while (i < n && clock_now_us() < until_us && kv_tier_get(tier, &c->hashes[i], s->table.ids[i], compute_us)) i++;
-    s->n_computed = i * BLOCK_TABLE_TOKENS;
+    const uint32_t n = seq_is_looked_up(s) ? blocks_to_find(s) : 0;
+    for (uint32_t i; (i = s->n_computed / BLOCK_TABLE_TOKENS) < n; s->n_computed += BLOCK_TABLE_TOKENS) {
+        if (clock_now_us() >= until_us) return FILL_LATER;
+        enum kv_tier_found found =
+            kv_tier_get(tier, s->prefix.hashes + i, n - i, s->table.ids[i], compute_us, may_read);
+        if (found == KV_TIER_COMING) return FILL_READING;
+        if (found == KV_TIER_MISS) break;
+    }
     seq_publish(s);
+    return FILL_DONE;
 }
 
 void seq_publish(struct seq *s)

@@ -10,9 +10,13 @@ bool seq_is_looked_up(const struct seq *s);
  * full ones, which it shares. */
 void seq_take_prefix(struct seq *s);
 /* The same prefix goes on in the tier: seq_touch_tier() before blocks are taken, which may push others out of the tier;
- * seq_fill_from_tier() into blocks that it has, until `until_us` of the clock.  compute_us: kv_tier_get(). */
+ * seq_fill_from_tier() into blocks that it has.  FILL_DONE: what is not there now has to be computed.  FILL_READING:
+ * the next block is being read.  FILL_LATER: it is past `until_us` of the clock.  compute_us, may_read: kv_tier_get().
+ */
+enum seq_fill { FILL_DONE, FILL_READING, FILL_LATER };
 void seq_touch_tier(const struct seq *s, struct kv_tier *tier);
-void seq_fill_from_tier(struct seq *s, struct kv_tier *tier, double compute_us, uint64_t until_us);
+enum seq_fill seq_fill_from_tier(struct seq *s, struct kv_tier *tier, double compute_us, bool may_read,
+                                 uint64_t until_us);
 /* Whether all that it lacks of its input, but the last token, is in the block *from, too: before it writes into its own
  * block *to, it may copy that one. */
 bool seq_find_tail(struct seq *s, kv_block_id *to, kv_block_id *from);

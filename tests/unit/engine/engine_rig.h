@@ -107,6 +107,7 @@ static void on_event(void *ctx, const struct engine_event *ev)
 struct rig_options {
     uint32_t n_blocks, max_seqs, batch, chunk, kv_layers, threads, max_gap_us, swap_blocks;
     uint32_t tier_blocks, tier_disk_blocks; /* with the prefix cache alone */
+    const struct kv_tier_io *tier_io;
     int32_t end_id;
     const char *isa;
     const char *path; /* NULL: a tiny model */
@@ -159,6 +160,7 @@ static struct rig *rig_of(struct rig_options o)
     if (o.prefix_cache) {
         eo.tier_bytes = (uint64_t)o.tier_blocks * model_kv_block_bytes(eo.model);
         eo.tier_disk_bytes = (uint64_t)o.tier_disk_blocks * model_kv_block_bytes(eo.model);
+        eo.tier_io = o.tier_io;
         eo.tier_path = o.tier_disk_blocks > 0 ? "/tmp" : "";
     }
     cr_assert_eq(kv_store_create(&eo.kv, eo.model, o.n_blocks, &err), OK, "%s", err.text);

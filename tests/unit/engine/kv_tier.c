@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "engine/kv_tier_disk.h"
+#include "engine/kv_tier_read.h"
 #include "unit/engine/kv_blocks.h"
 
 #include <criterion/criterion.h>
@@ -25,14 +26,22 @@ static void put(struct kv_tier *t, uint32_t content)
     kv_tier_put(t, &h, 1);
 }
 
-/* Whether it is there; then its bytes are right. */
+static enum kv_tier_found get_once(struct kv_tier *t, uint32_t content, bool may_read)
+{
+    const struct prefix_hash h = hash_of(content);
+    fill(2, 9999);
+    enum kv_tier_found found = kv_tier_get(t, &h, 1, 2, 0, may_read);
+    if (found == KV_TIER_FOUND) expect_content(2, content);
+    return found;
+}
+
+/* Whether it is there, after a read if need be; then its bytes are right. */
 static bool get(struct kv_tier *t, uint32_t content)
 {
-    struct prefix_hash h = hash_of(content);
-    fill(2, 9999);
-    if (!kv_tier_get(t, &h, 2, 0)) return false;
-    expect_content(2, content);
-    return true;
+    enum kv_tier_found found;
+    for (int i = 0; i < 10000 * WAIT_S && (found = get_once(t, content, true)) == KV_TIER_COMING; i++) usleep(100);
+    cr_assert_neq(found, KV_TIER_COMING);
+    return found == KV_TIER_FOUND;
 }
 
 static struct kv_tier_stats stats_of(const struct kv_tier *t)
@@ -101,13 +110,14 @@ Test(kv_tier, a_flipped_bit_in_ram_loses_the_block)
 }
 
 static atomic_int n_written, may_write; /* whole blocks; how many before the disk stands still */
-static int write_errno, read_errno, flip;
+static atomic_int n_reads, stand_still; /* begun; reads wait */
+static atomic_int write_errno, read_errno, flip;
 
 static ssize_t test_write(int fd, const void *p, size_t n, off_t at)
 {
     while (atomic_load(&n_written) >= atomic_load(&may_write)) usleep(1000);
-    if (write_errno) {
-        errno = write_errno;
+    if (atomic_load(&write_errno)) {
+        errno = atomic_load(&write_errno);
         return -1;
     }
     ssize_t k = pwrite(fd, p, n > 100 ? 100 : n, at); /* short ones are no errors */
@@ -117,12 +127,14 @@ static ssize_t test_write(int fd, const void *p, size_t n, off_t at)
 
 static ssize_t test_read(int fd, void *p, size_t n, off_t at)
 {
-    if (read_errno) {
-        errno = read_errno;
+    atomic_fetch_add(&n_reads, 1);
+    while (atomic_load(&stand_still)) usleep(100);
+    if (atomic_load(&read_errno)) {
+        errno = atomic_load(&read_errno);
         return -1;
     }
-    ssize_t k = pread(fd, p, n > 90 ? 90 : n, at);
-    if (flip && k > 0) ((uint8_t *)p)[k / 2] ^= 1;
+    ssize_t k = pread(fd, p, n, at);
+    for (ssize_t i = 0; atomic_load(&flip) && i < k; i += 64) ((uint8_t *)p)[i] ^= 1;
     return k;
 }
 
@@ -182,7 +194,7 @@ Test(kv_tier, a_slow_disk_makes_nobody_wait)
 Test(kv_tier, a_write_error_ends_the_disk_alone)
 {
     struct kv_tier *t = with_on_disk(5, 20);
-    write_errno = ENOSPC;
+    atomic_store(&write_errno, ENOSPC);
     for (uint32_t c = 7; c < 20; c++) put(t, c);
     for (int i = 0; i < 1000 * WAIT_S && get(t, 0); i++) usleep(1000);
     for (uint32_t c = 0; c < 18; c++) cr_assert_not(get(t, c));
@@ -197,15 +209,74 @@ Test(kv_tier, a_write_error_ends_the_disk_alone)
 Test(kv_tier, a_read_error_or_a_flipped_bit_loses_one_block)
 {
     struct kv_tier *t = with_on_disk(5, 20);
-    read_errno = EIO;
+    atomic_store(&read_errno, EIO);
     cr_assert_not(get(t, 0));
-    read_errno = 0;
-    flip = 1;
+    atomic_store(&read_errno, 0);
+    atomic_store(&flip, 1);
     cr_assert_not(get(t, 1));
-    flip = 0;
+    atomic_store(&flip, 0);
     cr_assert(!get(t, 0) && !get(t, 1) && get(t, 2));
     struct kv_tier_stats s = stats_of(t);
     cr_assert(s.dropped[KV_TIER_READ_ERROR] == 1 && s.dropped[KV_TIER_CORRUPT] == 1 && s.blocks[KV_TIER_DISK] == 3);
+    kv_tier_destroy(t);
+}
+
+Test(kv_tier, reads_are_under_way_while_others_are_answered)
+{
+    struct kv_tier *t = with_on_disk(10, 20); /* 10 and 11 are in RAM */
+    const struct prefix_hash chain[] = { hash_of(0), hash_of(1), hash_of(11), hash_of(2), hash_of(3), hash_of(4) };
+    cr_assert_eq(get_once(t, 0, false), KV_TIER_COMING, "somebody else's turn");
+    int before = atomic_load(&n_reads);
+    atomic_store(&stand_still, 1);
+    cr_assert_eq(kv_tier_get(t, chain, 6, 2, 0, true), KV_TIER_COMING);
+    wait_for(&n_reads, before + KV_TIER_MAX_READS);
+    cr_assert_eq(get_once(t, 0, true), KV_TIER_COMING);
+    cr_assert_eq(get_once(t, 10, true), KV_TIER_FOUND);
+    cr_assert_eq(get_once(t, 5, true), KV_TIER_MISS, "no room for another read: better computed than waited for");
+    atomic_store(&stand_still, 0);
+    for (uint32_t c = 0; c < 12; c++) cr_assert(get(t, c), "%u", c);
+    cr_assert_eq(stats_of(t).hits[KV_TIER_DISK], 10);
+    kv_tier_destroy(t);
+}
+
+Test(kv_tier, reads_that_nobody_wants_any_more_make_room_when_they_are_over)
+{
+    struct kv_tier *t = with_on_disk(10, 20);
+    atomic_store(&stand_still, 1);
+    int before = atomic_load(&n_reads);
+    const struct prefix_hash chain[] = { hash_of(0), hash_of(1), hash_of(2), hash_of(3) };
+    cr_assert_eq(kv_tier_get(t, chain, KV_TIER_MAX_READS, 2, 0, true), KV_TIER_COMING);
+    wait_for(&n_reads, before + KV_TIER_MAX_READS);
+    kv_tier_drop_reads(t);
+    cr_assert_eq(get_once(t, 0, true), KV_TIER_MISS, "the disk has not answered yet");
+    atomic_store(&stand_still, 0);
+    for (uint32_t c = 0; c < 12; c++) {
+        bool found = get(t, c);
+        for (int i = 0; i < 10000 * WAIT_S && !found; i++, found = get(t, c)) usleep(100);
+        cr_assert(found, "%u", c);
+    }
+    atomic_store(&stand_still, 1);
+    cr_assert_eq(get_once(t, 0, true), KV_TIER_COMING);
+    atomic_store(&stand_still, 0);
+    kv_tier_destroy(t); /* with one under way */
+}
+
+/* What is being read falls out of the file meanwhile: other bytes are never taken for it. */
+Test(kv_tier, a_slot_that_is_written_anew_while_it_is_read)
+{
+    struct kv_tier *t = with_on_disk(9, 9);
+    atomic_store(&stand_still, 1);
+    int before = atomic_load(&n_reads);
+    cr_assert_eq(get_once(t, 0, true), KV_TIER_COMING);
+    wait_for(&n_reads, before + 1);
+    for (uint32_t c = 11; c < 20; c++) {
+        put(t, c);
+        wait_for(&n_written, (int)c - 1);
+    }
+    atomic_store(&stand_still, 0);
+    for (uint32_t c = 0; c < 9; c++) cr_assert_not(get(t, c), "%u", c);
+    for (uint32_t c = 9; c < 20; c++) cr_assert(get(t, c), "%u", c);
+    cr_assert_eq(stats_of(t).dropped[KV_TIER_CORRUPT], 0);
     kv_tier_destroy(t);
 }
 
@@ -233,8 +304,8 @@ Test(kv_tier, is_read_only_where_computing_takes_longer)
     struct prefix_hash h = hash_of(0);
     int tries = 1;
     cr_assert(get(t, 0));
-    cr_assert_not(kv_tier_get(t, &h, 2, 1e-3));
-    while (!kv_tier_get(t, &h, 2, 1e-3) && tries < 1000) tries++; /* the estimate fades */
+    cr_assert_eq(kv_tier_get(t, &h, 1, 2, 1e-3, true), KV_TIER_MISS);
+    while (kv_tier_get(t, &h, 1, 2, 1e-3, true) == KV_TIER_MISS && tries < 1000) tries++; /* the estimate fades */
     cr_assert_lt(tries, 1000);
     kv_tier_destroy(t);
 }

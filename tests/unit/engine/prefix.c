@@ -1,6 +1,9 @@
 /* prefix cache in the engine: what is found is not computed, and not a bit of the answer changes. */
 #include "unit/engine/engine_rig.h"
 
+#include <errno.h>
+#include <stdatomic.h>
+
 #define N_PROMPT 300
 
 static const int32_t *prompt(void)
@@ -283,6 +286,133 @@ Test(prefix, what_the_pool_had_no_room_for_comes_back_from_ram)
 Test(prefix, what_ram_had_no_room_for_comes_back_from_disk)
 {
     run_through_tier(10 + 4, 60);
+}
+
+/* A disk that answers when it is told to, or not at all. */
+static atomic_int n_reads, stand_still, read_errno, flip;
+
+static ssize_t test_read(int fd, void *p, size_t n, off_t at)
+{
+    atomic_fetch_add(&n_reads, 1);
+    while (atomic_load(&stand_still)) usleep(100);
+    errno = atomic_load(&read_errno);
+    if (errno) return -1;
+    ssize_t k = pread(fd, p, n, at);
+    for (ssize_t i = 0; atomic_load(&flip) && i < k; i += 64) ((uint8_t *)p)[i] ^= 1;
+    return k;
+}
+
+static const int32_t *prompt_of(uint32_t kind)
+{
+    static int32_t tokens[N_PROMPT];
+    for (uint32_t k = 0; k < N_PROMPT; k++) tokens[k] = (int32_t)((k * k + kind * 3 + k) % 160);
+    return tokens;
+}
+
+/* Prompt 0 lies on the disk alone, those of kinds 1 to 4 after it. */
+static struct rig *rig_on_disk(void)
+{
+    static const struct kv_tier_io io = { test_read, pwrite };
+    struct rig_options o = rig_defaults();
+    struct engine_load load;
+    struct sampling_params p = drawn(30);
+    o.prefix_cache = true;
+    o.n_blocks = 16;
+    o.tier_blocks = 10 + 4;
+    o.tier_disk_blocks = 60;
+    o.tier_io = &io;
+    struct rig *r = rig_of(o);
+    for (uint32_t i = 0; i < 9; i++) {
+        run(r, i, prompt_of(i), N_PROMPT, &p, NULL);
+        for (int k = 0; k < 100; k++) usleep(100); /* for the writer: a full queue drops */
+    }
+    engine_load(r->engine, &load);
+    cr_assert_geq(load.tier.blocks[KV_TIER_DISK], 8);
+    cr_assert_eq(load.tier.dropped[KV_TIER_QUEUE_FULL], 0);
+    return r;
+}
+
+static bool is_reading(struct rig *r, int n)
+{
+    struct engine_load load;
+    for (int i = 0; i < 1000 * WAIT_S; i++) {
+        engine_load(r->engine, &load); /* follows by a moment */
+        if (atomic_load(&n_reads) >= n && load.blocks[KV_RECEIVING] > 0 && load.n_waiting > 0) return true;
+        usleep(1000);
+    }
+    return false;
+}
+
+/* Two wait for the disk, the second one for what is read for the first; the others go on. */
+Test(prefix, nobody_waits_for_anothers_reads)
+{
+    struct rig *r = rig_on_disk();
+    struct sampling_params p = drawn(30);
+    atomic_store(&stand_still, 1);
+    struct engine_load load;
+    for (uint32_t i = 0; i < 2; i++) submit(r, 20 + i, ENGINE_GENERATE, prompt_of(0), N_PROMPT, &p, NULL);
+    cr_assert(is_reading(r, 4));
+    run(r, 30, prompt(), 100, &p, "other");
+    cr_assert(r->heard[20].n_out + r->heard[21].n_out == 0 && is_reading(r, 4));
+    atomic_store(&stand_still, 0);
+    for (uint32_t i = 0; i < 2; i++) {
+        WAIT(r, r->heard[20 + i].n_done == 1);
+        expect_same_bits(&r->heard[0], &r->heard[20 + i]);
+        cr_assert_geq(r->heard[20 + i].cached, 256);
+    }
+    engine_load(r->engine, &load);
+    cr_assert_eq(load.tier.hits[KV_TIER_DISK], 4, "once for both");
+    expect_idle(r);
+    rig_free(r);
+}
+
+Test(prefix, a_cancelled_request_leaves_its_reads)
+{
+    struct rig *r = rig_on_disk();
+    struct sampling_params p = drawn(30);
+    struct seq_key again = { 1, 21, 2 };
+    atomic_store(&stand_still, 1);
+    submit(r, 20, ENGINE_GENERATE, prompt_of(0), N_PROMPT, &p, NULL);
+    submit(r, 21, ENGINE_RESERVE, prompt_of(1), N_PROMPT, &p, NULL);
+    cr_assert(is_reading(r, 4));
+    cr_assert_eq(engine_rebind(r->engine, &(struct seq_key){ 1, 21, 1 }, 2), OK);
+    cr_assert_eq(engine_cancel(r->engine, &(struct seq_key){ 1, 20, 1 }), OK);
+    WAIT(r, r->heard[20].n_done == 1);
+    WAIT(r, r->heard[21].n_reserved == 1); /* its turn, and the disk is busy: it does not wait */
+    cr_assert_eq(r->heard[21].epoch, 2);
+    cr_assert_eq(engine_cancel(r->engine, &again), OK);
+    WAIT(r, r->heard[21].n_done == 1);
+    expect_idle(r);
+    atomic_store(&stand_still, 0);
+    run(r, 22, prompt_of(0), N_PROMPT, &p, NULL);
+    expect_same_bits(&r->heard[0], &r->heard[22]);
+    rig_free(r);
+}
+
+/* One prompt each: after a slow read the next one might not pay. */
+static void expect_computed(atomic_int *what, int value, enum kv_tier_drop why)
+{
+    struct rig *r = rig_on_disk();
+    struct sampling_params p = drawn(30);
+    struct engine_load load;
+    atomic_store(what, value);
+    run(r, 20, prompt_of(0), N_PROMPT, &p, NULL);
+    expect_same_bits(&r->heard[0], &r->heard[20]);
+    cr_assert_eq(r->heard[20].cached, 0);
+    engine_load(r->engine, &load);
+    cr_assert_eq(load.tier.dropped[why], 1);
+    expect_idle(r);
+    rig_free(r);
+}
+
+Test(prefix, a_disk_that_fails_costs_time_alone)
+{
+    expect_computed(&read_errno, EIO, KV_TIER_READ_ERROR);
+}
+
+Test(prefix, a_disk_that_lies_costs_time_alone)
+{
+    expect_computed(&flip, 1, KV_TIER_CORRUPT);
 }
 
 Test(prefix, a_tier_without_a_prefix_cache_is_refused)
