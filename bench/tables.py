@@ -83,13 +83,15 @@ def peer_table(rows):
 
 
 def kernel_table(k):
-    levels = list(dict.fromkeys(r["isa"] for r in k["kernels"] if r["isa"] != "ref"))
-    yield "| type | " + " | ".join(f"{level}: 1 row GB/s, 512 rows GOP/s" for level in levels) + " |"
-    yield "|---|" + "---|" * len(levels)
-    for op, kind in dict.fromkeys((r["op"], r["type"]) for r in k["kernels"]):
-        cells = []
+    packing = {r["type"]: f"{r['bytes_s'] / 1e9:.1f}" for r in k["kernels"] if r["op"] == "pack"}
+    rows = [r for r in k["kernels"] if r["op"] != "pack"]
+    levels = list(dict.fromkeys(r["isa"] for r in rows if r["isa"] != "ref"))
+    yield "| type | packing, GB/s of the file | " + " | ".join(f"{level}: 1 row GB/s, 512 rows GOP/s" for level in levels) + " |"
+    yield "|---|---|" + "---|" * len(levels)
+    for op, kind in dict.fromkeys((r["op"], r["type"]) for r in rows):
+        cells = [packing.get(kind, "-") if op == "matmul" else "-"]
         for level in levels:
-            at = {r["rows"]: r for r in k["kernels"] if (r["op"], r["type"], r["isa"]) == (op, kind, level)}
+            at = {r["rows"]: r for r in rows if (r["op"], r["type"], r["isa"]) == (op, kind, level)}
             one, many = at.get(1), at.get(512)
             cells.append(", ".join([f"{one['bytes_s'] / 1e9:.1f} ({100 * one['bytes_share']:.0f} %)" if one else "-",
                                     f"{many['ops_s'] / 1e9:.0f} ({100 * many['ops_share']:.0f} %)" if many else "-"]))
