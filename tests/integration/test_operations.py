@@ -64,8 +64,9 @@ def test_serve_starts_and_all_are_gone_on_sigterm():
     with Launched("serve", "-m", MODEL, "--port", 0, "--threads", 3) as s:
         children = s.children()
         assert sorted(children.values()) == ["baton-coordinat", "baton-decode", "baton-prefill"]
-        assert {name: compute_threads(pid) for pid, name in children.items() if name != "baton-coordinat"} == {
-            "baton-decode": 1, "baton-prefill": 2}  # three of the host in all
+        threads = {name: compute_threads(pid) for pid, name in children.items()}
+        alone = threads["baton-coordinat"]  # one, and where there is a sanitizer's own thread, two
+        assert threads["baton-decode"] - alone == 0 and threads["baton-prefill"] - alone == 1  # three of the host in all
         assert get(s.url + "/ready")[0] == 200
         out = run("baton", "chat", "--url", s.url, "--prompt", "What is the capital of Germany?", "--temperature", 0, "--stats")
         assert out.returncode == 0 and "Berlin" in out.stdout and "KV shipped" in out.stdout
