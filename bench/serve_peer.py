@@ -142,7 +142,7 @@ def run_case(a, name):
         for program in started:
             program.stop()
     return {"case": f"serve-{name}", "model": os.path.basename(a.model), "threads": a.threads, "clients": a.clients, "prompt": a.prompt,
-            "tokens": a.tokens, "command": " ".join(baton.command), "peer_command": " ".join(peer.command),
+            "tokens": a.tokens, "command": " ".join(baton.command), "peer_command": " ".join(["python", *peer.command[1:]]),
             "peer_tok_s": spread(peers), "baton_tok_s": spread(ours), "ratio": spread(ratios)}
 
 
