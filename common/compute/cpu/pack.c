@@ -1,10 +1,10 @@
 /* pack.c - GGUF's quant blocks to panels of 16 rows and back: bits keep their values, only the order changes. */
 #include "compute/cpu/pack.h"
 
+#include "base/mem.h"
 #include "compute/codebook.h"
 #include "compute/cpu/half.h"
 #include "compute/cpu/pack_internal.h"
-#include "compute/cpu/pack_source.h"
 
 #include <string.h>
 
@@ -76,79 +76,6 @@ size_t pack_block_offset(const struct pack_format *f, uint32_t b)
     return has_super(f) ? at + (size_t)PACK_SUPER_BYTES * (b / 8 + 1) : at;
 }
 
-/* Codes of columns 4 j .. 4 j + 3. */
-static uint32_t four_codes(const uint8_t *code, uint32_t j)
-{
-    uint32_t v;
-    memcpy(&v, code + 4 * j, 4);
-    return v;
-}
-
-/* Two bits of each code, from bit `shift` on. */
-static void put_row_pairs(uint8_t *dst, uint32_t lane, const uint8_t *code, uint32_t shift)
-{
-    for (uint32_t p = 0; p < 2; p++) {
-        uint32_t v = 0;
-        for (uint32_t j = 0; j < 4; j++) v |= (four_codes(code, 4 * p + j) >> shift & 0x03030303u) << 2 * j;
-        memcpy(dst + 64 * p + 4 * lane, &v, 4);
-    }
-}
-
-static void put_bit(uint8_t *dst, uint32_t lane, const uint8_t *code, uint32_t shift)
-{
-    uint32_t v = 0;
-    for (uint32_t j = 0; j < 8; j++) v |= (four_codes(code, j) >> shift & 0x01010101u) << j;
-    memcpy(dst + 4 * lane, &v, 4);
-}
-
-static void put_nibbles(uint8_t *dst, uint32_t lane, const uint8_t *code)
-{
-    for (uint32_t j = 0; j < 4; j++) {
-        uint32_t v = (four_codes(code, j) & 0x0f0f0f0fu) | (four_codes(code, 4 + j) & 0x0f0f0f0fu) << 4;
-        memcpy(dst + 64 * j + 4 * lane, &v, 4);
-    }
-}
-
-static void put_codes(uint8_t *dst, uint32_t bits, uint32_t lane, const uint8_t *code)
-{
-    if (bits == 8)
-        for (int j = 0; j < 8; j++) memcpy(dst + 64 * j + 4 * lane, code + 4 * j, 4);
-    else if (bits <= 3)
-        put_row_pairs(dst, lane, code, 0);
-    else
-        put_nibbles(dst, lane, code);
-    if (bits == 3) put_bit(dst + 128, lane, code, 2);
-    if (bits == 5) put_bit(dst + 256, lane, code, 4);
-    if (bits == 6) put_row_pairs(dst + 256, lane, code, 4);
-}
-
-static void put_half(uint8_t *dst, float f)
-{
-    uint16_t h = half_from_float(f);
-    memcpy(dst, &h, sizeof(h));
-}
-
-/* super: where the scales of the super-block go, NULL once they are there. */
-static void put_scales(uint8_t *dst, uint8_t *super, const struct pack_format *f, uint32_t lane,
-                       const struct pack_source *r)
-{
-    static const uint8_t n_scales[] = { [PACK_K] = 2, [PACK_K16M] = 4, [PACK_K32] = 1, [PACK_K16] = 2 };
-    uint8_t *s = dst + plane_bytes(f);
-    uint8_t *dm = has_super(f) ? super : s;
-    if (has_super(f))
-        for (int i = 0; i < n_scales[f->scales]; i++) s[16 * i + lane] = r->scale[i];
-    if (!dm) return;
-    if (f->scales == PACK_K32 || f->scales == PACK_K16) {
-        memcpy(dm + 4 * lane, &r->d, 4);
-    } else if (f->scales == PACK_BF) {
-        uint16_t h = bf16_from_float(r->d);
-        memcpy(dm + 2 * lane, &h, 2);
-    } else {
-        put_half(dm + 2 * lane, r->d);
-        if (f->scales != PACK_D) put_half(dm + 32 + 2 * lane, r->m);
-    }
-}
-
 /* Doubles and integers become floats here. */
 static void pack_panel_converted(uint8_t *dst, enum dtype type, uint32_t rows, uint32_t n_cols, const uint8_t *src,
                                  size_t stride)
@@ -170,35 +97,39 @@ static inline void pack_panel_float(uint8_t *dst, size_t elem, uint32_t rows, ui
             memcpy(dst + (c * (size_t)PANEL_ROWS + r) * elem, src + r * stride + c * elem, elem);
 }
 
+/* The last panel of a matrix: its rows, and after them rows of zero bytes, which every type reads as zeros. */
+static void pack_panel_ragged(uint8_t *dst, enum dtype type, uint32_t rows, uint32_t n_cols, const uint8_t *src,
+                              size_t stride)
+{
+    const size_t row_bytes = (size_t)dtype_row_bytes((uint32_t)type, n_cols);
+    uint8_t *whole = mem_zalloc(PANEL_ROWS * row_bytes);
+    for (uint32_t r = 0; r < rows; r++) memcpy(whole + r * row_bytes, src + r * stride, row_bytes);
+    pack_panel_whole(dst, type, n_cols, whole, row_bytes);
+    mem_free(whole);
+}
+
 void pack_panel(uint8_t *dst, enum dtype type, uint32_t p, uint32_t n_rows, uint32_t n_cols, const uint8_t *src,
                 size_t src_stride)
 {
     const struct pack_format *f = pack_format_of(type);
     uint32_t rows = n_rows - p * PANEL_ROWS < PANEL_ROWS ? n_rows - p * PANEL_ROWS : PANEL_ROWS;
     src += (size_t)p * PANEL_ROWS * src_stride;
-    if (rows < PANEL_ROWS) memset(dst, 0, pack_panel_bytes(type, n_cols));
-    if (rows == PANEL_ROWS && pack_panel_whole(dst, type, n_cols, src, src_stride)) return;
-    if (pack_stored_type(type) != type) {
-        pack_panel_converted(dst, type, rows, n_cols, src, src_stride);
-        return;
-    }
-    if (f->scales == PACK_FLOAT) {
-        if (f->bits == 32) /* of a constant size, an element is moved by one instruction */
-            pack_panel_float(dst, 4, rows, n_cols, src, src_stride);
+    /* The rows lie one after another: in that order they come faster than in sixteen places at once. */
+    for (size_t at = 0; at < rows * src_stride; at += 64) __builtin_prefetch(src + at, 0, 2);
+    if (f->scales != PACK_FLOAT) {
+        if (rows < PANEL_ROWS)
+            pack_panel_ragged(dst, type, rows, n_cols, src, src_stride);
         else
-            pack_panel_float(dst, 2, rows, n_cols, src, src_stride);
+            pack_panel_whole(dst, type, n_cols, src, src_stride);
         return;
     }
-    for (uint32_t b = 0; b < n_cols / PACK_BLOCK; b++) {
-        uint8_t *block = dst + pack_block_offset(f, b);
-        uint8_t *super = dst + pack_block_offset(f, b / 8 * 8) - PACK_SUPER_BYTES;
-        for (uint32_t lane = 0; lane < rows; lane++) {
-            struct pack_source r;
-            pack_source_read(&r, type, src + lane * src_stride, b);
-            put_codes(block, f->bits, lane, r.code);
-            put_scales(block, b % 8 == 0 ? super : NULL, f, lane, &r);
-        }
-    }
+    if (rows < PANEL_ROWS) memset(dst, 0, pack_panel_bytes(type, n_cols));
+    if (pack_stored_type(type) != type)
+        pack_panel_converted(dst, type, rows, n_cols, src, src_stride);
+    else if (f->bits == 32) /* of a constant size, an element is moved by one instruction */
+        pack_panel_float(dst, 4, rows, n_cols, src, src_stride);
+    else
+        pack_panel_float(dst, 2, rows, n_cols, src, src_stride);
 }
 
 static uint8_t get_code(const uint8_t *src, uint32_t bits, uint32_t lane, uint32_t c)

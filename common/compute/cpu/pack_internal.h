@@ -1,12 +1,10 @@
-/* pack_internal.h - shortcuts of pack_panel() for whole panels. */
+/* pack_internal.h - what pack_panel() makes panels of quantized types with. */
 #ifndef COMPUTE_CPU_PACK_INTERNAL_H
 #define COMPUTE_CPU_PACK_INTERNAL_H
 #include "compute/cpu/pack_vec.h"
 
-#include <stdbool.h>
-
-/* Packs 16 rows of a type that it knows; false leaves dst as it is. */
-bool pack_panel_whole(uint8_t *dst, enum dtype type, uint32_t n_cols, const uint8_t *src, size_t src_stride);
+/* Packs 16 rows of any quantized type. */
+void pack_panel_whole(uint8_t *dst, enum dtype type, uint32_t n_cols, const uint8_t *src, size_t src_stride);
 
 /* 256 columns of 16 rows. */
 void pack_q2_k(const struct super_block *b);

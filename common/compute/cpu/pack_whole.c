@@ -1,6 +1,8 @@
 /* pack_whole.c - whole panels: which type is packed by what, and the types with blocks of 32 columns. */
 #include "compute/cpu/pack_internal.h"
 
+#include <assert.h>
+
 /* Blocks whose bytes are a lane's bytes already, so that only dwords move. */
 struct dword_type {
     uint8_t head, fifth, quads; /* bytes of scales, dwords of fifth bits, dwords of codes */
@@ -51,17 +53,17 @@ static inline __attribute__((always_inline)) void pack_dwords(uint8_t *dst, uint
     }
 }
 
-static bool pack_small_blocks(uint8_t *dst, enum dtype type, uint32_t n, const uint8_t *src, size_t stride)
+static void pack_small_blocks(uint8_t *dst, enum dtype type, uint32_t n, const uint8_t *src, size_t stride)
 {
     switch (type) {
     case DTYPE_Q4_0:
-    case DTYPE_IQ4_NL: pack_dwords(dst, n, src, stride, (struct dword_type){ 2, 0, 4, 0 }); return true;
-    case DTYPE_Q4_1: pack_dwords(dst, n, src, stride, (struct dword_type){ 4, 0, 4, 0 }); return true;
-    case DTYPE_Q5_0: pack_dwords(dst, n, src, stride, (struct dword_type){ 2, 1, 4, 0 }); return true;
-    case DTYPE_Q5_1: pack_dwords(dst, n, src, stride, (struct dword_type){ 4, 1, 4, 0 }); return true;
-    case DTYPE_Q8_0: pack_dwords(dst, n, src, stride, (struct dword_type){ 2, 0, 8, 0x80808080u }); return true;
-    case DTYPE_MXFP4: pack_dwords(dst, n, src, stride, (struct dword_type){ 1, 0, 4, 0 }); return true;
-    default: return false;
+    case DTYPE_IQ4_NL: pack_dwords(dst, n, src, stride, (struct dword_type){ 2, 0, 4, 0 }); return;
+    case DTYPE_Q4_1: pack_dwords(dst, n, src, stride, (struct dword_type){ 4, 0, 4, 0 }); return;
+    case DTYPE_Q5_0: pack_dwords(dst, n, src, stride, (struct dword_type){ 2, 1, 4, 0 }); return;
+    case DTYPE_Q5_1: pack_dwords(dst, n, src, stride, (struct dword_type){ 4, 1, 4, 0 }); return;
+    case DTYPE_Q8_0: pack_dwords(dst, n, src, stride, (struct dword_type){ 2, 0, 8, 0x80808080u }); return;
+    case DTYPE_MXFP4: pack_dwords(dst, n, src, stride, (struct dword_type){ 1, 0, 4, 0 }); return;
+    default: assert(!"a quantized type");
     }
 }
 
@@ -89,12 +91,13 @@ static pack_super_fn super_packer(enum dtype type)
     }
 }
 
-bool pack_panel_whole(uint8_t *dst, enum dtype type, uint32_t n_cols, const uint8_t *src, size_t src_stride)
+void pack_panel_whole(uint8_t *dst, enum dtype type, uint32_t n_cols, const uint8_t *src, size_t src_stride)
 {
     const pack_super_fn pack = super_packer(type);
-    /* The rows lie one after another: in that order they come faster than in sixteen places at once. */
-    for (size_t at = 0; at < PANEL_ROWS * src_stride; at += 64) __builtin_prefetch(src + at, 0, 2);
-    if (!pack) return pack_small_blocks(dst, type, n_cols / PACK_BLOCK, src, src_stride);
+    if (!pack) {
+        pack_small_blocks(dst, type, n_cols / PACK_BLOCK, src, src_stride);
+        return;
+    }
     const struct pack_format *f = pack_format_of(type);
     struct super_block b = { src, src_stride, dst, f->scales >= PACK_K ? PACK_SUPER_BYTES : 0, pack_block_bytes(f) };
     for (uint32_t n = n_cols / PACK_SUPER; n > 0; n--) {
@@ -102,5 +105,4 @@ bool pack_panel_whole(uint8_t *dst, enum dtype type, uint32_t n_cols, const uint
         b.src += dtype_info((uint32_t)type)->block_bytes;
         b.dst += b.head + 8 * b.block_bytes;
     }
-    return true;
 }

@@ -1,9 +1,10 @@
-/* pack: the shortcuts for whole panels give what the general way gives row by row. */
+/* pack: a panel holds what the gguf package's definition of a type says, wherever its rows lie. */
 #include "compute/cpu/pack.h"
 
 #include "base/mem.h"
 
 #include <criterion/criterion.h>
+#include <math.h>
 #include <string.h>
 
 #define COLS 768u
@@ -23,6 +24,24 @@ static void expect_row(enum dtype type, const uint8_t *whole, const uint8_t *src
     mem_free(one);
 }
 
+/* d (code - offset) or d code + m, against dequantize_row(), which rounds once more. */
+static void expect_values(enum dtype type, const uint8_t *whole, const uint8_t *src, size_t stride, uint32_t lane)
+{
+    const struct pack_format *f = pack_format_of(type);
+    const int offset = f->has_offset ? 1 << f->offset_shift : 0;
+    float row[COLS];
+    dequantize_row((uint32_t)type, src + lane * stride, row, COLS);
+    for (uint32_t c = 0; c < COLS; c++) {
+        struct pack_row_block got;
+        pack_read_block(&got, f, whole, c / PACK_BLOCK, lane);
+        const uint32_t i = c % PACK_BLOCK, g = i / 16;
+        const double product = (double)got.d[g] * ((int)got.code[i] - offset), value = product + (double)got.m[g];
+        if (!isfinite(row[c])) continue;
+        cr_assert(fabs(value - (double)row[c]) <= 1e-6 * (fabs(product) + fabs((double)got.m[g])),
+                  "%s lane %u column %u: %g, not %g", dtype_info(type)->name, lane, c, value, (double)row[c]);
+    }
+}
+
 Test(pack, whole_panels_hold_what_rows_hold)
 {
     static const enum dtype TYPES[] = { DTYPE_Q4_0,    DTYPE_Q4_1,  DTYPE_Q5_0,  DTYPE_Q5_1,   DTYPE_Q8_0,
@@ -36,6 +55,7 @@ Test(pack, whole_panels_hold_what_rows_hold)
         for (size_t i = 0; i < PANEL_ROWS * stride; i++) src[i] = (uint8_t)(i * 2654435761u >> 11);
         pack_panel(dst, TYPES[t], 0, PANEL_ROWS, COLS, src, stride);
         for (uint32_t lane = 0; lane < PANEL_ROWS; lane++) expect_row(TYPES[t], dst, src, stride, lane);
+        for (uint32_t lane = 0; lane < PANEL_ROWS; lane++) expect_values(TYPES[t], dst, src, stride, lane);
         mem_free(src);
         mem_free(dst);
     }
