@@ -40,7 +40,7 @@ static enum status open_dispatch(struct coordinator *co, struct error *err)
     const struct config *cfg = co->cfg;
     struct dispatch_options opt = {
         .loop = co->loop,
-        .control = cfg->coordinator.control,
+        .control = cfg->coordinator.control.items[0], /* checked: there is one */
         .incarnation = co->incarnation,
         .models = co->models,
         .n_models = co->n_models,

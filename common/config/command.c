@@ -103,9 +103,6 @@ int command_parse(const struct command *c, void *base, int argc, char **argv, in
 void command_free(const struct command *c, void *base)
 {
     for (uint32_t i = 0; i < c->n_options; i++) {
-        if (!config_type_is_text(c->options[i].type)) continue;
-        char **text = text_field(&c->options[i], base);
-        mem_free(*text);
-        *text = NULL;
+        config_value_clear(&c->options[i], base);
     }
 }

@@ -50,6 +50,11 @@ static void remember(struct config_origins *o, const void *field, const char *wh
     o->list[o->n++] = (struct config_origin){ field, mem_strdup(where) };
 }
 
+static void remember_items(struct config_origins *o, const struct config_list *list, uint32_t from, const char *where)
+{
+    for (uint32_t i = from; i < list->n; i++) remember(o, &list->items[i], where);
+}
+
 const char *config_origin_of(const struct config_origins *o, const void *field, const char *otherwise)
 {
     for (uint32_t i = 0; i < o->n; i++) {
@@ -67,7 +72,30 @@ enum status config_apply(struct config_origins *o, const struct config_option *r
         return st;
     }
     remember(o, (char *)base + row->offset, where);
+    if (row->list) remember_items(o, (struct config_list *)((char *)base + row->offset), 0, where);
     return OK;
+}
+
+enum status config_apply_more(struct config_origins *o, const struct config_option *row, void *base, const char *text,
+                              const char *where, struct error *err)
+{
+    struct config_list *list = (struct config_list *)((char *)base + row->offset);
+    const uint32_t n_before = list->n;
+    enum status st = config_value_add(row, base, text, err);
+    if (st != OK)
+        error_prefix(err, "%s", where);
+    else
+        remember_items(o, list, n_before, where);
+    return st;
+}
+
+char *config_list_join(const struct config_list *list)
+{
+    struct strbuf all = STRBUF_INIT;
+    for (uint32_t i = 0; i < list->n; i++) strbuf_addf(&all, "%s%s", i ? "," : "", list->items[i]);
+    char *text = mem_strdup(strbuf_cstr(&all));
+    strbuf_fini(&all);
+    return text;
 }
 
 enum status config_add_model(struct config *cfg, struct config_model **out)
@@ -137,27 +165,44 @@ static void fill_names(struct config *cfg)
 static enum status parse_argv(struct loader *l, int argc, char **argv)
 {
     const struct config_option *config = config_table_key(SCOPE_ARGS, NULL, "config"), *row;
-    struct flags f = { config_table, config_table_rows, ROLE_BIT(l->role), argc, argv, 0 };
+    struct flags f = { .rows = config_table,
+                       .n_rows = config_table_rows,
+                       .roles = ROLE_BIT(l->role),
+                       .operand = l->role == CONFIG_UP ? config : NULL,
+                       .argc = argc,
+                       .argv = argv };
     const char *value;
     enum status st;
     while ((st = flags_next(&f, &row, &value, l->err)) == OK && value) {
-        if (!row && l->role != CONFIG_UP) return error_set(l->err, ERR_INVALID, "unexpected argument \"%.80s\"", value);
+        if (!row) return error_set(l->err, ERR_INVALID, "unexpected argument \"%.80s\"", value);
         if (l->n_flags == MAX_FLAGS) return error_set(l->err, ERR_INVALID, "more than %d options", MAX_FLAGS);
-        l->flags[l->n_flags++] = (struct given){ row ? row : config, value };
+        l->flags[l->n_flags++] = (struct given){ row, value };
     }
     return st;
 }
 
-/* Sets `row` from a flag or variable wherever the role has such a field. */
-static enum status apply_to_role(struct loader *l, const struct config_option *row, const char *text, const char *where)
+typedef enum status (*apply_fn)(struct config_origins *o, const struct config_option *row, void *base, const char *text,
+                                const char *where, struct error *err);
+
+/* Sets `row`, or adds to it, from a flag or variable wherever the role has such a field. */
+static enum status apply_to_role(struct loader *l, apply_fn apply, const struct config_option *row, const char *text,
+                                 const char *where)
 {
     struct config *cfg = &l->run->cfg;
     enum status st;
-    if (row->scope == SCOPE_ARGS) return config_apply(&l->origins, row, &l->args, text, where, l->err);
-    if (row->scope == SCOPE_GLOBAL) return config_apply(&l->origins, row, cfg, text, where, l->err);
-    if (l->role != CONFIG_SERVE) return config_apply(&l->origins, row, l->run->self, text, where, l->err);
-    st = config_apply(&l->origins, row, &cfg->prefill[0], text, where, l->err);
-    return st == OK ? config_apply(&l->origins, row, &cfg->decode[0], text, where, l->err) : st;
+    if (row->scope == SCOPE_ARGS) return apply(&l->origins, row, &l->args, text, where, l->err);
+    if (row->scope == SCOPE_GLOBAL) return apply(&l->origins, row, cfg, text, where, l->err);
+    if (l->role != CONFIG_SERVE) return apply(&l->origins, row, l->run->self, text, where, l->err);
+    st = apply(&l->origins, row, &cfg->prefill[0], text, where, l->err);
+    return st == OK ? apply(&l->origins, row, &cfg->decode[0], text, where, l->err) : st;
+}
+
+/* Whether a flag before flag `end` has begun the list of `row`. */
+static bool was_given(const struct loader *l, const struct config_option *row, uint32_t end)
+{
+    for (uint32_t i = 0; i < end; i++)
+        if (l->flags[i].row == row) return true;
+    return false;
 }
 
 /* Applies variables, then flags, of the process itself (`args`) or of all the rest. */
@@ -170,13 +215,14 @@ static enum status apply_given(struct loader *l, bool args)
         if ((row->scope == SCOPE_ARGS) != args || !(row->roles & ROLE_BIT(l->role))) continue;
         config_table_env(row, l->role, where, sizeof(where));
         const char *text = where[0] ? getenv(where) : NULL;
-        if (text && text[0]) st = apply_to_role(l, row, text, where);
+        if (text && text[0]) st = apply_to_role(l, config_apply, row, text, where);
     }
     for (uint32_t i = 0; i < l->n_flags && st == OK; i++) {
         const struct config_option *row = l->flags[i].row;
         if ((row->scope == SCOPE_ARGS) != args) continue;
         snprintf(where, sizeof(where), "--%s", row->flag);
-        st = apply_to_role(l, row, l->flags[i].value, where);
+        const apply_fn apply = row->list && was_given(l, row, i) ? config_apply_more : config_apply;
+        st = apply_to_role(l, apply, row, l->flags[i].value, where);
     }
     return st;
 }
@@ -270,9 +316,10 @@ static enum status apply_host_port(struct loader *l)
 static enum status make_serve_nodes(struct loader *l)
 {
     struct config *cfg = &l->run->cfg;
+    const struct config_option *control = config_table_key(SCOPE_GLOBAL, "coordinator", "control");
     struct config_node *node;
-    set_text(&cfg->coordinator.control, "tcp://127.0.0.1:0", 17);
-    enum status st = config_add_node(cfg->prefill, &cfg->n_prefill, &node);
+    enum status st = config_value_set(control, cfg, "tcp://127.0.0.1:0", l->err);
+    if (st == OK) st = config_add_node(cfg->prefill, &cfg->n_prefill, &node);
     return st == OK ? config_add_node(cfg->decode, &cfg->n_decode, &node) : st;
 }
 

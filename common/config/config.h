@@ -1,7 +1,8 @@
 /* config.h - the one table of options: flags, environment (BATON_*), YAML keys, defaults, --help.
  *
- * Precedence: flags, environment, file, default.  An unknown key or a bad value is refused with file, line,
- * key and what is allowed.  All strings are owned by the config and never NULL ("" = not set). */
+ * Precedence: flags, environment, file, default.  A list is taken whole from the first of them that names it.  An
+ * unknown key or a bad value is refused with file, line, key and what is allowed.  All strings are owned by the config
+ * and never NULL ("" = not set). */
 #ifndef CONFIG_CONFIG_H
 #define CONFIG_CONFIG_H
 #include "base/error.h"
@@ -12,6 +13,12 @@
 
 #define CONFIG_MAX_NODES  64
 #define CONFIG_MAX_MODELS 16
+#define CONFIG_MAX_ITEMS  16
+
+struct config_list { /* of an option that takes several values */
+    char *items[CONFIG_MAX_ITEMS];
+    uint32_t n;
+};
 
 struct config_model {
     char *name;
@@ -42,9 +49,9 @@ struct config {
     struct config_model models[CONFIG_MAX_MODELS];
     uint32_t n_models;
     struct {
-        char *http;         /* "127.0.0.1:8080" */
-        char *control;      /* "tcp://127.0.0.1:9090"; what nodes connect to */
-        uint32_t max_queue; /* requests waiting */
+        char *http;                 /* "127.0.0.1:8080" */
+        struct config_list control; /* "tcp://127.0.0.1:9090"; nodes connect to all, a coordinator binds its own */
+        uint32_t max_queue;         /* requests waiting */
         uint64_t max_queue_bytes;
         uint32_t max_body_bytes; /* of one HTTP request */
         uint32_t max_connections;
@@ -103,6 +110,8 @@ void config_help(FILE *f, enum config_role role, const char *program);
 void config_dump(const struct config *cfg, struct strbuf *out);
 /* Whether host of "tcp://host:port" or "host:port" is a loopback address (or ipc://). */
 bool config_is_loopback(const char *address);
+/* All of a list with commas between.  Caller frees. */
+char *config_list_join(const struct config_list *list);
 /* The model entry with `name`, or the only one if name is ""; NULL if there is none. */
 const struct config_model *config_model_find(const struct config *cfg, const char *name);
 #endif

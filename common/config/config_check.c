@@ -49,6 +49,20 @@ static enum status check_socket(const struct checker *c, char *const *address, c
                      config_origin_of(c->origins, address, key), *address);
 }
 
+/* Nodes may dial several coordinators; a coordinator has one control plane. */
+static enum status check_control(const struct checker *c, enum config_role role)
+{
+    const struct config_list *list = &c->cfg->coordinator.control;
+    enum status st = OK;
+    if (list->n > 1 && !(ROLE_BIT(role) & ROLES_NODE))
+        return error_set(c->err, ERR_INVALID,
+                         "%s: %u control planes are named and a coordinator has one; say with --control "
+                         "which is its own",
+                         config_origin_of(c->origins, list, "coordinator.control"), list->n);
+    for (uint32_t i = 0; i < list->n && st == OK; i++) st = check_socket(c, &list->items[i], "coordinator.control");
+    return st;
+}
+
 static enum status check_models(const struct checker *c)
 {
     const struct config *cfg = c->cfg;
@@ -171,7 +185,7 @@ enum status config_check(const struct config *cfg, enum config_role role, const 
     if ((st = check_tier(&c)) != OK) return st;
     if ((st = check_models(&c)) != OK) return st;
     if ((st = check_socket(&c, &cfg->coordinator.http, "coordinator.http")) != OK) return st;
-    if ((st = check_socket(&c, &cfg->coordinator.control, "coordinator.control")) != OK) return st;
+    if ((st = check_control(&c, role)) != OK) return st;
     for (uint32_t i = 0; i < cfg->n_prefill + cfg->n_decode; i++) {
         if ((st = check_node(&c, i)) != OK) return st;
         if (role == CONFIG_UP && (st = check_cpus(&c, i)) != OK) return st;

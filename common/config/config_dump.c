@@ -7,7 +7,14 @@
 static void dump_value(const struct config_option *row, const void *base, struct strbuf *out)
 {
     const void *field = (const char *)base + row->offset;
-    if (config_type_is_text(row->type))
+    const struct config_list *list = field;
+    if (row->list) {
+        for (uint32_t i = 0; i < list->n; i++) {
+            strbuf_puts(out, i ? ", " : "[ ");
+            json_cstr(out, list->items[i]);
+        }
+        strbuf_puts(out, " ]");
+    } else if (config_type_is_text(row->type))
         json_cstr(out, *(char *const *)field); /* a JSON string is a YAML string */
     else if (row->type == OPTION_BOOL)
         strbuf_puts(out, *(const bool *)field ? "true" : "false");
@@ -19,7 +26,9 @@ static void dump_value(const struct config_option *row, const void *base, struct
 
 static bool is_unset(const struct config_option *row, const void *base)
 {
-    return config_type_is_text(row->type) && **(char *const *)((const char *)base + row->offset) == '\0';
+    const void *field = (const char *)base + row->offset;
+    if (row->list) return ((const struct config_list *)field)->n == 0;
+    return config_type_is_text(row->type) && **(char *const *)field == '\0';
 }
 
 /* "{ key: value, ... }" with the rows of one scope and section. */

@@ -32,6 +32,22 @@ static enum status unknown_key(const struct file_reader *r, const struct ynode *
                      node->key, list.text);
 }
 
+/* "key: [ a, b ]": each item adds to what the ones before it gave. */
+static enum status apply_items(const struct file_reader *r, const struct ynode *list, const struct config_option *row,
+                               void *base, const char *where)
+{
+    char place[560];
+    uint32_t i = 0;
+    enum status st = OK;
+    if (!list->first) return error_set(r->err, ERR_INVALID, "%s: a list of at least one value is expected here", where);
+    for (const struct ynode *item = list->first; item && st == OK; item = item->next, i++) {
+        snprintf(place, sizeof(place), "%s[%u]", where, i);
+        if (item->kind != YNODE_SCALAR) return error_set(r->err, ERR_INVALID, "%s: one value is expected here", place);
+        st = (i ? config_apply_more : config_apply)(r->origins, row, base, item->text, place, r->err);
+    }
+    return st;
+}
+
 /* One key of a section or entry: looks its row up and sets the field below `base`. */
 static enum status apply_key(const struct file_reader *r, const struct ynode *node, enum config_scope scope,
                              const char *section, const char *prefix, void *base)
@@ -43,6 +59,7 @@ static enum status apply_key(const struct file_reader *r, const struct ynode *no
     const struct config_option *row = config_table_key(scope, section, node->key);
     if (row && (!prefill || !config_is_decode_only(row))) {
         snprintf(where, sizeof(where), "%.300s:%u: %s%s", r->path, node->line, prefix, node->key);
+        if (row->list && node->kind == YNODE_LIST) return apply_items(r, node, row, base, where);
         if (node->kind != YNODE_SCALAR) {
             return error_set(r->err, ERR_INVALID, "%s: one value is expected here", where);
         }

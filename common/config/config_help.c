@@ -25,6 +25,7 @@ static void print_allowed(FILE *f, const struct config_option *row)
 {
     char allowed[200];
     fprintf(f, "\n  %-28s %s", "", config_value_allowed(row, allowed, sizeof(allowed)));
+    if (row->list) fprintf(f, "; up to %u: give it again, or commas between", row->list);
     if (row->fallback[0]) fprintf(f, " (default %s)", row->fallback);
 }
 

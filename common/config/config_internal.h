@@ -15,6 +15,9 @@ struct config_origins {
 /* Sets the field of `row` below `base`; `where` names the source and heads the message on failure. */
 enum status config_apply(struct config_origins *o, const struct config_option *row, void *base, const char *text,
                          const char *where, struct error *err) MUST_CHECK;
+/* The same for a row that is a list, behind what it holds from the same source. */
+enum status config_apply_more(struct config_origins *o, const struct config_option *row, void *base, const char *text,
+                              const char *where, struct error *err) MUST_CHECK;
 /* Where `field` was set, or `otherwise` if it has its default. */
 const char *config_origin_of(const struct config_origins *o, const void *field, const char *otherwise);
 

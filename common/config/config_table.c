@@ -28,7 +28,7 @@
 
 /* clang-format off */
 const struct config_option config_table[] = {
-    /* scope, section, key, flag, alias, roles, type, offset, min, max, step, choices, default, help */
+    /* scope, section, key, flag, alias, roles, type, offset, min, max, step, choices, default, help, list */
     { SCOPE_ARGS, NULL, "config", "config", NULL, ROLES_FILE, OPTION_STRING, AT_ARGS(config), 0, 0, 0, NULL, "",
       "the cluster's YAML file" },
     { SCOPE_ARGS, NULL, "name", "name", NULL, ROLES_NODE, OPTION_NAME, AT_ARGS(name), 0, 0, 0, NULL, "",
@@ -59,7 +59,7 @@ const struct config_option config_table[] = {
       "127.0.0.1:8080", "address of the OpenAI API" },
     { SCOPE_GLOBAL, "coordinator", "control", "control", "coordinator", ROLES_FILE, OPTION_ENDPOINT,
       AT(coordinator.control), 0, 0, 0, NULL, "tcp://127.0.0.1:9090",
-      "control plane: the coordinator binds it, nodes connect to it" },
+      "control plane: a coordinator binds it, nodes connect to it, and to all of several", CONFIG_MAX_ITEMS },
     { SCOPE_GLOBAL, "coordinator", "max_queue", "max-queue", NULL, ROLES_API, OPTION_U32, AT(coordinator.max_queue), 0,
       1000000, 0, NULL, "1024", "requests that may wait; past it 429" },
     { SCOPE_GLOBAL, "coordinator", "max_queue_bytes", "max-queue-bytes", NULL, ROLES_API, OPTION_SIZE,
@@ -199,8 +199,10 @@ void config_table_defaults(enum config_scope scope, void *base)
         if (row->scope != scope) continue;
         if (row->type == OPTION_FD) {
             *(int *)((char *)base + row->offset) = -1;
-        } else if (row->fallback[0] == '\0') {
+        } else if (row->fallback[0] == '\0' && !row->list) {
             *(char **)((char *)base + row->offset) = mem_strdup("");
+        } else if (row->fallback[0] == '\0') {
+            ((struct config_list *)((char *)base + row->offset))->n = 0;
         } else {
             enum status st = config_value_set(row, base, row->fallback, NULL);
             assert(st == OK); /* a default that its own row refuses is a bug of the table */
@@ -213,9 +215,7 @@ void config_table_free(enum config_scope scope, void *base)
     for (uint32_t i = 0; i < config_table_rows; i++) {
         const struct config_option *row = &config_table[i];
         if (row->scope != scope || !config_type_is_text(row->type)) continue;
-        char **text = (char **)((char *)base + row->offset);
-        mem_free(*text);
-        *text = NULL;
+        config_value_clear(row, base);
     }
 }
 

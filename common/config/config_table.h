@@ -51,6 +51,7 @@ struct config_option {
     const char *choices;     /* "auto|on|off" */
     const char *fallback;    /* default, as text; "" = not set */
     const char *help;
+    uint32_t list;    /* the field is a struct config_list of at most so many texts; 0: one value */
     const char *word; /* how help calls the value; NULL: VALUE */
 };
 
@@ -74,7 +75,7 @@ void config_table_defaults(enum config_scope scope, void *base);
 void config_table_free(enum config_scope scope, void *base);
 /* Whether a node row makes sense for decode nodes only. */
 bool config_is_decode_only(const struct config_option *row);
-/* Whether a row's field is a char *. */
+/* Whether values of a row are texts; its field is a char *, or a struct config_list if the row is a list. */
 bool config_type_is_text(enum config_type type);
 /* The candidate closest to `word` if it is close enough to be what was meant, else NULL. */
 const char *config_nearest(const char *word, const char *const *candidates, uint32_t n);

@@ -4,6 +4,7 @@
 #include "base/cpus.h"
 #include "base/mem.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -193,6 +194,68 @@ static enum status refuse(const struct config_option *row, const char *text, str
                      config_value_allowed(row, allowed, sizeof(allowed)), unit);
 }
 
+static enum status add_item(const struct config_option *row, struct config_list *list, const char *text, size_t n,
+                            struct error *err)
+{
+    char *item = mem_strndup(text, n);
+    enum status st = OK;
+    bool known = false;
+    for (uint32_t i = 0; i < list->n; i++) known = known || strcmp(list->items[i], item) == 0;
+    if (!text_fits(row, item))
+        st = refuse(row, item, err);
+    else if (!known && list->n == row->list)
+        st = error_set(err, ERR_FULL, "more than %u values", row->list);
+    if (st != OK || known)
+        mem_free(item);
+    else
+        list->items[list->n++] = item;
+    return st;
+}
+
+/* Adds what stands between commas; on failure the list is as it was. */
+static enum status add_items(const struct config_option *row, struct config_list *list, const char *text,
+                             struct error *err)
+{
+    const uint32_t n_before = list->n;
+    enum status st = OK;
+    for (const char *p = text; st == OK; p++) {
+        size_t n = strcspn(p, ",");
+        st = add_item(row, list, p, n, err);
+        p += n;
+        if (*p == '\0') break;
+    }
+    while (st != OK && list->n > n_before) mem_free(list->items[--list->n]);
+    return st;
+}
+
+enum status config_value_add(const struct config_option *row, void *base, const char *text, struct error *err)
+{
+    assert(row->list > 0 && row->list <= CONFIG_MAX_ITEMS);
+    return add_items(row, (struct config_list *)((char *)base + row->offset), text, err);
+}
+
+void config_value_clear(const struct config_option *row, void *base)
+{
+    void *field = (char *)base + row->offset;
+    struct config_list *list = field;
+    if (row->list) {
+        while (list->n > 0) mem_free(list->items[--list->n]);
+    } else if (config_type_is_text(row->type)) {
+        mem_free(*(char **)field);
+        *(char **)field = NULL;
+    }
+}
+
+static enum status set_list(const struct config_option *row, void *base, const char *text, struct error *err)
+{
+    struct config_list fresh = { .n = 0 };
+    enum status st = add_items(row, &fresh, text, err);
+    if (st != OK) return st;
+    config_value_clear(row, base);
+    *(struct config_list *)((char *)base + row->offset) = fresh;
+    return OK;
+}
+
 enum status config_value_set(const struct config_option *row, void *base, const char *text, struct error *err)
 {
     void *field = (char *)base + row->offset;
@@ -203,6 +266,7 @@ enum status config_value_set(const struct config_option *row, void *base, const 
         *(bool *)field = truth;
         return OK;
     }
+    if (row->list) return set_list(row, base, text, err);
     if (config_type_is_text(row->type)) {
         if (!text_fits(row, text)) return refuse(row, text, err);
         char *copy = mem_strdup(text);
@@ -219,4 +283,21 @@ enum status config_value_set(const struct config_option *row, void *base, const 
         *(uint32_t *)field = (uint32_t)number;
     }
     return OK;
+}
+
+/* What a number or a switch says; false: texts say what they say. */
+static bool read_any_number(const struct config_option *row, const char *text, uint64_t *out)
+{
+    bool truth = false;
+    if (row->type != OPTION_BOOL) return !config_type_is_text(row->type) && read_number(row, text, out);
+    if (!read_bool(text, &truth)) return false;
+    *out = truth;
+    return true;
+}
+
+bool config_value_same(const struct config_option *row, const char *a, const char *b)
+{
+    uint64_t x, y;
+    if (read_any_number(row, a, &x) && read_any_number(row, b, &y)) return x == y;
+    return strcmp(a, b) == 0;
 }

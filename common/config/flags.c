@@ -1,6 +1,9 @@
 /* flags.c - finds the row of each flag and its value. */
 #include "config/flags.h"
 
+#include "config/config_value.h"
+
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -39,7 +42,20 @@ static enum status unknown(const struct flags *f, const char *arg, struct error 
     return error_set(err, ERR_INVALID, "unknown option %s; --help lists all", shown);
 }
 
-enum status flags_next(struct flags *f, const struct config_option **row, const char **value, struct error *err)
+/* Two values for one option: which of them is meant cannot be known. */
+static enum status check_again(struct flags *f, const struct config_option *row, const char *value, struct error *err)
+{
+    assert(f->n_rows <= FLAGS_MAX_ROWS);
+    const char **given = &f->given[row - f->rows];
+    if (*given && !row->list && !config_value_same(row, *given, value))
+        return error_set(err, ERR_INVALID, "--%s is given twice, as \"%.80s\" and as \"%.80s\"; give it once",
+                         row->flag, *given, value);
+    *given = value;
+    return OK;
+}
+
+/* The next word, its row and its value. */
+static enum status read_next(struct flags *f, const struct config_option **row, const char **value, struct error *err)
 {
     char word[64];
     *row = NULL;
@@ -48,6 +64,7 @@ enum status flags_next(struct flags *f, const struct config_option **row, const 
     const char *arg = f->argv[++f->at];
     if (arg[0] != '-' || arg[1] == '\0') {
         *value = arg;
+        *row = f->operand;
         return OK;
     }
     const bool is_long = arg[1] == '-';
@@ -66,6 +83,12 @@ enum status flags_next(struct flags *f, const struct config_option **row, const 
     else
         return error_set(err, ERR_INVALID, "%.60s needs a value", arg);
     return OK;
+}
+
+enum status flags_next(struct flags *f, const struct config_option **row, const char **value, struct error *err)
+{
+    enum status st = read_next(f, row, value, err);
+    return st == OK && *row ? check_again(f, *row, *value, err) : st;
 }
 
 const char *flags_word(const struct config_option *row)

@@ -31,6 +31,7 @@ struct node {
     struct node_admin *admin;
     struct metrics *metrics;
     struct mailbox *box;
+    char *coordinators; /* their endpoints, with commas between */
     uint64_t incarnation;
     void *state; /* the role's */
     Baton__Control__Register hello;
@@ -307,15 +308,9 @@ static enum status open_loop(struct node *n, struct error *err)
 
 static enum status open_node(struct node *n, struct error *err)
 {
-    struct links_options lo = { &n->loop,
-                                n->run.cfg.coordinator.control,
-                                n->incarnation,
-                                &n->hello,
-                                fill_heartbeat,
-                                on_welcome,
-                                on_message,
-                                on_lost,
-                                n };
+    n->coordinators = config_list_join(&n->run.cfg.coordinator.control);
+    struct links_options lo = { &n->loop,   n->coordinators, n->incarnation, &n->hello, fill_heartbeat,
+                                on_welcome, on_message,      on_lost,        n };
     enum status st;
 
     n->metrics = metrics_create();
@@ -398,6 +393,7 @@ int node_main(const struct node_role *role, int argc, char **argv)
     } else if (n->run.check_only) {
         printf("%s: the configuration is fine\n", role->program);
     }
+    mem_free(n->coordinators);
     config_fini(&n->run);
     mem_free(n);
     return code;

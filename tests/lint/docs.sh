@@ -11,7 +11,7 @@ while IFS='|' read -r section key default; do
     [ -z "$section" ] || key="$section.$key"
     grep -qF "| \`$key\` | $default${default:+ }|" $page || report "$page: no row of option $key with default \"$default\""
 done < <(tr '\n' ' ' <common/config/config_table.c | grep -oP '\{ SCOPE_(GLOBAL|NODE),[^}]*\}' |
-    sed -E 's/^\{ SCOPE_[A-Z]+, +(NULL|"(\w+)"), "(\w+)".*, +"([^"]*)", +"[^"]*" \}$/\2|\3|\4/')
+    sed -E 's/^\{ SCOPE_[A-Z]+, +(NULL|"(\w+)"), "(\w+)".*, +"([^"]*)", +"[^"]*"(, \w+)? \}$/\2|\3|\4/')
 metrics=$(grep -ohP '"\Kbaton_[a-z0-9_]+(?=")' $code | sort -u | grep -v '^baton_tok_s$')
 events=$(cat $code | tr '\n' ' ' | grep -oP 'log_(error|warn|info|debug|write)\((level, )?\s*"\K[a-z_]+' | sort -u)
 for name in $metrics; do grep -qP "\`$name[\`{]" $page || report "$page: no metric $name"; done

@@ -39,9 +39,9 @@ Test(command, fills_fields_from_flags_and_defaults)
     cr_assert(o.count == 4 && o.more == 0 && !o.loud);
     command_free(&PLAIN, &o);
     cr_assert(!o.file && !o.kind);
-    cr_assert_eq(command_parse(&PLAIN, &o, ARGS("--file=b", "--loud", "-c", "9", "--kind", "red", "-f", "c"), NULL),
+    cr_assert_eq(command_parse(&PLAIN, &o, ARGS("--file=b", "--loud", "-c", "9", "--kind", "red", "-f", "b"), NULL),
                  -1);
-    cr_assert(strcmp(o.file, "c") == 0 && strcmp(o.kind, "red") == 0 && o.count == 9 && o.loud);
+    cr_assert(strcmp(o.file, "b") == 0 && strcmp(o.kind, "red") == 0 && o.count == 9 && o.loud);
     command_free(&PLAIN, &o);
 }
 
@@ -88,6 +88,7 @@ REFUSED(an_unknown_option, "unknown option --cuont; did you mean --count?", "-f"
 REFUSED(an_unknown_letter, "unknown option -x; --help lists all", "-f", "a", "-x")
 REFUSED(letters_in_one_word, "unknown option -c3; --help lists all", "-f", "a", "-c3")
 REFUSED(a_letter_with_two_dashes, "unknown option --c; --help lists all", "-f", "a", "--c", "3")
+REFUSED(two_values, "--count is given twice, as \"1\" and as \"2\"; give it once", "-f", "a", "-c", "1", "--count=2")
 REFUSED(an_operand, "unexpected argument \"stray\"", "-f", "a", "stray")
 REFUSED(an_empty_text, "--file: \"\" is not allowed; allowed: text", "-f", "")
 

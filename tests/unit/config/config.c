@@ -69,7 +69,8 @@ Test(config, defaults_of_a_small_file)
     cr_assert(load(&run, CONFIG_COORDINATOR, basic, "--config @", &err) == OK, "%s", err.text);
     const struct config *c = &run.cfg;
     cr_assert_str_eq(c->coordinator.http, "127.0.0.1:8080");
-    cr_assert_str_eq(c->coordinator.control, "tcp://127.0.0.1:9090");
+    cr_assert_eq(c->coordinator.control.n, 1);
+    cr_assert_str_eq(c->coordinator.control.items[0], "tcp://127.0.0.1:9090");
     cr_assert_eq(c->coordinator.max_queue, 1024);
     cr_assert_eq(c->coordinator.max_queue_bytes, 256ull << 20);
     cr_assert_eq(c->coordinator.max_body_bytes, 32u << 20);
@@ -94,7 +95,7 @@ Test(config, flag_beats_variable_beats_file_beats_default)
     setenv("BATON_DECODE_MAX_SEQS", "4", 1);
     setenv("BATON_DECODE_THREADS", "4", 1);
     setenv("BATON_KV_LANES", "", 1); /* empty: not set */
-    cr_assert(load(&run, CONFIG_DECODE, yaml, "--config @ --threads=5 -t 6", &err) == OK, "%s", err.text);
+    cr_assert(load(&run, CONFIG_DECODE, yaml, "--config @ --threads=6 -t 6", &err) == OK, "%s", err.text);
     cr_assert_eq(run.self->max_seqs, 4);
     cr_assert_eq(run.self->threads, 6);
     cr_assert_eq(run.self->kv_memory, 3u << 20);
@@ -102,6 +103,89 @@ Test(config, flag_beats_variable_beats_file_beats_default)
     cr_assert_eq(run.cfg.kv.lanes, 2);
     cr_assert_str_eq(run.self->name, "d0");
     cr_assert_str_eq(run.cfg.models[0].name, "m");
+    config_fini(&run);
+}
+
+static void expect_control(enum config_role role, const char *yaml, const char *line, const char *want)
+{
+    struct config_run run;
+    struct error err = { 0 };
+    cr_assert(load(&run, role, yaml, line, &err) == OK, "%s", err.text);
+    char *got = config_list_join(&run.cfg.coordinator.control);
+    cr_assert_str_eq(got, want, "%s", line);
+    free(got);
+    config_fini(&run);
+}
+
+Test(config, a_list_adds_up_and_is_taken_whole_from_one_source)
+{
+    static const char yaml[] = "models: [ { path: m.gguf } ]\ndecode: [ { name: d0 } ]\n"
+                               "coordinator:\n  control: [ \"tcp://127.0.0.1:1\", \"tcp://127.0.0.1:2\" ]\n";
+    expect_control(CONFIG_DECODE, yaml, "--config @", "tcp://127.0.0.1:1,tcp://127.0.0.1:2");
+    setenv("BATON_COORDINATOR_CONTROL", "tcp://127.0.0.1:3,ipc:///tmp/c,tcp://127.0.0.1:4", 1);
+    expect_control(CONFIG_DECODE, yaml, "--config @", "tcp://127.0.0.1:3,ipc:///tmp/c,tcp://127.0.0.1:4");
+    expect_control(CONFIG_DECODE, yaml,
+                   "--config @ --coordinator tcp://127.0.0.1:5 --coordinator tcp://127.0.0.1:6,tcp://127.0.0.1:5 "
+                   "--control=tcp://127.0.0.1:7",
+                   "tcp://127.0.0.1:5,tcp://127.0.0.1:6,tcp://127.0.0.1:7");
+    /* A coordinator reads the same file and names its own. */
+    expect_control(CONFIG_COORDINATOR, yaml, "--config @ --control tcp://127.0.0.1:2", "tcp://127.0.0.1:2");
+    unsetenv("BATON_COORDINATOR_CONTROL");
+    expect_refused(CONFIG_COORDINATOR, yaml, "--config @",
+                   ":4: coordinator.control[0]: 2 control planes are named and a coordinator has one; say with "
+                   "--control which is its own");
+    expect_refused(CONFIG_UP, yaml, "@", "2 control planes are named");
+}
+
+Test(config, a_dump_reads_back_to_the_same)
+{
+    struct config_run run;
+    struct error err = { 0 };
+    struct strbuf first = STRBUF_INIT, second = STRBUF_INIT;
+    cr_assert(load(&run, CONFIG_DECODE, NULL,
+                   "--model m --name d1 --max-gap 70ms --coordinator tcp://127.0.0.1:5 --coordinator ipc:///tmp/c",
+                   &err) == OK,
+              "%s", err.text);
+    config_dump(&run.cfg, &first);
+    config_fini(&run);
+    cr_assert(strstr(strbuf_cstr(&first), "control: [ \"tcp://127.0.0.1:5\", \"ipc:///tmp/c\" ]"), "%s", first.s);
+    cr_assert(load(&run, CONFIG_DECODE, strbuf_cstr(&first), "--config @", &err) == OK, "%s", err.text);
+    config_dump(&run.cfg, &second);
+    config_fini(&run);
+    cr_assert_str_eq(strbuf_cstr(&first), strbuf_cstr(&second));
+    strbuf_fini(&first);
+    strbuf_fini(&second);
+}
+
+Test(config, each_value_of_a_list_is_checked)
+{
+    expect_file_refused("coordinator: { control: [ \"tcp://127.0.0.1:1\", 7 ] }\n",
+                        "1: coordinator.control[1]: \"7\" is not allowed; allowed: tcp://host:port or ipc://path");
+    expect_file_refused("coordinator: { control: [] }\n",
+                        "1: coordinator.control: a list of at least one value is expected here");
+    expect_file_refused("coordinator: { control: [ [ a ] ] }\n",
+                        "1: coordinator.control[0]: one value is expected here");
+    expect_refused(CONFIG_DECODE, NULL, "--model m --coordinator tcp://127.0.0.1:1 --coordinator tcp://10.0.0.1:2",
+                   "--control: tcp://10.0.0.1:2 is beyond loopback");
+    expect_refused(CONFIG_DECODE, NULL, "--model m --coordinator tcp://127.0.0.1:1,",
+                   "--control: \"\" is not allowed; allowed: tcp://host:port or ipc://path");
+    char many[1024] = "--model m --coordinator tcp://127.0.0.1:100";
+    for (int i = 1; i <= 16; i++) snprintf(many + strlen(many), 40, ",tcp://127.0.0.1:%d", i);
+    expect_refused(CONFIG_DECODE, NULL, many, "--control: more than 16 values");
+}
+
+Test(config, one_value_given_twice_is_refused_unless_it_is_the_same)
+{
+    struct config_run run;
+    struct error err = { 0 };
+    expect_refused(CONFIG_DECODE, NULL, "--model m --threads 1 -t 2",
+                   "--threads is given twice, as \"1\" and as \"2\"; give it once");
+    expect_refused(CONFIG_DECODE, NULL, "--model a -m b", "--model is given twice, as \"a\" and as \"b\"");
+    expect_refused(CONFIG_DECODE, NULL, "--model a --insecure --insecure=false", "--insecure is given twice");
+    expect_refused(CONFIG_UP, basic, "@ other.yaml", "--config is given twice");
+    cr_assert(load(&run, CONFIG_DECODE, NULL, "--model m --threads 2 -t 2 --max-gap 1s --max-gap 1000ms", &err) == OK,
+              "%s", err.text);
+    cr_assert(run.self->threads == 2 && run.self->max_gap_ms == 1000);
     config_fini(&run);
 }
 
@@ -244,7 +328,7 @@ Test(config, flags_alone_make_a_node)
                    "--threads 2 --max-seqs 8 --kv-memory 1GiB --admin [::1]:0 --ready-fd 5 --check-config",
                    &err) == OK,
               "%s", err.text);
-    cr_assert_str_eq(run.cfg.coordinator.control, "tcp://127.0.0.1:7001");
+    cr_assert_str_eq(run.cfg.coordinator.control.items[0], "tcp://127.0.0.1:7001");
     cr_assert_eq(run.cfg.n_decode, 1);
     cr_assert_str_eq(run.self->name, "d1");
     cr_assert_str_eq(run.self->model, "Tiny_1.Q4");
