@@ -91,6 +91,8 @@ static enum status fill_sampling(const struct seat *s, uint32_t n_prompt, struct
         .n_logprobs = (int32_t)r->n_logprobs,
         .n_prompt_logprobs = r->echo ? (int32_t)r->n_logprobs : -1,
         .n_bias = r->n_bias,
+        .bias_ids = r->bias_ids,
+        .bias = r->bias,
     };
     out->max_tokens = want > room ? room : want < 1 ? 1 : (uint32_t)want;
     out->min_tokens = r->min_tokens > out->max_tokens ? out->max_tokens : (uint32_t)r->min_tokens;
@@ -99,8 +101,6 @@ static enum status fill_sampling(const struct seat *s, uint32_t n_prompt, struct
             return api_error_set(s->e, ERR_INVALID, NULL, "logit_bias",
                                  "'logit_bias' names token %d; the vocabulary has %u tokens", r->bias_ids[i],
                                  s->model->n_vocab);
-        out->bias_ids[i] = r->bias_ids[i];
-        out->bias[i] = r->bias[i];
     }
     if (!r->has_seed && getrandom(&out->seed, sizeof(out->seed), 0) != (ssize_t)sizeof(out->seed))
         return api_error_set(s->e, ERR_INTERNAL, NULL, NULL, "no random seed to be had");
@@ -134,7 +134,8 @@ static uint64_t bytes_of_all(const struct admitted *a, uint32_t n)
 {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < a->n_prompts; i++)
-        bytes += sizeof(struct request) + (uint64_t)a->prompts[i].n * sizeof(int32_t);
+        bytes += sizeof(struct request) + (uint64_t)a->prompts[i].n * sizeof(int32_t) +
+                 (uint64_t)a->prompts[i].sampling.n_bias * (sizeof(int32_t) + sizeof(float));
     return bytes * n;
 }
 

@@ -13,8 +13,8 @@ struct coordinator;
 struct admitted_prompt {
     int32_t *ids; /* mem_free; NULL once taken */
     uint32_t n;
-    uint32_t n_hidden; /* tokens in front that are no part of the echoed text (BOS) */
-    struct request_sampling sampling;
+    uint32_t n_hidden;                /* tokens in front that are no part of the echoed text (BOS) */
+    struct request_sampling sampling; /* its biases are the API request's */
 };
 
 struct admitted {

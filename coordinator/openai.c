@@ -163,6 +163,8 @@ static enum status read_logit_bias(struct parse *p, const char *name, const json
     if (json_object_size(v) > OPENAI_MAX_BIAS)
         return api_error_set(p->e, ERR_INVALID, NULL, name, "'logit_bias' may have at most %d entries, got %zu",
                              OPENAI_MAX_BIAS, json_object_size(v));
+    r->bias_ids = mem_resize(r->bias_ids, json_object_size(v) + 1, sizeof(*r->bias_ids));
+    r->bias = mem_resize(r->bias, json_object_size(v) + 1, sizeof(*r->bias));
     json_object_foreach((json_t *)v, key, item)
     {
         char *end;
@@ -429,6 +431,8 @@ void api_request_destroy(struct api_request *r)
     mem_free(r->prompts);
     json_decref(r->messages);
     strbuf_fini(&r->ignored);
+    mem_free(r->bias_ids);
+    mem_free(r->bias);
     mem_free(r->cache_salt);
     mem_free(r->model);
     mem_free(r);

@@ -14,9 +14,9 @@
 struct api_error;
 
 #define OPENAI_MAX_CHOICES  128 /* answers to one request, all prompts together */
-#define OPENAI_MAX_STOPS    16
+#define OPENAI_MAX_STOPS    64
 #define OPENAI_MAX_STOP     1024 /* bytes of one stop string */
-#define OPENAI_MAX_BIAS     64
+#define OPENAI_MAX_BIAS     1024
 #define OPENAI_MAX_LOGPROBS 20
 #define OPENAI_MAX_SALT     256 /* bytes of cache_salt */
 
@@ -56,8 +56,8 @@ struct api_request {
     struct api_stop stops[OPENAI_MAX_STOPS];
     uint32_t n_stops;
     uint32_t n_bias;
-    int32_t bias_ids[OPENAI_MAX_BIAS];
-    float bias[OPENAI_MAX_BIAS];
+    int32_t *bias_ids; /* [n_bias] */
+    float *bias;
     char *cache_salt;      /* "" = none */
     struct strbuf ignored; /* names of ignored fields: "user, store" */
 };

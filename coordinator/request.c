@@ -30,6 +30,14 @@ const char *request_state_name(enum request_state s)
     return (unsigned)s < REQUEST_STATE_COUNT ? names[s] : "unknown";
 }
 
+static void *copy_of(const void *p, uint32_t n, size_t size)
+{
+    if (n == 0) return NULL;
+    void *copy = mem_array(n, size);
+    memcpy(copy, p, n * size);
+    return copy;
+}
+
 struct request *request_create(const struct served_model *model, int32_t *tokens, uint32_t n_prompt,
                                const struct request_sampling *sampling, const char *cache_salt, uint32_t *state_counts)
 {
@@ -38,6 +46,8 @@ struct request *request_create(const struct served_model *model, int32_t *tokens
     r->tokens = tokens;
     r->n_tokens = r->n_prompt = n_prompt;
     r->sampling = *sampling;
+    r->sampling.bias_ids = copy_of(sampling->bias_ids, sampling->n_bias, sizeof(*sampling->bias_ids));
+    r->sampling.bias = copy_of(sampling->bias, sampling->n_bias, sizeof(*sampling->bias));
     r->cache_salt = mem_strdup(cache_salt);
     r->epoch = 1;
     r->state_counts = state_counts;
@@ -52,6 +62,8 @@ void request_destroy(struct request *r)
     r->state_counts[r->state]--;
     request_drop_early(r);
     while (r->holds) request_close_hold(r, r->holds);
+    mem_free(r->sampling.bias_ids);
+    mem_free(r->sampling.bias);
     mem_free(r->cache_salt);
     mem_free(r->tokens);
     mem_free(r);

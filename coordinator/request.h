@@ -54,8 +54,8 @@ struct request_sampling { /* as it goes over the wire */
     bool ignore_eos;
     int32_t n_logprobs, n_prompt_logprobs;
     uint32_t n_bias;
-    int32_t bias_ids[OPENAI_MAX_BIAS];
-    float bias[OPENAI_MAX_BIAS];
+    int32_t *bias_ids; /* [n_bias]; a request has its own copy of both */
+    float *bias;
 };
 
 /* What the owner hears.  It may call dispatch_finish() and dispatch_cancel() from within. */
@@ -155,7 +155,8 @@ static inline uint32_t request_n_output(const struct request *r)
 /* What it costs to keep it waiting. */
 static inline uint64_t request_bytes(const struct request *r)
 {
-    return sizeof(*r) + (uint64_t)r->n_prompt * sizeof(*r->tokens);
+    return sizeof(*r) + (uint64_t)r->n_prompt * sizeof(*r->tokens) +
+           (uint64_t)r->sampling.n_bias * (sizeof(*r->sampling.bias_ids) + sizeof(*r->sampling.bias));
 }
 /* Appends an output token and keeps its time. */
 void request_add_token(struct request *r, int32_t id);

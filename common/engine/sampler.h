@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #define SAMPLER_MAX_LOGPROBS 20
-#define SAMPLER_MAX_BIAS     64 /* what the API takes, too */
+#define SAMPLER_MAX_BIAS     1024 /* what the API takes, too */
 
 struct sampling_params {
     float temperature;                         /* 0 = greedy */
@@ -30,8 +30,8 @@ struct sampling_params {
     int32_t n_logprobs;                        /* -1 = none, else 0..20 alternatives */
     int32_t n_prompt_logprobs;                 /* -1 = none, else for every prompt token (echo) */
     uint32_t n_bias;
-    int32_t bias_ids[SAMPLER_MAX_BIAS];
-    float bias[SAMPLER_MAX_BIAS];
+    const int32_t *bias_ids; /* [n_bias], borrowed; a sequence has its own copy */
+    const float *bias;
 };
 
 struct token_logprobs {

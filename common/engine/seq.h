@@ -40,6 +40,7 @@ struct seq {
     enum seq_state state;
     int32_t priority; /* lower is earlier */
     struct sampling_params sampling;
+    int32_t *own_bias; /* memory of sampling.bias_ids and .bias; NULL: none */
     int32_t *tokens;   /* owned, room for n_prompt + max_tokens */
     uint32_t n_tokens; /* known: prompt, then output */
     uint32_t n_prompt;

@@ -168,11 +168,9 @@ void jobs_cancel(struct jobs *js, struct link *l, const Baton__Control__Cancel *
 
 static enum status sampling_of(struct sampling_params *p, const Baton__Control__Sampling *m, struct error *err)
 {
-    const size_t max = sizeof(p->bias) / sizeof(p->bias[0]);
-
-    if (m->n_bias != m->n_bias_ids || m->n_bias > max)
-        return error_set(err, ERR_INVALID, "%zu logit biases for %zu ids, at most %zu are possible", m->n_bias,
-                         m->n_bias_ids, max);
+    if (m->n_bias != m->n_bias_ids || m->n_bias > SAMPLER_MAX_BIAS)
+        return error_set(err, ERR_INVALID, "%zu logit biases for %zu ids, at most %d are possible", m->n_bias,
+                         m->n_bias_ids, SAMPLER_MAX_BIAS);
     *p = (struct sampling_params){
         .temperature = m->temperature,
         .top_k = m->top_k,
@@ -189,11 +187,9 @@ static enum status sampling_of(struct sampling_params *p, const Baton__Control__
         .n_logprobs = m->logprobs < 0 ? -1 : m->logprobs,
         .n_prompt_logprobs = m->prompt_logprobs < 0 ? -1 : m->prompt_logprobs,
         .n_bias = (uint32_t)m->n_bias,
+        .bias_ids = m->bias_ids,
+        .bias = m->bias,
     };
-    if (m->n_bias) {
-        memcpy(p->bias_ids, m->bias_ids, m->n_bias * sizeof(p->bias_ids[0]));
-        memcpy(p->bias, m->bias, m->n_bias * sizeof(p->bias[0]));
-    }
     return OK;
 }
 

@@ -116,6 +116,22 @@ def test_sampling_parameters_do_what_they_say(cluster):
     assert repeated != cluster.complete("a a a a a a a a", max_tokens=16)["choices"][0]["text"]
 
 
+def test_a_thousand_biases_and_64_stop_strings(cluster):
+    base = cluster.complete("Count: one, two, three,", max_tokens=12)["choices"][0]["text"]
+    _, tok, _ = cluster.post("/tokenize", {"content": base})
+    bias = {str(t): -100 for t in range(21, 1044)}
+    bias[str(tok["tokens"][0])] = -100  # the last of 1024: on the prefill node it changes token 0, on the decode node others
+    biased = cluster.complete("Count: one, two, three,", max_tokens=12, logit_bias=bias, logprobs=0,
+                              return_tokens_as_token_ids=True)["choices"][0]["logprobs"]["tokens"]
+    assert not {t.split(":")[1] for t in biased} & set(bias)
+    stops = [f"never {i}" for i in range(63)] + [base[5:9]]
+    cut = cluster.complete("Count: one, two, three,", max_tokens=12, stop=stops)["choices"][0]
+    assert cut["text"] == base[:base.index(base[5:9])] and cut["finish_reason"] == "stop"
+    for field, value in (("logit_bias", {str(t): 1 for t in range(1025)}), ("stop", ["x"] * 65)):
+        status, answer, _ = cluster.post("/v1/completions", {"prompt": "x", field: value})
+        assert status == 400 and answer["error"]["param"] == field
+
+
 def test_min_tokens_and_ignore_eos(cluster):
     chat = {"messages": GERMANY, "temperature": 0}
     _, short, _ = cluster.post("/v1/chat/completions", {**chat, "max_tokens": 64})

@@ -364,7 +364,7 @@ Test(engine, refuses_at_once_what_can_never_be_done)
     bad.sampling.temperature = -1.0f;
     cr_assert_eq(engine_submit(r->engine, &bad), ERR_INVALID);
     bad = q;
-    bad.sampling.n_bias = 1000;
+    bad.sampling.n_bias = SAMPLER_MAX_BIAS + 1;
     cr_assert_eq(engine_submit(r->engine, &bad), ERR_INVALID);
     tokens[3] = 160;
     cr_assert_eq(engine_submit(r->engine, &q), ERR_INVALID, "no such token");

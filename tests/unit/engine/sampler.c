@@ -198,9 +198,8 @@ Test(sampler, bias_and_min_tokens_steer)
     row[7] = 9.0f;
     cr_assert_eq(sampler_draw(s, row, &p, (int32_t[]){ 1, 3, 3 }, 1, 2, NULL), 7);
     p.n_bias = 2;
-    p.bias_ids[0] = 11;
-    p.bias[0] = 100.0f;
-    p.bias_ids[1] = 5000; /* outside the vocabulary: nothing */
+    p.bias_ids = (int32_t[]){ 11, 5000 }; /* 5000 is outside the vocabulary: nothing */
+    p.bias = (float[]){ 100.0f, 0.0f };
     cr_assert_eq(sampler_draw(s, row, &p, history, 1, 0, NULL), 11);
     cr_assert(sampler_is_end(s, 7) && !sampler_is_end(s, 3));
     sampler_destroy(s);

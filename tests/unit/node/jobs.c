@@ -11,8 +11,8 @@ struct wire_job { /* a valid Job message to spoil */
     Baton__Kv__RequestId id;
     Baton__Control__Sampling sampling;
     int32_t tokens[5];
-    int32_t bias_ids[65];
-    float bias[65];
+    int32_t bias_ids[SAMPLER_MAX_BIAS + 1];
+    float bias[SAMPLER_MAX_BIAS + 1];
 };
 
 static Baton__Control__Job *fill(struct wire_job *w)
@@ -86,7 +86,7 @@ Test(jobs, refuses_messages_that_lack_parts_or_lie_about_counts)
     w.sampling.n_bias = 1;
     cr_assert_eq(convert(&w.job), ERR_INVALID);
     fill(&w);
-    w.sampling.n_bias = w.sampling.n_bias_ids = 65;
+    w.sampling.n_bias = w.sampling.n_bias_ids = SAMPLER_MAX_BIAS + 1;
     cr_assert_eq(convert(&w.job), ERR_INVALID);
 }
 
