@@ -32,7 +32,7 @@ def tokens(c, prompt=PROMPT, salt=None):
 
 
 def forward_bytes(proxies):
-    return sum(p.forward_bytes for p in proxies)
+    return sum(p.forward.bytes for p in proxies)
 
 
 def metric_bytes(c):
@@ -53,9 +53,8 @@ def test_bytes_on_the_wire_agree_with_the_metric(proxied):
 def test_one_flipped_bit_is_noticed_and_retried(proxied, share):
     c, proxies = proxied
     want, n_prompt = tokens(c)
-    size = max(p.forward_bytes for p in proxies)
-    victim = max(proxies, key=lambda p: p.forward_bytes)
-    victim.flip_at = victim.forward_bytes + int(size * share)
+    victim = max(proxies, key=lambda p: p.forward.bytes)
+    victim.flip(after=int(victim.forward.bytes * share))
     got, _ = tokens(c)
     assert victim.flips == 1 and got == want
     assert tokens(c)[0] == want
@@ -66,7 +65,7 @@ def test_a_cut_connection_is_retried(proxied, lane):
     c, proxies = proxied
     want, _ = tokens(c)
     victim = proxies[lane]
-    victim.cut_at = victim.forward_bytes + max(2000, victim.forward_bytes // 2)
+    victim.cut_after(after=max(2000, victim.forward.bytes // 2))
     got, _ = tokens(c)
     assert victim.cuts == 1 and got == want
     assert tokens(c)[0] == want
@@ -79,7 +78,7 @@ def test_a_new_epoch_keeps_the_hits(proxied):
     _, n_first = tokens(c, salt="kept")
     before = metric_bytes(c)
     for p in proxies:
-        p.cut_at = p.forward_bytes + 50000
+        p.cut_after(after=50000)
     got, _ = tokens(c, longer, salt="kept")
     cuts = sum(p.cuts for p in proxies)
     assert cuts >= 1 and got == want
