@@ -11,6 +11,7 @@
 
 #define MAX_UNPACKED ((size_t)256 << 20)
 #define HWM          100000
+#define LINGER_MS    200 /* cancels and goodbyes of a coordinator that stops */
 
 struct control {
     struct zsock *sock;
@@ -100,6 +101,7 @@ fail:
 void control_close(struct control *c)
 {
     if (!c) return;
+    if (c->sock) zsock_set_linger(c->sock, LINGER_MS);
     zsock_close(c->sock);
     codec_arena_destroy(c->arena);
     mem_free(c->endpoint);

@@ -323,6 +323,7 @@ void dispatch_close(struct dispatch *d)
         HASH_DELETE(hh, d->by_id, r);
         request_destroy(r);
     }
+    members_say_goodbye(d);
     control_close(d->control);
     uv_close((uv_handle_t *)&d->stage, on_closed);
     uv_close((uv_handle_t *)&d->tick, on_closed);

@@ -52,6 +52,7 @@ uint32_t jobs_reserve_tokens(const struct request *r);
 void members_message(struct dispatch *d, const uint8_t *routing, size_t n_routing,
                      const Baton__Control__ControlMessage *m);
 void members_check(struct dispatch *d, uint64_t now); /* declares silent nodes dead */
+void members_say_goodbye(struct dispatch *d);         /* to all nodes: this coordinator ends */
 
 /* events.c */
 void events_message(struct dispatch *d, struct node *n, const Baton__Control__ControlMessage *m);
@@ -64,5 +65,6 @@ void recovery_decode_lost(struct dispatch *d, struct request *r, enum status st,
 /* The decode node had no room: no attempt is lost, the request waits in front. */
 void recovery_no_room(struct dispatch *d, struct request *r);
 void recovery_stalled(struct dispatch *d, struct request *r);
-void recovery_node_dead(struct dispatch *d, struct node *n, const char *why);
+/* It is not used any more, and its requests go on elsewhere. */
+void recovery_node_gone(struct dispatch *d, struct node *n, const char *why);
 #endif

@@ -35,6 +35,20 @@ static void send_refused(struct dispatch *d, const uint8_t *routing, size_t n_ro
     if (st != OK) log_debug("refusal_unsent", "status=%s", status_text(st));
 }
 
+static void declare_dead(struct dispatch *d, struct node *n, const char *why)
+{
+    log_warn("node_dead", "node=%s role=%s active=%u reason=%s", n->name, n->decode ? "decode" : "prefill", n->n_active,
+             log_quote(why));
+    recovery_node_gone(d, n, why);
+}
+
+static void goodbye(struct dispatch *d, struct node *n, const char *why)
+{
+    log_info("node_left", "node=%s role=%s active=%u reason=%s", n->name, n->decode ? "decode" : "prefill", n->n_active,
+             log_quote(why));
+    recovery_node_gone(d, n, "it has said goodbye");
+}
+
 static void welcome(struct dispatch *d, struct node *n)
 {
     Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
@@ -60,7 +74,7 @@ static enum status take_name(struct dispatch *d, const Baton__Control__Register 
         return error_set(err, ERR_UNAVAILABLE,
                          "a node named %s was heard %llu ms ago: give this one another name, or wait", older->name,
                          (unsigned long long)(silent_us / 1000));
-    recovery_node_dead(d, older, "it was started again");
+    declare_dead(d, older, "it was started again");
     return OK;
 }
 
@@ -82,7 +96,7 @@ static void join(struct dispatch *d, const uint8_t *routing, size_t n_routing, c
     struct node *n = registry_find(&d->registry, m->incarnation);
     if (n) {
         node_set_routing(n, routing, n_routing);
-        n->last_seen = clock_now_us();
+        node_heard(n, clock_now_us());
         welcome(d, n);
         return;
     }
@@ -134,9 +148,11 @@ void members_message(struct dispatch *d, const uint8_t *routing, size_t n_routin
     }
     if (m->to_incarnation != d->opt.incarnation) return; /* meant for an older process at this address */
     node_set_routing(n, routing, n_routing);
-    n->last_seen = clock_now_us();
+    node_heard(n, clock_now_us());
     if (m->body_case == BATON__CONTROL__CONTROL_MESSAGE__BODY_HEARTBEAT)
         heartbeat(d, n, m->heartbeat);
+    else if (m->body_case == BATON__CONTROL__CONTROL_MESSAGE__BODY_GOODBYE)
+        goodbye(d, n, m->goodbye->reason);
     else
         events_message(d, n, m);
 }
@@ -145,5 +161,16 @@ void members_check(struct dispatch *d, uint64_t now)
 {
     for (struct node *n = d->registry.nodes; n; n = n->next)
         if (n->alive && now > n->last_seen && now - n->last_seen > REGISTRY_DEAD_AFTER_MS * 1000ull)
-            recovery_node_dead(d, n, "no heartbeat");
+            declare_dead(d, n, "no heartbeat");
+}
+
+void members_say_goodbye(struct dispatch *d)
+{
+    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
+    Baton__Control__Goodbye bye = BATON__CONTROL__GOODBYE__INIT;
+    bye.reason = (char *)(uintptr_t) "the coordinator has stopped";
+    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_GOODBYE;
+    m.goodbye = &bye;
+    for (struct node *n = d->registry.nodes; n; n = n->next)
+        if (n->alive && jobs_send(d, n, &m) != OK) log_debug("goodbye_unsent", "node=%s", n->name);
 }

@@ -98,7 +98,7 @@ static bool pick_prefill(struct dispatch *d, struct request *r, struct node **ou
 static bool doubt_decode(struct request *r, enum status st)
 {
     if (st != ERR_CLOSED || !r->decode || r->attempts < 2) return false;
-    r->decode->doubted_at = clock_now_us();
+    r->decode->doubted = true;
     return true;
 }
 
@@ -158,13 +158,11 @@ static void lose_node(struct dispatch *d, struct request *r, struct node *n, con
     }
 }
 
-void recovery_node_dead(struct dispatch *d, struct node *n, const char *why)
+void recovery_node_gone(struct dispatch *d, struct node *n, const char *why)
 {
     struct request *r, *next;
     char text[160];
     n->alive = false;
-    log_warn("node_dead", "node=%s role=%s active=%u reason=%s", n->name, n->decode ? "decode" : "prefill", n->n_active,
-             log_quote(why));
     snprintf(text, sizeof(text), "node %s is lost: %s", n->name, why);
     HASH_ITER(hh, d->by_id, r, next) lose_node(d, r, n, text);
     HASH_ITER(hh, d->by_id, r, next)

@@ -201,10 +201,16 @@ void node_set_routing(struct node *n, const uint8_t *routing, size_t n_routing)
     n->n_routing = n_routing;
 }
 
+void node_heard(struct node *n, uint64_t now)
+{
+    n->last_seen = now;
+    n->doubted = false;
+}
+
 void node_heartbeat(struct node *n, const Baton__Control__Heartbeat *h, uint64_t now)
 {
     const Baton__Control__Load *l = h->load;
-    n->last_seen = now;
+    node_heard(n, now);
     n->draining = h->draining != 0;
     if (!l) return;
     n->load.running = l->running;
@@ -239,7 +245,7 @@ uint32_t registry_snapshot(const struct registry *g, uint64_t now, struct router
     for (struct node *n = g->nodes; n; n = n->next) {
         if (!n->alive || n->draining) continue;
         uint32_t taken = n->n_blocks_used + n->foreign_blocks;
-        bool full = now < n->retry_at || n->doubted_at >= n->last_seen;
+        bool full = now < n->retry_at || n->doubted;
         out[count] = (struct router_node){
             .decode = n->decode,
             .model_idx = n->model->idx,

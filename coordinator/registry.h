@@ -46,7 +46,7 @@ struct node {
 
     bool alive, draining;
     uint64_t last_seen, last_progress; /* clock_now_us */
-    uint64_t doubted_at;               /* a hand-off could not reach it then: no new work until it is heard again */
+    bool doubted;                      /* it could not be reached: no new work until it is heard again */
     uint64_t retry_at;                 /* said it has no room: not before this */
     struct {                           /* from its heartbeat */
         uint32_t running, waiting, reserved, blocks_free, blocks_total, transfers;
@@ -81,6 +81,8 @@ enum status registry_join(struct registry *g, const Baton__Control__Register *he
 struct node *registry_find(struct registry *g, uint64_t incarnation);               /* alive ones only */
 struct node *registry_find_name(struct registry *g, const char *name, bool decode); /* alive ones only */
 void node_set_routing(struct node *n, const uint8_t *routing, size_t n_routing);
+/* It has said something, with the same incarnation: it lives, and is doubted no more. */
+void node_heard(struct node *n, uint64_t now);
 void node_heartbeat(struct node *n, const Baton__Control__Heartbeat *h, uint64_t now);
 /* Longest sequence that the node takes. */
 uint32_t node_max_tokens(const struct node *n);

@@ -176,6 +176,10 @@ static void on_message(struct link *l, const Baton__Control__ControlMessage *m)
     }
     if (m->incarnation != l->incarnation) return;
     l->heard_ms = clock_now_ms();
+    if (m->body_case == BATON__CONTROL__CONTROL_MESSAGE__BODY_GOODBYE) {
+        lose(l, m->goodbye->reason);
+        return;
+    }
     if (m->body_case != BATON__CONTROL__CONTROL_MESSAGE__BODY_HEARTBEAT_ACK)
         l->all->opt.on_message(l->all->opt.ctx, l, m);
 }
@@ -305,4 +309,16 @@ void links_beat(struct links *ls)
 {
     for (uint32_t i = 0; i < ls->n; i++)
         if (ls->items[i].incarnation) send_heartbeat(&ls->items[i]);
+}
+
+void links_say_goodbye(struct links *ls, const char *reason)
+{
+    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
+    Baton__Control__Goodbye bye = BATON__CONTROL__GOODBYE__INIT;
+
+    bye.reason = (char *)(uintptr_t)reason;
+    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_GOODBYE;
+    m.goodbye = &bye;
+    for (uint32_t i = 0; i < ls->n; i++)
+        if (ls->items[i].incarnation) link_send(&ls->items[i], &m);
 }

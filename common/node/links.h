@@ -30,6 +30,8 @@ enum status links_open(struct links **out, const struct links_options *opt, stru
 void links_close(struct links *ls);
 bool links_any_up(const struct links *ls);
 void links_beat(struct links *ls); /* heartbeats now, not at the next tick */
+/* To all coordinators: this process ends, and means to. */
+void links_say_goodbye(struct links *ls, const char *reason);
 
 uint64_t link_incarnation(const struct link *l); /* of its coordinator; 0 = not up */
 /* Fills version and incarnations, and sends.  What is lost here is covered by the coordinator's deadlines. */

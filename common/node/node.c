@@ -38,7 +38,7 @@ struct node {
     uv_poll_t box_poll;
     uv_signal_t sigterm, sigint;
     uv_timer_t tick;
-    bool draining, stopping;
+    bool draining, leaving;
     uint64_t drain_ms;
     uint32_t idle_ticks;
     bool told_ready;
@@ -252,10 +252,12 @@ static void fill_hello(struct node *n)
 
 /* ---- life and death ---- */
 
-static void stop_loop(struct node *n)
+/* Says goodbye; the loop ends at the next tick, when that is out. */
+static void leave(struct node *n, const char *reason)
 {
-    n->stopping = true;
-    uv_stop(&n->loop);
+    if (n->leaving) return;
+    n->leaving = true;
+    links_say_goodbye(n->links, reason);
 }
 
 static void on_signal(uv_signal_t *h, int number)
@@ -264,7 +266,7 @@ static void on_signal(uv_signal_t *h, int number)
 
     if (number == SIGINT || n->draining) {
         log_info("stopping", "signal=%d jobs=%u", number, jobs_count(n->jobs));
-        stop_loop(n);
+        leave(n, "the node was told to stop at once");
         return;
     }
     n->draining = true;
@@ -279,14 +281,15 @@ static void on_tick(uv_timer_t *h)
 
     jobs_retry(n->jobs, n->model.engine);
     jobs_flush(n->jobs);
-    if (!n->draining) return;
+    if (n->leaving) uv_stop(&n->loop);
+    if (!n->draining || n->leaving) return;
     n->idle_ticks = jobs_count(n->jobs) == 0 ? n->idle_ticks + 1 : 0;
     if (n->idle_ticks >= GRACE_TICKS) {
         log_info("drained", "ms=%llu", (unsigned long long)(clock_now_ms() - n->drain_ms));
-        stop_loop(n);
+        leave(n, "the node has drained");
     } else if (clock_now_ms() - n->drain_ms > n->run.cfg.coordinator.shutdown_timeout_ms) {
         log_warn("drain_timeout", "jobs=%u", jobs_count(n->jobs));
-        stop_loop(n);
+        leave(n, "the node's time to drain is over");
     }
 }
 

@@ -120,6 +120,11 @@ void zsock_close(struct zsock *z)
     if (!z->watched) mem_free(z);
 }
 
+void zsock_set_linger(struct zsock *z, int ms)
+{
+    zmq_setsockopt(z->socket, ZMQ_LINGER, &ms, sizeof(ms));
+}
+
 static enum status name_error(const char *what, const char *endpoint, struct error *err)
 {
     int e = errno;

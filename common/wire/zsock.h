@@ -30,6 +30,8 @@ void zsock_context_term(void);
 enum status zsock_open(struct zsock **out, enum zsock_kind kind, const struct zsock_options *opt,
                        struct error *err) MUST_CHECK;
 void zsock_close(struct zsock *z); /* NULL is fine */
+/* What was sent last may still go out for so long after the close. */
+void zsock_set_linger(struct zsock *z, int ms);
 /* Binds; *bound (caller frees with mem_free) is the real endpoint, with the port that was chosen. */
 enum status zsock_bind(struct zsock *z, const char *endpoint, char **bound, struct error *err) MUST_CHECK;
 enum status zsock_connect(struct zsock *z, const char *endpoint, struct error *err) MUST_CHECK;

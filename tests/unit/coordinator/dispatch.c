@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "coordinator/meters.h"
+#include "coordinator/registry.h"
 #include "tests/unit/coordinator/fake_node.h"
 #include "tests/unit/coordinator/tiny_model.h"
 
@@ -417,6 +418,36 @@ Test(dispatch, asks_an_unknown_node_to_register)
     m.heartbeat = &h;
     fake_send(&b.d0, &m);
     cr_assert_eq(fake_expect(&b.d0, &b.loop, IS(REFUSED))->refused->status, ERR_STALE);
+}
+
+Test(dispatch, a_name_is_free_at_once_after_a_goodbye)
+{
+    clock_set_for_test(1000000);
+    pair_and_request();
+    fake_expect(&b.d0, &b.loop, IS(RESERVE));
+    struct fake_node again = fake_open(dispatch_endpoint(b.d), "d0", 12, true);
+    fake_hello(&again, 0xF00D, 4);
+    message *m = fake_expect(&again, &b.loop, IS(REFUSED)); /* heard just now: the name is taken */
+    cr_assert_not_null(strstr(m->refused->message, "d0"));
+
+    message bye = BATON__CONTROL__CONTROL_MESSAGE__INIT;
+    Baton__Control__Goodbye g = BATON__CONTROL__GOODBYE__INIT;
+    bye.body_case = IS(GOODBYE);
+    bye.goodbye = &g;
+    fake_send(&b.d0, &bye);
+    spin();
+    cr_assert_not(registry_can_serve(dispatch_registry(b.d), b.models[0]));
+    fake_hello(&again, 0xF00D, 4);
+    fake_expect(&again, &b.loop, IS(WELCOME));
+    cr_assert_eq(fake_expect(&again, &b.loop, IS(RESERVE))->reserve->job->epoch, 2); /* what it held goes on */
+}
+
+Test(dispatch, says_goodbye_when_it_closes)
+{
+    start();
+    join(&b.d0, "d0", 2, true, 4);
+    dispatch_close(b.d);
+    fake_expect(&b.d0, &b.loop, IS(GOODBYE));
 }
 
 Test(dispatch, survives_garbage_and_missing_parts)
