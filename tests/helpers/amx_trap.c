@@ -104,9 +104,12 @@ static bool execute(ucontext_t *u, const struct vex_instruction *i)
     }
 }
 
-void amx_trap_install(void)
+bool amx_trap_install(void)
 {
+    const unsigned long before = vex_trap_count();
     vex_trap_install(execute);
+    __asm__ volatile("tilerelease");
+    return vex_trap_count() > before;
 }
 
 bool amx_trap_configured(void)

@@ -110,10 +110,13 @@ static bool execute(ucontext_t *u, const struct vex_instruction *i)
     return true;
 }
 
-void avxvnni_trap_install(void)
+bool avxvnni_trap_install(void)
 {
+    const unsigned long before = vex_trap_count();
     uint32_t size, b, c, d;
     __cpuid_count(0xd, ZMM_HIGH, size, b, c, d);
     zmm_high_at = size ? b : 0;
     vex_trap_install(execute);
+    __asm__ volatile("%{vex%} vpdpbusd %%xmm0, %%xmm0, %%xmm0" ::: "xmm0");
+    return vex_trap_count() > before;
 }

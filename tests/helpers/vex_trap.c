@@ -73,7 +73,9 @@ static void on_illegal(int sig, siginfo_t *info, void *context)
 {
     ucontext_t *u = context;
     struct vex_instruction i;
-    const uint8_t *end = decode(u, (const uint8_t *)u->uc_mcontext.gregs[REG_RIP], &i);
+    const uint8_t *code = (const uint8_t *)u->uc_mcontext.gregs[REG_RIP];
+    const bool marked = code[0] == 0x0f && code[1] == 0x0b; /* ud2 */
+    const uint8_t *end = decode(u, marked ? code + 2 : code, &i);
     VEX_FAULT_UNLESS(execute(u, &i));
     u->uc_mcontext.gregs[REG_RIP] = (greg_t)end;
     count++;

@@ -20,6 +20,9 @@ enum vex_prefix { VEX_NP, VEX_66, VEX_F3, VEX_F2 };
 /* Does to the interrupted state what the instruction would; false: it is not one of this trap's. */
 typedef bool (*vex_execute_fn)(ucontext_t *u, const struct vex_instruction *i);
 
+/* Before an instruction in assembly: it is trapped on every processor, also on one that has it. */
+#define VEX_TRAPPED "ud2\n\t"
+
 /* From here on SIGILL decodes the instruction and calls `execute`, in place of an earlier one; execution goes on behind
  * it.  What it does not know and what is not so encoded ends in abort(). */
 void vex_trap_install(vex_execute_fn execute);

@@ -31,22 +31,24 @@ static struct backend *backend_of(const char *isa, uint32_t threads)
 }
 
 /* A backend of the level amx: native, or else with its tile instructions trapped, or NULL without AVX-512 VNNI. */
-static struct backend *tiled_backend(void)
+static struct backend *tiled_backend(bool *native)
 {
-    if (cpu_flags() & CPU_AMX_INT8) return backend_of("amx", 1);
+    *native = cpu_flags() & CPU_AMX_INT8;
+    if (*native) return backend_of("amx", 1);
     if ((cpu_kernels_vnni.flags & cpu_flags()) != cpu_kernels_vnni.flags) return NULL;
-    amx_trap_install();
+    *native = !amx_trap_install();
     struct backend *b = backend_of("vnni", 1);
     cpu_of(b)->kernels = &cpu_kernels_amx;
     return b;
 }
 
 /* A backend of the level avxvnni: native, or else with its dot products trapped, or NULL without AVX2. */
-static struct backend *avxvnni_backend(void)
+static struct backend *avxvnni_backend(bool *native)
 {
-    if (cpu_flags() & CPU_AVX_VNNI) return backend_of("avxvnni", 1);
+    *native = cpu_flags() & CPU_AVX_VNNI;
+    if (*native) return backend_of("avxvnni", 1);
     if (!(cpu_flags() & CPU_AVX2)) return NULL;
-    avxvnni_trap_install();
+    *native = !avxvnni_trap_install();
     struct backend *b = backend_of("avx2", 1);
     cpu_of(b)->kernels = &cpu_kernels_avxvnni;
     return b;
@@ -206,9 +208,9 @@ Test(matmul, every_level_gives_the_bits_of_the_reference)
 
 Test(matmul, tiles_give_the_bits_of_the_reference_at_every_height)
 {
-    struct backend *ref = backend_of("ref", 1), *b = tiled_backend();
+    bool native;
+    struct backend *ref = backend_of("ref", 1), *b = tiled_backend(&native);
     if (!b) cr_skip_test("AVX-512 VNNI is needed");
-    const bool native = cpu_flags() & CPU_AMX_INT8;
     struct check_rng rng = { 1 };
     for (size_t t = 0; t < N_TYPES; t++)
         for (uint32_t n = 1; n <= 129; n += n == 40 ? 88 : 1) {
@@ -233,9 +235,9 @@ Test(matmul, tiles_give_the_bits_of_the_reference_at_every_height)
 Test(matmul, avxvnni_gives_the_bits_of_the_reference)
 {
     static const uint32_t counts[] = { 1, 2, 3, 8, 15, 16, 21 };
-    struct backend *ref = backend_of("ref", 1), *b = avxvnni_backend();
+    bool native;
+    struct backend *ref = backend_of("ref", 1), *b = avxvnni_backend(&native);
     if (!b) cr_skip_test("AVX2 is needed");
-    const bool native = cpu_flags() & CPU_AVX_VNNI;
     uint64_t seed = 1;
     for (size_t t = 0; t < N_TYPES; t++)
         for (size_t c = 0; c < sizeof(counts) / sizeof(counts[0]); c++, seed++) {
