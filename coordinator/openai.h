@@ -1,7 +1,8 @@
 /* openai.h - the JSON body of a chat or text completion to a checked request.
  *
  * Every field of the API is one row of a table: it is read, or accepted and ignored (and named in `ignored`), or
- * refused with its name.  null counts as absent.  What needs the model (token ids, lengths) is checked later. */
+ * refused with its name.  null and the row's neutral values count as absent.  What needs the model (token ids, lengths)
+ * is checked later. */
 #ifndef COORDINATOR_OPENAI_H
 #define COORDINATOR_OPENAI_H
 #include "base/bytes.h"
@@ -43,7 +44,7 @@ struct api_request {
     int64_t n; /* answers to each prompt */
     bool stream, include_usage;
     bool echo, tokens_as_ids;                  /* completions */
-    int64_t max_tokens, max_completion_tokens; /* -1 = not given; equal after the parse */
+    int64_t max_tokens, max_completion_tokens; /* -1 = not given, INT32_MAX = no limit; equal after the parse */
     int64_t min_tokens;
     int64_t priority;   /* lower is earlier */
     int64_t n_logprobs; /* -1 = none, else 0..20 alternatives */
@@ -77,6 +78,8 @@ enum status openai_load_object(json_t **out, struct bytes body, struct api_error
 /* Reads a JSON array of token ids (at least one), which stands at `path` in field `param`.  The caller frees *out. */
 enum status openai_read_ids(int32_t **out, size_t *n, const json_t *array, const char *path, const char *param,
                             struct api_error *e) MUST_CHECK;
+/* A whole number, also written as 2.0; false: it is none, or does not fit. */
+bool openai_whole(const json_t *v, int64_t *out);
 /* "a string", "null" ...: what a value is, for messages. */
 const char *openai_kind(const json_t *v);
 

@@ -1,6 +1,7 @@
 /* openai_content.c - the request fields that hold text: messages, prompts, stop strings. */
 #include "base/mem.h"
 #include "coordinator/api_error.h"
+#include "coordinator/neutral.h"
 #include "coordinator/openai.h"
 
 #include <stdio.h>
@@ -48,9 +49,11 @@ static enum status read_part(struct strbuf *text, const json_t *part, size_t i, 
     return OK;
 }
 
-static enum status read_content(struct strbuf *text, const json_t *v, size_t i, struct api_error *e)
+static enum status read_content(struct strbuf *text, const json_t *v, const char *role, size_t i, struct api_error *e)
 {
     char path[48];
+    /* what a model answered with something else than text */
+    if ((!v || json_is_null(v)) && !strcmp(role, "assistant")) return OK;
     snprintf(path, sizeof(path), "messages[%zu].content", i);
     if (json_is_string(v)) {
         strbuf_add(text, json_string_value(v), json_string_length(v));
@@ -67,7 +70,35 @@ static enum status read_content(struct strbuf *text, const json_t *v, size_t i, 
     return OK;
 }
 
-/* Refuses members which would change the answer; clients send back what they got, so null is fine. */
+/* Members of a message beside those that are read.  Clients send back what they got, and what others gave them. */
+static const struct {
+    const char *name;
+    struct neutral neutral;
+} members[] = {
+    { "tool_calls", { NEUTRAL_EMPTY, NULL } },
+    { "tool_call_id", { NEUTRAL_EMPTY, NULL } },
+    { "function_call", { NEUTRAL_EMPTY, NULL } },
+    { "annotations", { NEUTRAL_EMPTY, NULL } },
+    { "audio", { NEUTRAL_EMPTY, NULL } },
+    { "images", { NEUTRAL_EMPTY, NULL } },
+    { "refusal", { NEUTRAL_EMPTY, NULL } },
+    { "reasoning", { NEUTRAL_EMPTY, NULL } },
+    { "reasoning_content", { NEUTRAL_EMPTY, NULL } },
+    { "thinking_blocks", { NEUTRAL_EMPTY, NULL } },
+    { "metadata", { NEUTRAL_EMPTY, NULL } },
+    { "provider_specific_fields", { NEUTRAL_EMPTY, NULL } },
+    { "prefix", { NEUTRAL_FALSE, NULL } },
+};
+
+static bool asks_for_nothing(const char *name, const json_t *v)
+{
+    if (json_is_null(v)) return true;
+    for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++)
+        if (!strcmp(members[i].name, name)) return neutral_is(&members[i].neutral, v);
+    return false;
+}
+
+/* Refuses members which would change the answer. */
 static enum status check_members(const json_t *message, size_t i, struct api_error *e)
 {
     const char *key;
@@ -75,7 +106,8 @@ static enum status check_members(const json_t *message, size_t i, struct api_err
     json_object_foreach((json_t *)message, key, v)
     {
         char path[API_ERROR_PARAM_MAX];
-        if (json_is_null(v) || !strcmp(key, "role") || !strcmp(key, "content") || !strcmp(key, "name")) continue;
+        if (asks_for_nothing(key, v) || !strcmp(key, "role") || !strcmp(key, "content") || !strcmp(key, "name"))
+            continue;
         snprintf(path, sizeof(path), "messages[%zu].%.60s", i, key);
         return api_error_set(e, ERR_UNSUPPORTED, "unsupported_parameter", "messages", "'%s' is not supported", path);
     }
@@ -94,7 +126,7 @@ static enum status read_message(json_t *out, const json_t *message, size_t i, st
                              openai_kind(message));
     }
     if ((st = read_role(&role, message, i, e)) == OK && (st = check_members(message, i, e)) == OK &&
-        (st = read_content(&text, json_object_get(message, "content"), i, e)) == OK) {
+        (st = read_content(&text, json_object_get(message, "content"), role, i, e)) == OK) {
         json_t *m = json_pack("{s:s, s:s%}", "role", role, "content", strbuf_cstr(&text), text.n);
         if (!m || json_array_append_new(out, m) != 0)
             st = api_error_set(e, ERR_NO_MEMORY, NULL, "messages", "out of memory");
@@ -137,8 +169,8 @@ enum status openai_read_ids(int32_t **out, size_t *n, const json_t *array, const
         return api_error_set(e, ERR_NO_MEMORY, NULL, param, "out of memory");
     for (size_t i = 0; i < count; i++) {
         const json_t *v = json_array_get(array, i);
-        int64_t id = json_integer_value(v);
-        if (!json_is_integer(v) || id < 0 || id > INT32_MAX) {
+        int64_t id;
+        if (!openai_whole(v, &id) || id < 0 || id > INT32_MAX) {
             char buf[32];
             mem_free(ids);
             return api_error_set(e, ERR_INVALID, NULL, param, "'%s[%zu]' is %s, which is not a token id", path, i,
@@ -190,9 +222,10 @@ enum status openai_read_prompt(struct api_request *r, const json_t *v, struct ap
 static enum status add_stop(struct api_request *r, const json_t *v, struct api_error *e)
 {
     size_t n = json_string_length(v);
-    if (!json_is_string(v) || n == 0 || n > OPENAI_MAX_STOP)
-        return api_error_set(e, ERR_INVALID, NULL, "stop", "each of 'stop' must be a string of 1 to %d bytes",
+    if (!json_is_string(v) || n > OPENAI_MAX_STOP)
+        return api_error_set(e, ERR_INVALID, NULL, "stop", "each of 'stop' must be a string of at most %d bytes",
                              OPENAI_MAX_STOP);
+    if (n == 0) return OK; /* stops nothing */
     r->stops[r->n_stops].text = mem_strndup(json_string_value(v), n);
     r->stops[r->n_stops++].n = n;
     return OK;

@@ -150,6 +150,33 @@ def test_unicode_is_never_split(cluster):
     assert text == whole
 
 
+def test_what_asks_for_nothing_changes_nothing(client):
+    """Fields at their defaults, as clients and frameworks send them, through the real client."""
+    plain = client.chat.completions.create(model="smollm2", messages=GERMANY, temperature=0, max_tokens=16)
+    full = client.chat.completions.create(
+        model="smollm2", messages=[{**GERMANY[0], "name": ""}], temperature=0.0, max_tokens=16.0, top_p=0, n=1, tools=[],
+        tool_choice="none", parallel_tool_calls=False, response_format={"type": "text"}, stop=[], logit_bias={},
+        logprobs=False, top_logprobs=0, frequency_penalty=0, presence_penalty=0, modalities=["text"], store=False,
+        metadata={}, user="", service_tier="auto", stream_options=None,
+        extra_body={"mirostat": 0, "typical_p": 1, "best_of": 1, "cache_prompt": True, "repeat_penalty": 1.0, "top_k": -1,
+                    "stop_token_ids": [], "skip_special_tokens": True, "guided_choice": [], "grammar": ""})
+    assert full.choices[0].message.content == plain.choices[0].message.content
+    said = full.choices[0].message.model_dump()  # goes back as it came, with all its empty members
+    again = client.chat.completions.create(
+        model="smollm2", temperature=0, max_tokens=4,
+        messages=GERMANY + [{**said, "tool_calls": [], "annotations": []}, {"role": "assistant", "content": None, "tool_calls": []},
+                            {"role": "user", "content": "And of France?"}])
+    assert again.choices[0].message.content
+
+
+def test_minus_one_is_no_limit_and_top_p_0_is_greedy(client, cluster):
+    prompt = "<|im_start|>user\nCount from 1 to 15.<|im_end|>\n<|im_start|>assistant\n"
+    r = client.completions.create(model="smollm2", prompt=prompt, max_tokens=-1, temperature=0)
+    assert r.usage.completion_tokens > 16 and r.choices[0].finish_reason == "stop"  # 16 is what leaving it out means
+    greedy = cluster.complete("My favourite colour is", max_tokens=8)["choices"][0]["text"]
+    assert cluster.complete("My favourite colour is", max_tokens=8, temperature=1.5, top_p=0)["choices"][0]["text"] == greedy
+
+
 def test_models(client):
     assert [m.id for m in client.models.list()] == ["smollm2"]
     assert client.models.retrieve("smollm2").id == "smollm2"

@@ -25,7 +25,7 @@ done
 for name in $(sed -n '/^## Options/,/^## Metrics/p' $page | grep -oP '^\| `\K[a-z_.]+'); do
     grep -qF "\"${name##*.}\"" common/config/config_table.c || report "$page: $name is no option"
 done
-for name in $(grep -oP '\{ "\K\w+(?=", FIELD_)' coordinator/openai.c); do
+for name in $(grep -oP '\{ "\K\w+(?=", FIELD_)' coordinator/openai_fields.c); do
     grep -qF "\`$name" docs/api.md || report "docs/api.md: no request field $name"
 done
 for name in $(grep -oP '^    \{ "\K/[\w/]+' coordinator/api.c); do

@@ -71,12 +71,13 @@ Test(openai, joins_text_parts_and_maps_developer)
 
 Test(openai, names_what_it_ignores_unless_strict)
 {
-    static const char body[] = "{" USER ",\"user\":\"u\",\"metadata\":{},\"modalities\":[\"text\"]}";
+    static const char body[] = "{" USER ",\"user\":\"u\",\"metadata\":{\"a\":\"b\"},\"modalities\":[\"text\"],"
+                               "\"store\":true}";
     struct openai_limits strict = { .max_prompt_logprobs = 20, .strict_params = true };
     struct api_request *r;
     struct api_error e;
     cr_assert_eq(parse(API_CHAT, body, &r, &e), OK);
-    cr_assert_str_eq(r->ignored.s, "user, metadata, modalities");
+    cr_assert_str_eq(r->ignored.s, "user, metadata, store");
     api_request_destroy(r);
     cr_assert_eq(openai_parse(&r, API_CHAT, bytes_of(body, strlen(body)), &strict, &e), ERR_UNSUPPORTED);
     cr_assert_str_eq(e.param, "user");
@@ -97,11 +98,20 @@ static const struct bad {
     { API_CHAT, "{\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}", "messages", "tool" },
     { API_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\"}]}]}", "messages",
       "image_url" },
-    { API_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"x\",\"tool_calls\":[]}]}", "messages", "tool_calls" },
+    { API_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"x\",\"tool_calls\":[{}]}]}", "messages",
+      "tool_calls" },
+    { API_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":null}]}", "messages", "null" },
     { API_CHAT, "{" USER ",\"temperature\":101}", "temperature", "100" },
     { API_CHAT, "{" USER ",\"temperature\":NaN}", "", "JSON" },
     { API_CHAT, "{" USER ",\"temperature\":1e999}", "", "JSON" },
-    { API_CHAT, "{" USER ",\"top_p\":0}", "top_p", "1" },
+    { API_CHAT, "{" USER ",\"top_p\":-0.1}", "top_p", "1" },
+    { API_CHAT, "{" USER ",\"max_tokens\":-2}", "max_tokens", "-1" },
+    { API_CHAT, "{" USER ",\"max_tokens\":2.5}", "max_tokens", "integer" },
+    { API_CHAT, "{" USER ",\"n\":2,\"best_of\":3}", "best_of", "'n'" },
+    { API_CHAT, "{" USER ",\"mirostat\":2}", "mirostat", "be 0" },
+    { API_CHAT, "{" USER ",\"tool_choice\":\"required\"}", "tool_choice", "\"none\"" },
+    { API_CHAT, "{" USER ",\"response_format\":{\"type\":\"json_object\"}}", "response_format", "\"text\"" },
+    { API_CHAT, "{" USER ",\"skip_special_tokens\":false}", "skip_special_tokens", "true" },
     { API_CHAT, "{" USER ",\"seed\":99999999999999999999}", "", "integer" },
     { API_CHAT, "{" USER ",\"max_tokens\":1,\"max_completion_tokens\":2}", "max_completion_tokens", "differ" },
     { API_CHAT, "{" USER ",\"priority\":1.5}", "priority", "integer" },
@@ -110,7 +120,7 @@ static const struct bad {
     { API_CHAT, "{" USER ",\"max_tokens\":2,\"min_tokens\":3}", "min_tokens", "3" },
     { API_CHAT, "{" USER ",\"top_logprobs\":3}", "top_logprobs", "logprobs" },
     { API_CHAT, "{" USER ",\"stream_options\":{\"include_usage\":true}}", "stream_options", "stream" },
-    { API_CHAT, "{" USER ",\"stop\":\"\"}", "stop", "1 to" },
+    { API_CHAT, "{" USER ",\"stop\":[1]}", "stop", "string" },
     { API_CHAT, "{" USER ",\"n\":0}", "n", "1 to 128" },
     { API_COMPLETIONS, "{\"prompt\":[[1],[2]],\"n\":65}", "n", "128" },
     { API_CHAT, "{" USER ",\"tools\":[{}]}", "tools", "tools" },
@@ -138,6 +148,84 @@ Test(openai, refuses_bad_bodies_by_name)
         cr_assert_str_eq(e.param, bad[i].param, "%s: param %s", bad[i].body, e.param);
         cr_assert_not_null(strstr(e.message, bad[i].word), "%s: %s", bad[i].body, e.message);
     }
+}
+
+/* Each of them asks for nothing: what comes out is what comes out without it. */
+static const char *const neutral[] = {
+    "\"tools\":[]",
+    "\"tools\":[],\"tool_choice\":\"auto\",\"parallel_tool_calls\":true",
+    "\"tool_choice\":\"none\",\"parallel_tool_calls\":false",
+    "\"functions\":[],\"function_call\":\"none\"",
+    "\"response_format\":{\"type\":\"text\"},\"modalities\":[\"text\"]",
+    "\"mirostat\":0,\"mirostat_tau\":5.0,\"mirostat_eta\":0.1",
+    "\"typical_p\":1,\"tfs_z\":1.0,\"dynatemp_range\":0,\"dynatemp_exponent\":1,\"top_n_sigma\":-1",
+    "\"xtc_probability\":0,\"xtc_threshold\":0.1,\"dry_multiplier\":0,\"dry_base\":1.75,"
+    "\"dry_sequence_breakers\":[\"a\"]",
+    "\"n\":1.0,\"best_of\":1",
+    "\"top_logprobs\":0,\"logprobs\":false",
+    "\"logprobs\":0",
+    "\"stop\":\"\",\"cache_salt\":\"\",\"grammar\":\"\",\"user\":\"\",\"reasoning_effort\":\"\"",
+    "\"stop\":[],\"logit_bias\":{},\"metadata\":{},\"chat_template_kwargs\":{},\"stop_token_ids\":[]",
+    "\"stop\":[\"\"]",
+    "\"store\":false,\"service_tier\":\"auto\",\"verbosity\":\"medium\"",
+    "\"seed\":-1",
+    "\"cache_prompt\":true,\"id_slot\":-1,\"n_predict\":-1,\"n_probs\":0,\"samplers\":[]",
+    "\"use_beam_search\":false,\"length_penalty\":1,\"skip_special_tokens\":true,\"detokenize\":true",
+    "\"thinking\":{\"type\":\"disabled\"},\"stream\":false,\"stream_options\":{}",
+    "\"temperature\":1,\"top_p\":1,\"top_k\":0.0,\"min_p\":0,\"presence_penalty\":0,\"min_tokens\":0.0",
+};
+
+Test(openai, neutral_values_ask_for_nothing)
+{
+    const struct openai_limits strict = { .max_prompt_logprobs = 20, .strict_params = true };
+    for (size_t i = 0; i < sizeof(neutral) / sizeof(neutral[0]); i++) {
+        struct api_request *r = NULL;
+        struct api_error e = { 0 };
+        struct strbuf body = STRBUF_INIT;
+        strbuf_addf(&body, "{" USER ",%s}", neutral[i]);
+        cr_assert_eq(openai_parse(&r, API_CHAT, bytes_of(body.s, body.n), &strict, &e), OK, "%s: %s", neutral[i],
+                     e.message);
+        cr_assert(r->n == 1 && r->n_logprobs == -1 && !r->n_stops && !r->n_bias && !r->has_seed && !r->ignored.n, "%s",
+                  neutral[i]);
+        cr_assert(r->temperature == 1 && r->top_p == 1 && r->top_k == 0 && r->max_tokens == -1 && !r->min_tokens, "%s",
+                  neutral[i]);
+        cr_assert(!r->cache_salt[0] && !r->stream, "%s", neutral[i]);
+        api_request_destroy(r);
+        strbuf_fini(&body);
+    }
+}
+
+Test(openai, takes_what_clients_send_back)
+{
+    static const char body[] =
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"a\",\"name\":\"\"},"
+        "{\"role\":\"assistant\",\"content\":null,\"refusal\":null,\"tool_calls\":[],\"annotations\":[],"
+        "\"audio\":null,\"function_call\":null,\"reasoning_content\":\"\"},"
+        "{\"role\":\"assistant\",\"tool_calls\":null},{\"role\":\"user\",\"content\":[]}]}";
+    struct api_request *r;
+    struct api_error e;
+    cr_assert_eq(parse(API_CHAT, body, &r, &e), OK, "%s", e.message);
+    cr_assert_eq(json_array_size(r->messages), 4);
+    for (size_t i = 1; i < 4; i++)
+        cr_assert_str_eq(json_string_value(json_object_get(json_array_get(r->messages, i), "content")), "");
+    api_request_destroy(r);
+}
+
+Test(openai, whole_numbers_no_limit_and_least_top_p)
+{
+    struct api_request *r;
+    struct api_error e;
+    cr_assert_eq(parse(API_COMPLETIONS,
+                       "{\"prompt\":[1.0,2],\"max_tokens\":7.0,\"seed\":42.0,\"top_k\":5e0,\"logprobs\":2.0,\"n\":3,"
+                       "\"best_of\":3,\"top_p\":0}",
+                       &r, &e),
+                 OK, "%s", e.message);
+    cr_assert(r->prompts[0].ids[0] == 1 && r->max_tokens == 7 && r->has_seed && r->seed == 42 && r->top_k == 5);
+    cr_assert(r->n_logprobs == 2 && r->n == 3 && r->top_p > 0 && r->top_p < 1e-5);
+    api_request_destroy(r);
+    cr_assert_eq(parse(API_COMPLETIONS, "{\"prompt\":\"x\",\"max_tokens\":-1}", &r, &e), OK, "%s", e.message);
+    cr_assert_eq(r->max_tokens, INT32_MAX);
+    api_request_destroy(r);
 }
 
 Test(openai, bounds_batches_stops_and_biases)
