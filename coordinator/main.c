@@ -1,5 +1,6 @@
 /* main.c - baton-coordinator: configuration, loop, signals, exit code. */
 #include "base/log.h"
+#include "base/start_report.h"
 #include "config/config.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/dispatch.h"
@@ -65,8 +66,7 @@ static int run(const struct config_run *cfg)
     uv_loop_t loop;
     uv_loop_init(&loop);
     if (coordinator_create(&p.co, &loop, &cfg->cfg, &err) != OK) {
-        log_error("start_failed", "reason=%s", log_quote(err.text));
-        fprintf(stderr, "baton-coordinator: %s\n", err.text);
+        if (!start_report_failed(cfg->ready_fd, err.text)) log_error("start_failed", "reason=%s", log_quote(err.text));
         return 1;
     }
     watch_signals(&p, &loop);
@@ -87,7 +87,7 @@ int main(int argc, char **argv)
     struct error err;
     enum log_level level = LOG_LEVEL_INFO;
     if (config_load(&cfg, CONFIG_COORDINATOR, argc, argv, &err) != OK) {
-        fprintf(stderr, "baton-coordinator: %s\n", err.text);
+        if (!start_report_failed(cfg.ready_fd, err.text)) fprintf(stderr, "baton-coordinator: %s\n", err.text);
         return EXIT_CONFIG;
     }
     int rc = 0;

@@ -70,7 +70,8 @@ enum status served_model_open(struct served_model **out, const char *name, const
     *out = m;
     return OK;
 fail:
-    error_prefix(err, "model %s (%s)", name, path);
+    if (err && !strstr(err->text, path)) error_prefix(err, "%s", path);
+    error_prefix(err, "model %s", name);
     gguf_close(g);
     served_model_close(m);
     return st;

@@ -84,7 +84,7 @@ int command_parse(const struct command *c, void *base, int argc, char **argv, in
     set_defaults(c, base);
     for (;;) {
         const char *next = f.at + 1 < argc ? argv[f.at + 1] : "";
-        if (strcmp(next, "-h") == 0 || strcmp(next, "--help") == 0) {
+        if (!f.only_operands && (strcmp(next, "-h") == 0 || strcmp(next, "--help") == 0)) {
             print_help(c);
             command_free(c, base);
             return 0;

@@ -62,7 +62,11 @@ static enum status read_next(struct flags *f, const struct config_option **row, 
     *value = NULL;
     if (f->at + 1 >= f->argc) return OK;
     const char *arg = f->argv[++f->at];
-    if (arg[0] != '-' || arg[1] == '\0') {
+    if (strcmp(arg, "--") == 0 && !f->only_operands) {
+        f->only_operands = true;
+        return read_next(f, row, value, err);
+    }
+    if (f->only_operands || arg[0] != '-' || arg[1] == '\0') {
         *value = arg;
         *row = f->operand;
         return OK;

@@ -12,13 +12,14 @@ struct flags {
     int argc;
     char **argv;
     const struct config_option *operand; /* the row of a word that is no flag; NULL: none */
+    bool only_operands;                  /* "--" was read */
     int at;                              /* the last word that was read, 0 before the first */
     const char *given[FLAGS_MAX_ROWS];   /* what each row was given so far */
 };
 
-/* Reads "--flag value", "--flag=value", "-f value" or an operand, for which *row is f->operand.  *value NULL: nothing
- * more.  ERR_INVALID, with what was given and the nearest flag, for one that has no row or lacks its value, and for one
- * that was given another value before, unless it is a list. */
+/* Reads "--flag value", "--flag=value", "-f value" or an operand, for which *row is f->operand; all
+ * words behind "--" are operands.  *value NULL: nothing more.  ERR_INVALID, with what was given and the nearest flag,
+ * for one that has no row or lacks its value, and for one that was given another value before, unless it is a list. */
 enum status flags_next(struct flags *f, const struct config_option **row, const char **value,
                        struct error *err) MUST_CHECK;
 const char *flags_word(const struct config_option *row); /* how help calls the value */

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mailbox.h"
 #include "base/mem.h"
+#include "base/start_report.h"
 #include "node/node_admin.h"
 #include "wire/zsock.h"
 
@@ -363,10 +364,9 @@ static int run_node(struct node *n)
     struct error err = { OK, "" };
     enum status st = open_node(n, &err);
 
-    if (st != OK)
+    if (st != OK && !start_report_failed(n->run.ready_fd, err.text))
         log_error("start_failed", "status=%s reason=%s", status_text(st), log_quote(err.text));
-    else
-        uv_run(&n->loop, UV_RUN_DEFAULT);
+    if (st == OK) uv_run(&n->loop, UV_RUN_DEFAULT);
     close_node(n);
     if (st == OK) log_info("stopped", "exit=0");
     return st == OK ? 0 : 1;
@@ -385,7 +385,7 @@ int node_main(const struct node_role *role, int argc, char **argv)
     mallopt(M_TRIM_THRESHOLD, 16 << 20);
     n->role = role;
     if (config_load(&n->run, role->config, argc, argv, &err) != OK) {
-        fprintf(stderr, "%s: %s\n", role->program, err.text);
+        if (!start_report_failed(n->run.ready_fd, err.text)) fprintf(stderr, "%s: %s\n", role->program, err.text);
         code = 2;
     } else if (!n->run.help && !n->run.check_only) {
         if (log_level_parse(n->run.cfg.log.level, &level) != OK) level = LOG_LEVEL_INFO;

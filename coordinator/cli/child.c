@@ -1,6 +1,8 @@
 /* child.c - fork, exec and the ready pipe of one child process. */
 #include "coordinator/cli/child.h"
 
+#include "base/start_report.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -9,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* The path of `binary` beside the running program. */
@@ -73,8 +76,9 @@ static void exec_child(const char *path, const char *const *args, struct child_f
     sigprocmask(SIG_SETMASK, &none, NULL);
     clear_environment();
     execv(path, (char *const *)argv);
-    fprintf(stderr, "cannot start %s: %s\n", path, strerror(errno));
-    _exit(1);
+    char why[ERROR_TEXT_MAX];
+    snprintf(why, sizeof(why), "cannot start %.400s: %s", path, strerror(errno));
+    _exit(start_report_failed(files.ready, why) ? 1 : 127);
 }
 
 enum status child_start(struct child *c, const char *name, const char *binary, const char *const *args, int config_fd,
@@ -101,21 +105,41 @@ enum status child_start(struct child *c, const char *name, const char *binary, c
     return OK;
 }
 
-bool child_read_ready(struct child *c)
+void child_read_ready(struct child *c)
 {
     ssize_t n = read(c->ready_fd, c->line + c->n_line, sizeof(c->line) - 1 - c->n_line);
-    if (n < 0 && errno == EINTR) return true;
+    if (n < 0 && errno == EINTR) return;
     if (n > 0) c->n_line += (size_t)n;
     c->line[c->n_line] = '\0';
     char *end = strchr(c->line, '\n');
     if (end) *end = '\0';
-    c->ready = end != NULL;
-    bool over = n <= 0 || c->ready || c->n_line == sizeof(c->line) - 1;
-    if (over) {
-        close(c->ready_fd);
-        c->ready_fd = -1;
-    }
-    return c->ready || !over;
+    c->ready = end && strncmp(c->line, START_READY, strlen(START_READY)) == 0;
+    c->failed = end && strncmp(c->line, START_FAILED, strlen(START_FAILED)) == 0;
+    if (n > 0 && !end && c->n_line < sizeof(c->line) - 1) return;
+    close(c->ready_fd);
+    c->ready_fd = -1;
+}
+
+bool child_start_is_over(const struct child *c)
+{
+    return c->failed || (c->pid == 0 && (c->ready || c->ready_fd < 0));
+}
+
+bool child_ended_cleanly(const struct child *c)
+{
+    if (WIFEXITED(c->status)) return WEXITSTATUS(c->status) == 0;
+    return WIFSIGNALED(c->status) && (WTERMSIG(c->status) == SIGTERM || WTERMSIG(c->status) == SIGKILL);
+}
+
+void child_explain(const struct child *c, char *buf, size_t cap)
+{
+    if (c->failed)
+        snprintf(buf, cap, "%s: %s", c->name, c->line + strlen(START_FAILED));
+    else if (WIFSIGNALED(c->status))
+        snprintf(buf, cap, "%s was ended by signal %d (%s)", c->name, WTERMSIG(c->status),
+                 strsignal(WTERMSIG(c->status)));
+    else
+        snprintf(buf, cap, "%s ended with exit code %d", c->name, WEXITSTATUS(c->status));
 }
 
 bool child_ready_value(const struct child *c, const char *key, char *buf, size_t cap)

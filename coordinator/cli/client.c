@@ -2,6 +2,8 @@
 #include "coordinator/cli/client.h"
 
 #include <curl/curl.h>
+#include <jansson.h>
+#include <string.h>
 
 struct transfer {
     CURL *curl;
@@ -48,4 +50,14 @@ enum status client_request(const char *url, const char *path, const char *body, 
         st = error_set(err, ERR_IO, "%s: %s", strbuf_cstr(&full), curl_easy_strerror(rc));
     strbuf_fini(&full);
     return st;
+}
+
+enum status client_refusal(const char *url, long http_status, const struct strbuf *answer, struct error *err)
+{
+    json_t *root = json_loadb(strbuf_cstr(answer), answer->n, 0, NULL);
+    const char *message = json_string_value(json_object_get(json_object_get(root, "error"), "message"));
+    if (!message) message = strbuf_cstr(answer);
+    error_set(err, ERR_INVALID, "%s answers HTTP %ld: %.*s", url, http_status, (int)strcspn(message, "\r\n"), message);
+    json_decref(root);
+    return ERR_INVALID;
 }

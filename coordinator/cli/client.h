@@ -11,4 +11,6 @@ typedef bool (*client_data_fn)(void *ctx, const char *p, size_t n);
  * status is 200, else to `answer` (bounded).  ERR_CLOSED: no server there; other statuses are in *http_status. */
 enum status client_request(const char *url, const char *path, const char *body, client_data_fn on_data, void *ctx,
                            struct strbuf *answer, long *http_status, struct error *err) MUST_CHECK;
+/* The sentence for an answer with another status than 200: its error's message, or the body's first line. */
+enum status client_refusal(const char *url, long http_status, const struct strbuf *answer, struct error *err);
 #endif

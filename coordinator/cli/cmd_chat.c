@@ -4,6 +4,7 @@
 #include "coordinator/cli/cli.h"
 #include "coordinator/cli/client.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,14 +136,14 @@ static bool run_turn(const struct chat_options *o, json_t *messages)
     char *body = request_body(o, messages);
     enum status st = client_request(o->url, "/v1/chat/completions", body, take_stream, &t, &answer, &http, &err);
     free(body);
-    fputc('\n', stdout);
-    bool ok = st == OK && http == 200 && t.error.n == 0 && t.done;
-    if (st != OK)
-        fprintf(stderr, "error: %s\n", err.text);
-    else if (http != 200)
-        fprintf(stderr, "error: HTTP %ld: %s\n", http, strbuf_cstr(&answer));
-    else if (!ok)
-        fprintf(stderr, "error: %s\n", t.error.n ? t.error.s : "the stream ended early");
+    if (t.first_us) fputc('\n', stdout);
+    fflush(stdout); /* before what stands on stderr */
+    if (st == OK && http != 200)
+        st = client_refusal(o->url, http, &answer, &err);
+    else if (st == OK && (t.error.n || !t.done))
+        st = error_set(&err, ERR_IO, "%s", t.error.n ? strbuf_cstr(&t.error) : "the stream ended early");
+    const bool ok = st == OK;
+    if (!ok) fprintf(stderr, "error: %s\n", err.text);
     if (ok && o->stats) print_stats(&t);
     if (ok)
         json_array_append_new(messages,
@@ -175,26 +176,37 @@ static bool add_user(json_t *messages, const char *text)
     return true;
 }
 
+/* Questions that are piped in end with the first that fails, as those behind it build on its answer; a person may go
+ * on.  The exit code is the last question's. */
 static int dialogue(const struct chat_options *o)
 {
     json_t *messages = new_history(o);
     char *line = NULL;
     size_t cap = 0;
     ssize_t n;
-    bool tty = isatty(STDIN_FILENO);
-    while ((tty ? printf("> ") : 0), fflush(stdout), (n = getline(&line, &cap, stdin)) > 0) {
+    bool tty = isatty(STDIN_FILENO), ok = true;
+    while (ok || tty) {
+        if (tty) printf("> ");
+        fflush(stdout);
+        if ((n = getline(&line, &cap, stdin)) <= 0) break;
         if (line[n - 1] == '\n') line[n - 1] = '\0';
         if (!*line) break;
         if (strcmp(line, "/reset") == 0) {
             json_decref(messages);
             messages = new_history(o);
-        } else if (add_user(messages, line) && !run_turn(o, messages)) {
-            json_array_remove(messages, json_array_size(messages) - 1);
+            continue;
         }
+        const size_t n_before = json_array_size(messages);
+        ok = add_user(messages, line) && run_turn(o, messages);
+        if (!ok && json_array_size(messages) > n_before) json_array_remove(messages, n_before);
+    }
+    if (ferror(stdin)) {
+        fprintf(stderr, "error: standard input: %s\n", strerror(errno));
+        ok = false;
     }
     free(line);
     json_decref(messages);
-    return 0;
+    return ok ? 0 : 1;
 }
 
 static int ask_once(const struct chat_options *o)

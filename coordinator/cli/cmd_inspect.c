@@ -2,6 +2,7 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "compute/dtype.h"
+#include "coordinator/cli/cell.h"
 #include "coordinator/cli/cli.h"
 #include "formats/gguf.h"
 
@@ -10,16 +11,18 @@
 #include <string.h>
 
 struct inspect_options {
+    char *model;
     bool tensors, template;
 };
 
 #define AT(field) offsetof(struct inspect_options, field)
 
 static const struct config_option OPTIONS[] = {
+    COMMAND_TEXT("model", "m", AT(model), "FILE.gguf", "", "the file; it may also stand alone"),
     COMMAND_SWITCH("tensors", NULL, AT(tensors), "list every tensor, not only a line for each type"),
     COMMAND_SWITCH("template", NULL, AT(template), "print the chat template and nothing else"),
 };
-static const struct command COMMAND = { "baton inspect", "FILE.gguf",
+static const struct command COMMAND = { "baton inspect", "[FILE.gguf]",
                                         "Shows a model file's size, metadata, parameters and tensors.\n", OPTIONS,
                                         sizeof(OPTIONS) / sizeof(OPTIONS[0]) };
 
@@ -103,7 +106,7 @@ static void add_array(struct strbuf *sb, const struct gguf_kv *kv)
     strbuf_puts(sb, shown < kv->n ? ", ...]" : "]");
 }
 
-static void print_kv(const struct gguf_kv *kv)
+static void print_kv(const struct gguf_kv *kv, size_t width)
 {
     struct strbuf key = STRBUF_INIT, value = STRBUF_INIT;
 
@@ -119,7 +122,9 @@ static void print_kv(const struct gguf_kv *kv)
         one.n = 1;
         add_number(&value, &one, 0);
     }
-    printf("  %-42s %-7s %s\n", strbuf_cstr(&key), type_name(kv->type), strbuf_cstr(&value));
+    printf("  ");
+    cell_print(strbuf_cstr(&key), width);
+    printf("%-7s %s\n", type_name(kv->type), strbuf_cstr(&value));
     strbuf_fini(&key);
     strbuf_fini(&value);
 }
@@ -147,14 +152,26 @@ static void print_types(const struct tensor_dir *dir)
     }
 }
 
-static void print_tensor(const struct tensor_entry *t)
+/* How wide the column of keys or of tensors' names is. */
+static void fit_name(size_t *width, struct bytes name)
+{
+    struct strbuf shown = STRBUF_INIT;
+
+    add_text(&shown, name, MAX_SHOWN_TEXT);
+    cell_fit(width, strbuf_cstr(&shown));
+    strbuf_fini(&shown);
+}
+
+static void print_tensor(const struct tensor_entry *t, size_t width)
 {
     struct strbuf name = STRBUF_INIT, shape = STRBUF_INIT;
 
     add_text(&name, bytes_of(t->name, strlen(t->name)), MAX_SHOWN_TEXT);
     for (uint32_t i = 0; i < t->n_dims; i++) strbuf_addf(&shape, "%s%" PRIu64, i ? " x " : "", t->ne[i]);
-    printf("  %-42s %-8s %-24s %14" PRIu64 " bytes at %" PRIu64 "\n", strbuf_cstr(&name), dtype_info(t->type)->name,
-           strbuf_cstr(&shape), t->bytes, t->offset);
+    printf("  ");
+    cell_print(strbuf_cstr(&name), width);
+    printf("%-8s %-24s %14" PRIu64 " bytes at %" PRIu64 "\n", dtype_info(t->type)->name, strbuf_cstr(&shape), t->bytes,
+           t->offset);
     strbuf_fini(&name);
     strbuf_fini(&shape);
 }
@@ -163,6 +180,7 @@ static void print_overview(const struct gguf *g, const char *path, bool all_tens
 {
     const struct tensor_dir *dir = gguf_tensors(g);
     uint64_t params = 0, bytes = 0;
+    size_t key_width = 0, name_width = 0;
 
     for (size_t i = 0; i < dir->n; i++) {
         params += elems_of(&dir->entries[i]);
@@ -174,12 +192,15 @@ static void print_overview(const struct gguf *g, const char *path, bool all_tens
     printf("parameters   %" PRIu64 " (%.1f M)", params, (double)params / 1e6);
     if (params) printf(", %.2f bits each", (double)bytes * 8 / (double)params);
     printf("\n\nmetadata (%zu)\n", gguf_n_kv(g));
-    for (size_t i = 0; i < gguf_n_kv(g); i++) print_kv(gguf_kv_at(g, i));
+    for (size_t i = 0; i < gguf_n_kv(g); i++) fit_name(&key_width, gguf_kv_at(g, i)->key);
+    for (size_t i = 0; i < gguf_n_kv(g); i++) print_kv(gguf_kv_at(g, i), key_width);
     printf("\ntensors (%zu)\n", dir->n);
     print_types(dir);
     if (!all_tensors) return;
     printf("\n");
-    for (size_t i = 0; i < dir->n; i++) print_tensor(&dir->entries[i]);
+    for (size_t i = 0; i < dir->n; i++)
+        fit_name(&name_width, bytes_of(dir->entries[i].name, strlen(dir->entries[i].name)));
+    for (size_t i = 0; i < dir->n; i++) print_tensor(&dir->entries[i], name_width);
 }
 
 static int print_template(const struct gguf *g)
@@ -196,28 +217,37 @@ static int print_template(const struct gguf *g)
     return 0;
 }
 
-int cmd_inspect(int argc, char **argv)
+static int inspect(const struct inspect_options *o, const char *path)
 {
-    struct inspect_options o = { 0 };
     struct gguf *g;
     struct error err;
-    int n_files, rc = command_parse(&COMMAND, &o, argc, argv, &n_files);
+    int rc = 0;
 
-    if (rc >= 0) return rc;
-    if (n_files != 1) {
-        fprintf(stderr, "%s: one file is needed, %d are given; --help says more\n", COMMAND.name, n_files);
-        return EXIT_USAGE;
-    }
-    if (gguf_open(&g, argv[1], &err) != OK) {
+    if (gguf_open(&g, path, &err) != OK) {
         fprintf(stderr, "error: %s\n", err.text);
         return 1;
     }
-    rc = 0;
-    if (o.template)
+    if (o->template)
         rc = print_template(g);
     else
-        print_overview(g, argv[1], o.tensors);
+        print_overview(g, path, o->tensors);
     gguf_close(g);
-    if (fflush(stdout) != 0 || ferror(stdout)) rc = 1;
+    return rc;
+}
+
+int cmd_inspect(int argc, char **argv)
+{
+    struct inspect_options o = { 0 };
+    int n_files, rc = command_parse(&COMMAND, &o, argc, argv, &n_files);
+
+    if (rc >= 0) return rc;
+    const int n_given = n_files + (o.model != NULL);
+    if (n_given == 1) {
+        rc = inspect(&o, o.model ? o.model : argv[1]);
+    } else {
+        fprintf(stderr, "%s: one file is needed, %d are given; --help says more\n", COMMAND.name, n_given);
+        rc = EXIT_USAGE;
+    }
+    command_free(&COMMAND, &o);
     return rc;
 }

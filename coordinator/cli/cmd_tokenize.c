@@ -1,4 +1,4 @@
-/* cmd_tokenize.c - `baton tokenize`: standard input to token ids, or back. */
+/* cmd_tokenize.c - `baton tokenize`: a text or standard input to token ids, or back. */
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "coordinator/cli/cli.h"
@@ -25,10 +25,10 @@ static const struct config_option OPTIONS[] = {
     COMMAND_TEXT("model", "m", AT(model), "FILE.gguf", NULL, "a model, or a file with a vocabulary only"),
     COMMAND_SWITCH("parse-special", NULL, AT(parse_special), "\"<|im_start|>\" and the like become control tokens"),
     COMMAND_SWITCH("add-special", NULL, AT(add_special), "BOS and EOS where the vocabulary asks for them"),
-    COMMAND_SWITCH("decode", NULL, AT(decode), "reads a JSON array of ids and prints the text"),
+    COMMAND_SWITCH("decode", NULL, AT(decode), "takes a JSON array of ids and prints the text"),
 };
-static const struct command COMMAND = { "baton tokenize", NULL,
-                                        "Reads text from standard input and prints its token ids as a JSON array.\n",
+static const struct command COMMAND = { "baton tokenize", "[TEXT]",
+                                        "Prints the token ids of TEXT, or of standard input, as a JSON array.\n",
                                         OPTIONS, sizeof(OPTIONS) / sizeof(OPTIONS[0]) };
 
 static enum status load_vocab(struct vocab **out, const char *path, struct error *err)
@@ -43,11 +43,16 @@ static enum status load_vocab(struct vocab **out, const char *path, struct error
     return st;
 }
 
-static enum status read_input(struct strbuf *in, struct error *err)
+/* `text`, or standard input without one. */
+static enum status read_input(struct strbuf *in, const char *text, struct error *err)
 {
     char buf[65536];
     size_t n;
 
+    if (text) {
+        strbuf_puts(in, text);
+        return OK;
+    }
     while ((n = fread(buf, 1, sizeof(buf), stdin)) > 0) strbuf_add(in, buf, n);
     if (ferror(stdin)) return error_set(err, ERR_IO, "standard input: %s", strerror(errno));
     if (in->overflowed) {
@@ -114,13 +119,13 @@ static enum status decode(const struct vocab *v, const struct strbuf *in, struct
     enum status st;
 
     if (!ids) {
-        return error_set(err, ERR_PARSE, "standard input is not JSON: line %d, column %d: %s", where.line, where.column,
+        return error_set(err, ERR_PARSE, "the input is not JSON: line %d, column %d: %s", where.line, where.column,
                          where.text);
     }
     if (json_is_array(ids)) {
         st = decode_ids(v, ids, err);
     } else {
-        st = error_set(err, ERR_INVALID, "standard input is not a JSON array of token ids");
+        st = error_set(err, ERR_INVALID, "the input is not a JSON array of token ids");
     }
     json_decref(ids);
     return st;
@@ -132,17 +137,19 @@ int cmd_tokenize(int argc, char **argv)
     struct vocab *v = NULL;
     struct strbuf in = STRBUF_INIT;
     struct error err = { 0 };
-    int code = command_parse(&COMMAND, &o, argc, argv, NULL);
+    int n_texts, code = command_parse(&COMMAND, &o, argc, argv, &n_texts);
 
     if (code >= 0) return code;
+    if (n_texts > 1) {
+        fprintf(stderr, "%s: one text is taken, %d are given; put it in quotes\n", COMMAND.name, n_texts);
+        command_free(&COMMAND, &o);
+        return EXIT_USAGE;
+    }
     const struct encode_options encoding = { .parse_special = o.parse_special, .add_special = o.add_special };
     enum status st = load_vocab(&v, o.model, &err);
-    if (st == OK) st = read_input(&in, &err);
+    if (st == OK) st = read_input(&in, n_texts ? argv[1] : NULL, &err);
     if (st == OK) st = o.decode ? decode(v, &in, &err) : encode(v, &in, encoding, &err);
-    if (st == OK && (fflush(stdout) != 0 || ferror(stdout))) {
-        st = error_set(&err, ERR_IO, "standard output: %s", strerror(errno));
-    }
-    if (st != OK) fprintf(stderr, "%s: %s\n", COMMAND.name, err.text);
+    if (st != OK) fprintf(stderr, "error: %s\n", err.text);
     strbuf_fini(&in);
     vocab_destroy(v);
     command_free(&COMMAND, &o);

@@ -1,7 +1,9 @@
 /* launch.c - starts the children of a one-host cluster in order, watches them, stops them in order.
  *
  * Order up: coordinator, then each model's shared weights, then all nodes.  Order down: the coordinator drains first
- * (it needs its nodes for that), then the nodes.  All waiting is one poll() over the ready pipes and a signalfd. */
+ * (it needs its nodes for that), then the nodes.  All waiting is one poll() over the ready pipes and a signalfd.
+ *
+ * The exit code follows from one field: 1 if fail() was ever called, which prints the first reason; else 0. */
 #include "coordinator/cli/launch.h"
 
 #include "base/clock.h"
@@ -38,8 +40,17 @@ struct launch {
     char control[256], http[256];
     struct cpu_list cpus[2 * CONFIG_MAX_NODES]; /* where nodes run, decode nodes first; empty: anywhere */
     enum launch_stop stop;
-    bool failed;
+    bool asked;  /* to stop, by a signal */
+    bool ready;  /* all of it was */
+    bool failed; /* set by fail() alone */
 };
+
+/* The only judge of the exit code: the first reason is printed, what follows from it is not. */
+static void fail(struct launch *l, const char *reason)
+{
+    if (!l->failed) fprintf(stderr, "error: %s\n", reason);
+    l->failed = true;
+}
 
 static struct child *coordinator_of(struct launch *l)
 {
@@ -67,21 +78,24 @@ static void begin_stop(struct launch *l)
     signal_nodes(l, SIGKILL);
 }
 
+/* A node that dies alone is replaced by others in the cluster's work; the coordinator's end is the cluster's.  During
+ * the start wait_ready() judges, as a reason may still be in the pipe. */
 static void child_ended(struct launch *l, struct child *c, int status)
 {
-    bool clean = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    char why[ERROR_TEXT_MAX];
     c->pid = 0;
-    if (l->stop == RUNNING && !clean) {
-        if (WIFSIGNALED(status))
-            log_error("child_ended", "child=%s signal=%d", c->name, WTERMSIG(status));
-        else
-            log_error("child_ended", "child=%s exit=%d", c->name, WEXITSTATUS(status));
-    }
-    if (c == coordinator_of(l)) {
-        if (l->stop == RUNNING) l->failed = true;
-        if (l->stop == RUNNING) l->stop = DRAINING;
-        signal_nodes(l, SIGTERM);
-    }
+    c->status = status;
+    child_explain(c, why, sizeof(why));
+    if (l->stop == RUNNING && !l->ready) return;
+    if (l->stop == RUNNING && c == coordinator_of(l))
+        fail(l, why);
+    else if (l->stop == RUNNING)
+        log_error("child_ended", "child=%s reason=%s", c->name, log_quote(why));
+    else if (!child_ended_cleanly(c))
+        fail(l, why);
+    if (c != coordinator_of(l)) return;
+    if (l->stop == RUNNING) l->stop = DRAINING;
+    signal_nodes(l, SIGTERM);
 }
 
 static void reap_children(struct launch *l)
@@ -99,8 +113,10 @@ static void take_signals(struct launch *l)
     while (read(l->signal_fd, &info, sizeof(info)) == sizeof(info)) {
         if (info.ssi_signo == SIGCHLD)
             reap_children(l);
-        else
+        else {
+            l->asked = true;
             begin_stop(l);
+        }
     }
 }
 
@@ -116,21 +132,21 @@ static void wait_events(struct launch *l, int timeout_ms)
     if (fds[0].revents) take_signals(l);
 }
 
-/* Waits until children [from, n_children) are ready; an error when one ends or a signal comes first. */
+/* Waits until children [from, n_children) are ready; an error when any child ends or a signal comes first. */
 static enum status wait_ready(struct launch *l, size_t from, struct error *err)
 {
     uint64_t deadline = clock_now_ms() + START_TIMEOUT_MS;
     for (;;) {
         size_t n_ready = 0;
-        for (size_t i = from; i < l->n_children; i++) {
+        if (l->asked) return error_set(err, ERR_CANCELLED, "stopped before the cluster was ready");
+        for (size_t i = 0; i < l->n_children; i++) {
             const struct child *c = &l->children[i];
-            n_ready += c->ready;
-            if (!c->ready && (c->pid == 0 || c->ready_fd < 0))
-                return error_set(err, ERR_CLOSED, "%s ended before it was ready (its own message stands above)",
-                                 c->name);
+            n_ready += i >= from && c->ready;
+            if (!child_start_is_over(c)) continue;
+            child_explain(c, err->text, sizeof(err->text));
+            return err->status = ERR_CLOSED;
         }
         if (n_ready == l->n_children - from) return OK;
-        if (l->stop != RUNNING) return error_set(err, ERR_CANCELLED, "stopped before the cluster was ready");
         if (clock_now_ms() > deadline)
             return error_set(err, ERR_TIMEOUT, "the cluster was not ready within %d s", START_TIMEOUT_MS / 1000);
         wait_events(l, 1000);
@@ -302,11 +318,11 @@ int launch_cluster(const struct config *cfg)
     sigprocmask(SIG_BLOCK, &set, NULL);
     l->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     enum status st = start_all(l, &err);
-    if (st == OK) {
+    l->ready = st == OK;
+    if (l->ready) {
         print_ready(l);
-    } else {
-        if (l->stop == RUNNING) fprintf(stderr, "error: %s\n", err.text);
-        l->failed = l->stop == RUNNING;
+    } else if (!l->asked) {
+        fail(l, err.text);
         begin_stop(l);
     }
     run_until_end(l);

@@ -43,6 +43,8 @@ class Process:
             if not piece:
                 raise AssertionError(f"{self.name} ended before it was ready\n{self.log()[-3000:]}")
             line += piece
+        if line.startswith(b"failed "):
+            raise AssertionError(f"{self.name} did not start: {line.decode()}{self.log()[-3000:]}")
         self.ready = dict(word.split("=", 1) for word in line.decode().split() if "=" in word)
         return self
 

@@ -57,6 +57,17 @@ Test(command, moves_operands_to_the_front)
     command_free(&WITH_OPERANDS, &o);
 }
 
+Test(command, takes_all_words_behind_two_dashes_as_operands)
+{
+    struct options o = { 0 };
+    int n = 7;
+    char *argv[] = { "test", "-f", "a", "--", "--count", "--help", "--" };
+    cr_assert_eq(command_parse(&WITH_OPERANDS, &o, 7, argv, &n), -1);
+    cr_assert(n == 3 && o.count == 4);
+    cr_assert(strcmp(argv[1], "--count") == 0 && strcmp(argv[2], "--help") == 0 && strcmp(argv[3], "--") == 0);
+    command_free(&WITH_OPERANDS, &o);
+}
+
 static void expect_refused(int argc, char **argv, const char *says)
 {
     struct options o = { 0 };
