@@ -4,8 +4,6 @@
 #include "base/mem.h"
 #include "coordinator/api_error.h"
 #include "coordinator/coordinator.h"
-#include "coordinator/dispatch.h"
-#include "coordinator/registry.h"
 #include "coordinator/served_model.h"
 #include "text/tokenizer.h"
 
@@ -17,6 +15,7 @@
 struct seat { /* one prompt on its way in */
     const struct api_request *r;
     const struct served_model *model;
+    const atomic_bool *stop;
     uint32_t n_ctx;
     uint32_t i;
     struct api_error *e;
@@ -34,12 +33,25 @@ static enum status take_ids(const struct seat *s, const struct api_prompt *p, st
     return OK;
 }
 
+static enum status refuse_length(const struct seat *s, const char *param, const char *least, size_t n)
+{
+    api_error_set(s->e, ERR_CONTEXT_LENGTH, NULL, param,
+                  "the prompt has %s%zu tokens; the context of %u tokens leaves no room for an answer", least, n,
+                  s->n_ctx);
+    s->e->n_prompt_tokens = n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
+    s->e->n_ctx = s->n_ctx;
+    return ERR_CONTEXT_LENGTH;
+}
+
+/* What cannot fit, however well it packs into tokens, is not tokenized. */
 static enum status encode(const struct seat *s, const char *text, size_t n, const char *param, struct token_list *out,
                           uint32_t *n_hidden)
 {
     struct error err;
     bool bos;
-    enum status st = served_model_encode(s->model, text, n, out, &bos, &err);
+    size_t least = tokenizer_at_least(s->model->tokenizer, text, n);
+    if (least >= s->n_ctx) return refuse_length(s, param, "at least ", least);
+    enum status st = served_model_encode(s->model, text, n, s->stop, out, &bos, &err);
     if (st != OK) return api_error_from(s->e, &err, param);
     *n_hidden = bos;
     return OK;
@@ -66,11 +78,7 @@ static enum status check_length(const struct seat *s, size_t n)
     if (n == 0)
         return api_error_set(s->e, ERR_INVALID, NULL, param, "'%s' is empty: it gives no token to begin with", param);
     if (n < s->n_ctx) return OK;
-    api_error_set(s->e, ERR_CONTEXT_LENGTH, NULL, param,
-                  "the prompt has %zu tokens; the context of %u tokens leaves no room for an answer", n, s->n_ctx);
-    s->e->n_prompt_tokens = (uint32_t)n;
-    s->e->n_ctx = s->n_ctx;
-    return ERR_CONTEXT_LENGTH;
+    return refuse_length(s, param, "", n);
 }
 
 static enum status fill_sampling(const struct seat *s, uint32_t n_prompt, struct request_sampling *out)
@@ -129,8 +137,7 @@ static enum status admit_one(const struct seat *s, struct admitted_prompt *out)
     return OK;
 }
 
-/* With n answers to each prompt. */
-static uint64_t bytes_of_all(const struct admitted *a, uint32_t n)
+uint64_t admitted_bytes(const struct admitted *a, uint32_t n)
 {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < a->n_prompts; i++)
@@ -139,22 +146,20 @@ static uint64_t bytes_of_all(const struct admitted *a, uint32_t n)
     return bytes * n;
 }
 
-enum status admit(const struct coordinator *co, const struct api_request *r, struct admitted *out, struct api_error *e)
+enum status admit(const struct admit_view *view, const struct api_request *r, struct admitted *out, struct api_error *e)
 {
     *out = (struct admitted){ .hide_output = r->echo && r->max_tokens == 0 };
-    struct seat s = { .r = r, .e = e };
-    enum status st = coordinator_find_model(co, r->model, &out->model, e);
+    struct seat s = { .r = r, .e = e, .stop = view->stop };
+    enum status st = coordinator_find_model(view->co, r->model, &out->model, e);
     if (st != OK) return st;
-    /* first whether there is room at all: a full house does not pay for tokenizing */
-    uint32_t n = r->endpoint == API_CHAT ? 1 : r->n_prompts, n_all = n * (uint32_t)r->n;
-    if ((st = dispatch_check_room(co->dispatch, out->model, n_all, 0, e)) != OK) return st;
+    uint32_t n = r->endpoint == API_CHAT ? 1 : r->n_prompts;
     s.model = out->model;
-    s.n_ctx = registry_context(dispatch_registry(co->dispatch), out->model);
+    s.n_ctx = view->n_ctx[out->model->idx];
     out->n_prompts = n;
     out->prompts = mem_array(n, sizeof(*out->prompts));
     for (s.i = 0; s.i < n; s.i++)
         if ((st = admit_one(&s, &out->prompts[s.i])) != OK) return st;
-    return dispatch_check_room(co->dispatch, out->model, n_all, bytes_of_all(out, (uint32_t)r->n), e);
+    return OK;
 }
 
 void admitted_fini(struct admitted *a)

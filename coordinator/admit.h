@@ -1,11 +1,14 @@
 /* admit.h - from a parsed API request to prompts and sampling that the cluster can run: model, tokens, lengths.
  *
- * What is admitted fits: every token id is in the vocabulary, prompt and answer are within the context, no field is
- * left open (seed, max_tokens). */
+ * Runs on a worker: it reads models, which never change, and what the view says of the rest.  What is admitted fits:
+ * every token id is in the vocabulary, prompt and answer are within the context, no field is left open (seed,
+ * max_tokens). */
 #ifndef COORDINATOR_ADMIT_H
 #define COORDINATOR_ADMIT_H
 #include "coordinator/openai.h"
 #include "coordinator/request.h"
+
+#include <stdatomic.h>
 
 struct api_error;
 struct coordinator;
@@ -24,8 +27,16 @@ struct admitted {
     bool hide_output; /* echo with max_tokens 0: one token is computed, none is shown */
 };
 
+struct admit_view {
+    const struct coordinator *co; /* for its models alone */
+    const uint32_t *n_ctx;        /* by model */
+    const atomic_bool *stop;      /* once true, tokenizing ends with ERR_CANCELLED */
+};
+
 /* The caller gives *out back with admitted_fini(), also after failure. */
-enum status admit(const struct coordinator *co, const struct api_request *r, struct admitted *out,
+enum status admit(const struct admit_view *view, const struct api_request *r, struct admitted *out,
                   struct api_error *e) MUST_CHECK;
+/* What all of it costs while it waits, with n answers to each prompt. */
+uint64_t admitted_bytes(const struct admitted *a, uint32_t n);
 void admitted_fini(struct admitted *a);
 #endif

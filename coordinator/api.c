@@ -172,6 +172,12 @@ void api_reply_json(const struct api_ask *ask, int status, const char *model, co
     http_reply(ask->x, status, "application/json", strbuf_cstr(body), body->n);
 }
 
+void api_reply_json_take(const struct api_ask *ask, int status, const char *model, struct strbuf *body)
+{
+    meters_request(ask->co->meters, model, ask->endpoint, status);
+    http_reply_take(ask->x, status, "application/json", body);
+}
+
 void api_reply_error(const struct api_ask *ask, const char *model, const struct api_error *e)
 {
     meters_request(ask->co->meters, model, ask->endpoint, e->http);

@@ -22,6 +22,8 @@ void api_handle(void *coordinator, struct http_exchange *x);
 
 /* Answers that are counted by endpoint.  The exchange is gone after these; `model` may be "". */
 void api_reply_json(const struct api_ask *ask, int status, const char *model, const struct strbuf *body);
+/* The same, taking the memory of `body`: for large ones. */
+void api_reply_json_take(const struct api_ask *ask, int status, const char *model, struct strbuf *body);
 void api_reply_error(const struct api_ask *ask, const char *model, const struct api_error *e);
 
 /* Handlers; each answers now or later. */

@@ -3,16 +3,17 @@
 #include "base/mem.h"
 #include "coordinator/api.h"
 #include "coordinator/api_error.h"
+#include "coordinator/ask.h"
 #include "coordinator/coordinator.h"
-#include "coordinator/dispatch.h"
 #include "coordinator/openai.h"
-#include "coordinator/registry.h"
 #include "coordinator/served_model.h"
 #include "text/detok.h"
 #include "text/tokenizer.h"
 #include "text/vocab.h"
 
 #include <string.h>
+
+#define MAX_TEXT_BYTES ((size_t)4 << 20) /* of /tokenize: about two seconds of a worker */
 
 /* The first of `names` that is there and not null. */
 static const json_t *member(const json_t *root, const char *const *names, const char **found)
@@ -55,33 +56,45 @@ static enum status check_members(const json_t *root, const char *const *known, s
     return OK;
 }
 
-static enum status load(const struct api_ask *ask, const char *const *known, json_t **root, struct served_model **model,
+struct text_ask { /* of either endpoint */
+    struct ask ask;
+    struct strbuf json; /* the answer */
+};
+
+static enum status load(const struct ask *ask, const char *const *known, json_t **root, struct served_model **model,
                         struct api_error *e)
 {
-    enum status st = openai_load_object(root, http_body(ask->x), e);
+    enum status st = openai_load_object(root, ask_body(ask), e);
     if (st != OK) return st;
     const json_t *name = json_object_get(*root, "model");
     if (name && !json_is_null(name) && !json_is_string(name))
         st = api_error_set(e, ERR_INVALID, NULL, "model", "'model' must be a string, not %s", openai_kind(name));
     if (st == OK) st = check_members(*root, known, e);
-    if (st == OK) st = coordinator_find_model(ask->co, json_is_string(name) ? json_string_value(name) : "", model, e);
+    if (st == OK)
+        st = coordinator_find_model(ask->http.co, json_is_string(name) ? json_string_value(name) : "", model, e);
     if (st != OK) json_decref(*root);
     return st;
 }
 
-static enum status encode(const json_t *root, const struct served_model *m, struct token_list *ids, struct api_error *e)
+static enum status encode(const json_t *root, const struct served_model *m, const atomic_bool *stop,
+                          struct token_list *ids, struct api_error *e)
 {
     static const char *const text_names[] = { "content", "prompt", NULL };
     static const char *const special_names[] = { "add_special", "add_special_tokens", NULL };
     static const char *const parse_names[] = { "parse_special", NULL };
     const char *found = "content";
     const json_t *text = member(root, text_names, &found);
-    struct encode_options opt;
+    struct encode_options opt = { .stop = stop };
     struct error err;
     enum status st;
     if (!json_is_string(text))
         return api_error_set(e, ERR_INVALID, NULL, found, "'content' (or 'prompt') must be a string, not %s",
                              text ? openai_kind(text) : "absent");
+    if (json_string_length(text) > MAX_TEXT_BYTES) {
+        api_error_http(e, 413, NULL, "'%s' has %zu bytes; at most %zu are tokenized here", found,
+                       json_string_length(text), MAX_TEXT_BYTES);
+        return ERR_TOO_LARGE;
+    }
     /* each name brings the default of the server that it comes from */
     if ((st = read_flag(root, special_names, !strcmp(found, "prompt"), &opt.add_special, e)) != OK) return st;
     if ((st = read_flag(root, parse_names, true, &opt.parse_special, e)) != OK) return st;
@@ -89,32 +102,26 @@ static enum status encode(const json_t *root, const struct served_model *m, stru
     return st == OK ? OK : api_error_from(e, &err, found);
 }
 
-void api_tokenize(const struct api_ask *ask)
+static enum status tokenize(struct ask *ask)
 {
     static const char *const known[] = { "model",         "content", "prompt", "add_special", "add_special_tokens",
                                          "parse_special", NULL };
+    struct strbuf *out = &((struct text_ask *)ask)->json;
     struct served_model *m;
     struct token_list ids = { 0 };
-    struct strbuf body = STRBUF_INIT;
-    struct api_error e;
     json_t *root;
-    enum status st = load(ask, known, &root, &m, &e);
+    enum status st = load(ask, known, &root, &m, &ask->e);
+    if (st != OK) return st;
+    ask->model = m->name;
+    st = encode(root, m, &ask->item.stop, &ids, &ask->e);
+    json_decref(root);
     if (st == OK) {
-        st = encode(root, m, &ids, &e);
-        json_decref(root);
+        strbuf_puts(out, "{\"tokens\":[");
+        for (size_t i = 0; i < ids.n; i++) strbuf_addf(out, "%s%d", i ? "," : "", ids.ids[i]);
+        strbuf_addf(out, "],\"count\":%zu,\"max_model_len\":%u}", ids.n, ask->n_ctx[m->idx]);
     }
-    if (st != OK) {
-        api_reply_error(ask, "", &e);
-        token_list_fini(&ids);
-        return;
-    }
-    strbuf_puts(&body, "{\"tokens\":[");
-    for (size_t i = 0; i < ids.n; i++) strbuf_addf(&body, "%s%d", i ? "," : "", ids.ids[i]);
-    strbuf_addf(&body, "],\"count\":%zu,\"max_model_len\":%u}", ids.n,
-                registry_context(dispatch_registry(ask->co->dispatch), m));
-    api_reply_json(ask, 200, m->name, &body);
-    strbuf_fini(&body);
     token_list_fini(&ids);
+    return st;
 }
 
 static enum status decode(const json_t *root, const struct served_model *m, struct strbuf *text, struct api_error *e)
@@ -139,28 +146,53 @@ static enum status decode(const json_t *root, const struct served_model *m, stru
     return st;
 }
 
-void api_detokenize(const struct api_ask *ask)
+static enum status detokenize(struct ask *ask)
 {
     static const char *const known[] = { "model", "tokens", NULL };
+    struct strbuf text = STRBUF_INIT, *out = &((struct text_ask *)ask)->json;
     struct served_model *m;
-    struct strbuf text = STRBUF_INIT, body = STRBUF_INIT;
-    struct api_error e;
     json_t *root;
-    enum status st = load(ask, known, &root, &m, &e);
+    enum status st = load(ask, known, &root, &m, &ask->e);
+    if (st != OK) return st;
+    ask->model = m->name;
+    st = decode(root, m, &text, &ask->e);
+    json_decref(root);
     if (st == OK) {
-        st = decode(root, m, &text, &e);
-        json_decref(root);
-    }
-    if (st == OK) {
-        strbuf_puts(&body, "{\"content\":");
-        json_str(&body, strbuf_cstr(&text), text.n);
-        strbuf_puts(&body, ",\"prompt\":");
-        json_str(&body, strbuf_cstr(&text), text.n);
-        strbuf_putc(&body, '}');
-        api_reply_json(ask, 200, m->name, &body);
-    } else {
-        api_reply_error(ask, "", &e);
+        strbuf_puts(out, "{\"content\":");
+        json_str(out, strbuf_cstr(&text), text.n);
+        strbuf_puts(out, ",\"prompt\":");
+        json_str(out, strbuf_cstr(&text), text.n);
+        strbuf_putc(out, '}');
     }
     strbuf_fini(&text);
-    strbuf_fini(&body);
+    return st;
+}
+
+static void answer(struct ask *ask)
+{
+    struct strbuf *json = &((struct text_ask *)ask)->json;
+    struct api_error e;
+    if (json->overflowed) {
+        api_error_set(&e, ERR_TOO_LARGE, NULL, NULL, "the answer is larger than %zu MiB", STRBUF_MAX >> 20);
+        api_reply_error(&ask->http, ask->model, &e);
+    } else {
+        api_reply_json_take(&ask->http, 200, ask->model, json);
+    }
+}
+
+static void fini(struct ask *ask)
+{
+    strbuf_fini(&((struct text_ask *)ask)->json);
+}
+
+void api_tokenize(const struct api_ask *http)
+{
+    static const struct ask_kind kind = { sizeof(struct text_ask), tokenize, answer, fini };
+    ask_start(http, &kind, NULL, NULL);
+}
+
+void api_detokenize(const struct api_ask *http)
+{
+    static const struct ask_kind kind = { sizeof(struct text_ask), detokenize, answer, fini };
+    ask_start(http, &kind, NULL, NULL);
 }

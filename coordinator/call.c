@@ -34,21 +34,24 @@ static void unlink_call(struct call *c)
     c->co->n_calls--;
 }
 
-/* Lets go of what still runs, then of the call itself. */
+static void free_call(struct call *c)
+{
+    choices_free(c->choices, c->n_choices);
+    api_request_destroy(c->req);
+    mem_free(c);
+}
+
+/* Lets go of what still runs, then of the call itself, once no worker reads it any more. */
 static void destroy(struct call *c, const struct api_error *why)
 {
-    c->over = true;
-    for (uint32_t i = 0; i < c->n_choices; i++) {
-        struct choice *ch = &c->choices[i];
-        if (ch->request) dispatch_cancel(c->co->dispatch, ch->request, why);
-        stream_fini(&ch->stream);
-        strbuf_fini(&ch->text);
-        token_log_fini(&ch->log);
-    }
+    c->over = c->dropped = true;
+    for (uint32_t i = 0; i < c->n_choices; i++)
+        if (c->choices[i].request) dispatch_cancel(c->co->dispatch, c->choices[i].request, why);
     unlink_call(c);
-    api_request_destroy(c->req);
-    mem_free(c->choices);
-    mem_free(c);
+    if (c->job)
+        call_job_cancel(c->job);
+    else
+        free_call(c);
 }
 
 static void count(const struct call *c, int status)
@@ -108,18 +111,32 @@ static void on_gone(void *ctx, struct http_exchange *x)
     destroy(c, &e);
 }
 
+/* The whole answer is written: here, or on a worker. */
+static void reply_whole(struct call *c, struct strbuf *json)
+{
+    struct http_exchange *x = c->x;
+    struct api_error e = { 0 };
+    if (json->overflowed) {
+        strbuf_fini(json);
+        api_error_set(&e, ERR_INTERNAL, NULL, NULL, "the answer is larger than %zu MiB", STRBUF_MAX >> 20);
+        call_fail(c, &e);
+        return;
+    }
+    count(c, 200);
+    c->x = NULL;
+    http_reply_take(x, 200, "application/json", json);
+    destroy(c, &e);
+}
+
 static void finish_call(struct call *c)
 {
     struct strbuf json = STRBUF_INIT;
     struct http_exchange *x = c->x;
     struct api_error none = { 0 };
     if (!c->req->stream) {
+        if ((c->job = call_job_whole(c))) return;
         answer_whole(c, &json);
-        count(c, 200);
-        c->x = NULL;
-        http_reply(x, 200, "application/json", json.s, json.n);
-        strbuf_fini(&json);
-        destroy(c, &none);
+        reply_whole(c, &json);
         return;
     }
     if (c->req->include_usage) {
@@ -132,13 +149,14 @@ static void finish_call(struct call *c)
     destroy(c, &none);
 }
 
-/* Writes what has come since the last chunk. */
+/* Writes what has come since the last chunk.  While a worker writes one, all that comes waits. */
 static void flush(struct choice *ch)
 {
     struct call *c = ch->call;
     struct strbuf json = STRBUF_INIT;
-    if (!c->req->stream || ch->text.n == 0) return;
+    if (!c->req->stream || ch->text.n == 0 || c->job) return;
     begin_stream(c);
+    if ((c->job = call_job_chunk(ch))) return;
     c->format->text_chunk(ch, &json);
     write_event(c, &json);
     strbuf_reset(&ch->text);
@@ -216,19 +234,53 @@ static void keep_results(struct choice *ch, const struct request *r)
     ch->finish_reason = r->finish == REQUEST_FINISH_STOP && !ch->call->hide_output ? "stop" : "length";
 }
 
-static void end_choice(struct choice *ch)
+/* The last chunk of a choice that has ended; false while others are being written. */
+static bool write_end(struct choice *ch)
 {
     struct call *c = ch->call;
     struct strbuf json = STRBUF_INIT;
-    if (!ch->stopped && !c->hide_output) stream_finish(&ch->stream, &ch->text);
-    if (c->req->stream) {
-        flush(ch);
-        begin_stream(c);
-        c->format->end_chunk(ch, &json);
-        write_event(c, &json);
-        token_log_clear(&ch->log);
-    }
+    flush(ch);
+    if (c->job) return false;
+    begin_stream(c);
+    c->format->end_chunk(ch, &json);
+    write_event(c, &json);
+    token_log_clear(&ch->log);
+    return true;
+}
+
+static void end_choice(struct choice *ch)
+{
+    struct call *c = ch->call;
+    if (!ch->stopped && !c->hide_output && !ch->ended) stream_finish(&ch->stream, &ch->text);
+    ch->ended = true;
+    if (c->req->stream && !write_end(ch)) return;
+    ch->ended = false; /* nothing more is due */
     if (++c->n_done == c->n_choices) finish_call(c);
+}
+
+/* A worker has written what was too large for here: sends it, and what came meanwhile. */
+void call_job_done(struct call *c, bool whole, struct strbuf *json)
+{
+    c->job = NULL;
+    if (c->dropped) {
+        strbuf_fini(json);
+        free_call(c);
+        return;
+    }
+    if (whole) {
+        reply_whole(c, json);
+        return;
+    }
+    write_event(c, json);
+    uint32_t n = c->n_choices;
+    for (uint32_t i = 0; i < n && !c->job; i++) {
+        bool last = c->n_done + 1 == n && c->choices[i].ended;
+        if (c->choices[i].ended)
+            end_choice(&c->choices[i]); /* the last one's end may free the call */
+        else
+            flush(&c->choices[i]);
+        if (last) return;
+    }
 }
 
 static void on_end(void *owner, struct request *r)
@@ -245,47 +297,12 @@ static void on_end(void *owner, struct request *r)
     end_choice(ch);
 }
 
-/* The prompt as the beginning of the answer: its text, and an entry for each token. */
-static void echo(struct choice *ch, const struct admitted_prompt *p)
-{
-    const struct call *c = ch->call;
-    const struct api_prompt *given = &c->req->prompts[ch->idx / c->req->n];
-    struct strbuf text = STRBUF_INIT;
-    struct detok detok;
-    uint32_t chars = 0;
-    detok_init(&detok, c->model->vocab, true);
-    for (uint32_t i = 0; i < p->n; i++) {
-        size_t before = text.n;
-        if (c->req->n_logprobs >= 0) token_log_add(&ch->log, p->ids[i], chars, NULL);
-        if (i < p->n_hidden) continue;
-        detok_add(&detok, p->ids[i], &text);
-        chars += stream_count_chars(strbuf_cstr(&text) + before, text.n - before);
-    }
-    detok_flush(&detok, &text);
-    if (given->text)
-        strbuf_add(&ch->text, given->text, given->n_text);
-    else
-        strbuf_add(&ch->text, text.s, text.n);
-    ch->echo_chars = stream_count_chars(strbuf_cstr(&ch->text), ch->text.n);
-    strbuf_fini(&text);
-}
-
-static void init_choice(struct call *c, uint32_t i, const struct admitted_prompt *p)
-{
-    struct choice *ch = &c->choices[i];
-    *ch = (struct choice){ .call = c, .idx = i };
-    stream_init(&ch->stream, c->model->vocab, c->req->stops, c->req->n_stops, p->sampling.min_tokens);
-    ch->log.n_top = c->req->n_logprobs > 0 ? (uint32_t)c->req->n_logprobs : 0;
-    if (c->req->echo) echo(ch, p);
-}
-
 /* The answers to one prompt: the first one starts. */
 static void start_prompt(struct call *c, uint32_t i, struct admitted_prompt *p, const char *request_id)
 {
     uint32_t n = (uint32_t)c->req->n;
     struct choice *ch = &c->choices[i * n];
     char tag[API_REQUEST_ID_MAX + 16];
-    for (uint32_t k = 0; k < n; k++) init_choice(c, i * n + k, p);
     ch->leads = n > 1;
     snprintf(tag, sizeof(tag), c->n_choices > 1 ? "%s/%u" : "%s", request_id, ch->idx);
     int32_t *ids = p->ids;
@@ -294,53 +311,37 @@ static void start_prompt(struct call *c, uint32_t i, struct admitted_prompt *p, 
                                   c->req->cache_salt, &events, ch, tag);
 }
 
-/* Takes `req` and the prompts out of `a`. */
-static void create(const struct api_ask *ask, struct api_request *req, struct admitted *a,
-                   const struct answer_format *format)
+void call_create(const struct api_ask *ask, struct call_plan *plan)
 {
     struct coordinator *co = ask->co;
     struct call *c = mem_zalloc(sizeof(*c));
+    struct admitted *a = &plan->admitted;
     c->co = co;
     c->x = ask->x;
-    c->format = format;
-    c->req = req;
+    c->format = plan->format;
+    c->req = plan->req;
     c->model = a->model;
     c->endpoint = ask->endpoint;
     c->hide_output = a->hide_output;
     c->created = clock_unix_s();
     c->started = c->last_write = clock_now_us();
-    snprintf(c->id, sizeof(c->id), "%s%016llx%08llx", format->id_prefix, (unsigned long long)co->incarnation,
+    snprintf(c->id, sizeof(c->id), "%s%016llx%08llx", c->format->id_prefix, (unsigned long long)co->incarnation,
              (unsigned long long)++co->last_call);
     c->next = co->calls;
     if (c->next) c->next->prev = c;
     co->calls = c;
     co->n_calls++;
-    if (req->ignored.n) {
-        http_set_header(c->x, "x-baton-ignored-params", req->ignored.s);
-        meters_ignored(co->meters, req->ignored.s);
+    if (c->req->ignored.n) {
+        http_set_header(c->x, "x-baton-ignored-params", c->req->ignored.s);
+        meters_ignored(co->meters, c->req->ignored.s);
     }
-    c->n_choices = a->n_prompts * (uint32_t)req->n;
-    c->choices = mem_array(c->n_choices, sizeof(*c->choices));
+    c->n_choices = plan->n_choices;
+    c->choices = plan->choices;
+    plan->req = NULL;
+    plan->choices = NULL;
+    for (uint32_t i = 0; i < c->n_choices; i++) c->choices[i].call = c;
     for (uint32_t i = 0; i < a->n_prompts; i++) start_prompt(c, i, &a->prompts[i], ask->request_id);
     http_on_gone(c->x, on_gone, c);
-}
-
-void call_start(const struct api_ask *ask, enum api_endpoint endpoint, const struct answer_format *format)
-{
-    const struct config *cfg = ask->co->cfg;
-    struct openai_limits limits = { cfg->coordinator.max_prompt_logprobs, cfg->coordinator.strict_params };
-    struct api_request *req = NULL;
-    struct admitted a = { 0 };
-    struct api_error e;
-    enum status st = openai_parse(&req, endpoint, http_body(ask->x), &limits, &e);
-    if (st == OK) st = admit(ask->co, req, &a, &e);
-    if (st == OK) {
-        create(ask, req, &a, format);
-    } else {
-        api_reply_error(ask, a.model ? a.model->name : "", &e);
-        api_request_destroy(req);
-    }
-    admitted_fini(&a);
 }
 
 static void check_slow(struct call *c, uint64_t now)

@@ -12,6 +12,7 @@
 #include "coordinator/stream.h"
 
 struct call;
+struct call_job;
 struct http_exchange;
 
 struct choice { /* answer idx % n to prompt idx / n */
@@ -23,6 +24,7 @@ struct choice { /* answer idx % n to prompt idx / n */
     struct token_log log; /* its tokens, the same; unused without logprobs */
     uint32_t echo_chars;  /* characters of the echoed prompt */
     bool stopped;         /* by a stop string */
+    bool ended;           /* its last chunk is due */
     bool leads;           /* further answers to its prompt wait until the prompt's KV is cached */
     const char *finish_reason;
     /* what is left of the request after its end */
@@ -51,19 +53,39 @@ struct call {
     char id[64];
     int64_t created;
     bool hide_output;
-    bool begun; /* the event stream is open */
-    bool over;  /* nothing more is to be heard */
+    bool begun;           /* the event stream is open */
+    bool over;            /* nothing more is to be heard */
+    bool dropped;         /* goes with the job under way */
+    struct call_job *job; /* a large chunk, or the answer, is being written on a worker; NULL: none */
     struct choice *choices;
     uint32_t n_choices, n_done;
     uint64_t started, last_write, slow_since; /* clock_now_us; slow_since 0 = keeps up */
 };
 
-/* Parses, admits and submits what `ask` brings, or answers with the error. */
+struct call_plan { /* all that a call begins with, as a worker made it of the body */
+    const struct answer_format *format;
+    struct api_request *req; /* without its texts */
+    struct admitted admitted;
+    struct choice *choices; /* with the echoed prompts */
+    uint32_t n_choices;
+};
+
+/* Has the body of `ask` read on a worker; then submits what it asks for, or answers with the error.  call_plan.c */
 void call_start(const struct api_ask *ask, enum api_endpoint endpoint, const struct answer_format *format);
+/* Begins the call of a plan and takes what it needs out of it. */
+void call_create(const struct api_ask *ask, struct call_plan *plan);
+void choices_free(struct choice *choices, uint32_t n); /* NULL is fine */
 /* Ends a call with an error: a status before the first byte, an event after it. */
 void call_fail(struct call *c, const struct api_error *e);
 /* Pings, early headers, clients that do not read. */
 void call_tick(struct call *c, uint64_t now);
+
+/* call_job.c: chunks and answers that would hold up the loop are written on a worker.  NULL: small, to be written at
+ * once.  The job of a chunk takes the choice's text and log.  At its end it calls call_job_done(). */
+struct call_job *call_job_chunk(struct choice *ch);
+struct call_job *call_job_whole(struct call *c);
+void call_job_cancel(struct call_job *job);
+void call_job_done(struct call *c, bool whole, struct strbuf *json);
 
 /* Writers shared by both formats: answer.c. */
 void answer_head(const struct call *c, const char *object,

@@ -5,11 +5,13 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "coordinator/api.h"
+#include "coordinator/ask.h"
 #include "coordinator/call.h"
 #include "coordinator/dispatch.h"
 #include "coordinator/meters.h"
 #include "coordinator/registry.h"
 #include "coordinator/served_model.h"
+#include "coordinator/work.h"
 
 #include <string.h>
 #include <sys/random.h>
@@ -53,6 +55,17 @@ static enum status open_dispatch(struct coordinator *co, struct error *err)
     return dispatch_create(&co->dispatch, &opt, err);
 }
 
+static enum status open_work(struct coordinator *co, struct error *err)
+{
+    struct work_limits limits = {
+        .threads = co->cfg->coordinator.workers,
+        .max_items = co->cfg->coordinator.max_work,
+        .max_bytes = co->cfg->coordinator.max_work_bytes,
+    };
+    json_object_seed(0); /* jansson does it at its first object, which would be on several threads */
+    return work_create(&co->work, co->loop, &limits, err);
+}
+
 static enum status open_http(struct coordinator *co, struct error *err)
 {
     struct http_limits limits = {
@@ -71,8 +84,9 @@ static void check_drain(struct coordinator *co, uint64_t now)
 {
     uint64_t limit = (uint64_t)co->cfg->coordinator.shutdown_timeout_ms * 1000;
     bool late = request_elapsed(now, co->drain_began) > limit;
-    if (late && co->n_calls) log_warn("drain_late", "calls=%u", co->n_calls);
-    if (late || co->n_calls == 0) coordinator_stop(co);
+    uint32_t left = co->n_calls + co->n_asks;
+    if (late && left) log_warn("drain_late", "calls=%u", left);
+    if (late || left == 0) coordinator_stop(co);
 }
 
 static void on_tick(uv_timer_t *t)
@@ -100,6 +114,7 @@ enum status coordinator_create(struct coordinator **out, uv_loop_t *loop, const 
     }
     if ((st = load_models(co, err)) != OK) goto fail;
     if ((st = open_dispatch(co, err)) != OK) goto fail;
+    if ((st = open_work(co, err)) != OK) goto fail;
     if ((st = open_http(co, err)) != OK) goto fail;
     uv_timer_init(loop, &co->tick);
     co->tick.data = co;
@@ -109,6 +124,8 @@ enum status coordinator_create(struct coordinator **out, uv_loop_t *loop, const 
 fail:
     dispatch_close(co->dispatch);
     co->dispatch = NULL;
+    work_close(co->work);
+    co->work = NULL;
     uv_run(loop, UV_RUN_NOWAIT); /* the closes */
     coordinator_destroy(co);
     return st;
@@ -119,7 +136,7 @@ void coordinator_drain(struct coordinator *co)
     if (co->draining) return;
     co->draining = true;
     co->drain_began = clock_now_us();
-    log_info("draining", "calls=%u", co->n_calls);
+    log_info("draining", "calls=%u", co->n_calls + co->n_asks);
     uv_timer_start(&co->tick, on_tick, 0, DRAIN_TICK_MS);
 }
 
@@ -129,7 +146,10 @@ void coordinator_stop(struct coordinator *co)
     if (co->stopped) return;
     co->stopped = co->draining = true;
     api_error_set(&e, ERR_UNAVAILABLE, "draining", NULL, "the coordinator is shutting down");
+    ask_fail_all(co, &e);
     while (co->calls) call_fail(co->calls, &e);
+    work_close(co->work);
+    co->work = NULL;
     dispatch_close(co->dispatch);
     co->dispatch = NULL;
     http_server_close(co->http);

@@ -1,6 +1,7 @@
 /* coordinator.h - the process's parts in one place: models, dispatcher, HTTP server, calls under way.
  *
- * Everything runs on one libuv loop and its thread. */
+ * Everything runs on one libuv loop and its thread, but for the reading of bodies and the writing of large answers
+ * (work.h). */
 #ifndef COORDINATOR_COORDINATOR_H
 #define COORDINATOR_COORDINATOR_H
 #include "base/error.h"
@@ -10,11 +11,13 @@
 #include <uv.h>
 
 struct api_error;
+struct ask;
 struct call;
 struct dispatch;
 struct http_server;
 struct meters;
 struct served_model;
+struct work;
 
 struct coordinator {
     uv_loop_t *loop;
@@ -27,6 +30,9 @@ struct coordinator {
     struct http_server *http;
     struct call *calls; /* under way, newest first */
     uint32_t n_calls;
+    struct work *work; /* threads for what grows with a body or an answer */
+    struct ask *asks;  /* requests whose bodies are being read there */
+    uint32_t n_asks;
     uint64_t last_call; /* counter for ids */
     uv_timer_t tick;
     uint64_t started, drain_began; /* clock_now_us */

@@ -94,10 +94,30 @@ static enum status check_utf8(struct bytes body, struct api_error *e)
     return OK;
 }
 
+/* A value costs far more memory than its bytes do. */
+static enum status check_values(struct bytes body, struct api_error *e)
+{
+    bool in_text = false;
+    size_t n = 0;
+    for (size_t i = 0; i < body.n; i++) {
+        uint8_t c = body.p[i];
+        if (in_text && c == '\\')
+            i++;
+        else if (c == '"')
+            in_text = !in_text;
+        else if (!in_text)
+            n += c == ',' || c == ':' || c == '[' || c == '{';
+    }
+    if (n <= OPENAI_MAX_VALUES) return OK;
+    api_error_http(e, 413, NULL, "the body has about %zu JSON values; at most %d are taken", n, OPENAI_MAX_VALUES);
+    return ERR_TOO_LARGE;
+}
+
 enum status openai_load_object(json_t **out, struct bytes body, struct api_error *e)
 {
     json_error_t err;
     enum status st = check_utf8(body, e);
+    if (st == OK) st = check_values(body, e);
     if (st != OK) return st;
     json_t *root = json_loadb((const char *)body.p, body.n, JSON_REJECT_DUPLICATES, &err);
     if (!root)
@@ -156,16 +176,24 @@ enum status openai_parse(struct api_request **out, enum api_endpoint endpoint, s
     return OK;
 }
 
-void api_request_destroy(struct api_request *r)
+void api_request_drop_texts(struct api_request *r)
 {
-    if (!r) return;
     for (uint32_t i = 0; i < r->n_prompts; i++) {
         mem_free(r->prompts[i].text);
         mem_free(r->prompts[i].ids);
     }
-    for (uint32_t i = 0; i < r->n_stops; i++) mem_free(r->stops[i].text);
     mem_free(r->prompts);
     json_decref(r->messages);
+    r->prompts = NULL;
+    r->n_prompts = 0;
+    r->messages = NULL;
+}
+
+void api_request_destroy(struct api_request *r)
+{
+    if (!r) return;
+    api_request_drop_texts(r);
+    for (uint32_t i = 0; i < r->n_stops; i++) mem_free(r->stops[i].text);
     strbuf_fini(&r->ignored);
     mem_free(r->bias_ids);
     mem_free(r->bias);

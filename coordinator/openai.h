@@ -19,7 +19,8 @@ struct api_error;
 #define OPENAI_MAX_STOP     1024 /* bytes of one stop string */
 #define OPENAI_MAX_BIAS     1024
 #define OPENAI_MAX_LOGPROBS 20
-#define OPENAI_MAX_SALT     256 /* bytes of cache_salt */
+#define OPENAI_MAX_SALT     256     /* bytes of cache_salt */
+#define OPENAI_MAX_VALUES   2000000 /* JSON values of one body */
 
 enum api_endpoint { API_CHAT, API_COMPLETIONS };
 
@@ -71,6 +72,8 @@ struct openai_limits {
 /* Parses and checks `body`.  The caller owns *out; on failure it is untouched and `e` says what and where. */
 enum status openai_parse(struct api_request **out, enum api_endpoint endpoint, struct bytes body,
                          const struct openai_limits *limits, struct api_error *e) MUST_CHECK;
+/* Frees messages and prompts, once their tokens are known. */
+void api_request_drop_texts(struct api_request *r);
 void api_request_destroy(struct api_request *r); /* NULL is fine */
 
 /* A JSON object from `body`; the caller gives the reference back.  For small endpoints, too. */

@@ -88,12 +88,12 @@ void served_model_close(struct served_model *m)
     mem_free(m);
 }
 
-enum status served_model_encode(const struct served_model *m, const char *text, size_t n, struct token_list *out,
-                                bool *added_bos, struct error *err)
+enum status served_model_encode(const struct served_model *m, const char *text, size_t n, const atomic_bool *stop,
+                                struct token_list *out, bool *added_bos, struct error *err)
 {
     const struct vocab *v = m->vocab;
     struct token_list ids = { 0 };
-    struct encode_options opt = { .parse_special = true };
+    struct encode_options opt = { .parse_special = true, .stop = stop };
     enum status st = tokenizer_encode(m->tokenizer, text, n, opt, &ids, err);
     bool bos = false;
     if (st == OK) {

@@ -1,12 +1,14 @@
 /* served_model.h - what the coordinator knows of a model: facts, vocabulary, tokenizer, chat template.
  *
- * Never weights: the file is open only while metadata and vocabulary are copied out of it. */
+ * Never weights: the file is open only while metadata and vocabulary are copied out of it.  Immutable once open: any
+ * thread may read it. */
 #ifndef COORDINATOR_SERVED_MODEL_H
 #define COORDINATOR_SERVED_MODEL_H
 #include "base/error.h"
 #include "base/strbuf.h"
 
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -35,9 +37,9 @@ enum status served_model_open(struct served_model **out, const char *name, const
 void served_model_close(struct served_model *m); /* NULL is fine */
 
 /* Appends the ids of a prompt: specials in the text are parsed, BOS is put in front where the vocabulary wants one
- * and the text does not begin with it.  *added_bos (may be NULL) says so. */
-enum status served_model_encode(const struct served_model *m, const char *text, size_t n, struct token_list *out,
-                                bool *added_bos, struct error *err) MUST_CHECK;
+ * and the text does not begin with it.  *added_bos (may be NULL) says so.  ERR_CANCELLED once *stop is true. */
+enum status served_model_encode(const struct served_model *m, const char *text, size_t n, const atomic_bool *stop,
+                                struct token_list *out, bool *added_bos, struct error *err) MUST_CHECK;
 /* Messages through the model's template to prompt text.  ERR_UNSUPPORTED: it has none, or one that cannot be rendered.
  */
 enum status served_model_render(const struct served_model *m, const json_t *messages, struct strbuf *out,

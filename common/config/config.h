@@ -55,6 +55,9 @@ struct config {
         uint64_t max_queue_bytes;
         uint32_t max_body_bytes; /* of one HTTP request */
         uint32_t max_connections;
+        uint32_t workers;             /* threads that read large bodies and write large answers */
+        uint32_t max_work;            /* bodies that may wait for them */
+        uint64_t max_work_bytes;      /* all of those together */
         uint32_t request_timeout_ms;  /* deadline of one request while queued or in prefill */
         uint32_t progress_timeout_ms; /* no progress report for this long: new epoch */
         uint32_t shutdown_timeout_ms;

@@ -32,6 +32,13 @@ struct bytes http_body(const struct http_exchange *x)
     return bytes_of(x->req.body.s, x->req.body.n);
 }
 
+char *http_take_body(struct http_exchange *x, size_t *n)
+{
+    if (x->conn) x->conn->server->body_bytes -= x->body_counted;
+    x->body_counted = 0;
+    return strbuf_take(&x->req.body, n);
+}
+
 void http_exchange_free(struct http_exchange *x)
 {
     if (x->conn) x->conn->server->body_bytes -= x->body_counted;
@@ -168,6 +175,21 @@ void http_reply(struct http_exchange *x, int status, const char *content_type, c
     }
     add_head(x, status, content_type, (int64_t)n);
     if (!x->no_body && n > 0) strbuf_add(&c->out, body, n);
+    http_conn_answered(c);
+}
+
+void http_reply_take(struct http_exchange *x, int status, const char *content_type, struct strbuf *body)
+{
+    struct http_conn *c = x->conn;
+    bool small = body->n < HTTP_COPY_BYTES;
+    if (small || !c || x->req.is_head || c->flying || c->out.n > 0) {
+        http_reply(x, status, content_type, body->s, body->n);
+        strbuf_fini(body);
+        return;
+    }
+    size_t n = body->n;
+    add_head(x, status, content_type, (int64_t)n);
+    http_conn_send_body(c, strbuf_take(body, &n), n);
     http_conn_answered(c);
 }
 

@@ -72,6 +72,7 @@ static void on_closed(uv_handle_t *handle)
     strbuf_fini(&c->in);
     strbuf_fini(&c->out);
     mem_free(c->flying);
+    mem_free(c->flying_body);
     mem_free(c);
     http_server_free_if_last(s);
 }
@@ -137,7 +138,8 @@ static void on_written(uv_write_t *req, int status)
 {
     struct http_conn *c = req->handle->data;
     mem_free(c->flying);
-    c->flying = NULL;
+    mem_free(c->flying_body);
+    c->flying = c->flying_body = NULL;
     c->sent_bytes += c->flying_bytes;
     c->flying_bytes = 0;
     if (c->state == CONN_CLOSED) return;
@@ -172,6 +174,23 @@ void http_conn_flush(struct http_conn *c)
     c->flying = strbuf_take(&c->out, &c->flying_bytes);
     buf = uv_buf_init(c->flying, (unsigned)c->flying_bytes);
     if (uv_write(&c->write_req, (uv_stream_t *)&c->tcp, &buf, 1, on_written) != 0) http_conn_close(c);
+}
+
+void http_conn_send_body(struct http_conn *c, char *body, size_t n)
+{
+    uv_buf_t bufs[2];
+    size_t n_head;
+    if (c->state == CONN_CLOSED) {
+        mem_free(body);
+        return;
+    }
+    assert(!c->flying && c->out.n > 0);
+    c->flying = strbuf_take(&c->out, &n_head);
+    c->flying_body = body;
+    c->flying_bytes = n_head + n;
+    bufs[0] = uv_buf_init(c->flying, (unsigned)n_head);
+    bufs[1] = uv_buf_init(body, (unsigned)n);
+    if (uv_write(&c->write_req, (uv_stream_t *)&c->tcp, bufs, 2, on_written) != 0) http_conn_close(c);
 }
 
 void http_conn_answered(struct http_conn *c)

@@ -10,6 +10,7 @@
 #define HTTP_STALL_MS     30000u /* no byte leaves for this long: the client counts as gone */
 #define HTTP_LINGER_MS    2000u  /* after the last answer: time for the client to read it and close */
 #define HTTP_READ_BYTES   (64u << 10)
+#define HTTP_COPY_BYTES   (64u << 10) /* a longer answer is sent from where it lies */
 #define HTTP_MAX_PIPELINE (64u << 10) /* bytes kept while an answer is under way */
 
 struct http_server {
@@ -49,7 +50,8 @@ struct http_conn {
     struct strbuf in;        /* raw bytes not read yet */
     struct strbuf out;       /* not given to libuv yet */
     char *flying;            /* bytes of write_req; NULL = no write under way */
-    size_t flying_bytes;     /* length of `flying` */
+    char *flying_body;       /* sent behind it; NULL = none */
+    size_t flying_bytes;     /* length of both */
     uint64_t sent_bytes;     /* taken by the socket, without those of `flying` */
     uint64_t sent_mark;      /* bytes sent at the last stall check */
     uint64_t body_mark;      /* body bytes at the last timer tick */
@@ -76,6 +78,8 @@ void http_conn_accept(struct http_server *s);
 void http_conn_close(struct http_conn *c);
 /* Sends what is in `out` as far as the socket takes it; libuv keeps the rest. */
 void http_conn_flush(struct http_conn *c);
+/* Sends what is in `out` and behind it n bytes at `body` (mem_free), which it takes; nothing else may be unsent. */
+void http_conn_send_body(struct http_conn *c, char *body, size_t n);
 size_t http_conn_unsent(const struct http_conn *c);
 /* The answer of c->x is complete: frees it and goes on with the next request or to the end. */
 void http_conn_answered(struct http_conn *c);

@@ -8,6 +8,7 @@
 #define HTTP_HTTP_SERVER_H
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/strbuf.h"
 
 #include <uv.h>
 
@@ -40,11 +41,15 @@ const char *http_path(const struct http_exchange *x);                     /* wit
 const char *http_query(const struct http_exchange *x);                    /* "" without */
 const char *http_header(const struct http_exchange *x, const char *name); /* case-insensitive; NULL if absent */
 struct bytes http_body(const struct http_exchange *x);
+/* Hands the body (mem_free) to the caller: for other threads, and for when the exchange is gone. */
+char *http_take_body(struct http_exchange *x, size_t *n);
 
 /* Adds a header to the answer; before reply or begin. */
 void http_set_header(struct http_exchange *x, const char *name, const char *value);
 /* The whole answer.  The exchange is gone after this. */
 void http_reply(struct http_exchange *x, int status, const char *content_type, const void *body, size_t n);
+/* The same with the memory of `body` (mem_free), which is not copied; leaves `body` empty. */
+void http_reply_take(struct http_exchange *x, int status, const char *content_type, struct strbuf *body);
 /* A streamed answer (chunked): begin, any number of writes, end. */
 void http_begin(struct http_exchange *x, int status, const char *content_type);
 void http_write(struct http_exchange *x, const void *p, size_t n);

@@ -34,11 +34,17 @@ struct bpe {
     struct pair *pairs;
     size_t pair_mask;
     int32_t byte_ids[256]; /* TOKEN_NONE where the vocabulary has none */
-    char *text;            /* of a token, token_map_longest() bytes */
+};
+
+struct bpe_scratch {
+    const struct bpe *bpe;
+    struct pretokenize_scratch *pre;
+    char *text; /* of a token, token_map_longest() bytes */
     struct symbol *symbols;
     size_t symbols_cap;
     struct merge_queue queue;
     struct token_list *out; /* of the call under way */
+    const atomic_bool *stop;
 };
 
 static uint64_t pair_key(int32_t left, int32_t right)
@@ -55,16 +61,16 @@ static struct pair *pair_slot(const struct bpe *b, uint64_t key)
 }
 
 /* The lowest rank of a pair counts.  A merge whose parts or result are no tokens can do nothing. */
-static void add_merge(struct bpe *b, const struct vocab_merge *m, uint32_t rank)
+static void add_merge(struct bpe *b, const struct vocab_merge *m, uint32_t rank, char *text)
 {
     size_t n = (size_t)m->n_left + m->n_right;
     int32_t left = token_map_find(b->map, m->left, m->n_left);
     int32_t right = token_map_find(b->map, m->right, m->n_right);
 
     if (left == TOKEN_NONE || right == TOKEN_NONE || n > token_map_longest(b->map)) return;
-    memcpy(b->text, m->left, m->n_left);
-    memcpy(b->text + m->n_left, m->right, m->n_right);
-    int32_t id = token_map_find(b->map, b->text, n);
+    memcpy(text, m->left, m->n_left);
+    memcpy(text + m->n_left, m->right, m->n_right);
+    int32_t id = token_map_find(b->map, text, n);
     struct pair *slot = pair_slot(b, pair_key(left, right));
     if (id == TOKEN_NONE || slot->key != NO_PAIR) return;
     *slot = (struct pair){ pair_key(left, right), rank, id };
@@ -78,7 +84,9 @@ static void add_merges(struct bpe *b, const struct vocab *v)
     b->pairs = mem_array(n_slots, sizeof(*b->pairs));
     b->pair_mask = n_slots - 1;
     for (size_t i = 0; i < n_slots; i++) b->pairs[i].key = NO_PAIR;
-    for (uint32_t rank = 0; rank < v->n_merges; rank++) add_merge(b, &v->merges[rank], rank);
+    char *text = mem_alloc(token_map_longest(b->map));
+    for (uint32_t rank = 0; rank < v->n_merges; rank++) add_merge(b, &v->merges[rank], rank, text);
+    mem_free(text);
 }
 
 enum status bpe_create(struct bpe **out, const struct vocab *v, struct error *err)
@@ -91,7 +99,6 @@ enum status bpe_create(struct bpe **out, const struct vocab *v, struct error *er
         return st;
     }
     b->map = token_map_create(v);
-    b->text = mem_alloc(token_map_longest(b->map));
     for (int byte = 0; byte < 256; byte++) {
         char c[2];
         b->byte_ids[byte] = token_map_find(b->map, c, bytelevel_encode((uint8_t)byte, c));
@@ -104,124 +111,157 @@ enum status bpe_create(struct bpe **out, const struct vocab *v, struct error *er
 void bpe_destroy(struct bpe *b)
 {
     if (!b) return;
-    merge_queue_fini(&b->queue);
-    mem_free(b->symbols);
-    mem_free(b->text);
     mem_free(b->pairs);
     token_map_destroy(b->map);
     pretokenize_destroy(b->pre);
     mem_free(b);
 }
 
-static enum status reserve(struct bpe *b, size_t n)
+size_t bpe_count_known(const struct bpe *b, const char *text, size_t n)
+{
+    size_t known = 0;
+    for (size_t i = 0; i < n; i++) known += b->byte_ids[(uint8_t)text[i]] != TOKEN_NONE;
+    return known;
+}
+
+enum status bpe_scratch_create(struct bpe_scratch **out, const struct bpe *b)
+{
+    struct bpe_scratch *s = mem_zalloc(sizeof(*s));
+    enum status st = pretokenize_scratch_create(&s->pre);
+
+    s->bpe = b;
+    s->text = mem_alloc(token_map_longest(b->map));
+    if (st != OK) {
+        bpe_scratch_destroy(s);
+        return st;
+    }
+    *out = s;
+    return OK;
+}
+
+void bpe_scratch_destroy(struct bpe_scratch *s)
+{
+    if (!s) return;
+    merge_queue_fini(&s->queue);
+    mem_free(s->symbols);
+    mem_free(s->text);
+    pretokenize_scratch_destroy(s->pre);
+    mem_free(s);
+}
+
+static enum status reserve(struct bpe_scratch *s, size_t n)
 {
     size_t cap = 64;
     void *symbols = NULL;
     enum status st;
 
-    if ((st = merge_queue_reset(&b->queue, n)) != OK) return st;
-    if (n <= b->symbols_cap) return OK;
+    if ((st = merge_queue_reset(&s->queue, n)) != OK) return st;
+    if (n <= s->symbols_cap) return OK;
     while (cap < n) cap *= 2;
-    if ((st = mem_try_array(&symbols, cap, sizeof(*b->symbols))) != OK) return st;
-    mem_free(b->symbols);
-    b->symbols = symbols;
-    b->symbols_cap = cap;
+    if ((st = mem_try_array(&symbols, cap, sizeof(*s->symbols))) != OK) return st;
+    mem_free(s->symbols);
+    s->symbols = symbols;
+    s->symbols_cap = cap;
     return OK;
 }
 
-static void release_large(struct bpe *b)
+static void release_large(struct bpe_scratch *s)
 {
-    if (b->symbols_cap <= KEEP_SYMBOLS) return;
-    merge_queue_fini(&b->queue);
-    mem_free(b->symbols);
-    b->symbols = NULL;
-    b->symbols_cap = 0;
+    if (s->symbols_cap <= KEEP_SYMBOLS) return;
+    merge_queue_fini(&s->queue);
+    mem_free(s->symbols);
+    s->symbols = NULL;
+    s->symbols_cap = 0;
 }
 
-static void push_pair(struct bpe *b, uint32_t left)
+static void push_pair(struct bpe_scratch *s, uint32_t left)
 {
-    uint32_t right = left == END ? END : b->symbols[left].next;
+    uint32_t right = left == END ? END : s->symbols[left].next;
 
     if (right == END) return;
-    int32_t left_id = b->symbols[left].id, right_id = b->symbols[right].id;
-    const struct pair *p = pair_slot(b, pair_key(left_id, right_id));
+    int32_t left_id = s->symbols[left].id, right_id = s->symbols[right].id;
+    const struct pair *p = pair_slot(s->bpe, pair_key(left_id, right_id));
     if (p->key == NO_PAIR) return;
-    merge_queue_push(&b->queue,
+    merge_queue_push(&s->queue,
                      (struct merge){ (uint64_t)p->rank << 32 | left, (uint32_t)left_id, (uint32_t)right_id });
 }
 
-static void do_merge(struct bpe *b, const struct merge *m)
+static void do_merge(struct bpe_scratch *s, const struct merge *m)
 {
     uint32_t left = (uint32_t)m->key;
-    struct symbol *l = &b->symbols[left];
+    struct symbol *l = &s->symbols[left];
 
     if (l->id != (int32_t)m->a || l->next == END) return;
-    struct symbol *r = &b->symbols[l->next];
+    struct symbol *r = &s->symbols[l->next];
     if (r->id != (int32_t)m->b) return;
 
-    l->id = pair_slot(b, pair_key(l->id, r->id))->id;
+    l->id = pair_slot(s->bpe, pair_key(l->id, r->id))->id;
     r->id = TOKEN_NONE;
     l->next = r->next;
-    if (l->next != END) b->symbols[l->next].prev = left;
-    push_pair(b, l->prev);
-    push_pair(b, left);
+    if (l->next != END) s->symbols[l->next].prev = left;
+    push_pair(s, l->prev);
+    push_pair(s, left);
 }
 
 /* The id of a piece that is a token as a whole. */
-static int32_t whole_token(const struct bpe *b, const char *piece, size_t n)
+static int32_t whole_token(const struct bpe_scratch *s, const char *piece, size_t n)
 {
-    size_t used = 0, longest = token_map_longest(b->map);
+    size_t used = 0, longest = token_map_longest(s->bpe->map);
 
     for (size_t i = 0; i < n; i++) {
         char c[2];
         size_t len = bytelevel_encode((uint8_t)piece[i], c);
         if (used + len > longest) return TOKEN_NONE;
-        memcpy(b->text + used, c, len);
+        memcpy(s->text + used, c, len);
         used += len;
     }
-    return token_map_find(b->map, b->text, used);
+    return token_map_find(s->bpe->map, s->text, used);
 }
 
 /* Symbols for the bytes of a piece; returns how many. */
-static uint32_t fill_symbols(struct bpe *b, const char *piece, size_t n)
+static uint32_t fill_symbols(struct bpe_scratch *s, const char *piece, size_t n)
 {
     uint32_t count = 0;
 
     for (size_t i = 0; i < n; i++) {
-        int32_t id = b->byte_ids[(uint8_t)piece[i]];
+        int32_t id = s->bpe->byte_ids[(uint8_t)piece[i]];
         if (id == TOKEN_NONE) continue;
-        b->symbols[count] = (struct symbol){ count - 1, count + 1, id };
+        s->symbols[count] = (struct symbol){ count - 1, count + 1, id };
         count++;
     }
-    if (count > 0) b->symbols[count - 1].next = END;
+    if (count > 0) s->symbols[count - 1].next = END;
     return count;
 }
 
 static enum status encode_piece(void *arg, const char *piece, size_t n)
 {
-    struct bpe *b = arg;
+    struct bpe_scratch *s = arg;
     enum status st;
-    int32_t whole = pretokenize_ignores_merges(b->pre) ? whole_token(b, piece, n) : TOKEN_NONE;
+    int32_t whole = pretokenize_ignores_merges(s->bpe->pre) ? whole_token(s, piece, n) : TOKEN_NONE;
 
+    if (s->stop && atomic_load_explicit(s->stop, memory_order_relaxed)) return ERR_CANCELLED;
     if (whole != TOKEN_NONE) {
-        token_list_add(b->out, whole);
+        token_list_add(s->out, whole);
         return OK;
     }
-    if ((st = reserve(b, n)) != OK) return st;
-    uint32_t count = fill_symbols(b, piece, n);
-    for (uint32_t i = 0; i + 1 < count; i++) push_pair(b, i);
-    for (struct merge m; merge_queue_pop(&b->queue, &m);) do_merge(b, &m);
-    for (uint32_t i = 0; i != END && count > 0; i = b->symbols[i].next) {
-        token_list_add(b->out, b->symbols[i].id);
+    if ((st = reserve(s, n)) != OK) return st;
+    uint32_t count = fill_symbols(s, piece, n);
+    for (uint32_t i = 0; i + 1 < count; i++) push_pair(s, i);
+    for (struct merge m; merge_queue_pop(&s->queue, &m);) do_merge(s, &m);
+    for (uint32_t i = 0; i != END && count > 0; i = s->symbols[i].next) {
+        token_list_add(s->out, s->symbols[i].id);
     }
     return OK;
 }
 
-enum status bpe_encode(struct bpe *b, const char *text, size_t n, struct token_list *out, struct error *err)
+enum status bpe_encode(struct bpe_scratch *s, const char *text, size_t n, const atomic_bool *stop,
+                       struct token_list *out, struct error *err)
 {
-    b->out = out;
-    enum status st = pretokenize_split(b->pre, text, n, encode_piece, b, err);
-    b->out = NULL;
-    release_large(b);
+    s->out = out;
+    s->stop = stop;
+    enum status st = pretokenize_split(s->bpe->pre, s->pre, text, n, encode_piece, s, err);
+    s->out = NULL;
+    s->stop = NULL;
+    release_large(s);
     return st;
 }

@@ -66,6 +66,9 @@ struct pretokenizer {
     const struct family *family;
     size_t n_codes;
     pcre2_code *codes[MAX_PATTERNS];
+};
+
+struct pretokenize_scratch {
     pcre2_match_data *match;
     pcre2_match_context *context;
     pcre2_jit_stack *stack;
@@ -123,7 +126,7 @@ static enum status refuse_name(const char *name, struct error *err)
 enum status pretokenize_create(struct pretokenizer **out, const char *name, struct error *err)
 {
     const struct family *family = family_of(name);
-    enum status st = ERR_NO_MEMORY;
+    enum status st;
 
     if (!family) return refuse_name(name, err);
     struct pretokenizer *p = mem_zalloc(sizeof(*p));
@@ -131,13 +134,6 @@ enum status pretokenize_create(struct pretokenizer **out, const char *name, stru
     for (size_t i = 0; i < MAX_PATTERNS && family->patterns[i]; i++) {
         if ((st = compile(p, family->patterns[i], err)) != OK) goto fail;
     }
-    p->match = pcre2_match_data_create(1, NULL);
-    p->context = pcre2_match_context_create(NULL);
-    p->stack = pcre2_jit_stack_create(JIT_STACK_START, JIT_STACK_MAX, NULL);
-    st = ERR_NO_MEMORY;
-    if (!p->match || !p->context || !p->stack) goto fail;
-    pcre2_jit_stack_assign(p->context, NULL, p->stack);
-    pcre2_set_match_limit(p->context, MATCH_LIMIT);
     *out = p;
     return OK;
 fail:
@@ -148,11 +144,33 @@ fail:
 void pretokenize_destroy(struct pretokenizer *p)
 {
     if (!p) return;
-    if (p->stack) pcre2_jit_stack_free(p->stack);
-    if (p->context) pcre2_match_context_free(p->context);
-    if (p->match) pcre2_match_data_free(p->match);
     for (size_t i = 0; i < p->n_codes; i++) pcre2_code_free(p->codes[i]);
     mem_free(p);
+}
+
+enum status pretokenize_scratch_create(struct pretokenize_scratch **out)
+{
+    struct pretokenize_scratch *s = mem_zalloc(sizeof(*s));
+    s->match = pcre2_match_data_create(1, NULL);
+    s->context = pcre2_match_context_create(NULL);
+    s->stack = pcre2_jit_stack_create(JIT_STACK_START, JIT_STACK_MAX, NULL);
+    if (!s->match || !s->context || !s->stack) {
+        pretokenize_scratch_destroy(s);
+        return ERR_NO_MEMORY;
+    }
+    pcre2_jit_stack_assign(s->context, NULL, s->stack);
+    pcre2_set_match_limit(s->context, MATCH_LIMIT);
+    *out = s;
+    return OK;
+}
+
+void pretokenize_scratch_destroy(struct pretokenize_scratch *s)
+{
+    if (!s) return;
+    if (s->stack) pcre2_jit_stack_free(s->stack);
+    if (s->context) pcre2_match_context_free(s->context);
+    if (s->match) pcre2_match_data_free(s->match);
+    mem_free(s);
 }
 
 bool pretokenize_ignores_merges(const struct pretokenizer *p)
@@ -162,6 +180,7 @@ bool pretokenize_ignores_merges(const struct pretokenizer *p)
 
 struct split {
     const struct pretokenizer *p;
+    struct pretokenize_scratch *scratch;
     pretokenize_fn fn;
     void *arg;
     struct error *err;
@@ -173,7 +192,8 @@ static enum status split_from(const struct split *s, size_t level, const char *t
 static enum status next_match(const struct split *s, size_t level, const char *text, size_t n, size_t from,
                               size_t *begin, size_t *end)
 {
-    int rc = pcre2_match(s->p->codes[level], (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK, s->p->match, s->p->context);
+    int rc = pcre2_match(s->p->codes[level], (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK, s->scratch->match,
+                         s->scratch->context);
 
     *begin = *end = n;
     if (rc == PCRE2_ERROR_NOMATCH) return OK;
@@ -181,7 +201,7 @@ static enum status next_match(const struct split *s, size_t level, const char *t
         return error_set(s->err, ERR_TOO_LARGE,
                          "%zu bytes of text in one run are too much for the pre-tokenizer (PCRE2 %d)", n - from, rc);
     }
-    const PCRE2_SIZE *span = pcre2_get_ovector_pointer(s->p->match);
+    const PCRE2_SIZE *span = pcre2_get_ovector_pointer(s->scratch->match);
     *begin = span[0];
     *end = span[1];
     assert(*end > *begin); /* no pattern of the table matches nothing */
@@ -208,10 +228,10 @@ static enum status split_from(const struct split *s, size_t level, const char *t
     return level == s->p->n_codes ? s->fn(s->arg, text, n) : split_level(s, level, text, n);
 }
 
-enum status pretokenize_split(const struct pretokenizer *p, const char *text, size_t n, pretokenize_fn fn, void *arg,
-                              struct error *err)
+enum status pretokenize_split(const struct pretokenizer *p, struct pretokenize_scratch *scratch, const char *text,
+                              size_t n, pretokenize_fn fn, void *arg, struct error *err)
 {
-    struct split s = { p, fn, arg, err };
+    struct split s = { p, scratch, fn, arg, err };
 
     return split_from(&s, 0, text, n);
 }

@@ -24,7 +24,11 @@ struct spm {
     const struct vocab *vocab;
     struct token_map *map;
     int32_t byte_ids[256]; /* TOKEN_NONE where the vocabulary has none */
-    char *text;            /* escaped */
+};
+
+struct spm_scratch {
+    const struct spm *spm;
+    char *text; /* escaped */
     struct symbol *symbols;
     size_t cap; /* of both */
     struct merge_queue queue;
@@ -44,7 +48,7 @@ struct spm *spm_create(const struct vocab *v)
     return s;
 }
 
-static void release(struct spm *s)
+static void release(struct spm_scratch *s)
 {
     merge_queue_fini(&s->queue);
     mem_free(s->symbols);
@@ -57,12 +61,33 @@ static void release(struct spm *s)
 void spm_destroy(struct spm *s)
 {
     if (!s) return;
-    release(s);
     token_map_destroy(s->map);
     mem_free(s);
 }
 
-static enum status reserve(struct spm *s, size_t n_text, size_t n_symbols)
+bool spm_has_all_bytes(const struct spm *s)
+{
+    for (int byte = 0; byte < 256; byte++)
+        if (s->byte_ids[byte] == TOKEN_NONE) return false;
+    return true;
+}
+
+struct spm_scratch *spm_scratch_create(const struct spm *spm)
+{
+    struct spm_scratch *s = mem_zalloc(sizeof(*s));
+
+    s->spm = spm;
+    return s;
+}
+
+void spm_scratch_destroy(struct spm_scratch *s)
+{
+    if (!s) return;
+    release(s);
+    mem_free(s);
+}
+
+static enum status reserve(struct spm_scratch *s, size_t n_text, size_t n_symbols)
 {
     void *text = NULL, *symbols = NULL;
     enum status st;
@@ -83,7 +108,7 @@ static enum status reserve(struct spm *s, size_t n_text, size_t n_symbols)
 }
 
 /* Escapes the text into s->text; returns its bytes. */
-static size_t escape(struct spm *s, const char *text, size_t n, bool space_prefix)
+static size_t escape(struct spm_scratch *s, const char *text, size_t n, bool space_prefix)
 {
     size_t used = 0;
 
@@ -103,7 +128,7 @@ static size_t escape(struct spm *s, const char *text, size_t n, bool space_prefi
 }
 
 /* One symbol for each character; returns how many. */
-static uint32_t fill_symbols(struct spm *s, size_t n)
+static uint32_t fill_symbols(struct spm_scratch *s, size_t n)
 {
     uint32_t count = 0;
 
@@ -126,20 +151,20 @@ static uint32_t score_key(float score)
     return bits >> 31 ? bits : ~bits & 0x7fffffffu;
 }
 
-static void push_pair(struct spm *s, uint32_t left)
+static void push_pair(struct spm_scratch *s, uint32_t left)
 {
     uint32_t right = left == END ? END : s->symbols[left].next;
 
     if (right == END) return;
     const struct symbol *l = &s->symbols[left];
     uint32_t n = l->n + s->symbols[right].n;
-    int32_t id = token_map_find(s->map, s->text + l->at, n);
+    int32_t id = token_map_find(s->spm->map, s->text + l->at, n);
     if (id == TOKEN_NONE) return;
-    uint64_t priority = score_key(s->vocab->tokens[id].score);
+    uint64_t priority = score_key(s->spm->vocab->tokens[id].score);
     merge_queue_push(&s->queue, (struct merge){ priority << 32 | left, n, 0 });
 }
 
-static void do_merge(struct spm *s, const struct merge *m)
+static void do_merge(struct spm_scratch *s, const struct merge *m)
 {
     uint32_t left = (uint32_t)m->key;
     struct symbol *l = &s->symbols[left];
@@ -156,10 +181,10 @@ static void do_merge(struct spm *s, const struct merge *m)
     push_pair(s, left);
 }
 
-static void add_symbol(const struct spm *s, const struct symbol *sym, struct token_list *out)
+static void add_symbol(const struct spm_scratch *s, const struct symbol *sym, struct token_list *out)
 {
     const char *p = s->text + sym->at;
-    int32_t id = token_map_find(s->map, p, sym->n);
+    int32_t id = token_map_find(s->spm->map, p, sym->n);
     bool has_bytes = true;
 
     if (id != TOKEN_NONE) {
@@ -167,16 +192,22 @@ static void add_symbol(const struct spm *s, const struct symbol *sym, struct tok
         return;
     }
     for (uint32_t i = 0; i < sym->n; i++) {
-        if (s->byte_ids[(uint8_t)p[i]] == TOKEN_NONE) has_bytes = false;
+        if (s->spm->byte_ids[(uint8_t)p[i]] == TOKEN_NONE) has_bytes = false;
     }
     if (!has_bytes) {
-        if (s->vocab->unk_id != TOKEN_NONE) token_list_add(out, s->vocab->unk_id);
+        if (s->spm->vocab->unk_id != TOKEN_NONE) token_list_add(out, s->spm->vocab->unk_id);
         return;
     }
-    for (uint32_t i = 0; i < sym->n; i++) token_list_add(out, s->byte_ids[(uint8_t)p[i]]);
+    for (uint32_t i = 0; i < sym->n; i++) token_list_add(out, s->spm->byte_ids[(uint8_t)p[i]]);
 }
 
-enum status spm_encode(struct spm *s, const char *text, size_t n, bool space_prefix, struct token_list *out)
+static bool stopped(const atomic_bool *stop)
+{
+    return stop && atomic_load_explicit(stop, memory_order_relaxed);
+}
+
+enum status spm_encode(struct spm_scratch *s, const char *text, size_t n, bool space_prefix, const atomic_bool *stop,
+                       struct token_list *out)
 {
     size_t n_spaces = space_prefix ? 1 : 0;
     enum status st;
@@ -187,7 +218,11 @@ enum status spm_encode(struct spm *s, const char *text, size_t n, bool space_pre
 
     uint32_t count = fill_symbols(s, escape(s, text, n, space_prefix));
     for (uint32_t i = 0; i + 1 < count; i++) push_pair(s, i);
-    for (struct merge m; merge_queue_pop(&s->queue, &m);) do_merge(s, &m);
+    for (struct merge m; !stopped(stop) && merge_queue_pop(&s->queue, &m);) do_merge(s, &m);
+    if (stopped(stop)) {
+        if (s->cap > KEEP_TEXT) release(s);
+        return ERR_CANCELLED;
+    }
     for (uint32_t i = 0; i != END && count > 0; i = s->symbols[i].next) {
         add_symbol(s, &s->symbols[i], out);
     }

@@ -22,11 +22,14 @@ static enum status keep_piece(void *arg, const char *piece, size_t n)
 
 static void split(const char *name, const char *text, size_t n, struct pieces *out)
 {
+    struct pretokenize_scratch *scratch;
     struct pretokenizer *p = NULL;
     struct error err = { 0 };
     *out = (struct pieces){ .at = text };
     cr_assert_eq(pretokenize_create(&p, name, &err), OK, "%s", err.text);
-    cr_assert_eq(pretokenize_split(p, text, n, keep_piece, out, &err), OK, "%s: %s", name, err.text);
+    cr_assert_eq(pretokenize_scratch_create(&scratch), OK);
+    cr_assert_eq(pretokenize_split(p, scratch, text, n, keep_piece, out, &err), OK, "%s: %s", name, err.text);
+    pretokenize_scratch_destroy(scratch);
     cr_assert_eq(out->at, text + n, "pieces are not the whole text");
     pretokenize_destroy(p);
 }
@@ -92,10 +95,13 @@ static enum status refuse(void *arg, const char *piece, size_t n)
 
 Test(pretokenize, stops_when_the_caller_fails)
 {
+    struct pretokenize_scratch *scratch;
     struct pretokenizer *p = NULL;
     int calls = 0;
     cr_assert_eq(pretokenize_create(&p, "gpt-2", NULL), OK);
-    cr_assert_eq(pretokenize_split(p, "one two three", 13, refuse, &calls, NULL), ERR_FULL);
+    cr_assert_eq(pretokenize_scratch_create(&scratch), OK);
+    cr_assert_eq(pretokenize_split(p, scratch, "one two three", 13, refuse, &calls, NULL), ERR_FULL);
+    pretokenize_scratch_destroy(scratch);
     cr_assert_eq(calls, 2);
     pretokenize_destroy(p);
 }

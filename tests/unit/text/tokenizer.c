@@ -178,3 +178,52 @@ Test(tokenizer, appends_to_what_the_list_holds)
     tokenizer_destroy(t);
     vocab_destroy(v);
 }
+
+static size_t at_least(const char *json, const char *text)
+{
+    struct vocab *v = vocab_of(json);
+    struct tokenizer *t = tokenizer_of(v);
+    struct token_list out = { 0 };
+    size_t n = tokenizer_at_least(t, text, strlen(text));
+    cr_assert_eq(tokenizer_encode(t, text, strlen(text), ADD, &out, NULL), OK);
+    cr_assert_leq(n, out.n, "%s", text);
+    token_list_fini(&out);
+    tokenizer_destroy(t);
+    vocab_destroy(v);
+    return n;
+}
+
+Test(tokenizer, the_longest_token_bounds_the_tokens_of_a_text)
+{
+    static const char words[] = "{\"kind\": \"llama\", \"tokens\": [\"<unk>\", \"\xe2\x96\x81word\", \"\xe2\x96\x81\"],"
+                                " \"types\": [2, 1, 1], \"scores\": [0, -1, -2], \"unk\": 0}";
+    static const char no_bytes[] = "{\"kind\": \"gpt2\", \"pre\": \"gpt-2\", \"tokens\": [\"a\", \"b\"]}";
+    cr_assert_eq(at_least(words, " word word word word"), 4, "a mark is one space: five bytes at most");
+    cr_assert_eq(at_least(no_bytes, "aaaaaaaa"), 2, "four bytes are taken for the longest");
+    cr_assert_eq(at_least(no_bytes, "xxxxxxxxaaaa"), 1, "bytes without a token do not count");
+    cr_assert_eq(at_least("{\"kind\": \"llama\", \"tokens\": [\"a\"]}", "bbbbbbbb"), 0, "all is left out");
+}
+
+Test(tokenizer, a_stopped_call_leaves_the_list_alone)
+{
+    static const char *const vocabularies[] = {
+        SMALL, "{\"kind\": \"llama\", \"tokens\": [\"a\", \"aa\"], \"scores\": [0, -1], \"unk\": 0}"
+    };
+    for (int i = 0; i < 2; i++) {
+        struct vocab *v = vocab_of(vocabularies[i]);
+        struct tokenizer *t = tokenizer_of(v);
+        struct token_list out = { 0 };
+        struct error err = { 0 };
+        atomic_bool stop = true;
+        token_list_add(&out, 42);
+        cr_assert_eq(tokenizer_encode(t, "aaaa", 4, (struct encode_options){ .stop = &stop }, &out, &err),
+                     ERR_CANCELLED);
+        cr_assert_eq(out.n, 1);
+        atomic_store(&stop, false);
+        cr_assert_eq(tokenizer_encode(t, "aaaa", 4, (struct encode_options){ .stop = &stop }, &out, &err), OK);
+        cr_assert_gt(out.n, 1, "the tokenizer still works");
+        token_list_fini(&out);
+        tokenizer_destroy(t);
+        vocab_destroy(v);
+    }
+}
