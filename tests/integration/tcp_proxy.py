@@ -40,6 +40,12 @@ class TcpProxy:
             d = getattr(self, way)
             d.cut_at = d.bytes + after
 
+    def disarm(self):
+        """What has not happened yet does not happen."""
+        with self._lock:
+            for d in (self.forward, self.backward):
+                d.flip_at = d.cut_at = None
+
     def cut_now(self):
         """Closes all connections; new ones are taken."""
         with self._lock:
