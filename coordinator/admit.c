@@ -17,6 +17,7 @@ struct seat { /* one prompt on its way in */
     const struct served_model *model;
     const atomic_bool *stop;
     uint32_t n_ctx;
+    uint32_t default_tokens; /* of an answer whose request names no limit; 0: to the end of the context */
     uint32_t i;
     struct api_error *e;
 };
@@ -84,8 +85,7 @@ static enum status check_length(const struct seat *s, size_t n)
 static enum status fill_sampling(const struct seat *s, uint32_t n_prompt, struct request_sampling *out)
 {
     const struct api_request *r = s->r;
-    uint32_t room = s->n_ctx - n_prompt;
-    int64_t want = r->max_tokens >= 0 ? r->max_tokens : r->endpoint == API_CHAT ? room : DEFAULT_COMPLETION_TOKENS;
+    const struct token_limit limit = token_limit_of(r->max_tokens, s->default_tokens, s->n_ctx - n_prompt);
     *out = (struct request_sampling){
         .temperature = (float)r->temperature,
         .top_p = (float)r->top_p,
@@ -95,6 +95,8 @@ static enum status fill_sampling(const struct seat *s, uint32_t n_prompt, struct
         .frequency_penalty = (float)r->frequency_penalty,
         .presence_penalty = (float)r->presence_penalty,
         .seed = r->seed,
+        .max_tokens = limit.n,
+        .limit_from = limit.from,
         .ignore_eos = r->ignore_eos,
         .n_logprobs = (int32_t)r->n_logprobs,
         .n_prompt_logprobs = r->echo ? (int32_t)r->n_logprobs : -1,
@@ -102,7 +104,6 @@ static enum status fill_sampling(const struct seat *s, uint32_t n_prompt, struct
         .bias_ids = r->bias_ids,
         .bias = r->bias,
     };
-    out->max_tokens = want > room ? room : want < 1 ? 1 : (uint32_t)want;
     out->min_tokens = r->min_tokens > out->max_tokens ? out->max_tokens : (uint32_t)r->min_tokens;
     for (uint32_t i = 0; i < r->n_bias; i++) {
         if ((uint32_t)r->bias_ids[i] >= s->model->n_vocab)
@@ -154,6 +155,8 @@ enum status admit(const struct admit_view *view, const struct api_request *r, st
     if (st != OK) return st;
     uint32_t n = r->endpoint == API_CHAT ? 1 : r->n_prompts;
     s.model = out->model;
+    s.default_tokens =
+        r->endpoint == API_CHAT ? view->co->cfg->coordinator.default_max_tokens : DEFAULT_COMPLETION_TOKENS;
     s.n_ctx = view->n_ctx[out->model->idx];
     out->n_prompts = n;
     out->prompts = mem_array(n, sizeof(*out->prompts));

@@ -71,10 +71,12 @@ static void log_end(const struct request *r)
     double itl = n_output > 1 ? seconds(r->t.first_token, r->t.last_token) * 1e3 / (n_output - 1) : 0;
     enum log_level level = r->state == REQUEST_FAILED ? LOG_LEVEL_WARN : LOG_LEVEL_INFO;
     log_write(level, "request_done",
-              "req=%s id=%llu model=%s state=%s prefill=%s decode=%s prompt=%u output=%u epochs=%u queue_ms=%.1f "
+              "req=%s id=%llu model=%s state=%s prefill=%s decode=%s prompt=%u output=%u max_tokens=%u limit=%s "
+              "epochs=%u queue_ms=%.1f "
               "prefill_ms=%.1f kv_ms=%.1f kv_bytes=%llu ttft_ms=%.1f itl_ms=%.2f total_ms=%.1f status=%s%s%s",
               log_quote(r->tag), (unsigned long long)r->id, r->model->name, request_state_name(r->state),
-              r->local ? "local" : r->prefill_name, r->decode_name, r->n_prompt, n_output, r->epoch,
+              r->local ? "local" : r->prefill_name, r->decode_name, r->n_prompt, n_output, r->sampling.max_tokens,
+              token_limit_name(r->sampling.limit_from), r->epoch,
               seconds(r->t.created, r->t.dispatched ? r->t.dispatched : r->t.ended) * 1e3, r->t.prefill_us / 1e3,
               r->t.handoff_us / 1e3, (unsigned long long)r->t.kv_bytes, seconds(r->t.created, r->t.first_token) * 1e3,
               itl, seconds(r->t.created, r->t.ended) * 1e3, status_text(r->error.status),

@@ -17,6 +17,7 @@
 #include "coordinator/logprobs.h"
 #include "coordinator/openai.h"
 #include "coordinator/registry.h"
+#include "coordinator/token_limit.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -51,6 +52,7 @@ struct request_sampling { /* as it goes over the wire */
     uint64_t seed;
     uint32_t choice; /* which of `n` answers to a prompt: each draws differently */
     uint32_t max_tokens, min_tokens;
+    enum token_limit_source limit_from; /* who set max_tokens; for the log alone */
     bool ignore_eos;
     int32_t n_logprobs, n_prompt_logprobs;
     uint32_t n_bias;

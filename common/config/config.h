@@ -62,6 +62,7 @@ struct config {
         uint32_t progress_timeout_ms; /* no progress report for this long: new epoch */
         uint32_t shutdown_timeout_ms;
         uint32_t max_attempts;        /* epochs a request may use */
+        uint32_t default_max_tokens;  /* of a chat answer whose request names no limit, 0 = to the context's end */
         uint32_t max_prompt_logprobs; /* widest top-n that may be asked for */
         bool any_model;               /* accept any model name */
         bool strict_params;           /* refuse ignored request fields */

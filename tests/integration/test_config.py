@@ -1,4 +1,5 @@
 """Options of real processes: lists, and what is said twice."""
+import re
 import subprocess
 
 import pytest
@@ -36,3 +37,21 @@ def test_a_node_works_for_all_coordinators_that_are_named(tmp_path):
 def test_what_is_said_twice_is_a_usage_error(binary, args, says):
     r = run(binary, *args, "--check-config")
     assert r.returncode == 2 and says in r.stderr, r.stderr
+
+
+def test_the_operators_default_bounds_chats_that_name_no_limit(tmp_path):
+    with Cluster(tmp_path, prefill=0, coordinator={"default_max_tokens": 7}, node={"max_context": 128}) as c:
+        def chat(**kw):
+            status, answer, _ = c.post("/v1/chat/completions", {
+                "messages": [{"role": "user", "content": "Count from one to fifty."}], "temperature": 0, **kw})
+            assert status == 200, answer
+            return answer["usage"]["completion_tokens"]
+
+        assert chat() == 7
+        assert chat(max_tokens=9) == 9
+        assert 9 < chat(max_tokens=-1) < 128
+        c.complete("One, two,", max_tokens=4)
+        said = [re.search(r"max_tokens=(\d+) limit=(\w+)", line)
+                for line in c.processes["coordinator"].log().splitlines() if "event=request_done" in line]
+        assert [m[2] for m in said] == ["default", "request", "context", "request"]
+        assert [int(m[1]) for m in said][:2] == [7, 9]
