@@ -61,6 +61,7 @@ static void allow_of(const char *path, char *buf, size_t cap)
 {
     size_t n = 0;
     buf[0] = '\0';
+    if (!strcmp(path, "*")) n = (size_t)snprintf(buf, cap, "GET, HEAD, POST, "); /* the server as a whole */
     for (size_t i = 0; i < N_ROUTES && n < cap; i++)
         if (path_matches(&routes[i], path))
             n += (size_t)snprintf(buf + n, cap - n, "%s%s, ", routes[i].method,
@@ -114,7 +115,12 @@ static bool is_json(const char *type)
 /* False: `e` says why the request does not get to its handler. */
 static bool may_pass(const struct api_ask *ask, const struct route *r, struct api_error *e)
 {
-    const char *type = http_header(ask->x, "Content-Type");
+    const char *type = http_header(ask->x, "Content-Type"), *coding = http_header(ask->x, "Content-Encoding");
+    if (coding && *coding && strcasecmp(coding, "identity") != 0) {
+        http_set_header(ask->x, "Accept-Encoding", "identity");
+        api_error_http(e, 415, NULL, "Content-Encoding %.40s is not taken: send the body as it is", coding);
+        return false;
+    }
     if (!strcmp(r->method, "POST") && type && !is_json(type)) {
         api_error_http(e, 415, NULL, "Content-Type must be application/json, not %.80s", type);
         return false;
@@ -150,7 +156,7 @@ void api_handle(void *coordinator, struct http_exchange *x)
     bool path_known;
     set_common_headers(&ask);
     const struct route *r = find_route(path, method, &path_known);
-    if (!r && path_known && !strcmp(method, "OPTIONS")) {
+    if (!strcmp(method, "OPTIONS")) { /* everywhere: a browser shows an error only after its preflight went well */
         preflight(&ask, path);
         return;
     }
@@ -164,6 +170,14 @@ void api_handle(void *coordinator, struct http_exchange *x)
         r->handler(&ask);
     else
         api_reply_error(&ask, "", &e);
+}
+
+void api_refused(void *coordinator, struct http_exchange *x, int status)
+{
+    struct api_ask ask = { .co = coordinator, .x = x, .tail = "", .endpoint = "none" };
+    set_common_headers(&ask);
+    http_set_header(x, "x-should-retry", status == 503 || status == 408 ? "true" : "false");
+    meters_request(ask.co->meters, "", ask.endpoint, status);
 }
 
 void api_reply_json(const struct api_ask *ask, int status, const char *model, const struct strbuf *body)

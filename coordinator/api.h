@@ -20,6 +20,9 @@ struct api_ask { /* one HTTP request on its way to its handler; borrows */
 /* The http_handler_fn of the coordinator: finds the row, checks method, type and state, calls its handler. */
 void api_handle(void *coordinator, struct http_exchange *x);
 
+/* Its http_refused_fn: what the HTTP server refuses by itself is counted and has the headers of every answer. */
+void api_refused(void *coordinator, struct http_exchange *x, int status);
+
 /* Answers that are counted by endpoint.  The exchange is gone after these; `model` may be "". */
 void api_reply_json(const struct api_ask *ask, int status, const char *model, const struct strbuf *body);
 /* The same, taking the memory of `body`: for large ones. */

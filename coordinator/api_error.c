@@ -5,26 +5,16 @@
 #include "base/json_write.h"
 #include "base/strbuf.h"
 #include "http/http_server.h"
+#include "http/http_status.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-static const struct {
-    int http;
-    const char *type;
-} types[] = {
-    { 400, "invalid_request_error" }, { 401, "authentication_error" },  { 403, "permission_error" },
-    { 404, "not_found_error" },       { 405, "invalid_request_error" }, { 413, "invalid_request_error" },
-    { 415, "invalid_request_error" }, { 429, "rate_limit_error" },      { 501, "not_supported_error" },
-    { 503, "unavailable_error" },     { 504, "timeout_error" },
-};
-
 static const char *type_of(int http)
 {
-    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
-        if (types[i].http == http) return types[i].type;
-    return "server_error";
+    const struct http_status *row = http_status_find(http);
+    return row ? row->type : "server_error"; /* 499 is counted and never sent */
 }
 
 static void fill(struct api_error *e, enum status st, int http, const char *code)

@@ -7,8 +7,6 @@
 #include "coordinator/registry.h"
 #include "coordinator/served_model.h"
 
-#include <string.h>
-
 static void put_model(const struct coordinator *co, const struct served_model *m, struct strbuf *out)
 {
     const struct registry *nodes = dispatch_registry(co->dispatch);
@@ -39,15 +37,13 @@ void api_models_list(const struct api_ask *ask)
 void api_models_get(const struct api_ask *ask)
 {
     struct api_error e;
-    for (uint32_t i = 0; i < ask->co->n_models; i++) {
-        const struct served_model *m = ask->co->models[i];
-        if (strcmp(m->name, ask->tail) != 0) continue;
-        struct strbuf body = STRBUF_INIT;
-        put_model(ask->co, m, &body);
-        api_reply_json(ask, 200, m->name, &body);
-        strbuf_fini(&body);
+    struct served_model *m;
+    struct strbuf body = STRBUF_INIT;
+    if (coordinator_find_model(ask->co, ask->tail, &m, &e) != OK) { /* as a request with this name would */
+        api_reply_error(ask, "", &e);
         return;
     }
-    api_error_set(&e, ERR_NOT_FOUND, "model_not_found", "model", "model \"%.80s\" is not served here", ask->tail);
-    api_reply_error(ask, "", &e);
+    put_model(ask->co, m, &body);
+    api_reply_json(ask, 200, m->name, &body);
+    strbuf_fini(&body);
 }

@@ -76,7 +76,9 @@ static enum status open_http(struct coordinator *co, struct error *err)
         .header_timeout_ms = HEADER_MS,
         .idle_timeout_ms = IDLE_MS,
     };
-    return http_server_open(&co->http, co->loop, co->cfg->coordinator.http, &limits, api_handle, co, err);
+    enum status st = http_server_open(&co->http, co->loop, co->cfg->coordinator.http, &limits, api_handle, co, err);
+    if (st == OK) http_server_on_refused(co->http, api_refused);
+    return st;
 }
 
 /* Drained: every call is answered, or the time for that is over. */

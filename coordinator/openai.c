@@ -2,7 +2,6 @@
 #include "coordinator/openai_fields.h"
 
 #include "base/mem.h"
-#include "base/utf8.h"
 #include "coordinator/api_error.h"
 
 #include <math.h>
@@ -81,56 +80,6 @@ static enum status check_together(struct parse *p)
                              p->limits->max_prompt_logprobs, (long long)r->n_logprobs);
     if (r->top_p < LEAST_TOP_P) r->top_p = LEAST_TOP_P;
     return check_lengths(p);
-}
-
-static enum status check_utf8(struct bytes body, struct api_error *e)
-{
-    for (size_t i = 0, len; i < body.n; i += len) {
-        len = utf8_seq_len((const char *)body.p + i, body.n - i);
-        if (len == 0)
-            return api_error_set(e, ERR_PARSE, "invalid_json", NULL,
-                                 "the body is not valid JSON: no valid UTF-8 at byte %zu", i);
-    }
-    return OK;
-}
-
-/* A value costs far more memory than its bytes do. */
-static enum status check_values(struct bytes body, struct api_error *e)
-{
-    bool in_text = false;
-    size_t n = 0;
-    for (size_t i = 0; i < body.n; i++) {
-        uint8_t c = body.p[i];
-        if (in_text && c == '\\')
-            i++;
-        else if (c == '"')
-            in_text = !in_text;
-        else if (!in_text)
-            n += c == ',' || c == ':' || c == '[' || c == '{';
-    }
-    if (n <= OPENAI_MAX_VALUES) return OK;
-    api_error_http(e, 413, NULL, "the body has about %zu JSON values; at most %d are taken", n, OPENAI_MAX_VALUES);
-    return ERR_TOO_LARGE;
-}
-
-enum status openai_load_object(json_t **out, struct bytes body, struct api_error *e)
-{
-    json_error_t err;
-    enum status st = check_utf8(body, e);
-    if (st == OK) st = check_values(body, e);
-    if (st != OK) return st;
-    json_t *root = json_loadb((const char *)body.p, body.n, JSON_REJECT_DUPLICATES, &err);
-    if (!root)
-        return api_error_set(e, ERR_PARSE, "invalid_json", NULL,
-                             "the body is not valid JSON: %s (line %d, column %d, byte %d)",
-                             body.n ? err.text : "it is empty", err.line, err.column, err.position);
-    if (!json_is_object(root)) {
-        api_error_set(e, ERR_PARSE, "invalid_json", NULL, "the body must be a JSON object, not %s", openai_kind(root));
-        json_decref(root);
-        return ERR_PARSE;
-    }
-    *out = root;
-    return OK;
 }
 
 static enum status parse_root(struct parse *p, const json_t *root)

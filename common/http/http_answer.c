@@ -3,6 +3,7 @@
 
 #include "base/json_write.h"
 #include "base/mem.h"
+#include "http/http_status.h"
 
 #include <assert.h>
 #include <time.h>
@@ -81,60 +82,27 @@ void http_set_header(struct http_exchange *x, const char *name, const char *valu
     strbuf_puts(&x->headers, "\r\n");
 }
 
-static const char *reason_of(int status)
-{
-    static const struct {
-        int status;
-        const char *reason;
-    } rows[] = {
-        { 200, "OK" },
-        { 201, "Created" },
-        { 202, "Accepted" },
-        { 204, "No Content" },
-        { 304, "Not Modified" },
-        { 400, "Bad Request" },
-        { 401, "Unauthorized" },
-        { 403, "Forbidden" },
-        { 404, "Not Found" },
-        { 405, "Method Not Allowed" },
-        { 408, "Request Timeout" },
-        { 409, "Conflict" },
-        { 413, "Content Too Large" },
-        { 415, "Unsupported Media Type" },
-        { 417, "Expectation Failed" },
-        { 429, "Too Many Requests" },
-        { 431, "Request Header Fields Too Large" },
-        { 500, "Internal Server Error" },
-        { 501, "Not Implemented" },
-        { 503, "Service Unavailable" },
-        { 504, "Gateway Timeout" },
-        { 505, "HTTP Version Not Supported" },
-    };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        if (rows[i].status == status) return rows[i].reason;
-    }
-    return status < 500 ? "Refused" : "Failed";
-}
-
 static void add_start(struct strbuf *out, int status)
 {
     char date[40];
     time_t now = time(NULL);
     struct tm utc;
+    const struct http_status *row = http_status_find(status);
+    assert(row); /* what is sent stands in the table */
     gmtime_r(&now, &utc);
     strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", &utc);
-    strbuf_addf(out, "HTTP/1.1 %d %s\r\nDate: %s\r\n", status, reason_of(status), date);
+    strbuf_addf(out, "HTTP/1.1 %d %s\r\nDate: %s\r\n", status, row->reason, date);
 }
 
-void http_add_error(struct strbuf *out, int status, const char *text)
+void http_add_error(struct http_exchange *x, int status, const char *text)
 {
-    const char *type = status == 503 ? "unavailable_error" : status == 408 ? "timeout_error" : "invalid_request_error";
-    struct strbuf body = STRBUF_INIT;
+    struct strbuf body = STRBUF_INIT, *out = &x->conn->out;
     strbuf_puts(&body, "{\"error\":{\"message\":");
     json_cstr(&body, text);
-    strbuf_addf(&body, ",\"type\":\"%s\",\"param\":null,\"code\":null}}", type);
+    strbuf_addf(&body, ",\"type\":\"%s\",\"param\":null,\"code\":null}}", http_status_find(status)->type);
     add_start(out, status);
     if (status == 503) strbuf_puts(out, "Retry-After: 1\r\n");
+    strbuf_add(out, x->headers.s, x->headers.n);
     strbuf_addf(out, "Content-Type: application/json\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s", body.n,
                 strbuf_cstr(&body));
     strbuf_fini(&body);

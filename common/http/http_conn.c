@@ -121,14 +121,6 @@ static void finish(struct http_conn *c)
     if (c->state == CONN_FLUSH && http_conn_unsent(c) == 0) linger(c);
 }
 
-static void refuse(struct http_conn *c, int status, const char *text)
-{
-    http_add_error(&c->out, status, text);
-    if (c->x) http_exchange_free(c->x);
-    c->x = NULL;
-    finish(c);
-}
-
 size_t http_conn_unsent(const struct http_conn *c)
 {
     return c->out.n + uv_stream_get_write_queue_size((const uv_stream_t *)&c->tcp);
@@ -217,6 +209,18 @@ static struct http_exchange *exchange_new(struct http_conn *c)
     http_request_init(&x->req, limits->max_header_bytes, limits->max_body_bytes);
     strbuf_init(&x->headers, 64u << 10);
     return x;
+}
+
+/* The server answers by itself: the handler never sees this request. */
+static void refuse(struct http_conn *c, int status, const char *text)
+{
+    struct http_server *s = c->server;
+    if (!c->x) c->x = exchange_new(c);
+    if (s->refused) s->refused(s->ctx, c->x, status);
+    http_add_error(c->x, status, text);
+    http_exchange_free(c->x);
+    c->x = NULL;
+    finish(c);
 }
 
 /* Keeps the server's sum of body bytes up to date; false when all bodies together are too many. */

@@ -18,6 +18,7 @@ struct http_server {
     uv_tcp_t listener;
     struct http_limits limits;
     http_handler_fn handler;
+    http_refused_fn refused; /* NULL: nobody asked */
     void *ctx;
     struct http_conn *conns; /* doubly linked */
     uint32_t n_conns;
@@ -89,6 +90,6 @@ void http_server_free_if_last(struct http_server *s);
 void http_exchange_free(struct http_exchange *x);
 /* The connection is lost: tells the handler if it asked for it, and frees x; else x waits for its answer. */
 void http_exchange_lost(struct http_exchange *x);
-/* Appends a JSON error answer that ends the connection. */
-void http_add_error(struct strbuf *out, int status, const char *text);
+/* Appends a JSON error answer with x's headers, which ends the connection. */
+void http_add_error(struct http_exchange *x, int status, const char *text);
 #endif

@@ -31,6 +31,33 @@ static int on_url(llhttp_t *p, const char *at, size_t n)
     return 0;
 }
 
+static int hex_digit(char c)
+{
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+}
+
+/* Percent-decodes in place. */
+static int decode_path(struct http_request *r, char *path)
+{
+    char *to = path;
+    for (const char *from = path; *from; from++) {
+        if (*from != '%') {
+            *to++ = *from;
+            continue;
+        }
+        int high = hex_digit(from[1]), low = high < 0 ? -1 : hex_digit(from[2]);
+        if (low < 0) return fail(r, 400, "a %% in the path is not followed by two hexadecimal digits");
+        if (high == 0 && low == 0) return fail(r, 400, "the path has a NUL");
+        *to++ = (char)(high << 4 | low);
+        from += 2;
+    }
+    *to = '\0';
+    return 0;
+}
+
 /* "http://host/path?query" and "/path?query" both leave the path and the query. */
 static int on_url_complete(llhttp_t *p)
 {
@@ -49,7 +76,7 @@ static int on_url_complete(llhttp_t *p)
         *mark = '\0';
         r->query = (uint32_t)(mark + 1 - url);
     }
-    return 0;
+    return decode_path(r, path);
 }
 
 static int on_field(llhttp_t *p, const char *at, size_t n)
@@ -227,6 +254,26 @@ static int scan_byte(struct http_request *r, uint8_t b)
     return 0;
 }
 
+/* llhttp's error in words of ours. */
+static const char *fault_of(enum llhttp_errno e)
+{
+    switch (e) {
+    case HPE_INVALID_METHOD: return "its method is not known";
+    case HPE_INVALID_URL: return "its target is no path";
+    case HPE_INVALID_VERSION: return "its version is not HTTP/1.0 or HTTP/1.1";
+    case HPE_INVALID_CONSTANT: return "its first line is not: METHOD, PATH, HTTP/1.1";
+    case HPE_INVALID_HEADER_TOKEN: return "a header field has a character that may not be there";
+    case HPE_INVALID_CONTENT_LENGTH: return "Content-Length is no number";
+    case HPE_UNEXPECTED_CONTENT_LENGTH: return "the body's length is given twice";
+    case HPE_INVALID_TRANSFER_ENCODING: return "Transfer-Encoding must be chunked";
+    case HPE_INVALID_CHUNK_SIZE: return "a chunk's size is no hexadecimal number";
+    case HPE_PAUSED_H2_UPGRADE: return "HTTP/2 is not spoken here; use HTTP/1.1";
+    case HPE_LF_EXPECTED:
+    case HPE_STRICT: return "its lines do not end as they must";
+    default: return "it breaks HTTP's grammar";
+    }
+}
+
 /* Runs llhttp over bytes that passed the scan. */
 static enum http_feed execute(struct http_request *r, const char *data, size_t n, size_t *used)
 {
@@ -239,8 +286,7 @@ static enum http_feed execute(struct http_request *r, const char *data, size_t n
         return HTTP_FEED_DONE;
     }
     if (e == HPE_OK) return HTTP_FEED_MORE;
-    const char *reason = llhttp_get_error_reason(&r->parser);
-    fail(r, 400, "not a valid HTTP request: %s", reason && *reason ? reason : llhttp_errno_name(e));
+    fail(r, 400, "not a valid HTTP request: %s", fault_of(e));
     return HTTP_FEED_FAIL;
 }
 
@@ -254,7 +300,7 @@ static enum http_feed feed_head(struct http_request *r, const char *data, size_t
     *used = i;
     if (got == HTTP_FEED_FAIL) return got;
     if (r->head_done != (end > 0)) { /* the scan and llhttp must agree where the head ends */
-        fail(r, 400, "not a valid HTTP request");
+        fail(r, 400, "not a valid HTTP request: its head does not end where its lines do");
         return HTTP_FEED_FAIL;
     }
     return got == HTTP_FEED_MORE && end > 0 ? HTTP_FEED_HEAD : got;

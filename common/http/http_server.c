@@ -92,6 +92,11 @@ enum status http_server_open(struct http_server **out, uv_loop_t *loop, const ch
     return OK;
 }
 
+void http_server_on_refused(struct http_server *s, http_refused_fn fn)
+{
+    s->refused = fn;
+}
+
 static void stop_listening(struct http_server *s)
 {
     uv_handle_t *listener = (uv_handle_t *)&s->listener;

@@ -3,7 +3,7 @@
  * Everything runs on the loop's thread.  A handler gets each complete request (body read, within
  * limits) as an exchange and answers now or later.  The exchange stays valid until its answer is finished or
  * `on_gone` has run: after either the handler must not touch it.  A lost exchange without `on_gone` waits for its
- * answer, which goes nowhere.  Paths are as sent, without percent-decoding; an absolute target's host is cut off. */
+ * answer, which goes nowhere.  Paths are percent-decoded, queries as sent; an absolute target's host is cut off. */
 #ifndef HTTP_HTTP_SERVER_H
 #define HTTP_HTTP_SERVER_H
 #include "base/bytes.h"
@@ -25,12 +25,17 @@ struct http_limits {
 };
 
 typedef void (*http_handler_fn)(void *ctx, struct http_exchange *x);
+/* A request that cannot get to the handler is refused with `status`: it may set headers, and reads what has come so
+ * far. */
+typedef void (*http_refused_fn)(void *ctx, struct http_exchange *x, int status);
 typedef void (*http_gone_fn)(void *ctx, struct http_exchange *x);
 
 /* Binds "host:port" (port 0: any free one) and starts to accept.  The caller owns the server. */
 enum status http_server_open(struct http_server **out, uv_loop_t *loop, const char *address,
                              const struct http_limits *limits, http_handler_fn handler, void *ctx,
                              struct error *err) MUST_CHECK;
+/* `fn` hears of every request that the server answers by itself, with the handler's ctx. */
+void http_server_on_refused(struct http_server *s, http_refused_fn fn);
 /* Closes everything; on_gone runs for unfinished exchanges.  Memory goes when the loop has run the closes. */
 void http_server_close(struct http_server *s);
 uint16_t http_server_port(const struct http_server *s);

@@ -2,7 +2,7 @@
 import json
 
 import pytest
-from cluster import stream
+from cluster import Cluster, stream
 
 GERMANY = [{"role": "user", "content": "What is the capital of Germany?"}]
 
@@ -180,6 +180,16 @@ def test_minus_one_is_no_limit_and_top_p_0_is_greedy(client, cluster):
 def test_models(client):
     assert [m.id for m in client.models.list()] == ["smollm2"]
     assert client.models.retrieve("smollm2").id == "smollm2"
+
+
+def test_a_model_is_found_by_the_names_that_requests_may_use(cluster, tmp_path):
+    assert json.loads(cluster.get("/v1/models/smol%6cm2")[1])["id"] == "smollm2"
+    assert cluster.get("/v1/models/org%2Fgpt-9")[0] == cluster.post("/v1/completions", {"prompt": "x", "model": "org/gpt-9"})[0] == 404
+    with Cluster(tmp_path, prefill=0, coordinator={"any_model": True}) as c:
+        for path in ("org/gpt-9", "org%2Fgpt-9"):
+            code, body = c.get("/v1/models/" + path)
+            assert code == 200 and json.loads(body)["id"] == "smollm2"
+        assert c.complete("x", model="org/gpt-9", max_tokens=1)["model"] == "smollm2"
 
 
 def test_one_token_from_the_prefill_node_alone(cluster):

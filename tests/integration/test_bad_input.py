@@ -1,4 +1,5 @@
 """Bad requests get a clear error that says what and where; no process dies, no block stays taken."""
+import gzip
 import json
 import socket
 
@@ -10,6 +11,9 @@ USER = [{"role": "user", "content": "hi"}]
 CASES = [  # path, body (bytes = sent as they are), status, param, a word of the message
     (CHAT, b"{", 400, None, "JSON"),
     (CHAT, b"[]", 400, None, "object"),
+    (CHAT, b"", 400, None, "empty"),
+    (CHAT, b'{"prompt":1,"prompt":2}', 400, None, "twice"),
+    ("/tokenize", b'"x"', 400, None, "object"),
     (CHAT, b'{"messages": [{"role":"user","content":"\xff"}]}', 400, None, "UTF-8"),
     (CHAT, b"\x00\x01\x02", 400, None, "JSON"),
     (CHAT, {}, 400, "messages", "messages"),
@@ -71,6 +75,58 @@ def test_context_length_error_carries_numbers(cluster):
 def test_errors_before_the_first_token_are_real_statuses_in_streams_too(cluster):
     code, answer, _ = cluster.post(COMPLETE, {"prompt": [5] * 9000, "stream": True})
     assert code == 400 and answer["error"]["type"] == "exceed_context_size_error"
+
+
+def raw_answer(cluster, request):
+    """Status line and headers of the answer to raw bytes."""
+    s = socket.create_connection(cluster.url[7:].split(":"))
+    s.settimeout(60)
+    s.sendall(request)
+    got = b""
+    while b"\r\n\r\n" not in got:
+        piece = s.recv(65536)
+        if not piece:
+            break
+        got += piece
+    s.close()
+    head, _, body = got.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    return int(lines[0].split()[1]), dict(line.split(": ", 1) for line in lines[1:]), body
+
+
+@pytest.mark.parametrize("status,request_bytes", [
+    (400, b"GET / HTTP/1.1\r\n\r\n"), (400, b"BREW /pot HTTP/1.1\r\nHost: x\r\n\r\n"),
+    (400, b"GET /a%zz HTTP/1.1\r\nHost: x\r\n\r\n"),
+    (413, b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\nContent-Length: 99999999999\r\n\r\n"),
+    (417, b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\nExpect: tea\r\nContent-Length: 2\r\n\r\n"),
+    (431, b"GET / HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\n" + b"X-A: 1\r\n" * 120 + b"\r\n"),
+    (505, b"GET / HTTP/2.0\r\nHost: x\r\nX-Request-Id: mine\r\n\r\n"),
+    (404, b"GET /nothing HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\n\r\n"),
+    (405, b"PUT /live HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\n\r\n")])
+def test_every_refusal_carries_an_id_and_is_counted(cluster, status, request_bytes):
+    key = f'baton_requests_total{{model="",endpoint="none",status="{status}"}}'
+    before = cluster.metrics().get(key, 0)
+    code, headers, body = raw_answer(cluster, request_bytes)
+    assert code == status, body
+    assert headers["X-Request-Id"] == "mine" if b": mine" in request_bytes else headers["X-Request-Id"]
+    assert headers["x-should-retry"] == "false" and json.loads(body)["error"]["type"]
+    if status != 405:
+        assert cluster.metrics()[key] == before + 1
+
+
+def test_a_packed_body_is_refused_by_its_coding(cluster):
+    body = gzip.compress(json.dumps({"prompt": "x"}).encode())
+    code, answer, headers = cluster.request("POST", COMPLETE, body, {"Content-Encoding": "gzip"}, raw=True)
+    assert code == 415 and "gzip" in json.loads(answer)["error"]["message"] and headers["Accept-Encoding"] == "identity"
+    assert cluster.request("POST", COMPLETE, {"prompt": "x", "max_tokens": 1}, {"Content-Encoding": "identity"})[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/v1/models/x", "/live", "/nothing", "/"])
+def test_options_work_everywhere(cluster, path):
+    code, _, headers = cluster.request("OPTIONS", path, None, {"Origin": "http://o", "Access-Control-Request-Method": "POST",
+                                                               "Access-Control-Request-Headers": "authorization,x-a"})
+    assert code == 204 and "OPTIONS" in headers["Allow"] and headers["X-Request-Id"]
+    assert headers["Access-Control-Allow-Origin"] == "http://o" and "x-a" in headers["Access-Control-Allow-Headers"]
 
 
 @pytest.mark.parametrize("method,path,status", [

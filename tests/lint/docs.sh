@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What docs/ name exists, and docs/operations.md names every option with its default, every metric
-# and every log event, docs/api.md every endpoint and request field.
+# and every log event, docs/api.md every endpoint, request field and status of an error.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 page=docs/operations.md
@@ -30,6 +30,9 @@ for name in $(grep -oP '\{ "\K\w+(?=", FIELD_)' coordinator/openai_fields.c); do
 done
 for name in $(grep -oP '^    \{ "\K/[\w/]+' coordinator/api.c); do
     grep -qF "$name" docs/api.md || report "docs/api.md: no endpoint $name"
+done
+for status in $(grep -oP '^    X\(\K[45]\d\d' common/http/http_status.h); do
+    sed -n '/^## Errors/,$p' docs/api.md | cut -d'|' -f2 | grep -qw "$status" || report "docs/api.md: no status $status"
 done
 files=$(git ls-files)
 for name in $(grep -ohP '[\w/-]+\.(c|h|py|sh|md|yaml|proto)\b' docs/*.md README.md CONTRIBUTING.md | sort -u); do

@@ -2,6 +2,8 @@
 #include "coordinator/openai.h"
 #include "coordinator/api_error.h"
 
+#include "http/http_status.h"
+
 #include <criterion/criterion.h>
 #include <string.h>
 
@@ -90,7 +92,7 @@ static const struct bad {
     { API_CHAT, "", "", "empty" },
     { API_CHAT, "{", "", "JSON" },
     { API_CHAT, "[1]", "", "object" },
-    { API_CHAT, "{\"a\":1,\"a\":2}", "", "duplicate" },
+    { API_CHAT, "{\"a\":1,\"a\":2}", "", "twice" },
     { API_CHAT, "{\"x\":\"\xFF\"}", "", "byte 6" },
     { API_CHAT, "{}", "messages", "required" },
     { API_CHAT, "{\"messages\":[]}", "messages", "at least one" },
@@ -103,7 +105,7 @@ static const struct bad {
     { API_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":null}]}", "messages", "null" },
     { API_CHAT, "{" USER ",\"temperature\":101}", "temperature", "100" },
     { API_CHAT, "{" USER ",\"temperature\":NaN}", "", "JSON" },
-    { API_CHAT, "{" USER ",\"temperature\":1e999}", "", "JSON" },
+    { API_CHAT, "{" USER ",\"temperature\":1e999}", "", "too large" },
     { API_CHAT, "{" USER ",\"top_p\":-0.1}", "top_p", "1" },
     { API_CHAT, "{" USER ",\"max_tokens\":-2}", "max_tokens", "-1" },
     { API_CHAT, "{" USER ",\"max_tokens\":2.5}", "max_tokens", "integer" },
@@ -226,6 +228,76 @@ Test(openai, whole_numbers_no_limit_and_least_top_p)
     cr_assert_eq(parse(API_COMPLETIONS, "{\"prompt\":\"x\",\"max_tokens\":-1}", &r, &e), OK, "%s", e.message);
     cr_assert_eq(r->max_tokens, INT32_MAX);
     api_request_destroy(r);
+}
+
+/* Valid JSON that is not taken has no code "invalid_json" and is not called invalid; what is not valid has and is. */
+static const struct body {
+    const char *body;
+    bool valid;
+    const char *word;
+} bodies[] = {
+    { "[]", true, "not an array" },
+    { "5", true, "not an integer" },
+    { "null", true, "not null" },
+    { "\"x\"", true, "not a string" },
+    { "{\"seed\":99999999999999999999}", true, "too large" },
+    { "{\"temperature\":1e999}", true, "too large" },
+    { "{\"a\":1,\"a\":2}", true, "twice" },
+    { "{\"prompt\":\"a\\u0000\"}", true, "NUL" },
+    { "{\"a\\u0000\":1}", true, "NUL" },
+    { "{\"prompt\":\"\\ud83d\"}", true, "surrogate" },
+    { "{\"prompt\":\"\\ude00\"}", true, "surrogate" },
+    { "{\"prompt\":\"\\ud83d\\u0041\"}", true, "surrogate" },
+    { "", false, "the body is empty" },
+    { " \r\n", false, "the body is empty" },
+    { "{\"prompt\":\"x\"", false, "ends too early" },
+    { "{\"prompt\":\"x", false, "ends too early" },
+    { "{\"prompt\":\"x\"}}", false, "follows after its end" },
+    { "{'prompt':1}", false, "line 1, column 2" },
+    { "{\"n\":NaN}", false, "after \"{\"n\":N" },
+    { "{\"n\":01}", false, "cannot be read" },
+    { "{\"p\":\"\\x\"}", false, "cannot be read" },
+    { "{\"p\":\"\\uZZZZ\"}", false, "cannot be read" },
+};
+
+Test(openai, says_what_is_wrong_with_a_body)
+{
+    for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++) {
+        const struct body *b = &bodies[i];
+        struct api_error e = { 0 };
+        json_t *root;
+        enum status st = openai_load_object(&root, bytes_of(b->body, strlen(b->body)), &e);
+        cr_assert_eq(st, b->valid ? ERR_INVALID : ERR_PARSE, "%s", b->body);
+        cr_assert_eq(e.http, 400, "%s", b->body);
+        cr_assert_eq(e.code != NULL, !b->valid, "%s: %s", b->body, e.message);
+        cr_assert_eq(strstr(e.message, "not valid JSON") == NULL, b->valid || !strcmp(b->word, "the body is empty"),
+                     "%s", e.message);
+        cr_assert_not_null(strstr(e.message, b->word), "%s: %s", b->body, e.message);
+    }
+}
+
+Test(openai, knows_its_limits_of_nesting_and_takes_a_byte_order_mark)
+{
+    static const char marked[] = "\xEF\xBB\xBF{\"a\":1}";
+    struct strbuf body = STRBUF_INIT;
+    struct api_error e = { 0 };
+    json_t *root;
+    for (int i = 0; i < 100000; i++) strbuf_putc(&body, '[');
+    for (int i = 0; i < 100000; i++) strbuf_putc(&body, ']');
+    cr_assert_eq(openai_load_object(&root, bytes_of(body.s, body.n), &e), ERR_INVALID);
+    cr_assert(!e.code && strstr(e.message, "2048"), "%s", e.message);
+    strbuf_fini(&body);
+    cr_assert_eq(openai_load_object(&root, bytes_of(marked, strlen(marked)), &e), OK, "%s", e.message);
+    json_decref(root);
+}
+
+Test(openai, every_status_of_an_end_is_one_that_can_be_sent)
+{
+    for (int st = OK; st < STATUS_COUNT; st++) {
+        const struct http_status *row = http_status_find(status_http((enum status)st));
+        cr_assert(row || st == ERR_CANCELLED, "%s", status_text((enum status)st)); /* nobody is left to send 499 to */
+        if (row && row->status >= 400) cr_assert(row->type[0]);
+    }
 }
 
 Test(openai, bounds_batches_stops_and_biases)

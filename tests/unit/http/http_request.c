@@ -79,6 +79,47 @@ Test(http_request, knows_who_keeps_the_connection)
     }
 }
 
+Test(http_request, decodes_the_path_and_not_the_query)
+{
+    static const struct {
+        const char *target, *path, *query;
+    } cases[] = { { "/v1/models/a%2Fb%20c", "/v1/models/a/b c", "" },
+                  { "/%c3%a9?x=%41%zz", "/\xc3\xa9", "x=%41%zz" },
+                  { "http://h/%41%2541", "/A%41", "" },
+                  { "/a+b", "/a+b", "" } };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct http_request r;
+        char raw[200];
+        size_t used;
+        snprintf(raw, sizeof(raw), "GET %s HTTP/1.1\r\nHost: h\r\n\r\n", cases[i].target);
+        cr_assert_eq(feed(&r, raw, strlen(raw), 1000, &used), HTTP_FEED_DONE, "%s", raw);
+        cr_assert_str_eq(http_request_path(&r), cases[i].path);
+        cr_assert_str_eq(http_request_query(&r), cases[i].query);
+        http_request_fini(&r);
+    }
+    REFUSED("GET /a%2 HTTP/1.1\r\nHost: h\r\n\r\n", 400);
+    REFUSED("GET /a%g1 HTTP/1.1\r\nHost: h\r\n\r\n", 400);
+    REFUSED("GET /a% HTTP/1.1\r\nHost: h\r\n\r\n", 400);
+    REFUSED("GET /a%00b HTTP/1.1\r\nHost: h\r\n\r\n", 400);
+}
+
+Test(http_request, says_in_its_own_words_what_is_wrong)
+{
+    static const struct {
+        const char *raw, *word;
+    } cases[] = { { "HELO there\r\n\r\n", "method" },
+                  { HEAD "Content-Length: abc\r\n\r\n", "Content-Length is no number" },
+                  { HEAD "X\x01Y: a\r\n\r\n", "header field" },
+                  { HEAD "Transfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk's size" } };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct http_request r;
+        size_t used;
+        cr_assert_eq(feed(&r, cases[i].raw, strlen(cases[i].raw), 1000, &used), HTTP_FEED_FAIL, "%s", cases[i].raw);
+        cr_assert_not_null(strstr(r.fail_text, cases[i].word), "%s: %s", cases[i].raw, r.fail_text);
+        http_request_fini(&r);
+    }
+}
+
 Test(http_request, refuses_what_two_readers_could_read_differently)
 {
     REFUSED(HEAD "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400);
