@@ -323,7 +323,7 @@ static void on_kv_recv(struct decode *d, const struct kv_recv_event *ev)
                  (unsigned long long)ev->key.lo, ev->key.epoch, status_text(ev->status),
                  log_quote(ev->message ? ev->message : ""));
         kv_inbox_close(d->inbox, &j->key);
-        job_send_failed(d->jobs, j, ev->status, ev->message, true);
+        job_send_failed(d->jobs, j, status_from_peer(ev->status), ev->message, true);
         break;
     }
 }

@@ -7,8 +7,9 @@ static const struct status_row {
     const char *text;
     int http;
     bool retryable;
+    enum status from_peer;
 } rows[STATUS_COUNT] = {
-#define X(code, text, http, retry) [code] = { text, http, retry },
+#define X(code, text, http, retry, from_peer) [code] = { text, http, retry, from_peer },
     STATUS_TABLE(X)
 #undef X
 };
@@ -34,4 +35,10 @@ bool status_is_retryable(enum status st)
 {
     const struct status_row *row = row_of(st);
     return row && row->retryable;
+}
+
+enum status status_from_peer(enum status st)
+{
+    const struct status_row *row = row_of(st);
+    return row ? row->from_peer : ERR_INTERNAL;
 }

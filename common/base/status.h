@@ -9,31 +9,31 @@
 #define MUST_CHECK             __attribute__((warn_unused_result))
 #define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
 
-/*        code               text                    HTTP  retryable */
+/*        code               text                    HTTP  retryable  from a peer */
 #define STATUS_TABLE(X)                                                                                                \
-    X(OK, "ok", 200, false)                                                                                            \
-    X(ERR_INVALID, "invalid", 400, false)         /* a value that is not allowed */                                    \
-    X(ERR_PARSE, "parse_error", 400, false)       /* bytes that are not the format */                                  \
-    X(ERR_UNSUPPORTED, "unsupported", 400, false) /* well formed, but left out */                                      \
-    X(ERR_CONTEXT_LENGTH, "context_length", 400, false)                                                                \
-    X(ERR_DENIED, "denied", 403, false)                                                                                \
-    X(ERR_NOT_FOUND, "not_found", 404, false)                                                                          \
-    X(ERR_MISMATCH, "mismatch", 409, false) /* two sides do not fit */                                                 \
-    X(ERR_TOO_LARGE, "too_large", 413, false)                                                                          \
-    X(ERR_FULL, "full", 429, true) /* a configured bound is reached */                                                 \
-    X(ERR_CANCELLED, "cancelled", 499, false)                                                                          \
-    X(ERR_INTERNAL, "internal", 500, true)                                                                             \
-    X(ERR_IO, "io", 500, true)                                                                                         \
-    X(ERR_CORRUPT, "corrupt", 500, true) /* a checksum or a range is wrong */                                          \
-    X(ERR_STALE, "stale", 500, true)     /* of an older epoch or process */                                            \
-    X(ERR_NO_MEMORY, "no_memory", 503, true)                                                                           \
-    X(ERR_NO_BLOCKS, "no_blocks", 503, true)     /* the kv pool is empty */                                            \
-    X(ERR_UNAVAILABLE, "unavailable", 503, true) /* no node can do it now */                                           \
-    X(ERR_CLOSED, "closed", 503, true)           /* the peer is gone */                                                \
-    X(ERR_TIMEOUT, "timeout", 504, true)
+    X(OK, "ok", 200, false, OK)                                                                                        \
+    X(ERR_INVALID, "invalid", 400, false, ERR_CORRUPT)         /* a value that is not allowed */                       \
+    X(ERR_PARSE, "parse_error", 400, false, ERR_CORRUPT)       /* bytes that are not the format */                     \
+    X(ERR_UNSUPPORTED, "unsupported", 400, false, ERR_CORRUPT) /* well formed, but left out */                         \
+    X(ERR_CONTEXT_LENGTH, "context_length", 400, false, ERR_CORRUPT)                                                   \
+    X(ERR_DENIED, "denied", 403, false, ERR_CORRUPT)                                                                   \
+    X(ERR_NOT_FOUND, "not_found", 404, false, ERR_STALE)                                                               \
+    X(ERR_MISMATCH, "mismatch", 409, false, ERR_CORRUPT) /* two sides do not fit */                                    \
+    X(ERR_TOO_LARGE, "too_large", 413, false, ERR_CORRUPT)                                                             \
+    X(ERR_FULL, "full", 429, true, ERR_FULL) /* a configured bound is reached */                                       \
+    X(ERR_CANCELLED, "cancelled", 499, false, ERR_STALE)                                                               \
+    X(ERR_INTERNAL, "internal", 500, true, ERR_INTERNAL)                                                               \
+    X(ERR_IO, "io", 500, true, ERR_IO)                                                                                 \
+    X(ERR_CORRUPT, "corrupt", 500, true, ERR_CORRUPT) /* a checksum or a range is wrong */                             \
+    X(ERR_STALE, "stale", 500, true, ERR_STALE)       /* of an older epoch or process */                               \
+    X(ERR_NO_MEMORY, "no_memory", 503, true, ERR_NO_MEMORY)                                                            \
+    X(ERR_NO_BLOCKS, "no_blocks", 503, true, ERR_NO_BLOCKS)       /* the kv pool is empty */                           \
+    X(ERR_UNAVAILABLE, "unavailable", 503, true, ERR_UNAVAILABLE) /* no node can do it now */                          \
+    X(ERR_CLOSED, "closed", 503, true, ERR_CLOSED)                /* the peer is gone */                               \
+    X(ERR_TIMEOUT, "timeout", 504, true, ERR_TIMEOUT)
 
 enum status {
-#define X(code, text, http, retry) code,
+#define X(code, text, http, retry, from_peer) code,
     STATUS_TABLE(X)
 #undef X
         STATUS_COUNT
@@ -45,4 +45,7 @@ const char *status_text(enum status st);
 int status_http(enum status st);
 /* Whether the same request may succeed if it is sent again. */
 bool status_is_retryable(enum status st);
+/* What `st` is called when the bytes in which it was found came from another process of the cluster: damage on the way,
+ * or a peer that is wrong, but never the client's fault.  Always retryable, or OK; ERR_INTERNAL outside the table. */
+enum status status_from_peer(enum status st);
 #endif
