@@ -82,7 +82,7 @@ static void answer(struct ask *ask)
 {
     struct call_plan *plan = &((struct call_ask *)ask)->plan;
     struct api_error e;
-    enum status st = dispatch_check_room(ask->http.co->dispatch, plan->admitted.model, plan->n_choices,
+    enum status st = dispatch_check_room(ask->http.co->dispatch, plan->n_choices,
                                          admitted_bytes(&plan->admitted, (uint32_t)plan->req->n), &e);
     if (st == OK)
         call_create(&ask->http, plan);

@@ -12,12 +12,11 @@
 #include <assert.h>
 #include <stdio.h>
 
-#define TICK_MS           50
-#define CANCEL_REPEAT_US  1000000u
-#define CANCEL_MAX        40        /* then the node's lease has long ended */
-#define LATE_US           250000u   /* how long an answer's end waits for the prefill node's report */
-#define NO_DECODE_WAIT_US 10000000u /* a lost decode node may come back */
-#define MAX_MODELS        64
+#define TICK_MS          50
+#define CANCEL_REPEAT_US 1000000u
+#define CANCEL_MAX       40       /* then the node's lease has long ended */
+#define LATE_US          250000u  /* how long an answer's end waits for the prefill node's report */
+#define AVOID_US         1000000u /* how long a request keeps away from the node that failed it last */
 
 static void place(struct dispatch *d);
 
@@ -165,13 +164,15 @@ struct placing { /* one run over the queue */
     struct router_node rows[REGISTRY_MAX_NODES];
     struct node *from[REGISTRY_MAX_NODES];
     uint32_t n;
-    bool blocked[MAX_MODELS]; /* by model: those behind wait for their turn */
+    bool blocked[DISPATCH_MAX_MODELS]; /* by model: those behind wait for their turn */
 };
 
-static int row_of(const struct placing *p, uint64_t incarnation)
+/* The row of the node that failed the request last, while that counts; -1 = none. */
+static int row_to_avoid(const struct placing *p, const struct request *r)
 {
-    for (uint32_t i = 0; incarnation && i < p->n; i++)
-        if (p->from[i]->incarnation == incarnation) return (int)i;
+    if (!r->avoid || request_elapsed(clock_now_us(), r->avoided_at) > AVOID_US) return -1;
+    for (uint32_t i = 0; i < p->n; i++)
+        if (p->from[i]->incarnation == r->avoid) return (int)i;
     return -1;
 }
 
@@ -184,30 +185,47 @@ static void start(struct dispatch *d, struct request *r, struct placing *p, stru
     r->n_reserved_tokens = r->n_tokens;
     jobs_take_decode(r, decode);
     if (prefill) jobs_take_prefill(r, prefill);
-    if (jobs_send_reserve(d, r) != OK) recovery_decode_lost(d, r, ERR_CLOSED, "the decode node cannot be reached");
+    if (jobs_send_reserve(d, r) != OK) {
+        recovery_doubt(d, decode, "it cannot be asked for a reservation");
+        recovery_refused(d, r, decode, ERR_UNAVAILABLE, "the decode node cannot be reached");
+    }
     p->n = registry_snapshot(&d->registry, clock_now_us(), p->rows, p->from);
+}
+
+/* Nodes came and went since it was admitted: what does not fit those that are there is cut off, as it is for those who
+ * ask for too much.  False if that leaves no room for a token. */
+static bool cut_to_fit(struct dispatch *d, struct request *r)
+{
+    uint32_t longest = registry_context(&d->registry, r->model);
+    if (longest <= r->n_tokens || r->n_prompt + r->sampling.max_tokens <= longest) return false;
+    r->sampling.max_tokens = longest - r->n_prompt;
+    r->sampling.limit_from = TOKEN_LIMIT_CONTEXT;
+    if (r->sampling.min_tokens > r->sampling.max_tokens) r->sampling.min_tokens = r->sampling.max_tokens;
+    dispatch_kick(d);
+    return true;
 }
 
 static void place_one(struct dispatch *d, struct request *r, struct placing *p)
 {
+    int to_avoid = row_to_avoid(p, r);
     struct router_ask ask = {
         .model_idx = r->model->idx,
         .reserve_tokens = jobs_reserve_tokens(r),
         .max_tokens = r->n_prompt + r->sampling.max_tokens,
         .n_tokens = r->n_tokens,
-        .avoid_prefill = row_of(p, r->avoid),
-        .avoid_decode = row_of(p, r->avoid),
+        .avoid_prefill = to_avoid,
+        .avoid_decode = to_avoid,
+        .no_handoff = recovery_is_last_attempt(d, r),
     };
     struct router_choice c;
     switch (router_pick(p->rows, p->n, &ask, &c)) {
     case ROUTER_PICKED: start(d, r, p, c); return;
     case ROUTER_TOO_LONG:
-        dispatch_fail(d, r, ERR_CONTEXT_LENGTH, NULL, "no node takes a sequence of this length any more");
+        if (cut_to_fit(d, r)) break;
+        dispatch_fail(d, r, r->t.first_token ? ERR_UNAVAILABLE : ERR_CONTEXT_LENGTH, NULL,
+                      "no node takes a sequence of this length any more");
         return;
-    case ROUTER_NO_DECODE:
-        if (request_elapsed(clock_now_us(), r->state_since) > NO_DECODE_WAIT_US)
-            dispatch_fail(d, r, ERR_UNAVAILABLE, "no_decode_node", "no decode node is left that serves the model");
-        break;
+    case ROUTER_NO_DECODE: /* for how long: check_request() */
     case ROUTER_BUSY:
     case ROUTER_NO_PREFILL: break;
     }
@@ -219,7 +237,7 @@ static void place(struct dispatch *d)
     static struct placing p; /* too large for the stack; one thread */
     if (!d->queue.head || d->closing) return;
     p.n = registry_snapshot(&d->registry, clock_now_us(), p.rows, p.from);
-    for (uint32_t i = 0; i < MAX_MODELS; i++) p.blocked[i] = false;
+    for (uint32_t i = 0; i < DISPATCH_MAX_MODELS; i++) p.blocked[i] = false;
     for (struct request *r = d->queue.head, *next; r; r = next) {
         next = r->q_next;
         if (!p.blocked[r->model->idx]) place_one(d, r, &p);
@@ -248,11 +266,35 @@ static void repeat_cancels(struct dispatch *d, struct request *r, uint64_t now)
     }
 }
 
+/* Since when each model lacks nodes. */
+static void check_models(struct dispatch *d, uint64_t now)
+{
+    for (uint32_t i = 0; i < d->opt.n_models; i++) {
+        bool lacking = registry_missing(&d->registry, d->opt.models[i]) != ROUTER_PICKED;
+        if (!lacking) d->lacking_since[i] = 0;
+        if (lacking && !d->lacking_since[i]) d->lacking_since[i] = now;
+    }
+}
+
+/* Waits for a node to come (back) at all, rather than for room.  False: it has ended. */
+static bool waits_for_a_node(struct dispatch *d, struct request *r, uint64_t now)
+{
+    uint64_t since = d->lacking_since[r->model->idx];
+    if (r->state != REQUEST_QUEUED || !since) return true;
+    if (since < r->state_since) since = r->state_since;
+    if (request_elapsed(now, since) < (uint64_t)d->opt.limits.node_wait_ms * 1000) return true;
+    bool prefill = registry_missing(&d->registry, r->model) == ROUTER_NO_PREFILL;
+    dispatch_fail(d, r, ERR_UNAVAILABLE, prefill ? "no_prefill_node" : "no_decode_node",
+                  prefill ? "no prefill node serves the model, and its decode nodes read no prompts themselves"
+                          : "no decode node serves the model");
+    return false;
+}
+
 static void check_request(struct dispatch *d, struct request *r, uint64_t now)
 {
     const struct node *computing = r->local ? r->decode : r->prefill;
     repeat_cancels(d, r, now);
-    if (request_is_over(r)) return;
+    if (request_is_over(r) || !waits_for_a_node(d, r, now)) return;
     if (r->finish_pending && request_elapsed(now, r->progress) > LATE_US) dispatch_try_complete(d, r, true);
     switch (request_check_deadline(r, &d->opt.limits, now, computing ? computing->last_progress : 0)) {
     case REQUEST_IN_TIME: break;
@@ -274,6 +316,7 @@ static void on_tick(uv_timer_t *t)
     bool held_up = now - d->last_tick > 1000000u;
     d->last_tick = now;
     if (!held_up) members_check(d, now);
+    check_models(d, now);
     HASH_ITER(hh, d->by_id, r, next) check_request(d, r, now);
     metric_set(d->opt.meters->garbage, (double)control_n_garbage(d->control));
     if (d->queue.head) dispatch_kick(d);
@@ -287,7 +330,7 @@ static void on_message(void *ctx, const uint8_t *routing, size_t n_routing, cons
 enum status dispatch_create(struct dispatch **out, const struct dispatch_options *opt, struct error *err)
 {
     struct dispatch *d = mem_zalloc(sizeof(*d));
-    assert(opt->n_models <= MAX_MODELS);
+    assert(opt->n_models <= DISPATCH_MAX_MODELS);
     d->opt = *opt;
     queue_init(&d->queue, opt->max_queue, opt->max_queue_bytes);
     enum status st = control_open(&d->control, opt->loop, opt->control, opt->incarnation, on_message, d, err);
@@ -351,12 +394,8 @@ uint32_t dispatch_n_open(const struct dispatch *d)
     return HASH_COUNT(d->by_id);
 }
 
-enum status dispatch_check_room(const struct dispatch *d, const struct served_model *model, uint32_t n, uint64_t bytes,
-                                struct api_error *e)
+enum status dispatch_check_room(const struct dispatch *d, uint32_t n, uint64_t bytes, struct api_error *e)
 {
-    if (!registry_can_serve(&d->registry, model))
-        return api_error_set(e, ERR_UNAVAILABLE, "no_decode_node", NULL, "no decode node serves model %s at the moment",
-                             model->name);
     if (queue_check_room(&d->queue, n, bytes) == OK) return OK;
     return api_error_set(e, ERR_FULL, "queue_full", NULL,
                          "the queue is full: %u of %u requests, %llu of %llu bytes wait", d->queue.n, d->queue.max_n,

@@ -1,7 +1,7 @@
 /* dispatch.h - requests into the cluster and back: queue, nodes, control plane, deadlines.
  *
  * One thread, the loop's.  Owners submit requests and hear of them through request_events; placing them happens in a
- * stage of its own (dispatch_pump), never inside a callback.  Records are freed in that stage, too. */
+ * stage of its own, never inside a callback (dispatch.c, on_stage).  Records are freed in that stage, too. */
 #ifndef COORDINATOR_DISPATCH_H
 #define COORDINATOR_DISPATCH_H
 #include "coordinator/request.h"
@@ -32,9 +32,9 @@ const char *dispatch_endpoint(const struct dispatch *d);
 struct registry *dispatch_registry(struct dispatch *d);
 const uint32_t *dispatch_state_counts(const struct dispatch *d); /* [REQUEST_STATE_COUNT] */
 
-/* Whether n more requests of `bytes` in all may wait: ERR_FULL (429) or ERR_UNAVAILABLE (503, no decode node). */
-enum status dispatch_check_room(const struct dispatch *d, const struct served_model *model, uint32_t n, uint64_t bytes,
-                                struct api_error *e) MUST_CHECK;
+/* Whether n more requests of `bytes` in all may wait: ERR_FULL (429).  They may while no node is there: one may come.
+ */
+enum status dispatch_check_room(const struct dispatch *d, uint32_t n, uint64_t bytes, struct api_error *e) MUST_CHECK;
 /* Queues a request behind those of its priority; takes `tokens` (mem_free).  `cache_salt` and `tag` are copied; the tag
  * names it in logs.  The record is the dispatcher's; the owner may use it until its `end` has run. */
 struct request *dispatch_submit(struct dispatch *d, const struct served_model *model, int32_t *tokens,

@@ -10,6 +10,8 @@
 #include "coordinator/queue.h"
 #include "coordinator/registry.h"
 
+#define DISPATCH_MAX_MODELS 64
+
 struct dispatch {
     struct dispatch_options opt;
     struct control *control;
@@ -19,7 +21,8 @@ struct dispatch {
     struct request *reap;  /* over and without holds: freed in the stage */
     uint64_t last_id;
     uint32_t counts[REQUEST_STATE_COUNT];
-    uv_idle_t stage; /* active only while there is something to place or free */
+    uint64_t lacking_since[DISPATCH_MAX_MODELS]; /* by model: no node can serve it since then; 0: one can */
+    uv_idle_t stage;                             /* active only while there is something to place or free */
     uv_timer_t tick;
     uint64_t last_tick;
     int n_handles;
@@ -57,13 +60,23 @@ void members_say_goodbye(struct dispatch *d);         /* to all nodes: this coor
 /* events.c */
 void events_message(struct dispatch *d, struct node *n, const Baton__Control__ControlMessage *m);
 
-/* recovery.c */
-/* The computing side failed while the decode node keeps its reservation. */
+/* recovery.c
+ *
+ * An attempt is counted when a node that had taken the request on fails, stalls or dies: one that was asked and
+ * declines, does not answer or cannot be told has taken nothing on. */
+/* The computing side failed while the decode node keeps its reservation: another prefill node, or none. */
 void recovery_prefill_lost(struct dispatch *d, struct request *r, enum status st, const char *why);
 /* The decode side failed: replay on another one. */
 void recovery_decode_lost(struct dispatch *d, struct request *r, enum status st, const char *why);
-/* The decode node had no room: no attempt is lost, the request waits in front. */
-void recovery_no_room(struct dispatch *d, struct request *r);
+/* `n` was asked and declines: the request waits in front of others, and asks anew after a moment. */
+void recovery_refused(struct dispatch *d, struct request *r, struct node *n, enum status st, const char *why);
+/* The prefill node could not be told of the prompt: another one, or none. */
+void recovery_prefill_unready(struct dispatch *d, struct request *r);
+/* `n` could not be reached: no new work until it is heard. */
+void recovery_doubt(struct dispatch *d, struct node *n, const char *why);
+bool recovery_is_no_room(enum status st);
+/* One more failure ends the request: better without a hand-off, then. */
+bool recovery_is_last_attempt(const struct dispatch *d, const struct request *r);
 void recovery_stalled(struct dispatch *d, struct request *r);
 /* It is not used any more, and its requests go on elsewhere. */
 void recovery_node_gone(struct dispatch *d, struct node *n, const char *why);

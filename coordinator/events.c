@@ -42,10 +42,12 @@ static void on_reserved(struct dispatch *d, struct node *n, const Baton__Control
     struct request *r = e.r;
     if (r->state != REQUEST_RESERVING) return;
     r->reservation = m->reservation;
+    r->refusals = 0;
     request_set_state(r, REQUEST_RESERVED);
     if (r->local) return;
-    if (jobs_send_prefill(d, r, m->credit_bytes, m->key, m->hit_tokens) != OK)
-        recovery_prefill_lost(d, r, ERR_CLOSED, "the prefill node cannot be reached");
+    if (jobs_send_prefill(d, r, m->credit_bytes, m->key, m->hit_tokens) == OK) return;
+    recovery_doubt(d, r->prefill, "it cannot be told of a prompt");
+    recovery_prefill_unready(d, r);
 }
 
 /* False if the alternatives do not make sense. */
@@ -202,40 +204,52 @@ static void on_finished(struct dispatch *d, struct node *n, const Baton__Control
     dispatch_try_complete(d, r, false);
 }
 
-/* A status that says the request itself is wrong: nobody else will do better. */
-static bool is_hopeless(enum status st)
+/* What a node says of a request in answer to being asked, rather than of work that it had taken on. */
+static bool is_answer(const struct event *e)
 {
-    return status_http(st) >= 400 && status_http(st) < 500 && !status_is_retryable(st) && st != ERR_MISMATCH &&
-           st != ERR_CANCELLED && st != ERR_NOT_FOUND;
+    return e->r->state == REQUEST_RESERVING ||
+           (e->r->state == REQUEST_RESERVED && !e->r->local && e->node == e->r->prefill);
 }
 
-static bool is_no_room(enum status st)
+/* The request does not fit the node.  All else that a node finds wrong in what it reads is damage on the way or another
+ * node's fault, and never the client's: this process checked the request before it sent it. */
+static bool is_too_long(const struct event *e, enum status st)
 {
-    return st == ERR_NO_BLOCKS || st == ERR_FULL || st == ERR_NO_MEMORY;
+    return st == ERR_CONTEXT_LENGTH && is_answer(e);
+}
+
+static bool is_refusal(const struct event *e, enum status st)
+{
+    bool busy = st == ERR_UNAVAILABLE || recovery_is_no_room(st);
+    return e->r->state == REQUEST_RESERVING || (busy && is_answer(e));
 }
 
 static void on_failed(struct dispatch *d, struct node *n, const Baton__Control__Failed *m)
 {
     struct event e;
-    enum status st = m->status && m->status < STATUS_COUNT ? (enum status)m->status : ERR_INTERNAL;
+    enum status said = m->status && m->status < STATUS_COUNT ? (enum status)m->status : ERR_INTERNAL;
+    enum status st = status_from_peer(said);
     if (!find(d, n, m->request, m->epoch, false, &e) || !e.hold) return;
     struct request *r = e.r;
-    bool from_decode = n->decode, kept = from_decode && m->reservation_kept, alone = n->n_active <= 1;
+    bool from_decode = n->decode, kept = from_decode && m->reservation_kept;
     if (!kept) dispatch_close_hold(d, r, e.hold);
     if (!e.current) return;
     log_warn("job_failed", "req=%s node=%s epoch=%u state=%s status=%s reason=%s", log_quote(r->tag), n->name, m->epoch,
-             request_state_name(r->state), status_text(st), log_quote(m->message));
-    if (is_hopeless(st)) {
-        dispatch_fail(d, r, st, NULL, m->message[0] ? m->message : status_text(st));
-    } else if (from_decode && r->state == REQUEST_RESERVING && is_no_room(st) && !alone) {
-        n->retry_at = clock_now_us() + 100000;
-        recovery_no_room(d, r);
+             request_state_name(r->state), status_text(said), log_quote(m->message));
+    if (is_too_long(&e, said)) {
+        dispatch_fail(d, r, said, NULL, m->message[0] ? m->message : status_text(said));
+    } else if (is_refusal(&e, st)) {
+        recovery_refused(d, r, n, st, m->message);
     } else if (from_decode && !kept) {
-        if (is_no_room(st)) r->wide = true;
+        if (recovery_is_no_room(st)) r->wide = true;
         recovery_decode_lost(d, r, st, m->message);
     } else {
+        struct node *decode = r->decode;
         meters_kv_failure(d->opt.meters, status_text(st));
         recovery_prefill_lost(d, r, st, m->message);
+        /* Either end of the connection may be gone, and the one that speaks is not: the other one gets no new work
+         * until it is heard, as in its answer to the Rebind or Cancel that was just sent. */
+        if (st == ERR_CLOSED && !from_decode && decode) recovery_doubt(d, decode, m->message);
     }
 }
 

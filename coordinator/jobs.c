@@ -52,11 +52,11 @@ static void fill_sampling(struct request *r, Baton__Control__Sampling *out)
     out->bias = s->bias;
 }
 
-/* What is left of the time that the request has to its first token (or, replayed, to its next one). */
+/* What is left of the time that the request has to its next token. */
 static uint32_t deadline_ms(const struct dispatch *d, const struct request *r)
 {
     uint64_t whole = d->opt.limits.request_timeout_ms;
-    uint64_t used = r->t.first_token ? 0 : (clock_now_us() - r->t.created) / 1000;
+    uint64_t used = r->due_since ? request_elapsed(clock_now_us(), r->due_since) / 1000 : 0;
     return used < whole ? (uint32_t)(whole - used) : 1;
 }
 
@@ -106,8 +106,9 @@ enum status jobs_send_reserve(struct dispatch *d, struct request *r)
     reserve.local_prefill = r->local;
     m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_RESERVE;
     m.reserve = &reserve;
-    request_find_hold(r, r->decode, r->epoch)->told = true;
-    return jobs_send(d, r->decode, &m);
+    enum status st = jobs_send(d, r->decode, &m);
+    request_find_hold(r, r->decode, r->epoch)->told = st == OK;
+    return st;
 }
 
 enum status jobs_send_prefill(struct dispatch *d, struct request *r, uint64_t credit, ProtobufCBinaryData key,
@@ -128,8 +129,9 @@ enum status jobs_send_prefill(struct dispatch *d, struct request *r, uint64_t cr
     prefill.hit_tokens = hit_tokens;
     m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_PREFILL;
     m.prefill = &prefill;
-    request_find_hold(r, r->prefill, r->epoch)->told = true;
-    return jobs_send(d, r->prefill, &m);
+    enum status st = jobs_send(d, r->prefill, &m);
+    request_find_hold(r, r->prefill, r->epoch)->told = st == OK;
+    return st;
 }
 
 enum status jobs_send_rebind(struct dispatch *d, struct request *r, uint32_t old_epoch)

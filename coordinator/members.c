@@ -66,14 +66,13 @@ static void welcome(struct dispatch *d, struct node *n)
  * Until then the newcomer is a second node under a name that is taken. */
 static enum status take_name(struct dispatch *d, const Baton__Control__Register *hello, struct error *err)
 {
-    bool decode = hello->role == BATON__CONTROL__ROLE__DECODE;
-    struct node *older = registry_find_name(&d->registry, hello->node, decode);
+    struct node *older = registry_find_name(&d->registry, hello->node);
     if (!older) return OK;
     uint64_t silent_us = clock_now_us() - older->last_seen;
     if (silent_us < NAME_HELD_MS * 1000ull)
         return error_set(err, ERR_UNAVAILABLE,
-                         "a node named %s was heard %llu ms ago: give this one another name, or wait", older->name,
-                         (unsigned long long)(silent_us / 1000));
+                         "a %s node named %s was heard %llu ms ago: give this one another name, or wait",
+                         older->decode ? "decode" : "prefill", older->name, (unsigned long long)(silent_us / 1000));
     declare_dead(d, older, "it was started again");
     return OK;
 }

@@ -9,6 +9,9 @@
 
 #include <stdio.h>
 
+#define REFUSED_PAUSE_US 100000u /* then the node is asked again */
+#define MAX_REFUSALS     30      /* in a row, for reasons that do not pass by themselves */
+
 /* Whether what was sent is a whole answer, and only the word of it is missing. */
 static bool output_is_complete(const struct request *r, enum request_finish *finish)
 {
@@ -34,43 +37,93 @@ static void release_epoch(struct dispatch *d, struct request *r, bool keep_decod
     }
 }
 
-/* Counts the attempt.  False: the request has ended instead. */
-static bool may_go_on(struct dispatch *d, struct request *r, enum status st, const char *why)
+/* The third node in a row that fails it is the last: a request that kills its nodes must not get them all. */
+static void give_up(struct dispatch *d, struct request *r, const char *why)
+{
+    char text[API_ERROR_TEXT_MAX];
+    log_error("request_given_up", "req=%s id=%llu attempts=%u nodes=%s output=%u reason=%s", log_quote(r->tag),
+              (unsigned long long)r->id, r->failures.n, r->failures.nodes, request_n_output(r), log_quote(why));
+    snprintf(text, sizeof(text), "gave up after %u attempts: %s", r->failures.n, why);
+    dispatch_fail(d, r, ERR_INTERNAL, "nodes_failed", text);
+}
+
+/* A node failed the request: counts it, if the node had taken the work on.  False: the request has ended. */
+static bool may_go_on(struct dispatch *d, struct request *r, const char *node, enum status st, const char *why)
 {
     enum request_finish finish;
+    bool taken_on = r->state > REQUEST_RESERVING;
     if (request_is_over(r)) return false;
     if (output_is_complete(r, &finish)) {
         dispatch_finish(d, r, finish);
         return false;
     }
-    if (++r->attempts >= d->opt.max_attempts) {
-        char text[API_ERROR_TEXT_MAX];
-        snprintf(text, sizeof(text), "gave up after %u attempts: %s", r->attempts, why[0] ? why : status_text(st));
-        dispatch_fail(d, r, status_http(st) >= 500 ? st : ERR_UNAVAILABLE, NULL, text);
+    if (!why || !why[0]) why = status_text(st);
+    if (taken_on && request_count_failure(r, node) >= d->opt.max_attempts) {
+        give_up(d, r, why);
         return false;
     }
     metric_add(d->opt.meters->migrated, 1);
-    log_warn("request_migrates", "req=%s epoch=%u state=%s output=%u reason=%s", log_quote(r->tag), r->epoch,
-             request_state_name(r->state), request_n_output(r), log_quote(why));
+    log_warn("request_migrates", "req=%s epoch=%u state=%s node=%s attempts=%u output=%u reason=%s", log_quote(r->tag),
+             r->epoch, request_state_name(r->state), node, r->failures.n, request_n_output(r), log_quote(why));
     return true;
+}
+
+bool recovery_is_last_attempt(const struct dispatch *d, const struct request *r)
+{
+    return r->failures.n && r->failures.n + 1 >= d->opt.max_attempts;
 }
 
 static void replay(struct dispatch *d, struct request *r)
 {
     release_epoch(d, r, false);
     r->epoch++;
+    if (!r->due_since) r->due_since = clock_now_us();
     dispatch_requeue(d, r);
+}
+
+static void avoid(struct request *r, const struct node *n)
+{
+    r->avoid = n ? n->incarnation : 0;
+    r->avoided_at = clock_now_us();
 }
 
 void recovery_decode_lost(struct dispatch *d, struct request *r, enum status st, const char *why)
 {
-    if (!may_go_on(d, r, st, why)) return;
-    r->avoid = r->decode ? r->decode->incarnation : 0;
+    if (!may_go_on(d, r, r->decode_name, st, why)) return;
+    avoid(r, r->decode);
     replay(d, r);
 }
 
-void recovery_no_room(struct dispatch *d, struct request *r)
+void recovery_doubt(struct dispatch *d, struct node *n, const char *why)
 {
+    if (!n->doubted) log_warn("node_doubted", "node=%s reason=%s", n->name, log_quote(why));
+    n->doubted = true;
+    dispatch_kick(d);
+}
+
+bool recovery_is_no_room(enum status st)
+{
+    return st == ERR_NO_BLOCKS || st == ERR_FULL || st == ERR_NO_MEMORY;
+}
+
+/* Whether the reason passes by itself: other work ends, the node drains away.  A node that says it has no room while
+ * it holds nothing else would say so for ever. */
+static bool reason_passes(const struct node *n, enum status st)
+{
+    bool alone = n->n_active + n->foreign_active <= 1 && !n->foreign_blocks;
+    return st == ERR_UNAVAILABLE || (recovery_is_no_room(st) && !alone);
+}
+
+void recovery_refused(struct dispatch *d, struct request *r, struct node *n, enum status st, const char *why)
+{
+    n->retry_at = clock_now_us() + REFUSED_PAUSE_US;
+    if (!reason_passes(n, st) && ++r->refusals >= MAX_REFUSALS) {
+        log_error("request_given_up", "req=%s id=%llu refusals=%u nodes=%s output=%u reason=%s", log_quote(r->tag),
+                  (unsigned long long)r->id, r->refusals, n->name, request_n_output(r), log_quote(why));
+        dispatch_fail(d, r, recovery_is_no_room(st) ? st : ERR_INTERNAL, NULL, why[0] ? why : status_text(st));
+        return;
+    }
+    log_debug("job_refused", "req=%s node=%s status=%s", log_quote(r->tag), n->name, status_text(st));
     replay(d, r);
 }
 
@@ -81,7 +134,11 @@ static bool pick_prefill(struct dispatch *d, struct request *r, struct node **ou
     static struct node *from[REGISTRY_MAX_NODES];
     uint32_t n = registry_snapshot(&d->registry, clock_now_us(), rows, from);
     struct router_ask ask = {
-        .model_idx = r->model->idx, .n_tokens = r->n_tokens, .avoid_prefill = -1, .avoid_decode = -1
+        .model_idx = r->model->idx,
+        .n_tokens = r->n_tokens,
+        .avoid_prefill = -1,
+        .avoid_decode = -1,
+        .no_handoff = recovery_is_last_attempt(d, r),
     };
     int decode = -1, picked;
     for (uint32_t i = 0; i < n; i++) {
@@ -93,36 +150,41 @@ static bool pick_prefill(struct dispatch *d, struct request *r, struct node **ou
     return true;
 }
 
-/* A connection that broke twice: the decode node may be dead without anyone knowing yet.  It gets no new work until its
- * next heartbeat, so that attempts are not spent faster than a death is noticed. */
-static bool doubt_decode(struct request *r, enum status st)
-{
-    if (st != ERR_CLOSED || !r->decode || r->attempts < 2) return false;
-    r->decode->doubted = true;
-    return true;
-}
-
-void recovery_prefill_lost(struct dispatch *d, struct request *r, enum status st, const char *why)
+/* The reservation stays, and another prefill node or the decode node itself computes the prompt.  False: it cannot be;
+ * a reservation knows the tokens it was made with, so once the client has more, it is a replay. */
+static bool rebind(struct dispatch *d, struct request *r)
 {
     struct node *next;
     uint32_t old_epoch = r->epoch;
-    if (!may_go_on(d, r, st, why)) return;
-    r->avoid = r->prefill ? r->prefill->incarnation : 0;
     struct hold *kept = r->decode ? request_find_hold(r, r->decode, r->epoch) : NULL;
-    /* A reservation knows the tokens it was made with: once the client has more, it is a replay. */
-    if (doubt_decode(r, st) || !kept || kept->cancelling || r->n_reserved_tokens != r->n_tokens ||
-        !pick_prefill(d, r, &next)) {
-        replay(d, r);
-        return;
-    }
+    if (!kept || kept->cancelling || !kept->told || r->n_reserved_tokens != r->n_tokens || !pick_prefill(d, r, &next))
+        return false;
     release_epoch(d, r, true);
     kept->epoch = ++r->epoch;
     r->prefill = NULL;
     r->local = !next;
     if (next) jobs_take_prefill(r, next);
     request_set_state(r, REQUEST_RESERVING);
-    if (jobs_send_rebind(d, r, old_epoch) != OK)
-        recovery_decode_lost(d, r, ERR_CLOSED, "the decode node cannot be reached");
+    if (jobs_send_rebind(d, r, old_epoch) == OK) return true;
+    recovery_doubt(d, r->decode, "it cannot be told of a new epoch");
+    return false;
+}
+
+static void change_prefill(struct dispatch *d, struct request *r)
+{
+    avoid(r, r->prefill);
+    if (!rebind(d, r)) replay(d, r);
+}
+
+void recovery_prefill_lost(struct dispatch *d, struct request *r, enum status st, const char *why)
+{
+    const char *node = r->local ? r->decode_name : r->prefill_name;
+    if (may_go_on(d, r, node, st, why)) change_prefill(d, r);
+}
+
+void recovery_prefill_unready(struct dispatch *d, struct request *r)
+{
+    change_prefill(d, r);
 }
 
 void recovery_stalled(struct dispatch *d, struct request *r)

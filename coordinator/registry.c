@@ -187,10 +187,10 @@ struct node *registry_find(struct registry *g, uint64_t incarnation)
     return NULL;
 }
 
-struct node *registry_find_name(struct registry *g, const char *name, bool decode)
+struct node *registry_find_name(struct registry *g, const char *name)
 {
     for (struct node *n = g->nodes; n; n = n->next)
-        if (n->alive && n->decode == decode && !strcmp(n->name, name)) return n;
+        if (n->alive && !strcmp(n->name, name)) return n;
     return NULL;
 }
 
@@ -230,6 +230,9 @@ void node_heartbeat(struct node *n, const Baton__Control__Heartbeat *h, uint64_t
         n->load.by_state[i] = i < l->n_blocks_by_state ? l->blocks_by_state[i] : 0;
     uint32_t used = l->blocks_total > l->blocks_free ? l->blocks_total - l->blocks_free : 0;
     n->foreign_blocks = used > n->n_blocks_used ? used - n->n_blocks_used : 0;
+    uint64_t seqs = (uint64_t)l->running + l->waiting + l->reserved;
+    uint64_t foreign = seqs > n->n_active ? seqs - n->n_active : 0;
+    n->foreign_active = foreign < n->max_seqs ? (uint32_t)foreign : n->max_seqs;
 }
 
 uint32_t node_max_tokens(const struct node *n)
@@ -243,15 +246,15 @@ uint32_t registry_snapshot(const struct registry *g, uint64_t now, struct router
 {
     uint32_t count = 0;
     for (struct node *n = g->nodes; n; n = n->next) {
-        if (!n->alive || n->draining) continue;
-        uint32_t taken = n->n_blocks_used + n->foreign_blocks;
-        bool full = now < n->retry_at || n->doubted;
+        if (!n->alive || n->draining || n->doubted) continue;
+        uint64_t taken = (uint64_t)n->n_blocks_used + n->foreign_blocks;
+        bool full = now < n->retry_at;
         out[count] = (struct router_node){
             .decode = n->decode,
             .model_idx = n->model->idx,
-            .n_active = n->n_active,
+            .n_active = n->n_active + n->foreign_active,
             .max_seqs = full ? 0 : n->max_seqs,
-            .blocks_free = n->n_blocks > taken ? n->n_blocks - taken : 0,
+            .blocks_free = n->n_blocks > taken ? (uint32_t)(n->n_blocks - taken) : 0,
             .block_tokens = n->geometry.block_tokens,
             .max_tokens = node_max_tokens(n),
             .queued_tokens = n->queued_tokens,
@@ -262,11 +265,19 @@ uint32_t registry_snapshot(const struct registry *g, uint64_t now, struct router
     return count;
 }
 
+static bool has_decode(const struct registry *g, const struct served_model *model)
+{
+    for (const struct node *n = g->nodes; n; n = n->next)
+        if (n->alive && n->decode && n->model == model) return true;
+    return false;
+}
+
 uint32_t registry_context(const struct registry *g, const struct served_model *model)
 {
     uint32_t best = 0;
+    bool any_alive = has_decode(g, model);
     for (const struct node *n = g->nodes; n; n = n->next) {
-        if (!n->alive || n->model != model || !n->decode) continue;
+        if (n->model != model || !n->decode || (n->alive < any_alive)) continue;
         if (node_max_tokens(n) > best) best = node_max_tokens(n);
     }
     return best && best < model->context_length ? best : model->context_length;
@@ -277,4 +288,18 @@ bool registry_can_serve(const struct registry *g, const struct served_model *mod
     for (const struct node *n = g->nodes; n; n = n->next)
         if (n->alive && !n->draining && n->decode && (!model || n->model == model)) return true;
     return false;
+}
+
+enum router_verdict registry_missing(const struct registry *g, const struct served_model *model)
+{
+    enum router_verdict verdict = ROUTER_NO_DECODE;
+    bool prefill = false;
+    for (const struct node *n = g->nodes; n; n = n->next)
+        prefill |= n->alive && !n->draining && !n->decode && n->model == model;
+    for (const struct node *n = g->nodes; n; n = n->next) {
+        if (!n->alive || n->draining || !n->decode || n->model != model) continue;
+        if (prefill || n->local_prefill != ROUTER_LOCAL_NEVER) return ROUTER_PICKED;
+        verdict = ROUTER_NO_PREFILL;
+    }
+    return verdict;
 }

@@ -57,7 +57,7 @@ struct node {
     } load;
     /* what this coordinator put there and has not got back */
     uint32_t n_active, n_blocks_used;
-    uint32_t foreign_blocks; /* of other coordinators, by its last heartbeat */
+    uint32_t foreign_blocks, foreign_active; /* of other coordinators, by its last heartbeat */
     uint64_t queued_tokens;
     struct node *next;
 };
@@ -78,8 +78,8 @@ enum status registry_check(const struct registry *g, const Baton__Control__Regis
 enum status registry_join(struct registry *g, const Baton__Control__Register *hello, uint64_t incarnation,
                           const struct served_model *model, uint64_t now, struct node **out,
                           struct error *err) MUST_CHECK;
-struct node *registry_find(struct registry *g, uint64_t incarnation);               /* alive ones only */
-struct node *registry_find_name(struct registry *g, const char *name, bool decode); /* alive ones only */
+struct node *registry_find(struct registry *g, uint64_t incarnation);  /* alive ones only */
+struct node *registry_find_name(struct registry *g, const char *name); /* alive ones only, of either role */
 void node_set_routing(struct node *n, const uint8_t *routing, size_t n_routing);
 /* It has said something, with the same incarnation: it lives, and is doubted no more. */
 void node_heard(struct node *n, uint64_t now);
@@ -88,7 +88,11 @@ void node_heartbeat(struct node *n, const Baton__Control__Heartbeat *h, uint64_t
 uint32_t node_max_tokens(const struct node *n);
 /* Takes the live nodes that may get new work into `out` [REGISTRY_MAX_NODES]; from[i] is the node of row i. */
 uint32_t registry_snapshot(const struct registry *g, uint64_t now, struct router_node *out, struct node **from);
-/* Longest prompt plus answer that a request of the model may have with the nodes there are. */
+/* Longest prompt plus answer that a request of the model may have with the nodes there are; where none lives, with the
+ * last ones, and before the first one what the model allows. */
 uint32_t registry_context(const struct registry *g, const struct served_model *model);
 bool registry_can_serve(const struct registry *g, const struct served_model *model); /* a live decode node */
+/* What the model lacks to be served: ROUTER_NO_DECODE, ROUTER_NO_PREFILL, or ROUTER_PICKED for nothing.  Nodes that are
+ * full or doubted are there. */
+enum router_verdict registry_missing(const struct registry *g, const struct served_model *model);
 #endif

@@ -6,6 +6,7 @@
 #include "coordinator/registry.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #define BIT(s) (1u << REQUEST_##s)
@@ -52,7 +53,7 @@ struct request *request_create(const struct served_model *model, int32_t *tokens
     r->epoch = 1;
     r->state_counts = state_counts;
     r->state_counts[REQUEST_QUEUED]++;
-    r->t.created = r->state_since = r->progress = clock_now_us();
+    r->t.created = r->due_since = r->state_since = r->progress = clock_now_us();
     return r;
 }
 
@@ -102,6 +103,17 @@ void request_add_token(struct request *r, int32_t id)
     r->tokens[r->n_tokens++] = id;
     r->t.last_token = r->progress = clock_now_us();
     if (!r->t.first_token) r->t.first_token = r->t.last_token;
+    r->due_since = 0;
+}
+
+uint32_t request_count_failure(struct request *r, const char *node)
+{
+    struct request_failures *f = &r->failures;
+    if (f->n && request_n_output(r) - f->n_output >= REQUEST_STREAK_TOKENS) *f = (struct request_failures){ 0 };
+    f->n_output = request_n_output(r);
+    size_t used = strlen(f->nodes);
+    snprintf(f->nodes + used, sizeof(f->nodes) - used, "%s%s", used ? "," : "", node);
+    return ++f->n;
 }
 
 bool request_add_early(struct request *r, uint32_t output_idx, int32_t id, const struct logprob_row *row)
@@ -187,13 +199,9 @@ enum request_deadline request_check_deadline(const struct request *r, const stru
 {
     uint64_t step = (uint64_t)l->progress_timeout_ms * 1000, moved = r->progress;
     if (request_is_over(r)) return REQUEST_IN_TIME;
-    if (!r->t.first_token && request_elapsed(now, r->t.created) > (uint64_t)l->request_timeout_ms * 1000)
+    if (r->due_since && request_elapsed(now, r->due_since) > (uint64_t)l->request_timeout_ms * 1000)
         return REQUEST_TIMED_OUT;
-    if (r->state == REQUEST_QUEUED) {
-        /* a replay waits for room with part of its answer sent: the same bound, from when it began to wait */
-        bool late = request_elapsed(now, r->state_since) > (uint64_t)l->request_timeout_ms * 1000;
-        return late ? REQUEST_TIMED_OUT : REQUEST_IN_TIME;
-    }
+    if (r->state == REQUEST_QUEUED) return REQUEST_IN_TIME;
     if (r->state == REQUEST_RESERVED && node_progress > moved) moved = node_progress;
     return request_elapsed(now, moved) > step ? REQUEST_STALLED : REQUEST_IN_TIME;
 }

@@ -1,12 +1,11 @@
 /* request.h - one request in the cluster: identity, tokens, nodes, and its state machine.
  *
- *            dispatch_pump        on Reserved       first report of          token 0 from
+ *            dispatch.c place()   on Reserved       first report of          token 0 from
  *           (Reserve sent)      (Prefill sent)     the computing node      the prefill node
  *   QUEUED ------------> RESERVING -------> RESERVED ---------> PREFILLING ---------> HANDOFF
- *      ^                    ^  ^                |                 |  |   (local        | PrefillDone, or
- *      |  recovery_replay   |  | recovery_rebind|                 |  |    prefill)     | a later token from decode
- *      +-- from any state   |  +----------------+-----------------+  +-------------> DECODING
- *          (decode lost) ---+
+ *      ^                       ^                |                 |  |   (local        | PrefillDone, or
+ *      |  recovery.c replay()  | its rebind()   |                 |  |    prefill)     | a later token from decode
+ *      +-- from any state      +----------------+-----------------+  +-------------> DECODING
  *   DONE: dispatch_finish (ended by itself, or by a stop string)   CANCELLED: dispatch_cancel   FAILED: dispatch_fail
  *
  * An end is shown to the owner at once.  The record itself stays until every node that may hold something of it (struct
@@ -77,6 +76,15 @@ struct request_timing { /* microseconds of clock.h; 0 = has not happened */
     uint32_t cached_tokens;
 };
 
+/* Nodes that had taken the request on and failed it, since the client last got REQUEST_STREAK_TOKENS more tokens: a
+ * request that kills its nodes ends soon, a long one outlives any number of deaths. */
+#define REQUEST_STREAK_TOKENS 64
+struct request_failures {
+    uint32_t n;
+    uint32_t n_output; /* tokens that the client had at the last one */
+    char nodes[256];   /* their names, for people */
+};
+
 struct early_token { /* came before the ones it follows: two nodes report over two connections */
     struct early_token *next;
     uint32_t output_idx;
@@ -111,8 +119,9 @@ struct request {
     uint64_t reservation;
     uint32_t n_reserved_tokens; /* prompt and output that the reservation knows */
     bool wide;                  /* was short of blocks once: asks for its full length */
-    uint32_t attempts;          /* epochs that failed */
-    uint64_t avoid;             /* incarnation of the node that failed it last */
+    struct request_failures failures;
+    uint32_t refusals;          /* in a row, of nodes that were asked and gave a reason that waiting does not mend */
+    uint64_t avoid, avoided_at; /* incarnation of the node that failed it last, and when */
     uint32_t n_prompt_rows;     /* prompt logprobs received; the next position is this + 1 */
     struct early_token *early;  /* tokens ahead of order, by index */
     enum request_finish finish;
@@ -122,6 +131,7 @@ struct request {
 
     struct request_timing t;
     uint64_t state_since, progress; /* when the state began, when it last moved */
+    uint64_t due_since;             /* the next token is waited for since then; 0: it comes from a node that lives */
 
     bool queued; /* queue.c */
     struct request *q_prev, *q_next;
@@ -154,6 +164,8 @@ static inline uint32_t request_n_output(const struct request *r)
 {
     return r->n_tokens - r->n_prompt;
 }
+/* A node that had taken the request on has failed, stalled or died; returns how many in a row that makes. */
+uint32_t request_count_failure(struct request *r, const char *node);
 /* What it costs to keep it waiting. */
 static inline uint64_t request_bytes(const struct request *r)
 {
@@ -187,8 +199,9 @@ void request_close_hold(struct request *r, struct hold *h);
 void hold_computed(struct hold *h);
 
 struct request_limits {
-    uint32_t request_timeout_ms; /* to the first token */
+    uint32_t request_timeout_ms; /* to the first token, or, after a node's loss, to the next one */
     uint32_t progress_timeout_ms;
+    uint32_t node_wait_ms; /* for a node to come, where none is left that could serve it */
 };
 enum request_deadline { REQUEST_IN_TIME, REQUEST_STALLED, REQUEST_TIMED_OUT };
 /* Whether a deadline has passed.  `node_progress`: when the computing node last moved anything, which counts while a

@@ -63,7 +63,7 @@ enum router_verdict router_pick_prefill(const struct router_node *nodes, uint32_
 {
     enum router_local local = nodes[decode].local_prefill;
     *out = -1;
-    if (local == ROUTER_LOCAL_ALWAYS) return ROUTER_PICKED;
+    if (local == ROUTER_LOCAL_ALWAYS || (local == ROUTER_LOCAL_AUTO && ask->no_handoff)) return ROUTER_PICKED;
     enum router_verdict v = pick_avoiding(nodes, n, ask, false, ask->avoid_prefill, out);
     bool none = v == ROUTER_NO_PREFILL || v == ROUTER_TOO_LONG;
     if (none && local == ROUTER_LOCAL_AUTO) return ROUTER_PICKED;

@@ -27,6 +27,7 @@ struct router_ask {
     uint32_t max_tokens;             /* prompt and output at most */
     uint32_t n_tokens;               /* prompt: what the prefill node needs room for */
     int avoid_prefill, avoid_decode; /* indices of nodes that just failed; used only if no other serves, -1 = none */
+    bool no_handoff;                 /* rather have the prompt read by the decode node itself, where it does that */
 };
 
 enum router_verdict {

@@ -60,8 +60,9 @@ struct config {
         uint64_t max_work_bytes;      /* all of those together */
         uint32_t request_timeout_ms;  /* deadline of one request while queued or in prefill */
         uint32_t progress_timeout_ms; /* no progress report for this long: new epoch */
+        uint32_t node_wait_ms;        /* a request waits so long for a node that could serve it */
         uint32_t shutdown_timeout_ms;
-        uint32_t max_attempts;        /* epochs a request may use */
+        uint32_t max_attempts;        /* nodes in a row that may fail a request */
         uint32_t default_max_tokens;  /* of a chat answer whose request names no limit, 0 = to the context's end */
         uint32_t max_prompt_logprobs; /* widest top-n that may be asked for */
         bool any_model;               /* accept any model name */

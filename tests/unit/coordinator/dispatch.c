@@ -1,173 +1,6 @@
-/* dispatch: a request's way through fake nodes, and what happens when they fail it. */
-#include "coordinator/dispatch.h"
+/* dispatch: a request's way through fake nodes, its end, and who may join. */
 #include "base/clock.h"
-#include "base/log.h"
-#include "base/mem.h"
-#include "base/metrics.h"
-#include "coordinator/meters.h"
-#include "coordinator/registry.h"
-#include "tests/unit/coordinator/fake_node.h"
-#include "tests/unit/coordinator/tiny_model.h"
-
-#include <criterion/criterion.h>
-#include <string.h>
-
-#define INCARNATION 0xC0FFEEu
-
-static struct bench { /* one coordinator, its owner, its nodes */
-    uv_loop_t loop;
-    struct dispatch *d;
-    struct meters *meters;
-    struct served_model *models[1];
-    struct fake_node p0, d0, d1;
-    struct request *r;
-    int32_t tokens[64];
-    uint32_t n_tokens;
-    uint32_t stop_after; /* the owner is content with so many tokens; 0 = never */
-    int ended;           /* enum request_state, -1 = not yet */
-    struct api_error error;
-} b;
-
-static void on_token(void *owner, int32_t id, const struct logprob_row *row)
-{
-    b.tokens[b.n_tokens++] = id;
-    if (b.stop_after == b.n_tokens) dispatch_finish(b.d, b.r, REQUEST_FINISH_STOP);
-}
-
-static void on_prompt_logprobs(void *owner, uint32_t position, const struct logprob_row *row) {}
-
-static void on_end(void *owner, struct request *r)
-{
-    b.ended = (int)r->state;
-    b.error = r->error;
-}
-
-static const struct request_events events = { on_token, on_prompt_logprobs, on_end };
-
-static void start(void)
-{
-    struct error err;
-    log_init(LOG_LEVEL_ERROR, "test");
-    uv_loop_init(&b.loop);
-    b.meters = meters_create();
-    b.models[0] = tiny_model();
-    b.ended = -1;
-    struct dispatch_options opt = { .loop = &b.loop,
-                                    .control = "tcp://127.0.0.1:0",
-                                    .incarnation = INCARNATION,
-                                    .models = b.models,
-                                    .n_models = 1,
-                                    .meters = b.meters,
-                                    .limits = { 60000, 10000 },
-                                    .max_queue = 4,
-                                    .max_queue_bytes = 1 << 20,
-                                    .max_attempts = 3 };
-    cr_assert_eq(dispatch_create(&b.d, &opt, &err), OK, "%s", err.text);
-}
-
-static void join(struct fake_node *n, const char *name, uint64_t incarnation, bool decode, uint32_t max_seqs)
-{
-    *n = fake_open(dispatch_endpoint(b.d), name, incarnation, decode);
-    fake_hello(n, 0xF00D, max_seqs);
-    n->coordinator = fake_expect(n, &b.loop, IS(WELCOME))->incarnation;
-    cr_assert_eq(n->coordinator, INCARNATION);
-}
-
-static struct request *submit(uint32_t max_tokens)
-{
-    struct request_sampling s = { .max_tokens = max_tokens, .n_logprobs = -1, .n_prompt_logprobs = -1 };
-    int32_t *ids = mem_array(10, sizeof(*ids));
-    b.r = dispatch_submit(b.d, b.models[0], ids, 10, 0, &s, "", &events, &b, "test");
-    return b.r;
-}
-
-static void pair_and_request(void)
-{
-    start();
-    join(&b.p0, "p0", 1, false, 4);
-    join(&b.d0, "d0", 2, true, 4);
-    submit(8);
-}
-
-static void spin(void)
-{
-    for (int i = 0; i < 100; i++) {
-        uv_run(&b.loop, UV_RUN_NOWAIT);
-        zmq_poll(NULL, 0, 1);
-    }
-}
-
-static Baton__Kv__RequestId id_of(uint64_t counter)
-{
-    Baton__Kv__RequestId id = BATON__KV__REQUEST_ID__INIT;
-    id.incarnation = INCARNATION;
-    id.counter = counter;
-    return id;
-}
-
-/* A message of one type about request 1; `fill` are further assignments to x. */
-#define SAY(node, TYPE, lower, BODY, number, fill)                                                                     \
-    do {                                                                                                               \
-        message m_ = BATON__CONTROL__CONTROL_MESSAGE__INIT;                                                            \
-        Baton__Control__##TYPE x = BATON__CONTROL__##BODY##__INIT;                                                     \
-        Baton__Kv__RequestId id_ = id_of(1);                                                                           \
-        x.request = &id_;                                                                                              \
-        x.epoch = number;                                                                                              \
-        fill;                                                                                                          \
-        m_.body_case = IS(BODY);                                                                                       \
-        m_.lower = &x;                                                                                                 \
-        fake_send(node, &m_);                                                                                          \
-    } while (0)
-
-static void say_reserved(struct fake_node *n, uint32_t epoch)
-{
-    SAY(n, Reserved, reserved, RESERVED, epoch, x.reservation = 77; x.credit_bytes = 1000);
-}
-
-static void say_token(struct fake_node *n, uint32_t epoch, uint32_t idx, int32_t id)
-{
-    Baton__Control__Token t = BATON__CONTROL__TOKEN__INIT, *list[] = { &t };
-    t.output_idx = idx;
-    t.id = id;
-    SAY(n, Tokens, tokens, TOKENS, epoch, x.n_tokens = 1; x.tokens = list);
-}
-
-static void say_prefill_done(struct fake_node *n, uint32_t epoch, bool ended)
-{
-    SAY(n, PrefillDone, prefill_done, PREFILL_DONE, epoch, x.kv_bytes = 500; x.ended = ended; x.finish = ended);
-}
-
-static void say_finished(struct fake_node *n, uint32_t epoch, uint32_t n_output)
-{
-    SAY(n, Finished, finished, FINISHED, epoch, x.finish = 2; x.n_output = n_output);
-}
-
-static void say_failed(struct fake_node *n, uint32_t epoch, enum status st, bool kept)
-{
-    SAY(n, Failed, failed, FAILED, epoch, x.status = st; x.message = (char *)"broken"; x.reservation_kept = kept);
-}
-
-static void say_cancel_ack(struct fake_node *n, uint32_t epoch)
-{
-    SAY(n, CancelAck, cancel_ack, CANCEL_ACK, epoch, (void)0);
-}
-
-/* Up to the prompt's job at the prefill node, in epoch 1. */
-static void to_prefill(void)
-{
-    pair_and_request();
-    message *m = fake_expect(&b.d0, &b.loop, IS(RESERVE));
-    cr_assert(m->reserve->job->epoch == 1 && m->reserve->job->n_tokens == 10 && !m->reserve->local_prefill);
-    say_reserved(&b.d0, 1);
-    m = fake_expect(&b.p0, &b.loop, IS(PREFILL));
-    cr_assert(m->prefill->reservation == 77 && m->prefill->credit_bytes == 1000 && m->prefill->decode_incarnation == 2);
-}
-
-static void expect_tokens(uint32_t n)
-{
-    for (int i = 0; i < 2000 && b.n_tokens < n; i++) spin();
-    cr_assert_eq(b.n_tokens, n);
-}
+#include "tests/unit/coordinator/bench.h"
 
 Test(dispatch, carries_a_request_from_queue_to_end)
 {
@@ -239,98 +72,6 @@ Test(dispatch, drops_what_is_stale_repeated_or_impossible)
     cr_assert_eq(metric_value(b.meters->tokens_dropped), 4);
 }
 
-Test(dispatch, rebinds_the_reservation_when_the_prefill_fails)
-{
-    to_prefill();
-    say_failed(&b.p0, 1, ERR_IO, false);
-    message *m = fake_expect(&b.d0, &b.loop, IS(REBIND));
-    cr_assert(m->rebind->old_epoch == 1 && m->rebind->new_epoch == 2 && !m->rebind->local_prefill);
-    say_reserved(&b.d0, 2);
-    cr_assert_eq(fake_expect(&b.p0, &b.loop, IS(PREFILL))->prefill->job->epoch, 2);
-    say_token(&b.p0, 1, 0, 9); /* of the old epoch */
-    say_token(&b.p0, 2, 0, 3);
-    expect_tokens(1);
-    cr_assert_eq(b.tokens[0], 3);
-}
-
-Test(dispatch, waits_for_a_word_of_a_decode_node_that_was_not_reached_twice)
-{
-    clock_set_for_test(1000000);
-    to_prefill();
-    say_failed(&b.p0, 1, ERR_CLOSED, false);
-    fake_expect(&b.d0, &b.loop, IS(REBIND));
-    say_reserved(&b.d0, 2);
-    fake_expect(&b.p0, &b.loop, IS(PREFILL));
-    clock_set_for_test(1500000);
-    say_failed(&b.p0, 2, ERR_CLOSED, false);
-    cr_assert_eq(fake_expect(&b.d0, &b.loop, IS(CANCEL))->cancel->epoch, 2);
-    message *m = fake_receive(&b.d0, &b.loop, 200);
-    cr_assert(!m || m->body_case != IS(RESERVE)); /* the third attempt is kept for a node that lives */
-    clock_set_for_test(1600000);
-    say_cancel_ack(&b.d0, 2);
-    cr_assert_eq(fake_expect(&b.d0, &b.loop, IS(RESERVE))->reserve->job->epoch, 3);
-}
-
-Test(dispatch, replays_when_the_client_has_tokens_already)
-{
-    to_prefill();
-    say_token(&b.p0, 1, 0, 3);
-    expect_tokens(1);
-    say_failed(&b.p0, 1, ERR_CORRUPT, false);
-    cr_assert_eq(fake_expect(&b.d0, &b.loop, IS(CANCEL))->cancel->epoch, 1);
-    message *m = fake_expect(&b.d0, &b.loop, IS(RESERVE));
-    cr_assert(m->reserve->job->epoch == 2 && m->reserve->job->n_tokens == 11 && m->reserve->job->n_prompt == 10);
-    cr_assert_eq(m->reserve->job->tokens[10], 3);
-    say_cancel_ack(&b.d0, 1);
-    say_reserved(&b.d0, 2);
-    fake_expect(&b.p0, &b.loop, IS(PREFILL));
-    say_token(&b.p0, 2, 1, 4);
-    expect_tokens(2);
-    cr_assert_eq(metric_value(b.meters->migrated), 1);
-}
-
-Test(dispatch, takes_another_decode_node_when_one_falls_silent)
-{
-    clock_set_for_test(1000000);
-    to_prefill();
-    join(&b.d1, "d1", 3, true, 4);
-    say_token(&b.p0, 1, 0, 3);
-    say_prefill_done(&b.p0, 1, false);
-    say_token(&b.d0, 1, 1, 4);
-    expect_tokens(2);
-    for (uint64_t t = 1500000; t <= 5500000; t += 500000) { /* d0 says nothing any more */
-        message beat = BATON__CONTROL__CONTROL_MESSAGE__INIT;
-        Baton__Control__Heartbeat h = BATON__CONTROL__HEARTBEAT__INIT;
-        beat.body_case = IS(HEARTBEAT);
-        beat.heartbeat = &h;
-        clock_set_for_test(t);
-        fake_send(&b.p0, &beat);
-        fake_send(&b.d1, &beat);
-        spin();
-    }
-    message *m;
-    do m = fake_receive(&b.d1, &b.loop, 2000);
-    while (m && m->body_case == IS(HEARTBEAT_ACK));
-    cr_assert(m && m->body_case == IS(RESERVE));
-    cr_assert(m->reserve->job->epoch == 2 && m->reserve->job->n_tokens == 12);
-    cr_assert_eq(b.ended, -1);
-}
-
-Test(dispatch, gives_up_honestly_after_max_attempts)
-{
-    to_prefill();
-    say_failed(&b.p0, 1, ERR_IO, false);
-    for (uint32_t epoch = 2; epoch <= 3; epoch++) {
-        fake_expect(&b.d0, &b.loop, IS(REBIND));
-        say_reserved(&b.d0, epoch);
-        fake_expect(&b.p0, &b.loop, IS(PREFILL));
-        say_failed(&b.p0, epoch, ERR_IO, false);
-    }
-    spin();
-    cr_assert_eq(b.ended, REQUEST_FAILED);
-    cr_assert(b.error.http == 500 && strstr(b.error.message, "3 attempts") && strstr(b.error.message, "broken"));
-}
-
 Test(dispatch, refuses_a_hopeless_request_at_once)
 {
     pair_and_request();
@@ -382,20 +123,46 @@ Test(dispatch, lets_no_more_out_than_a_node_takes)
     fake_expect(&b.d0, &b.loop, IS(RESERVE));
     spin();
     cr_assert_eq(second->state, REQUEST_QUEUED);
-    cr_assert_eq(dispatch_check_room(b.d, b.models[0], 3, 0, &e), OK);
-    cr_assert_eq(dispatch_check_room(b.d, b.models[0], 4, 0, &e), ERR_FULL);
+    cr_assert_eq(dispatch_check_room(b.d, 3, 0, &e), OK);
+    cr_assert_eq(dispatch_check_room(b.d, 4, 0, &e), ERR_FULL);
     cr_assert(e.http == 429 && e.retry_after_s && e.retry);
-    say_failed(&b.d0, 1, ERR_INVALID, false);
+    say_failed(&b.d0, 1, ERR_CONTEXT_LENGTH, false);
     cr_assert_eq(fake_expect(&b.d0, &b.loop, IS(RESERVE))->reserve->job->request->counter, 2);
 }
 
-Test(dispatch, has_no_room_without_a_decode_node)
+Test(dispatch, counts_what_another_coordinator_has_at_a_node)
 {
-    struct api_error e;
+    message m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
+    Baton__Control__Heartbeat h = BATON__CONTROL__HEARTBEAT__INIT;
+    Baton__Control__Load load = BATON__CONTROL__LOAD__INIT;
     start();
-    join(&b.p0, "p0", 1, false, 4);
-    cr_assert_eq(dispatch_check_room(b.d, b.models[0], 1, 0, &e), ERR_UNAVAILABLE);
-    cr_assert_str_eq(e.code, "no_decode_node");
+    join(&b.d0, "d0", 2, true, 4);
+    join(&b.d1, "d1", 3, true, 4);
+    load.running = 3;
+    load.reserved = 1;
+    load.blocks_total = load.blocks_free = 64;
+    h.load = &load;
+    m.body_case = IS(HEARTBEAT);
+    m.heartbeat = &h;
+    fake_send(&b.d0, &m);
+    spin();
+    for (uint32_t i = 0; i < 4; i++) { /* all seats of d0 are another one's */
+        submit(8);
+        cr_assert_eq(expect_job(&b.d1, IS(RESERVE))->reserve->job->request->counter, i + 1);
+    }
+    submit(8);
+    spin();
+    cr_assert_eq(b.r->state, REQUEST_QUEUED);
+}
+
+Test(dispatch, a_name_is_taken_for_both_roles)
+{
+    start();
+    join(&b.p0, "n0", 1, false, 4);
+    b.d0 = fake_open(dispatch_endpoint(b.d), "n0", 2, true);
+    fake_hello(&b.d0, 0xF00D, 4);
+    message *m = fake_expect(&b.d0, &b.loop, IS(REFUSED));
+    cr_assert(m->refused->status == ERR_UNAVAILABLE && strstr(m->refused->message, "prefill node named n0"));
 }
 
 Test(dispatch, refuses_a_node_of_another_file_with_both_values)

@@ -17,7 +17,8 @@ struct fake_node {
     uint64_t incarnation, coordinator;
     const char *name;
     bool decode;
-    message *got; /* freed by the next receive */
+    uint32_t max_context; /* 0: the model's */
+    message *got;         /* freed by the next receive */
 };
 
 static inline void fake_send(struct fake_node *n, message *m)
@@ -76,6 +77,7 @@ static inline void fake_hello(struct fake_node *n, uint64_t fingerprint, uint32_
     hello.max_seqs = max_seqs;
     hello.n_blocks = 64;
     hello.n_vocab = 8;
+    hello.max_context = n->max_context;
     hello.local_prefill = (char *)"auto";
     m.body_case = IS(HELLO);
     m.hello = &hello;

@@ -73,7 +73,7 @@ Test(request, grows_its_tokens_past_the_prompt)
 
 Test(request, deadlines_restart_with_progress)
 {
-    struct request_limits l = { .request_timeout_ms = 10000, .progress_timeout_ms = 1000 };
+    const struct request_limits l = { .request_timeout_ms = 10000, .progress_timeout_ms = 1000 };
     clock_set_for_test(1000000);
     struct request *r = request_of(1);
     cr_assert_eq(request_check_deadline(r, &l, 10000000, 0), REQUEST_IN_TIME);
@@ -88,6 +88,42 @@ Test(request, deadlines_restart_with_progress)
     cr_assert_eq(request_check_deadline(r, &l, 2900000, 0), REQUEST_IN_TIME);
     cr_assert_eq(request_check_deadline(r, &l, 3100000, 0), REQUEST_STALLED);
     cr_assert_eq(request_check_deadline(r, &l, 1900000, 0), REQUEST_IN_TIME); /* a clock read before */
+    request_destroy(r);
+}
+
+Test(request, a_replay_is_due_from_its_nodes_loss)
+{
+    const struct request_limits l = { .request_timeout_ms = 10000, .progress_timeout_ms = 100000 };
+    clock_set_for_test(1000000);
+    struct request *r = request_of(1);
+    request_set_state(r, REQUEST_RESERVING);
+    request_advance(r, REQUEST_DECODING);
+    request_add_token(r, 1);
+    cr_assert_eq(request_check_deadline(r, &l, 50000000, 0), REQUEST_IN_TIME);
+    r->due_since = 50000000; /* as recovery.c does */
+    request_set_state(r, REQUEST_QUEUED);
+    request_set_state(r, REQUEST_RESERVING); /* asked, refused and queued again: that restarts nothing */
+    clock_set_for_test(59000000);
+    request_set_state(r, REQUEST_QUEUED);
+    cr_assert_eq(request_check_deadline(r, &l, 59900000, 0), REQUEST_IN_TIME);
+    cr_assert_eq(request_check_deadline(r, &l, 60100000, 0), REQUEST_TIMED_OUT);
+    request_add_token(r, 1);
+    cr_assert_eq(request_check_deadline(r, &l, 60100000, 0), REQUEST_IN_TIME);
+    request_destroy(r);
+}
+
+Test(request, failures_count_while_no_more_tokens_come)
+{
+    struct request *r = request_of(1);
+    cr_assert(request_count_failure(r, "d0") == 1 && request_count_failure(r, "d1") == 2);
+    cr_assert_str_eq(r->failures.nodes, "d0,d1");
+    for (int i = 0; i < REQUEST_STREAK_TOKENS - 1; i++) request_add_token(r, i);
+    cr_assert_eq(request_count_failure(r, "d0"), 3);
+    for (int i = 0; i < REQUEST_STREAK_TOKENS; i++) request_add_token(r, i);
+    cr_assert_eq(request_count_failure(r, "p0"), 1);
+    cr_assert_str_eq(r->failures.nodes, "p0");
+    for (int i = 0; i < 200; i++) request_count_failure(r, "a-name-that-is-long"); /* cut off, not overrun */
+    cr_assert_eq(r->failures.n, 201);
     request_destroy(r);
 }
 

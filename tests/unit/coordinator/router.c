@@ -50,8 +50,12 @@ Test(router, obeys_local_prefill)
     expect(ROUTER_PICKED, n, 2, &ask, -1, 0);
     n[0].local_prefill = ROUTER_LOCAL_AUTO;
     expect(ROUTER_PICKED, n, 2, &ask, 1, 0);
+    struct router_ask alone = ask;
+    alone.no_handoff = true;
+    expect(ROUTER_PICKED, n, 2, &alone, -1, 0);
     expect(ROUTER_PICKED, n, 1, &ask, -1, 0);
     n[0].local_prefill = ROUTER_LOCAL_NEVER;
+    expect(ROUTER_PICKED, n, 2, &alone, 1, 0);
     expect(ROUTER_NO_PREFILL, n, 1, &ask, 0, 0);
 }
 
