@@ -28,7 +28,7 @@ struct admitted {
 };
 
 struct admit_view {
-    const struct coordinator *co; /* for its models alone */
+    const struct coordinator *co; /* for its models and configuration alone */
     const uint32_t *n_ctx;        /* by model */
     const atomic_bool *stop;      /* once true, tokenizing ends with ERR_CANCELLED */
 };

@@ -24,13 +24,19 @@ struct decode {
     char **endpoints; /* what senders are told, one per lane */
 };
 
-/* kv_advertise names lane 0's endpoint as senders see it; lane i adds i to its port. */
-static char *advertised(const char *endpoint, uint32_t lane)
+static unsigned long port_of(const char *endpoint)
+{
+    return strtoul(strrchr(endpoint, ':') + 1, NULL, 10);
+}
+
+/* kv_advertise names lane 0's endpoint as senders see it; lane i adds i to its port.  Port 0: the one that is bound. */
+static char *advertised(const char *endpoint, uint32_t lane, const char *bound)
 {
     const char *colon = strrchr(endpoint, ':');
+    const unsigned long first = port_of(endpoint);
     char buf[512];
 
-    snprintf(buf, sizeof(buf), "%.*s:%lu", (int)(colon - endpoint), endpoint, strtoul(colon + 1, NULL, 10) + lane);
+    snprintf(buf, sizeof(buf), "%.*s:%lu", (int)(colon - endpoint), endpoint, first ? first + lane : port_of(bound));
     return mem_strdup(buf);
 }
 
@@ -60,9 +66,10 @@ static enum status decode_open(struct node *n, void **state, struct error *err)
     d->jobs = node_jobs(n);
     d->inbox = kv_recv_inbox(d->recv);
     d->endpoints = mem_array(opt.n_lanes, sizeof(char *));
-    for (uint32_t i = 0; i < opt.n_lanes; i++)
-        d->endpoints[i] =
-            self->kv_advertise[0] ? advertised(self->kv_advertise, i) : mem_strdup(kv_recv_endpoint(d->recv, i));
+    for (uint32_t i = 0; i < opt.n_lanes; i++) {
+        const char *bound = kv_recv_endpoint(d->recv, i);
+        d->endpoints[i] = self->kv_advertise[0] ? advertised(self->kv_advertise, i, bound) : mem_strdup(bound);
+    }
     *state = d;
     return OK;
 }

@@ -339,7 +339,7 @@ static enum status gather(struct loader *l)
     if (st == OK) st = apply_model(l);
     if (st == OK) st = apply_given(l, false);
     if (st == OK) st = apply_host_port(l);
-    return st == OK ? config_check(cfg, l->role, file[0] ? file : "flags", &l->origins, l->err) : st;
+    return st == OK ? config_check(cfg, l->role, file[0] ? file : NULL, &l->origins, l->err) : st;
 }
 
 enum status config_load(struct config_run *out, enum config_role role, int argc, char **argv, struct error *err)

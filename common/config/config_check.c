@@ -20,11 +20,11 @@ struct checker {
 bool config_is_loopback(const char *address)
 {
     char host[256];
-    uint32_t port;
+    uint32_t port, last;
     struct in_addr v4;
     struct in6_addr v6;
     if (strncmp(address, "ipc://", 6) == 0) return true;
-    if (!config_address_split(address, host, sizeof(host), &port)) return false;
+    if (!config_address_range(address, host, sizeof(host), &port, &last)) return false;
     if (strcasecmp(host, "localhost") == 0) return true;
     if (inet_pton(AF_INET, host, &v4) == 1) return ntohl(v4.s_addr) >> 24 == 127;
     if (inet_pton(AF_INET6, host, &v6) != 1) return false;
@@ -134,6 +134,20 @@ static enum status check_tier(const struct checker *c)
     return OK;
 }
 
+/* Senders must be told an address that leads here. */
+static enum status check_reachable(const struct checker *c, const struct config_node *node, const char *key)
+{
+    static const char *const wild[] = { "tcp://*:", "tcp://0.0.0.0:", "tcp://[::]:" };
+    if (node->kv_advertise[0]) return OK;
+    for (size_t i = 0; i < sizeof(wild) / sizeof(wild[0]); i++)
+        if (strncmp(node->kv, wild[i], strlen(wild[i])) == 0)
+            return error_set(c->err, ERR_INVALID,
+                             "%s: %s: name the address that prefill nodes reach, or give it as kv_advertise "
+                             "(tcp://host:0: the bound port)",
+                             config_origin_of(c->origins, &node->kv, key), node->kv);
+    return OK;
+}
+
 static enum status check_node(const struct checker *c, uint32_t i)
 {
     char key[64], other_key[64];
@@ -148,7 +162,9 @@ static enum status check_node(const struct checker *c, uint32_t i)
     }
     if ((st = check_engine(c, node, key)) != OK) return st;
     if ((st = check_socket(c, &node->admin, key)) != OK) return st;
-    return i < c->cfg->n_prefill ? OK : check_socket(c, &node->kv, key);
+    if (i < c->cfg->n_prefill) return OK;
+    if ((st = check_socket(c, &node->kv, key)) != OK) return st;
+    return check_reachable(c, node, key);
 }
 
 /* Nodes that start together on this host must not be pinned to the same processors. */
@@ -171,7 +187,7 @@ static enum status check_cpus(const struct checker *c, uint32_t i)
 enum status config_check(const struct config *cfg, enum config_role role, const char *file,
                          const struct config_origins *o, struct error *err)
 {
-    struct checker c = { .cfg = cfg, .origins = o, .file = file, .err = err };
+    struct checker c = { .cfg = cfg, .origins = o, .file = file ? file : "flags", .err = err };
     enum status st;
     if (strcmp(cfg->security.curve, "on") == 0) {
         return error_set(err, ERR_UNSUPPORTED,
@@ -191,7 +207,7 @@ enum status config_check(const struct config *cfg, enum config_role role, const 
         if (role == CONFIG_UP && (st = check_cpus(&c, i)) != OK) return st;
     }
     if (role == CONFIG_UP && cfg->n_decode == 0) {
-        return error_set(err, ERR_INVALID, "%s: decode: a cluster needs at least one decode node", file);
+        return error_set(err, ERR_INVALID, "%s: decode: a cluster needs at least one decode node", c.file);
     }
-    return OK;
+    return config_check_ports(cfg, role, file != NULL, o, err);
 }

@@ -27,7 +27,12 @@ enum status config_file_apply(struct config *cfg, const char *path, struct confi
 /* A new entry with defaults; ERR_FULL past the bound. */
 enum status config_add_model(struct config *cfg, struct config_model **out) MUST_CHECK;
 enum status config_add_node(struct config_node *list, uint32_t *n, struct config_node **out) MUST_CHECK;
-/* What no single value can show: names, references, sockets.  `file` heads messages about the whole. */
+/* What no single value can show: names, references, sockets.  `file` heads messages about the whole;
+ * NULL: there is none. */
 enum status config_check(const struct config *cfg, enum config_role role, const char *file,
                          const struct config_origins *o, struct error *err) MUST_CHECK;
+/* Two sockets of one host on one port, a range with too few ports, a port past the last.  `has_file`: cfg describes the
+ * whole cluster. */
+enum status config_check_ports(const struct config *cfg, enum config_role role, bool has_file,
+                               const struct config_origins *o, struct error *err) MUST_CHECK;
 #endif

@@ -8,20 +8,23 @@
 #include <stddef.h>
 
 enum config_type {
-    OPTION_BOOL,     /* bool; its flag takes no value, or =false */
-    OPTION_U32,      /* uint32_t */
-    OPTION_SIZE,     /* uint64_t bytes */
-    OPTION_SIZE32,   /* uint32_t bytes */
-    OPTION_DURATION, /* uint32_t milliseconds */
-    OPTION_FD,       /* int, a file descriptor */
-    OPTION_CHOICE,   /* char *, one of `choices` */
-    OPTION_STRING,   /* char *, anything */
-    OPTION_NAME,     /* char *, [A-Za-z0-9._-]{1,63} */
-    OPTION_HOST,     /* char *, a host name or address */
-    OPTION_PORT,     /* char *, 0..65535 */
-    OPTION_HTTP,     /* char *, host:port */
-    OPTION_ENDPOINT, /* char *, tcp://host:port or ipc://path */
-    OPTION_CPUS,     /* char *, "0-3,6" */
+    OPTION_BOOL,       /* bool; its flag takes no value, or =false */
+    OPTION_U32,        /* uint32_t */
+    OPTION_SIZE,       /* uint64_t bytes */
+    OPTION_SIZE32,     /* uint32_t bytes */
+    OPTION_DURATION,   /* uint32_t milliseconds */
+    OPTION_FD,         /* int, a file descriptor */
+    OPTION_CHOICE,     /* char *, one of `choices` */
+    OPTION_STRING,     /* char *, anything */
+    OPTION_NAME,       /* char *, [A-Za-z0-9._-]{1,63} */
+    OPTION_HOST,       /* char *, a host name or address */
+    OPTION_PORT,       /* char *, 0..65535 */
+    OPTION_HTTP,       /* char *, host:port */
+    OPTION_ENDPOINT,   /* char *, tcp://host:port or ipc://path */
+    OPTION_HTTP_RANGE, /* char *, host:port or host:low-high */
+    OPTION_TCP,        /* char *, tcp://host:port */
+    OPTION_TCP_RANGE,  /* char *, tcp://host:port or tcp://host:low-high */
+    OPTION_CPUS,       /* char *, "0-3,6" */
 };
 
 /* Where a row's field lives, which is also its section in the file. */

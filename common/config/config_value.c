@@ -90,12 +90,24 @@ static bool is_name(const char *name)
     return true;
 }
 
-bool config_address_split(const char *address, char *host, size_t cap, uint32_t *port)
+/* "9100" or "9100-9199"; a range begins above 0, as that is any port. */
+static bool read_ports(const char *text, uint32_t *lo, uint32_t *hi)
+{
+    const char *rest;
+    uint64_t first, last;
+    if (!read_digits(text, &first, &rest) || first > 65535) return false;
+    last = first;
+    if (*rest == '-' && (first == 0 || !read_digits(rest + 1, &last, &rest))) return false;
+    *lo = (uint32_t)first;
+    *hi = (uint32_t)last;
+    return *rest == '\0' && last >= first && last <= 65535;
+}
+
+bool config_address_range(const char *address, char *host, size_t cap, uint32_t *lo, uint32_t *hi)
 {
     if (strncmp(address, "tcp://", 6) == 0) address += 6;
-    const char *colon = strrchr(address, ':'), *rest;
-    uint64_t number;
-    if (!colon || !read_digits(colon + 1, &number, &rest) || *rest || number > 65535) return false;
+    const char *colon = strrchr(address, ':');
+    if (!colon || !read_ports(colon + 1, lo, hi)) return false;
     size_t n = (size_t)(colon - address);
     bool bracketed = n >= 2 && address[0] == '[' && address[n - 1] == ']';
     if (bracketed) {
@@ -108,26 +120,40 @@ bool config_address_split(const char *address, char *host, size_t cap, uint32_t 
     }
     memcpy(host, address, n);
     host[n] = '\0';
-    *port = (uint32_t)number;
     return true;
+}
+
+bool config_address_split(const char *address, char *host, size_t cap, uint32_t *port)
+{
+    uint32_t hi;
+    return config_address_range(address, host, cap, port, &hi) && *port == hi;
+}
+
+/* Whether an address is of the form that `range` allows: low-high, or one port. */
+static bool is_address(const char *text, bool range)
+{
+    char host[256];
+    uint32_t lo, hi;
+    return config_address_range(text, host, sizeof(host), &lo, &hi) && (range || lo == hi);
+}
+
+static bool is_tcp(const char *text, bool range)
+{
+    return strncmp(text, "tcp://", 6) == 0 && is_address(text, range);
 }
 
 static bool is_endpoint(const char *text)
 {
-    char host[256];
-    uint32_t port;
     if (strncmp(text, "ipc://", 6) == 0) {
         size_t n = strlen(text + 6);
         return n > 0 && n <= MAX_IPC_PATH;
     }
-    return strncmp(text, "tcp://", 6) == 0 && config_address_split(text, host, sizeof(host), &port);
+    return is_tcp(text, false);
 }
 
-static bool is_http_address(const char *text)
+static bool is_http_address(const char *text, bool range)
 {
-    char host[256];
-    uint32_t port;
-    return strncmp(text, "tcp://", 6) != 0 && config_address_split(text, host, sizeof(host), &port);
+    return strncmp(text, "tcp://", 6) != 0 && is_address(text, range);
 }
 
 static bool text_fits(const struct config_option *row, const char *text)
@@ -139,8 +165,11 @@ static bool text_fits(const struct config_option *row, const char *text)
     case OPTION_CHOICE: return is_choice(row->choices, text);
     case OPTION_NAME: return is_name(text);
     case OPTION_PORT: return read_number(row, text, &number) && in_range(row, number);
-    case OPTION_HTTP: return is_http_address(text);
+    case OPTION_HTTP:
+    case OPTION_HTTP_RANGE: return is_http_address(text, row->type == OPTION_HTTP_RANGE);
     case OPTION_ENDPOINT: return is_endpoint(text);
+    case OPTION_TCP:
+    case OPTION_TCP_RANGE: return is_tcp(text, row->type == OPTION_TCP_RANGE);
     case OPTION_CPUS: return cpu_list_parse(&cpus, text) == OK;
     default: return text[0] != '\0';
     }
@@ -165,6 +194,9 @@ const char *config_value_allowed(const struct config_option *row, char *buf, siz
     case OPTION_NAME: snprintf(buf, cap, "1 to 63 of A-Z a-z 0-9 . _ -"); break;
     case OPTION_HTTP: snprintf(buf, cap, "host:port"); break;
     case OPTION_ENDPOINT: snprintf(buf, cap, "tcp://host:port or ipc://path"); break;
+    case OPTION_HTTP_RANGE: snprintf(buf, cap, "host:port or host:low-high"); break;
+    case OPTION_TCP: snprintf(buf, cap, "tcp://host:port"); break;
+    case OPTION_TCP_RANGE: snprintf(buf, cap, "tcp://host:port or tcp://host:low-high"); break;
     case OPTION_CPUS: snprintf(buf, cap, "a list of cores such as 0-3,6"); break;
     case OPTION_STRING: snprintf(buf, cap, "%s", "text"); break;
     case OPTION_CHOICE:

@@ -6,7 +6,7 @@
 #include "base/mailbox.h"
 #include "base/mem.h"
 #include "node/kv_peers.h"
-#include "wire/zsock.h"
+#include "wire/zsock_range.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -374,7 +374,7 @@ static void *lane_main(void *arg)
     return NULL;
 }
 
-/* "tcp://host:P" for lane i: port 0 stays, P becomes P + i. */
+/* "tcp://host:P" for lane i: P becomes P + i; port 0 and a range stay, as each lane takes what is free. */
 static enum status lane_endpoint(char *buf, size_t cap, const char *endpoint, uint32_t lane, struct error *err)
 {
     const char *colon = strrchr(endpoint, ':');
@@ -383,9 +383,10 @@ static enum status lane_endpoint(char *buf, size_t cap, const char *endpoint, ui
 
     if (strncmp(endpoint, "tcp://", 6) != 0 || !colon || colon <= endpoint + 5)
         return error_set(err, ERR_INVALID, "kv endpoint %s is not tcp://HOST:PORT", log_quote(endpoint));
-    if (strncmp(endpoint, "tcp://0.0.0.0:", 14) == 0 || endpoint[6] == '*')
-        return error_set(err, ERR_INVALID, "kv endpoint %s: name the address that prefill nodes reach, not a wildcard",
-                         endpoint);
+    if (strchr(colon, '-')) {
+        snprintf(buf, cap, "%s", endpoint);
+        return OK;
+    }
     port = strtoul(colon + 1, &end, 10);
     if (*end || end == colon + 1 || port + lane > 65535)
         return error_set(err, ERR_INVALID, "kv endpoint %s has no usable port for lane %u", endpoint, lane);
@@ -409,7 +410,7 @@ static enum status lane_open(struct kv_recv *r, uint32_t idx, struct error *err)
     if ((st = lane_endpoint(endpoint, sizeof(endpoint), r->opt.endpoint, idx, err)) != OK) return st;
     if ((st = mailbox_create(&lane->box, OUTGOING_MAX)) != OK) return st;
     if ((st = zsock_open(&lane->z, ZSOCK_ROUTER, &opt, err)) != OK) return st;
-    return zsock_bind(lane->z, endpoint, &lane->endpoint, err);
+    return zsock_bind_range(lane->z, endpoint, &lane->endpoint, err);
 }
 
 enum status kv_recv_open(struct kv_recv **out, const struct kv_recv_options *opt, struct error *err)

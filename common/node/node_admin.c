@@ -4,6 +4,7 @@
 #include "base/mem.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct node_admin {
@@ -142,6 +143,22 @@ static void on_request(void *ctx, struct http_exchange *x)
         reply_text(x, 404, "known paths: /metrics /live /ready\n");
 }
 
+/* Listens on `address`, or on the first free port of "host:low-high". */
+static enum status listen_on(struct node_admin *a, uv_loop_t *loop, const char *address,
+                             const struct http_limits *limits, struct error *err)
+{
+    const char *colon = strrchr(address, ':'), *dash = colon ? strchr(colon, '-') : NULL;
+    char one[512];
+    enum status st = ERR_IO;
+    if (!dash) return http_server_open(&a->server, loop, address, limits, on_request, a, err);
+    const unsigned long hi = strtoul(dash + 1, NULL, 10);
+    for (unsigned long port = strtoul(colon + 1, NULL, 10); port <= hi && st == ERR_IO; port++) {
+        snprintf(one, sizeof(one), "%.*s:%lu", (int)(colon - address), address, port);
+        st = http_server_open(&a->server, loop, one, limits, on_request, a, err);
+    }
+    return st;
+}
+
 enum status node_admin_open(struct node_admin **out, uv_loop_t *loop, struct node *node, const char *address,
                             struct error *err)
 {
@@ -156,8 +173,9 @@ enum status node_admin_open(struct node_admin **out, uv_loop_t *loop, struct nod
     enum status st;
 
     a->node = node;
-    st = http_server_open(&a->server, loop, address, &limits, on_request, a, err);
+    st = listen_on(a, loop, address, &limits, err);
     if (st != OK) {
+        error_prefix(err, "admin");
         mem_free(a);
         return st;
     }

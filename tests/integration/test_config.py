@@ -1,5 +1,9 @@
 """Options of real processes: lists, and what is said twice."""
+import contextlib
+import json
+import random
 import re
+import socket
 import subprocess
 
 import pytest
@@ -55,3 +59,59 @@ def test_the_operators_default_bounds_chats_that_name_no_limit(tmp_path):
                 for line in c.processes["coordinator"].log().splitlines() if "event=request_done" in line]
         assert [m[2] for m in said] == ["default", "request", "context", "request"]
         assert [int(m[1]) for m in said][:2] == [7, 9]
+
+
+@contextlib.contextmanager
+def ports(n, taken):
+    """The first of `n` neighbouring ports, of which those at `taken` belong to somebody else."""
+    while True:
+        first = random.randrange(20000, 30000)
+        with contextlib.ExitStack() as stack:
+            try:
+                held = [stack.enter_context(socket.create_server(("127.0.0.1", first + i))) for i in range(n)]
+            except OSError:
+                continue
+            for i, s in enumerate(held):
+                if i not in taken:
+                    s.close()
+            yield first
+            return
+
+
+def port_of(address):
+    return int(address.rsplit(":", 1)[1])
+
+
+def test_processes_take_free_ports_of_a_range(tmp_path):
+    with ports(8, taken=[1, 4]) as first:
+        span = f"{first}-{first + 7}"
+        c = Cluster(tmp_path, decode=2,
+                    decode_node={"kv": f"tcp://0.0.0.0:{span}", "kv_advertise": "tcp://127.0.0.1:0",
+                                 "local_prefill": "never"})
+        c.cfg["security"] = {"insecure": True}
+        c.cfg["kv"]["lanes"] = 3
+        c.yaml.write_text(json.dumps(c.cfg))
+        with c:
+            used = {port_of(c.processes[f"d{i}"].ready["kv"]) for i in range(2)}
+            assert len(used) == 2 and used <= {first + i for i in (0, 2, 3, 5, 6, 7)}
+            answers = {c.complete("The sky is")["choices"][0]["text"] for _ in range(4)}
+            assert len(answers) == 1
+
+
+@pytest.mark.parametrize("key,address", [("kv", "tcp://127.0.0.1:{}"), ("admin", "127.0.0.1:{}")])
+def test_a_range_without_a_free_port_is_said(key, address):
+    with ports(3, taken=[0, 1, 2]) as first:
+        r = run("baton-decode", "--model", MODEL, "--threads", 1, f"--{key}", address.format(f"{first}-{first + 2}"))
+    assert r.returncode == 1 and re.search(r"event=start_failed .*reason=\".*ddress already in use", r.stderr), r.stderr
+    assert str(first + 2) in r.stderr
+
+
+def test_check_config_compares_the_ports_of_a_host(tmp_path):
+    path = tmp_path / "cluster.yaml"
+    path.write_text("models: [ { path: m.gguf } ]\n"
+                    "coordinator: { http: \"127.0.0.1:8080\" }\n"
+                    "decode:\n  - { kv: \"tcp://127.0.0.1:8079\" }\n")
+    r = run("baton", "up", path, "--check-config")
+    assert r.returncode == 2 and ":4: decode[0].kv: ports 8079-8080" in r.stderr and ":2: coordinator.http" in r.stderr
+    path.write_text(path.read_text().replace("8079", "8078"))
+    assert run("baton", "up", path, "--check-config").returncode == 0

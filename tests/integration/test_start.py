@@ -41,7 +41,7 @@ def failing(tmp):
         "up: missing file": (write_cluster(tmp / "a.yaml", model=tmp / "none.gguf"), "none.gguf: cannot open"),
         "up: port in use": (write_cluster(tmp / "b.yaml", {"http": taken}), taken),
         "up: control port in use": (write_cluster(tmp / "c.yaml", {"control": f"tcp://{taken}"}), taken),
-        "up: a node's admin port in use": (write_cluster(tmp / "d.yaml", decode={"admin": taken}), f"d0: cannot listen on {taken}"),
+        "up: a node's admin port in use": (write_cluster(tmp / "d.yaml", decode={"admin": taken}), f"d0: admin: cannot listen on {taken}"),
         "up: a node's kv port in use": (write_cluster(tmp / "e.yaml", decode={"kv": f"tcp://{taken}"}), "d0: "),
         "up: no folder for the tier": (write_cluster(tmp / "f.yaml", kv={"tier_path": str(tmp / "no-folder"), "tier_bytes": "64MiB",
                                                                          "tier_disk_bytes": "64MiB"}), "no-folder"),

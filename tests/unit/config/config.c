@@ -295,6 +295,8 @@ Test(config, sockets_beyond_loopback_need_a_word)
                               "keep sockets on loopback or set security.insecure: true");
     expect_refused(CONFIG_DECODE, NULL, "--model m --kv tcp://10.0.0.1:0", "--kv: tcp://10.0.0.1:0 is beyond loopback");
     expect_refused(CONFIG_DECODE, NULL, "--model m --admin 10.0.0.1:0", "--admin: 10.0.0.1:0 is beyond");
+    expect_refused(CONFIG_DECODE, NULL, "--model m --kv tcp://*:7000 --insecure",
+                   "--kv: tcp://*:7000: name the address that prefill nodes reach, or give it as kv_advertise");
     expect_refused(CONFIG_PREFILL, NULL, "--model m --coordinator tcp://host:9090",
                    "--control: tcp://host:9090 is beyond");
     expect_refused(CONFIG_COORDINATOR, NULL, "--model m --curve on",
@@ -303,7 +305,9 @@ Test(config, sockets_beyond_loopback_need_a_word)
     struct error err = { 0 };
     cr_assert(load(&run, CONFIG_COORDINATOR, wide, "--config @ --insecure", &err) == OK, "%s", err.text);
     config_fini(&run);
-    cr_assert(load(&run, CONFIG_DECODE, NULL, "--model m --kv tcp://*:7000 --insecure", &err) == OK, "%s", err.text);
+    cr_assert(
+        load(&run, CONFIG_DECODE, NULL, "--model m --kv tcp://*:7000 --kv-advertise tcp://h:0 --insecure", &err) == OK,
+        "%s", err.text);
     config_fini(&run);
 }
 
@@ -324,7 +328,7 @@ Test(config, flags_alone_make_a_node)
     struct config_run run;
     struct error err = { 0 };
     cr_assert(load(&run, CONFIG_DECODE, NULL,
-                   "--coordinator tcp://127.0.0.1:7001 --model x/Tiny_1.Q4.gguf --name d1 --kv ipc:///tmp/kv "
+                   "--coordinator tcp://127.0.0.1:7001 --model x/Tiny_1.Q4.gguf --name d1 --kv tcp://127.0.0.1:7100 "
                    "--threads 2 --max-seqs 8 --kv-memory 1GiB --admin [::1]:0 --ready-fd 5 --check-config",
                    &err) == OK,
               "%s", err.text);
