@@ -98,6 +98,7 @@ static enum status fill_sampling(const struct seat *s, uint32_t n_prompt, struct
         .max_tokens = limit.n,
         .limit_from = limit.from,
         .ignore_eos = r->ignore_eos,
+        .hidden = r->echo && r->max_tokens == 0,
         .n_logprobs = (int32_t)r->n_logprobs,
         .n_prompt_logprobs = r->echo ? (int32_t)r->n_logprobs : -1,
         .n_bias = r->n_bias,

@@ -16,10 +16,9 @@ static void answer_usage(const struct call *c, struct strbuf *out)
 {
     uint64_t prompt = 0, output = 0, cached = 0;
     for (uint32_t i = 0; i < c->n_choices; i++) {
-        bool first = i % c->req->n == 0; /* a prompt counts once */
-        prompt += first ? c->choices[i].n_prompt : 0;
-        cached += first ? c->choices[i].t.cached_tokens : 0;
-        output += c->choices[i].n_output;
+        prompt += c->choices[i].tokens.prompt;
+        cached += c->choices[i].tokens.cached;
+        output += c->choices[i].tokens.output;
     }
     strbuf_addf(out,
                 "\"usage\":{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,"
@@ -48,7 +47,7 @@ static void answer_timings(const struct choice *c, struct strbuf *out)
     double predicted_ms = ms_between(c->t.first_token, c->t.last_token);
     uint32_t prompt_n = c->n_prompt - (c->t.cached_tokens < c->n_prompt ? c->t.cached_tokens : 0);
     strbuf_addf(out, "\"timings\":{\"cache_n\":%u,\"prompt_n\":%u,\"predicted_n\":%u,", c->t.cached_tokens, prompt_n,
-                c->n_output);
+                c->tokens.output);
     put_num(out, "queue_ms", ms_between(c->t.created, c->t.dispatched));
     put_num(out, "ttft_ms", ms_between(c->t.created, c->t.first_token));
     put_num(out, "prompt_ms", prompt_ms);
@@ -56,7 +55,7 @@ static void answer_timings(const struct choice *c, struct strbuf *out)
     put_num(out, "predicted_ms", predicted_ms);
     /* the first token belongs to the prompt's time: n - 1 gaps */
     put_num(out, "predicted_per_second",
-            predicted_ms > 0 && c->n_output > 1 ? (c->n_output - 1) * 1000.0 / predicted_ms : 0);
+            predicted_ms > 0 && c->tokens.output > 1 ? (c->tokens.output - 1) * 1000.0 / predicted_ms : 0);
     put_num(out, "kv_transfer_ms", c->t.handoff_us / 1000.0);
     strbuf_addf(out, "\"kv_bytes\":%llu,\"kv_bytes_16bit\":%llu,\"prefill_node\":", (unsigned long long)c->t.kv_bytes,
                 (unsigned long long)c->t.kv_bytes_16bit);

@@ -102,7 +102,7 @@ static void preflight(const struct api_ask *ask, const char *path)
     http_set_header(ask->x, "Access-Control-Allow-Headers",
                     headers ? headers : "Authorization, Content-Type, X-Request-Id");
     http_set_header(ask->x, "Access-Control-Max-Age", "86400");
-    http_reply(ask->x, 204, NULL, NULL, 0);
+    api_reply(ask, 204, NULL, NULL, 0);
 }
 
 static bool is_json(const char *type)
@@ -178,6 +178,12 @@ void api_refused(void *coordinator, struct http_exchange *x, int status)
     set_common_headers(&ask);
     http_set_header(x, "x-should-retry", status == 503 || status == 408 ? "true" : "false");
     meters_request(ask.co->meters, "", ask.endpoint, status);
+}
+
+void api_reply(const struct api_ask *ask, int status, const char *type, const void *body, size_t n)
+{
+    meters_request(ask->co->meters, "", ask->endpoint, status);
+    http_reply(ask->x, status, type, body, n);
 }
 
 void api_reply_json(const struct api_ask *ask, int status, const char *model, const struct strbuf *body)

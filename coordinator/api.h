@@ -27,6 +27,8 @@ void api_refused(void *coordinator, struct http_exchange *x, int status);
 void api_reply_json(const struct api_ask *ask, int status, const char *model, const struct strbuf *body);
 /* The same, taking the memory of `body`: for large ones. */
 void api_reply_json_take(const struct api_ask *ask, int status, const char *model, struct strbuf *body);
+/* Of any type. */
+void api_reply(const struct api_ask *ask, int status, const char *type, const void *body, size_t n);
 void api_reply_error(const struct api_ask *ask, const char *model, const struct api_error *e);
 
 /* Handlers; each answers now or later. */

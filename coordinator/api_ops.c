@@ -14,7 +14,7 @@
 
 static void reply_text(const struct api_ask *ask, int status, const char *json)
 {
-    http_reply(ask->x, status, "application/json", json, strlen(json));
+    api_reply(ask, status, "application/json", json, strlen(json));
 }
 
 void api_live(const struct api_ask *ask)
@@ -30,6 +30,7 @@ static void reply_unready(const struct api_ask *ask)
         api_error_set(&e, ERR_UNAVAILABLE, "draining", NULL, "the coordinator is shutting down");
     else
         api_error_set(&e, ERR_UNAVAILABLE, "no_decode_node", NULL, "Loading model: no decode node has joined yet");
+    meters_request(ask->co->meters, "", ask->endpoint, e.http); /* a probe is answered, not rejected */
     api_error_reply(&e, ask->x);
 }
 
@@ -55,7 +56,7 @@ void api_metrics(const struct api_ask *ask)
     struct coordinator *co = ask->co;
     meters_render(co->meters, dispatch_state_counts(co->dispatch), dispatch_registry(co->dispatch), clock_now_us(),
                   &body);
-    http_reply(ask->x, 200, "text/plain; version=0.0.4; charset=utf-8", strbuf_cstr(&body), body.n);
+    api_reply(ask, 200, "text/plain; version=0.0.4; charset=utf-8", strbuf_cstr(&body), body.n);
     strbuf_fini(&body);
 }
 

@@ -227,7 +227,7 @@ static void on_prompt_logprobs(void *owner, uint32_t position, const struct logp
 static void keep_results(struct choice *ch, const struct request *r)
 {
     ch->n_prompt = r->n_prompt;
-    ch->n_output = ch->call->hide_output ? 0 : request_n_output(r);
+    ch->tokens = request_count(r);
     ch->t = r->t;
     memcpy(ch->decode_name, r->decode_name, sizeof(ch->decode_name));
     if (!r->local) memcpy(ch->prefill_name, r->prefill_name, sizeof(ch->prefill_name));

@@ -28,7 +28,8 @@ struct choice { /* answer idx % n to prompt idx / n */
     bool leads;           /* further answers to its prompt wait until the prompt's KV is cached */
     const char *finish_reason;
     /* what is left of the request after its end */
-    uint32_t n_prompt, n_output;
+    uint32_t n_prompt;
+    struct request_tokens tokens;
     struct request_timing t;
     char prefill_name[NODE_NAME_MAX + 1], decode_name[NODE_NAME_MAX + 1]; /* prefill "": the decode node itself */
 };

@@ -66,16 +66,18 @@ static double seconds(uint64_t from, uint64_t to)
 
 static void log_end(const struct request *r)
 {
+    struct request_tokens n = request_count(r);
     uint32_t n_output = request_n_output(r);
     double itl = n_output > 1 ? seconds(r->t.first_token, r->t.last_token) * 1e3 / (n_output - 1) : 0;
     enum log_level level = r->state == REQUEST_FAILED ? LOG_LEVEL_WARN : LOG_LEVEL_INFO;
     log_write(level, "request_done",
-              "req=%s id=%llu model=%s state=%s prefill=%s decode=%s prompt=%u output=%u max_tokens=%u limit=%s "
+              "req=%s id=%llu model=%s state=%s prefill=%s decode=%s prompt_length=%u prompt=%u cached=%u output=%u "
+              "max_tokens=%u limit=%s "
               "epochs=%u queue_ms=%.1f "
               "prefill_ms=%.1f kv_ms=%.1f kv_bytes=%llu ttft_ms=%.1f itl_ms=%.2f total_ms=%.1f status=%s%s%s",
               log_quote(r->tag), (unsigned long long)r->id, r->model->name, request_state_name(r->state),
-              r->local ? "local" : r->prefill_name, r->decode_name, r->n_prompt, n_output, r->sampling.max_tokens,
-              token_limit_name(r->sampling.limit_from), r->epoch,
+              r->local ? "local" : r->prefill_name, r->decode_name, r->n_prompt, n.prompt, n.cached, n.output,
+              r->sampling.max_tokens, token_limit_name(r->sampling.limit_from), r->epoch,
               seconds(r->t.created, r->t.dispatched ? r->t.dispatched : r->t.ended) * 1e3, r->t.prefill_us / 1e3,
               r->t.handoff_us / 1e3, (unsigned long long)r->t.kv_bytes, seconds(r->t.created, r->t.first_token) * 1e3,
               itl, seconds(r->t.created, r->t.ended) * 1e3, status_text(r->error.status),
@@ -85,19 +87,20 @@ static void log_end(const struct request *r)
 static void measure_end(struct dispatch *d, const struct request *r)
 {
     struct meters *m = d->opt.meters;
+    struct request_tokens n = request_count(r);
     if (r->state == REQUEST_CANCELLED) metric_add(m->cancelled, 1);
     if (r->t.dispatched) metric_observe(m->queue_time, seconds(r->t.created, r->t.dispatched));
     if (r->t.first_token) {
         metric_observe(m->prefill_time, seconds(r->t.dispatched, r->t.first_token));
         metric_observe(m->decode_time, seconds(r->t.first_token, r->t.last_token));
-        metric_add(m->prompt_tokens_total, r->n_prompt);
-        metric_add(m->generation_tokens_total, request_n_output(r));
-        metric_add(m->cached_tokens_total, r->t.cached_tokens);
     }
+    metric_add(m->prompt_tokens_total, n.prompt);
+    metric_add(m->generation_tokens_total, n.output);
+    metric_add(m->cached_tokens_total, n.cached);
     if (r->state != REQUEST_DONE) return;
     metric_observe(m->e2e, seconds(r->t.created, r->t.ended));
-    metric_observe(m->prompt_tokens, r->n_prompt);
-    metric_observe(m->generation_tokens, request_n_output(r));
+    if (n.prompt) metric_observe(m->prompt_tokens, n.prompt);
+    metric_observe(m->generation_tokens, n.output);
 }
 
 /* State, holds, owner, log, metrics. */

@@ -116,6 +116,18 @@ uint32_t request_count_failure(struct request *r, const char *node)
     return ++f->n;
 }
 
+struct request_tokens request_count(const struct request *r)
+{
+    struct request_tokens n = { 0 };
+    if (!r->t.first_token) return n;
+    if (r->sampling.choice == 0) {
+        n.prompt = r->n_prompt;
+        n.cached = r->t.cached_tokens;
+    }
+    if (!r->sampling.hidden) n.output = request_n_output(r);
+    return n;
+}
+
 bool request_add_early(struct request *r, uint32_t output_idx, int32_t id, const struct logprob_row *row)
 {
     struct early_token **at = &r->early;

@@ -53,6 +53,7 @@ struct request_sampling { /* as it goes over the wire */
     uint32_t max_tokens, min_tokens;
     enum token_limit_source limit_from; /* who set max_tokens; for the log alone */
     bool ignore_eos;
+    bool hidden; /* not on the wire: its one token is computed for the prompt's sake, and neither shown nor counted */
     int32_t n_logprobs, n_prompt_logprobs;
     uint32_t n_bias;
     int32_t *bias_ids; /* [n_bias]; a request has its own copy of both */
@@ -166,6 +167,12 @@ static inline uint32_t request_n_output(const struct request *r)
 }
 /* A node that had taken the request on has failed, stalled or died; returns how many in a row that makes. */
 uint32_t request_count_failure(struct request *r, const char *node);
+struct request_tokens {
+    uint32_t prompt, cached, output;
+};
+/* What the request counts as, so far: usage, metrics and log take it from here and nowhere else.  A prompt counts with
+ * the first of its `n` answers, once its first token is there; a hidden token does not count. */
+struct request_tokens request_count(const struct request *r);
 /* What it costs to keep it waiting. */
 static inline uint64_t request_bytes(const struct request *r)
 {

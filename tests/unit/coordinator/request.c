@@ -188,3 +188,26 @@ Test(queue, stands_by_priority_then_arrival)
     cr_assert(!q.head && !q.tail && q.n == 0);
     for (size_t i = 0; i < N; i++) request_destroy(r[i]);
 }
+
+Test(request, counts_a_prompt_once_and_no_hidden_token)
+{
+    static const struct {
+        uint32_t choice, n_output;
+        bool hidden;
+        struct request_tokens want;
+    } rows[] = {
+        { 0, 0, false, { 0, 0, 0 } }, { 0, 3, false, { 7, 4, 3 } }, { 1, 3, false, { 0, 0, 3 } },
+        { 0, 1, true, { 7, 4, 0 } },  { 1, 1, true, { 0, 0, 0 } },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct request *r = request_of(7);
+        r->sampling.choice = rows[i].choice;
+        r->sampling.hidden = rows[i].hidden;
+        r->t.cached_tokens = 4;
+        for (uint32_t k = 0; k < rows[i].n_output; k++) request_add_token(r, 1);
+        struct request_tokens n = request_count(r);
+        cr_assert(n.prompt == rows[i].want.prompt && n.cached == rows[i].want.cached && n.output == rows[i].want.output,
+                  "row %zu", i);
+        request_destroy(r);
+    }
+}
