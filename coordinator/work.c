@@ -145,6 +145,7 @@ static enum status start_worker(struct work *w, enum lane_kind lane, struct erro
     worker->lane = lane;
     int e = pthread_create(&worker->thread, NULL, serve, worker);
     if (e != 0) return error_set(err, ERR_NO_MEMORY, "cannot start a worker thread: %s", strerror(e));
+    pthread_setname_np(worker->thread, "work");
     w->n_workers++;
     return OK;
 }

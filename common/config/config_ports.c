@@ -149,8 +149,8 @@ static enum status add_coordinator(struct ports *p, bool control_only)
     enum status st = OK;
     for (uint32_t i = 0; i < config_table_rows && st == OK; i++) {
         const struct config_option *row = &config_table[i];
-        const bool binds = row->type == OPTION_HTTP || row->type == OPTION_ENDPOINT;
-        if (row->scope != SCOPE_GLOBAL || !binds || (control_only && row->type != OPTION_ENDPOINT)) continue;
+        if (row->scope != SCOPE_GLOBAL || !config_type_is_bound(row->type)) continue;
+        if (control_only && strcmp(row->key, "control") != 0) continue;
         st = add_row(p, row, row->section, 0, p->cfg);
     }
     return st;
@@ -165,8 +165,8 @@ static enum status add_nodes(struct ports *p, const char *section, const struct 
         snprintf(prefix, sizeof(prefix), "%s[%u]", section, k);
         for (uint32_t i = 0; i < config_table_rows && st == OK; i++) {
             const struct config_option *row = &config_table[i];
-            const bool binds = row->type == OPTION_HTTP_RANGE || row->type == OPTION_TCP_RANGE;
-            if (row->scope != SCOPE_NODE || !binds || (!decode && config_is_decode_only(row))) continue;
+            if (row->scope != SCOPE_NODE || !config_type_is_bound(row->type)) continue;
+            if (!decode && config_is_decode_only(row)) continue;
             st = add_row(p, row, prefix, first_process + k, &nodes[k]);
         }
     }

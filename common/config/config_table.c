@@ -208,6 +208,11 @@ bool config_type_is_text(enum config_type type)
     return type >= OPTION_CHOICE;
 }
 
+bool config_type_is_bound(enum config_type type)
+{
+    return type >= OPTION_HTTP && type <= OPTION_TCP_RANGE && type != OPTION_TCP; /* kv_advertise is only told */
+}
+
 void config_table_defaults(enum config_scope scope, void *base)
 {
     for (uint32_t i = 0; i < config_table_rows; i++) {

@@ -80,6 +80,8 @@ void config_table_free(enum config_scope scope, void *base);
 bool config_is_decode_only(const struct config_option *row);
 /* Whether values of a row are texts; its field is a char *, or a struct config_list if the row is a list. */
 bool config_type_is_text(enum config_type type);
+/* Whether values of a row are addresses that its process binds. */
+bool config_type_is_bound(enum config_type type);
 /* The candidate closest to `word` if it is close enough to be what was meant, else NULL. */
 const char *config_nearest(const char *word, const char *const *candidates, uint32_t n);
 #endif
