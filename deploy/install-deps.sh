@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 build=(gcc cmake ninja-build pkg-config libc6-dev libzmq3-dev libprotobuf-c-dev protobuf-c-compiler libyaml-dev libuv1-dev liburing-dev
     node-llhttp libjansson-dev libpcre2-dev libutf8proc-dev libssl-dev libxxhash-dev libcurl4-openssl-dev uthash-dev
     python3 python3-venv python3-pip ca-certificates)
-tests=(libcriterion-dev clang-14 libclang-rt-14-dev clang-format-14 curl git)
+tests=(libcriterion-dev clang-14 libclang-rt-14-dev clang-format-14 curl git haproxy)
 
 wanted=("${build[@]}")
 [ "${1:-}" = --tests ] && wanted+=("${tests[@]}")

@@ -188,7 +188,7 @@ class Cluster:
         """KV blocks that are neither free nor cached, over all nodes that live."""
         busy = {}
         for name, p in self.processes.items():
-            if name == "coordinator" or not p.alive():
+            if name.startswith("coordinator") or not p.alive():
                 continue
             for key, value in self.node_metrics(name).items():
                 if key.startswith("baton_kv_blocks{") and value and not re.search(r'state="(free|cached)"', key):
