@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what tests need, builds, and runs every test. --full adds the whole cluster suite under the sanitizers.
-# Stages can be chosen by name: tests/run.sh lint release asan tsan fuzz
+# Installs what tests need, builds, and runs every test. --full has the release stage run on a fresh Debian 12 (tests/fresh.sh),
+# builds and answers on a fresh Debian 13, and runs the whole cluster suite under the sanitizers.
+# Stages can be chosen by name: tests/run.sh lint release emulated asan tsan fuzz, and fresh trixie trixie-all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -9,15 +10,20 @@ stages=()
 for arg in "$@"; do
     case $arg in
     --full) full=true ;;
-    lint | release | asan | tsan | fuzz) stages+=("$arg") ;;
-    *) echo "usage: tests/run.sh [--full] [lint|release|asan|tsan|fuzz ...]" >&2; exit 2 ;;
+    lint | release | emulated | asan | tsan | fuzz | fresh | trixie | trixie-all) stages+=("$arg") ;;
+    *) echo "usage: tests/run.sh [--full] [lint|release|emulated|asan|tsan|fuzz|fresh|trixie|trixie-all ...]" >&2; exit 2 ;;
     esac
 done
-[ ${#stages[@]} -gt 0 ] || stages=(lint release asan tsan fuzz)
+if [ ${#stages[@]} = 0 ]; then
+    if $full; then stages=(lint fresh trixie asan tsan fuzz); else stages=(lint release asan tsan fuzz); fi
+fi
 
 step() { printf '\n== %s (%d s)\n' "$1" $SECONDS; }
 build() { cmake --preset "$1" >/dev/null && ninja -C "$2" --quiet; }
-units() { "${fixed[@]}" ctest --test-dir "$1" --output-on-failure --no-tests=error -j"$(nproc)" "${@:2}"; }
+units() { # <build folder> <ctest options>...
+    "${fixed[@]}" ctest --test-dir "$1" --output-on-failure --no-tests=error -j"$(nproc)" "${@:2}"
+    grep -h '^\[SKIP\]' "$1/Testing/Temporary/LastTest.log" || true
+}
 cluster() { # <build folder> <pytest options>...
     BATON_BUILD=$1 "${fixed[@]}" .venv/bin/python -m pytest -q -p no:cacheprovider --timeout 300 tests/integration "${@:2}"
 }
@@ -34,11 +40,23 @@ stage_lint() {
 stage_release() {
     step "build: release"
     build release build
+    tests/lint/packages.sh build
     step "unit tests: release"
     units build -LE stress
     step "cluster tests: release"
     cluster build
 }
+
+stage_emulated() {
+    step "build: release"
+    build release build
+    step "units and programs as on older processors"
+    tests/emulated.sh build
+}
+
+stage_fresh() { tests/fresh.sh --suite bookworm; }
+stage_trixie() { tests/fresh.sh --suite trixie --only quickstart; }
+stage_trixie-all() { tests/fresh.sh --suite trixie; }
 
 stage_asan() {
     step "build: AddressSanitizer and UBSan"
@@ -69,7 +87,10 @@ stage_fuzz() {
     "${fixed[@]}" tests/fuzz/run.sh build-fuzz "$seconds"
 }
 
-deploy/install-deps.sh --tests
+case " ${stages[*]} " in
+*" fuzz "* | *" fresh "* | *" trixie"*) deploy/install-deps.sh --all ;;
+*) deploy/install-deps.sh --tests ;;
+esac
 deploy/fetch-model.sh
 for stage in "${stages[@]}"; do
     fixed=()

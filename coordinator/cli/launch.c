@@ -216,7 +216,8 @@ static enum status pack_model(struct launch *l, uint32_t i, struct error *err)
     };
     struct cpu_list allowed;
     cpu_list_allowed(&allowed);
-    enum status st = cpu_backend_create(&backend, cpus_default_threads("", &allowed), NULL, NULL, &limits, err);
+    /* It packs and computes nothing: any level's panels are the same. */
+    enum status st = cpu_backend_create(&backend, cpus_default_threads("", &allowed), NULL, "ref", &limits, err);
     if (st != OK) return st;
     struct model_options opt = {
         .path = cfg->models[i].path,

@@ -1,6 +1,7 @@
 /* cpu_level.c - chooses a level by its name or by what the processor has, and checks one that has to prove itself. */
 #include "compute/cpu/cpu_level.h"
 
+#include "base/cpu.h"
 #include "base/log.h"
 
 #include <string.h>
@@ -83,6 +84,10 @@ enum status cpu_level_choose(const struct cpu_kernels **out, const char *isa, ui
     const struct cpu_kernels *best = cpu_kernels_best(flags), *k = best;
     const bool named = isa && strcmp(isa, "auto") != 0;
     if (named) k = cpu_kernels_named(isa);
+    if (!named && !(flags & CPU_AVX2))
+        return error_set(err, ERR_UNSUPPORTED,
+                         "this processor has no AVX2 with FMA and F16C (x86-64-v3), which the kernels need; "
+                         "isa \"ref\" computes the same without it, many times slower");
     if (!k)
         return error_set(err, ERR_INVALID,
                          "isa \"%s\": expected auto, ref, avx2, vnni256, avxvnni, avx512, vnni or amx", isa);

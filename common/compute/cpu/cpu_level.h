@@ -4,8 +4,9 @@
 #include "base/error.h"
 #include "compute/cpu/cpu_kernels.h"
 
-/* The level named `isa`; NULL or "auto": the fastest that `flags` allow.  A level that fails its check is refused if it
- * was named, else a warning is logged and the level that checks it is taken. */
+/* The level named `isa`; NULL or "auto": the fastest that `flags` allow, which must be AVX2 at least: "ref" is taken
+ * only by its name.  A level that fails its check is refused if it was named, else a warning is logged and the level
+ * that checks it is taken. */
 enum status cpu_level_choose(const struct cpu_kernels **out, const char *isa, uint32_t flags,
                              struct error *err) MUST_CHECK;
 

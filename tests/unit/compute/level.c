@@ -48,7 +48,7 @@ static struct cpu_kernels level_with(matmul_fn matmul)
 Test(level, is_the_best_that_the_processor_has_or_the_one_named)
 {
     const uint32_t avx2 = CPU_AVX2, avx512 = avx2 | CPU_AVX512;
-    expect_level(NULL, 0, OK, "ref");
+    expect_level("ref", 0, OK, "ref");
     expect_level("auto", avx2, OK, "avx2");
     expect_level("auto", avx512, OK, "avx512");
     expect_level("auto", avx512 | CPU_AVX512_VNNI, OK, "vnni");
@@ -61,6 +61,8 @@ Test(level, refuses_what_it_does_not_know_and_what_the_processor_does_not_have)
     expect_level("amx", CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI, ERR_UNSUPPORTED, "the best here is \"vnni\"");
     expect_level("vnni", CPU_AVX2, ERR_UNSUPPORTED, "the best here is \"avx2\"");
     expect_level("sse", CPU_AVX2, ERR_INVALID, "vnni or amx");
+    expect_level(NULL, 0, ERR_UNSUPPORTED, "no AVX2 with FMA and F16C");
+    expect_level("auto", CPU_AVX512, ERR_UNSUPPORTED, "isa \"ref\" computes the same");
 }
 
 Test(level, that_gives_other_bits_is_replaced_or_if_it_was_named_refused)
