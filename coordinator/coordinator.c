@@ -2,6 +2,7 @@
 #include "coordinator/coordinator.h"
 
 #include "base/clock.h"
+#include "base/fds.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "coordinator/api.h"
@@ -16,11 +17,13 @@
 #include <string.h>
 #include <sys/random.h>
 
-#define TICK_MS          250
-#define DRAIN_TICK_MS    20
-#define MAX_HEADER_BYTES (64u << 10)
-#define HEADER_MS        30000
-#define IDLE_MS          75000
+#define OTHER_DESCRIPTORS (HTTP_RESERVE + 256u) /* nodes' links, listening sockets, files */
+#define LEAST_CONNECTIONS 16
+#define TICK_MS           250
+#define DRAIN_TICK_MS     20
+#define MAX_HEADER_BYTES  (64u << 10)
+#define HEADER_MS         30000
+#define IDLE_MS           75000
 
 static enum status load_models(struct coordinator *co, struct error *err)
 {
@@ -67,19 +70,57 @@ static enum status open_work(struct coordinator *co, struct error *err)
     return work_create(&co->work, co->loop, &limits, err);
 }
 
+/* As many descriptors as may be had; fewer connections where those are not enough. */
+static enum status fit_descriptors(const struct coordinator *co, uint32_t *max_connections, struct error *err)
+{
+    uint32_t want = co->cfg->coordinator.max_connections;
+    uint64_t had = fds_raise(), fit = had > OTHER_DESCRIPTORS ? had - OTHER_DESCRIPTORS : 0;
+    *max_connections = want < fit ? want : (uint32_t)fit;
+    if (fit >= want) return OK;
+    if (fit < LEAST_CONNECTIONS)
+        return error_set(
+            err, ERR_INVALID,
+            "coordinator.max_connections: %u need %u descriptors, and this process may have %llu (ulimit -Hn)", want,
+            want + OTHER_DESCRIPTORS, (unsigned long long)had);
+    log_warn("connections_limited", "max_connections=%u descriptors=%llu needed=%u taken=%u", want,
+             (unsigned long long)had, want + OTHER_DESCRIPTORS, *max_connections);
+    return OK;
+}
+
+static enum status trust_proxies(const struct coordinator *co, struct http_trust *out, struct error *err)
+{
+    const struct config_list *list = &co->cfg->coordinator.trusted_proxies;
+    for (uint32_t i = 0; i < list->n; i++) {
+        if (http_trust_add(out, list->items[i], err) != OK) return error_prefix(err, "coordinator.trusted_proxies");
+    }
+    return OK;
+}
+
 static enum status open_http(struct coordinator *co, struct error *err)
 {
+    static const char *const probes[] = { "/live", "/ready", "/health", "/metrics", NULL };
+    const struct config_list *addresses = &co->cfg->coordinator.http;
     struct http_limits limits = {
-        .max_connections = co->cfg->coordinator.max_connections,
+        .reserved_paths = probes,
         .max_header_bytes = MAX_HEADER_BYTES,
         .max_body_bytes = co->cfg->coordinator.max_body_bytes,
         .max_unsent_bytes = 256u << 10,
         .header_timeout_ms = HEADER_MS,
         .idle_timeout_ms = IDLE_MS,
     };
-    enum status st = http_server_open(&co->http, co->loop, co->cfg->coordinator.http, &limits, api_handle, co, err);
+    enum status st = fit_descriptors(co, &limits.max_connections, err);
+    if (st != OK) return st;
+    uint32_t each = co->cfg->coordinator.max_connections_per_address;
+    limits.max_per_address = each ? each : (limits.max_connections + 3) / 4;
+    if ((st = trust_proxies(co, &limits.trusted, err)) != OK) return st;
+    st = http_server_open(&co->http, co->loop, addresses->items[0], &limits, api_handle, co, err);
     if (st == OK) http_server_on_refused(co->http, api_refused);
-    return st;
+    for (uint32_t i = 1; i < addresses->n && st == OK; i++)
+        st = http_server_listen(co->http, addresses->items[i], false, err);
+    if (st != OK) return error_prefix(err, "coordinator.http");
+    if (!co->cfg->coordinator.admin[0]) return OK;
+    st = http_server_listen(co->http, co->cfg->coordinator.admin, true, err);
+    return st == OK ? OK : error_prefix(err, "coordinator.admin");
 }
 
 /* Drained: every call is answered, or the time for that is over. */
@@ -125,6 +166,8 @@ enum status coordinator_create(struct coordinator **out, uv_loop_t *loop, const 
     *out = co;
     return OK;
 fail:
+    http_server_close(co->http);
+    co->http = NULL;
     dispatch_close(co->dispatch);
     co->dispatch = NULL;
     work_close(co->work);

@@ -1,6 +1,7 @@
 /* main.c - baton-coordinator: configuration, loop, signals, exit code. */
 #include "base/log.h"
 #include "base/start_report.h"
+#include "base/strbuf.h"
 #include "config/config.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/dispatch.h"
@@ -44,19 +45,24 @@ static void watch_signals(struct program *p, uv_loop_t *loop)
     }
 }
 
-/* The address that was asked for, with the port that it got. */
+/* The addresses that were asked for, with the ports that they got. */
 static void say_ready(const struct coordinator *co, int ready_fd)
 {
-    const char *http = co->cfg->coordinator.http, *colon = strrchr(http, ':');
-    char line[640];
-    int n = snprintf(line, sizeof(line), "ready coordinator http=%.*s:%u control=%s\n",
-                     (int)(colon ? colon - http : (long)strlen(http)), http, http_server_port(co->http),
-                     dispatch_endpoint(co->dispatch));
-    log_info("serving", "http=%.*s:%u control=%s", (int)(colon ? colon - http : (long)strlen(http)), http,
-             http_server_port(co->http), dispatch_endpoint(co->dispatch));
-    if (ready_fd < 0 || n < 0) return;
-    if (write(ready_fd, line, (size_t)n) != n) log_warn("ready_unsent", "fd=%d", ready_fd);
-    close(ready_fd);
+    const char *control = dispatch_endpoint(co->dispatch), *name, *first = http_server_address(co->http, 0);
+    struct strbuf all = STRBUF_INIT, line = STRBUF_INIT;
+    for (uint32_t i = 0; (name = http_server_address(co->http, i)); i++) {
+        strbuf_addf(&all, "%s%s", i ? "," : "", name);
+        bool is_file = strncmp(first, HTTP_UNIX, strlen(HTTP_UNIX)) == 0;
+        if (is_file && i < co->cfg->coordinator.http.n) first = name; /* a parent would rather have a port */
+    }
+    strbuf_addf(&line, "ready coordinator http=%s control=%s all=%s\n", first, control, strbuf_cstr(&all));
+    log_info("serving", "http=%s control=%s", strbuf_cstr(&all), control);
+    if (ready_fd >= 0) {
+        if (write(ready_fd, line.s, line.n) != (ssize_t)line.n) log_warn("ready_unsent", "fd=%d", ready_fd);
+        close(ready_fd);
+    }
+    strbuf_fini(&all);
+    strbuf_fini(&line);
 }
 
 static int run(const struct config_run *cfg)

@@ -303,8 +303,12 @@ static enum status apply_host_port(struct loader *l)
     uint32_t port;
     struct config_args *a = &l->args;
     if (!a->host[0] && !a->port[0]) return OK;
-    const char *old = l->run->cfg.coordinator.http;
-    if (!config_address_split(old, host, sizeof(host), &port)) return ERR_INTERNAL;
+    const struct config_list *list = &l->run->cfg.coordinator.http;
+    const char *old = list->items[0];
+    if (list->n > 1 || !config_address_split(old, host, sizeof(host), &port))
+        return error_set(l->err, ERR_INVALID,
+                         "%s: --host and --port change one host:port, and coordinator.http is %s%s",
+                         a->host[0] ? "--host" : "--port", old, list->n > 1 ? " and others" : "");
     if (a->host[0]) snprintf(host, sizeof(host), "%s", a->host);
     bool v6 = strchr(host, ':') && host[0] != '[';
     snprintf(text, sizeof(text), "%s%s%s:%s", v6 ? "[" : "", host, v6 ? "]" : "",

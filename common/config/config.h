@@ -49,12 +49,15 @@ struct config {
     struct config_model models[CONFIG_MAX_MODELS];
     uint32_t n_models;
     struct {
-        char *http;                 /* "127.0.0.1:8080" */
+        struct config_list http;    /* "127.0.0.1:8080", "unix:/run/baton.sock"; all of them serve the same */
+        char *admin;                /* one more for probes and metrics alone, "" = none */
         struct config_list control; /* "tcp://127.0.0.1:9090"; nodes connect to all, a coordinator binds its own */
         uint32_t max_queue;         /* requests waiting */
         uint64_t max_queue_bytes;
         uint32_t max_body_bytes; /* of one HTTP request */
         uint32_t max_connections;
+        uint32_t max_connections_per_address; /* 0 = a quarter of those */
+        struct config_list trusted_proxies;
         uint32_t workers;             /* threads that read large bodies and write large answers */
         uint32_t max_work;            /* bodies that may wait for them */
         uint64_t max_work_bytes;      /* all of those together */

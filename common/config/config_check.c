@@ -23,7 +23,7 @@ bool config_is_loopback(const char *address)
     uint32_t port, last;
     struct in_addr v4;
     struct in6_addr v6;
-    if (strncmp(address, "ipc://", 6) == 0) return true;
+    if (strncmp(address, "ipc://", 6) == 0 || strncmp(address, "unix:", 5) == 0) return true;
     if (!config_address_range(address, host, sizeof(host), &port, &last)) return false;
     if (strcasecmp(host, "localhost") == 0) return true;
     if (inet_pton(AF_INET, host, &v4) == 1) return ntohl(v4.s_addr) >> 24 == 127;
@@ -60,6 +60,15 @@ static enum status check_control(const struct checker *c, enum config_role role)
                          "which is its own",
                          config_origin_of(c->origins, list, "coordinator.control"), list->n);
     for (uint32_t i = 0; i < list->n && st == OK; i++) st = check_socket(c, &list->items[i], "coordinator.control");
+    return st;
+}
+
+static enum status check_http(const struct checker *c)
+{
+    const struct config_list *list = &c->cfg->coordinator.http;
+    enum status st = OK;
+    for (uint32_t i = 0; i < list->n && st == OK; i++) st = check_socket(c, &list->items[i], "coordinator.http");
+    if (st == OK && c->cfg->coordinator.admin[0]) st = check_socket(c, &c->cfg->coordinator.admin, "coordinator.admin");
     return st;
 }
 
@@ -200,7 +209,7 @@ enum status config_check(const struct config *cfg, enum config_role role, const 
     }
     if ((st = check_tier(&c)) != OK) return st;
     if ((st = check_models(&c)) != OK) return st;
-    if ((st = check_socket(&c, &cfg->coordinator.http, "coordinator.http")) != OK) return st;
+    if ((st = check_http(&c)) != OK) return st;
     if ((st = check_control(&c, role)) != OK) return st;
     for (uint32_t i = 0; i < cfg->n_prefill + cfg->n_decode; i++) {
         if ((st = check_node(&c, i)) != OK) return st;

@@ -55,19 +55,28 @@ const struct config_option config_table[] = {
     { SCOPE_MODEL, NULL, "path", NULL, NULL, 0, OPTION_STRING, AT_MODEL(path), 0, 0, 0, NULL, "",
       "GGUF file, relative to the working directory" },
 
-    { SCOPE_GLOBAL, "coordinator", "http", "http", NULL, ROLES_API, OPTION_HTTP, AT(coordinator.http), 0, 0, 0, NULL,
-      "127.0.0.1:8080", "address of the OpenAI API" },
+    { SCOPE_GLOBAL, "coordinator", "http", "http", NULL, ROLES_API, OPTION_LISTEN, AT(coordinator.http), 0, 0, 0, NULL,
+      "127.0.0.1:8080", "addresses of the OpenAI API", CONFIG_MAX_ITEMS },
+    { SCOPE_GLOBAL, "coordinator", "admin", "admin", NULL, ROLES_API & ~ROLE_BIT(CONFIG_SERVE), OPTION_LISTEN,
+      AT(coordinator.admin), 0, 0, 0, NULL, "", "one more address for /live, /ready, /health and /metrics alone" },
     { SCOPE_GLOBAL, "coordinator", "control", "control", "coordinator", ROLES_FILE, OPTION_ENDPOINT,
       AT(coordinator.control), 0, 0, 0, NULL, "tcp://127.0.0.1:9090",
       "control plane: a coordinator binds it, nodes connect to it, and to all of several", CONFIG_MAX_ITEMS },
     { SCOPE_GLOBAL, "coordinator", "max_queue", "max-queue", NULL, ROLES_API, OPTION_U32, AT(coordinator.max_queue), 0,
-      1000000, 0, NULL, "1024", "requests that may wait; past it 429" },
+      1000000, 0, NULL, "4096", "requests that may wait; past it 429" },
     { SCOPE_GLOBAL, "coordinator", "max_queue_bytes", "max-queue-bytes", NULL, ROLES_API, OPTION_SIZE,
       AT(coordinator.max_queue_bytes), MIB, TIB, 0, NULL, "256MiB", "bytes of requests that may wait; past it 429" },
     { SCOPE_GLOBAL, "coordinator", "max_body_bytes", "max-body-bytes", NULL, ROLES_API, OPTION_SIZE32,
       AT(coordinator.max_body_bytes), KIB, GIB, 0, NULL, "32MiB", "largest HTTP request body; past it 413" },
     { SCOPE_GLOBAL, "coordinator", "max_connections", "max-connections", NULL, ROLES_API, OPTION_U32,
-      AT(coordinator.max_connections), 1, 100000, 0, NULL, "1024", "HTTP connections at once; past it 503" },
+      AT(coordinator.max_connections), 1, 100000, 0, NULL, "8192",
+      "HTTP connections at once; past it 503, but for probes and metrics" },
+    { SCOPE_GLOBAL, "coordinator", "max_connections_per_address", "max-connections-per-address", NULL, ROLES_API,
+      OPTION_U32, AT(coordinator.max_connections_per_address), 0, 100000, 0, NULL, "0",
+      "of those from one client's address; past it 429; 0: a quarter" },
+    { SCOPE_GLOBAL, "coordinator", "trusted_proxies", "trusted-proxies", NULL, ROLES_API, OPTION_STRING,
+      AT(coordinator.trusted_proxies), 0, 0, 0, NULL, "",
+      "addresses and networks of proxies, whose word about a client's address counts", CONFIG_MAX_ITEMS },
     { SCOPE_GLOBAL, "coordinator", "workers", "workers", NULL, ROLES_API, OPTION_U32, AT(coordinator.workers), 1, 32, 0,
       NULL, "2", "threads that read large request bodies and write large answers" },
     { SCOPE_GLOBAL, "coordinator", "max_work", "max-work", NULL, ROLES_API, OPTION_U32, AT(coordinator.max_work), 1,
@@ -210,7 +219,7 @@ bool config_type_is_text(enum config_type type)
 
 bool config_type_is_bound(enum config_type type)
 {
-    return type >= OPTION_HTTP && type <= OPTION_TCP_RANGE && type != OPTION_TCP; /* kv_advertise is only told */
+    return type >= OPTION_LISTEN && type <= OPTION_TCP_RANGE && type != OPTION_TCP; /* kv_advertise is only told */
 }
 
 void config_table_defaults(enum config_scope scope, void *base)

@@ -19,7 +19,7 @@ enum config_type {
     OPTION_NAME,       /* char *, [A-Za-z0-9._-]{1,63} */
     OPTION_HOST,       /* char *, a host name or address */
     OPTION_PORT,       /* char *, 0..65535 */
-    OPTION_HTTP,       /* char *, host:port */
+    OPTION_LISTEN,     /* char *, host:port or unix:path */
     OPTION_ENDPOINT,   /* char *, tcp://host:port or ipc://path */
     OPTION_HTTP_RANGE, /* char *, host:port or host:low-high */
     OPTION_TCP,        /* char *, tcp://host:port */

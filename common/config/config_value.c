@@ -156,6 +156,13 @@ static bool is_http_address(const char *text, bool range)
     return strncmp(text, "tcp://", 6) != 0 && is_address(text, range);
 }
 
+static bool is_listen(const char *text)
+{
+    if (strncmp(text, "unix:", 5) != 0) return is_http_address(text, false);
+    size_t n = strlen(text + 5);
+    return n > 0 && n <= MAX_IPC_PATH;
+}
+
 static bool text_fits(const struct config_option *row, const char *text)
 {
     struct cpu_list cpus;
@@ -165,8 +172,8 @@ static bool text_fits(const struct config_option *row, const char *text)
     case OPTION_CHOICE: return is_choice(row->choices, text);
     case OPTION_NAME: return is_name(text);
     case OPTION_PORT: return read_number(row, text, &number) && in_range(row, number);
-    case OPTION_HTTP:
-    case OPTION_HTTP_RANGE: return is_http_address(text, row->type == OPTION_HTTP_RANGE);
+    case OPTION_LISTEN: return is_listen(text);
+    case OPTION_HTTP_RANGE: return is_http_address(text, true);
     case OPTION_ENDPOINT: return is_endpoint(text);
     case OPTION_TCP:
     case OPTION_TCP_RANGE: return is_tcp(text, row->type == OPTION_TCP_RANGE);
@@ -192,7 +199,7 @@ const char *config_value_allowed(const struct config_option *row, char *buf, siz
     switch (row->type) {
     case OPTION_BOOL: snprintf(buf, cap, "true or false"); break;
     case OPTION_NAME: snprintf(buf, cap, "1 to 63 of A-Z a-z 0-9 . _ -"); break;
-    case OPTION_HTTP: snprintf(buf, cap, "host:port"); break;
+    case OPTION_LISTEN: snprintf(buf, cap, "host:port, [v6]:port or unix:path"); break;
     case OPTION_ENDPOINT: snprintf(buf, cap, "tcp://host:port or ipc://path"); break;
     case OPTION_HTTP_RANGE: snprintf(buf, cap, "host:port or host:low-high"); break;
     case OPTION_TCP: snprintf(buf, cap, "tcp://host:port"); break;
@@ -250,6 +257,7 @@ static enum status add_items(const struct config_option *row, struct config_list
 {
     const uint32_t n_before = list->n;
     enum status st = OK;
+    if (text[0] == '\0' && row->fallback[0] == '\0') return OK; /* none, said aloud */
     for (const char *p = text; st == OK; p++) {
         size_t n = strcspn(p, ",");
         st = add_item(row, list, p, n, err);

@@ -40,9 +40,18 @@ char *http_take_body(struct http_exchange *x, size_t *n)
     return strbuf_take(&x->req.body, n);
 }
 
+/* What it was counted for at its connection's server. */
+static void uncount(struct http_exchange *x)
+{
+    if (!x->conn) return;
+    x->conn->server->body_bytes -= x->body_counted;
+    http_peer_give(&x->conn->server->peers, x->peer);
+    x->peer = NULL;
+}
+
 void http_exchange_free(struct http_exchange *x)
 {
-    if (x->conn) x->conn->server->body_bytes -= x->body_counted;
+    uncount(x);
     http_request_fini(&x->req);
     strbuf_fini(&x->headers);
     mem_free(x);
@@ -50,7 +59,7 @@ void http_exchange_free(struct http_exchange *x)
 
 void http_exchange_lost(struct http_exchange *x)
 {
-    if (x->conn) x->conn->server->body_bytes -= x->body_counted;
+    uncount(x);
     x->conn = NULL;
     if (!x->delivered) {
         http_exchange_free(x);
@@ -101,7 +110,7 @@ void http_add_error(struct http_exchange *x, int status, const char *text)
     json_cstr(&body, text);
     strbuf_addf(&body, ",\"type\":\"%s\",\"param\":null,\"code\":null}}", http_status_find(status)->type);
     add_start(out, status);
-    if (status == 503) strbuf_puts(out, "Retry-After: 1\r\n");
+    if (status == 503 || status == 429) strbuf_puts(out, "Retry-After: 1\r\n");
     strbuf_add(out, x->headers.s, x->headers.n);
     strbuf_addf(out, "Content-Type: application/json\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s", body.n,
                 strbuf_cstr(&body));

@@ -16,7 +16,6 @@
 #include <sys/socket.h>
 
 #define MAX_BACKLOG          64u  /* unsent bytes, in units of max_unsent_bytes */
-#define EXTRA_CONNECTIONS    64u  /* past max_connections, to say 503 */
 #define MIN_BODY_BYTES_PER_S 512u /* a slower upload gets 408 */
 #define MAX_BODIES           16u  /* server->body_bytes in units of the largest body */
 
@@ -28,14 +27,38 @@ static void set_timer(struct http_conn *c, uint64_t ms)
     if (c->state != CONN_CLOSED) uv_timer_start(&c->timer, on_timer, ms, 0);
 }
 
+static uint32_t patience(const struct http_conn *c)
+{
+    const struct http_limits *limits = &c->server->limits;
+    return c->state == CONN_HEAD ? limits->header_timeout_ms : limits->idle_timeout_ms;
+}
+
+/* Waits for more of a head, or for one, in steps: connections may become short meanwhile. */
+static void wait_on(struct http_conn *c)
+{
+    uint64_t waited = uv_now(c->server->loop) - c->waits_since, left = patience(c);
+    left = left > waited ? left - waited : 0;
+    set_timer(c, left < HTTP_SHORT_MS ? left : HTTP_SHORT_MS);
+}
+
+/* Whether it has waited for as long as it may. */
+static bool waited_enough(const struct http_conn *c)
+{
+    uint64_t waited = uv_now(c->server->loop) - c->waits_since;
+    return waited >= patience(c) || (waited >= HTTP_SHORT_MS && http_seat_is_short(c->server));
+}
+
 static void set_state(struct http_conn *c, enum conn_state state)
 {
     const struct http_limits *limits = &c->server->limits;
     if (c->state == CONN_CLOSED) return;
     c->state = state;
     switch (state) {
-    case CONN_IDLE: set_timer(c, limits->idle_timeout_ms); break;
-    case CONN_HEAD: set_timer(c, limits->header_timeout_ms); break;
+    case CONN_IDLE:
+    case CONN_HEAD:
+        c->waits_since = uv_now(c->server->loop);
+        wait_on(c);
+        break;
     case CONN_BODY:
         c->body_mark = 0;
         set_timer(c, limits->header_timeout_ms);
@@ -73,6 +96,7 @@ static void on_closed(uv_handle_t *handle)
     strbuf_fini(&c->out);
     mem_free(c->flying);
     mem_free(c->flying_body);
+    mem_free(c->proxy);
     mem_free(c);
     http_server_free_if_last(s);
 }
@@ -81,7 +105,8 @@ void http_conn_close(struct http_conn *c)
 {
     if (c->state == CONN_CLOSED) return;
     c->state = CONN_CLOSED;
-    uv_close((uv_handle_t *)&c->tcp, on_closed);
+    http_seat_give(c);
+    uv_close(&c->u.handle, on_closed);
     uv_close((uv_handle_t *)&c->timer, on_closed);
 }
 
@@ -104,7 +129,7 @@ static void on_shutdown(uv_shutdown_t *req, int status)
  * not read yet, so it gets FIN first and time to close by itself. */
 static void linger(struct http_conn *c)
 {
-    if (c->abort_after_flush || uv_shutdown(&c->shutdown_req, (uv_stream_t *)&c->tcp, on_shutdown) != 0) {
+    if (c->abort_after_flush || uv_shutdown(&c->shutdown_req, &c->u.stream, on_shutdown) != 0) {
         http_conn_close(c);
         return;
     }
@@ -123,7 +148,7 @@ static void finish(struct http_conn *c)
 
 size_t http_conn_unsent(const struct http_conn *c)
 {
-    return c->out.n + uv_stream_get_write_queue_size((const uv_stream_t *)&c->tcp);
+    return c->out.n + uv_stream_get_write_queue_size(&c->u.stream);
 }
 
 static void on_written(uv_write_t *req, int status)
@@ -153,7 +178,7 @@ void http_conn_flush(struct http_conn *c)
     }
     if (c->flying) return;
     uv_buf_t buf = uv_buf_init(c->out.s, (unsigned)c->out.n);
-    int sent = uv_try_write((uv_stream_t *)&c->tcp, &buf, 1);
+    int sent = uv_try_write(&c->u.stream, &buf, 1);
     if (sent < 0 && sent != UV_EAGAIN) {
         http_conn_close(c);
         return;
@@ -165,7 +190,7 @@ void http_conn_flush(struct http_conn *c)
     if (c->out.n == 0) return;
     c->flying = strbuf_take(&c->out, &c->flying_bytes);
     buf = uv_buf_init(c->flying, (unsigned)c->flying_bytes);
-    if (uv_write(&c->write_req, (uv_stream_t *)&c->tcp, &buf, 1, on_written) != 0) http_conn_close(c);
+    if (uv_write(&c->write_req, &c->u.stream, &buf, 1, on_written) != 0) http_conn_close(c);
 }
 
 void http_conn_send_body(struct http_conn *c, char *body, size_t n)
@@ -182,7 +207,7 @@ void http_conn_send_body(struct http_conn *c, char *body, size_t n)
     c->flying_bytes = n_head + n;
     bufs[0] = uv_buf_init(c->flying, (unsigned)n_head);
     bufs[1] = uv_buf_init(body, (unsigned)n);
-    if (uv_write(&c->write_req, (uv_stream_t *)&c->tcp, bufs, 2, on_written) != 0) http_conn_close(c);
+    if (uv_write(&c->write_req, &c->u.stream, bufs, 2, on_written) != 0) http_conn_close(c);
 }
 
 void http_conn_answered(struct http_conn *c)
@@ -236,10 +261,25 @@ static bool count_body(struct http_conn *c)
 static void deliver(struct http_conn *c)
 {
     struct http_exchange *x = c->x;
-    x->keep_alive = x->req.keep_alive;
+    x->keep_alive = x->req.keep_alive && c->seat != SEAT_RESERVE;
     x->delivered = true;
     set_state(c, CONN_BUSY);
     c->server->handler(c->server->ctx, x);
+}
+
+/* A connection of the reserve asks for what the reserve is there for, without a body. */
+static bool may_stay(struct http_conn *c, enum http_feed got)
+{
+    const struct http_request *req = &c->x->req;
+    if (c->seat != SEAT_RESERVE || !req->has_target) return true;
+    if (got != HTTP_FEED_HEAD && http_seat_is_reserved_path(c->server, http_request_path(req))) return true;
+    if (c->listener->reserved)
+        refuse(c, 404, "only probes and metrics are answered at this address");
+    else if (c->is_crowd)
+        refuse(c, 429, "too many connections of this address");
+    else
+        refuse(c, 503, "too many connections");
+    return false;
 }
 
 /* Feeds raw bytes to the request being read until it is complete or the bytes are used up. */
@@ -250,7 +290,13 @@ static size_t read_request(struct http_conn *c, const char *data, size_t n)
         c->x = exchange_new(c);
         set_state(c, CONN_HEAD);
     }
+    bool had_head = c->x->req.head_done;
     enum http_feed got = http_request_feed(&c->x->req, data, n, &used);
+    if (got != HTTP_FEED_FAIL && !may_stay(c, got)) return n;
+    if (!had_head && c->x->req.head_done && got != HTTP_FEED_FAIL && !http_seat_forwarded(c->x)) {
+        refuse(c, 429, "too many connections of this client");
+        return n;
+    }
     if (got != HTTP_FEED_FAIL && !count_body(c)) {
         refuse(c, 503, "too many request bodies at once");
         return n;
@@ -295,9 +341,42 @@ static void process_pipeline(struct http_conn *c)
     strbuf_fini(&in);
 }
 
+/* The PROXY header that a trusted proxy may begin with.  Returns the bytes that belong to it; false in c->past_proxy:
+ * more are to come. */
+static size_t take_proxy(struct http_conn *c, const char *data, size_t n)
+{
+    struct http_address client;
+    size_t have = c->proxy_bytes, used = 0, more = HTTP_PROXY_V2_MAX - have < n ? HTTP_PROXY_V2_MAX - have : n;
+    if (have == 0 && data[0] != '\r') { /* no PROXY header begins so */
+        c->past_proxy = true;
+        return 0;
+    }
+    if (!c->proxy) c->proxy = mem_alloc(HTTP_PROXY_V2_MAX);
+    memcpy(c->proxy + have, data, more);
+    c->proxy_bytes += more;
+    enum http_proxy got = http_proxy_read((const uint8_t *)c->proxy, c->proxy_bytes, &client, &used);
+    if (got == HTTP_PROXY_MORE) return more;
+    c->past_proxy = true;
+    if (got == HTTP_PROXY_LOCAL || (got == HTTP_PROXY_CLIENT && http_seat_proxied(c, &client))) return used - have;
+    if (got == HTTP_PROXY_NONE) { /* what was held back is the beginning of a request */
+        process(c, c->proxy, have);
+        return 0;
+    }
+    if (got == HTTP_PROXY_BAD)
+        refuse(c, 400, "not a valid PROXY header of version 2");
+    else
+        refuse(c, 429, "too many connections of this client");
+    return n;
+}
+
 static void take_bytes(struct http_conn *c, const char *data, size_t n)
 {
     size_t done = 0;
+    if (!c->past_proxy && c->is_front) {
+        size_t used = take_proxy(c, data, n);
+        data += used;
+        n -= used;
+    }
     if (c->in.n > 0 && can_read(c)) process_pipeline(c); /* older bytes first */
     if (c->in.n == 0 && can_read(c)) done = process(c, data, n);
     if (c->state > CONN_BUSY) return; /* read only to notice the end */
@@ -332,7 +411,7 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 
 static void check_stall(struct http_conn *c)
 {
-    size_t left = uv_stream_get_write_queue_size((uv_stream_t *)&c->tcp);
+    size_t left = uv_stream_get_write_queue_size(&c->u.stream);
     uint64_t sent = c->sent_bytes + c->flying_bytes - left;
     if (c->stall_armed && sent == c->sent_mark) {
         client_gone(c);
@@ -361,11 +440,18 @@ static void on_timer(uv_timer_t *timer)
     case CONN_IDLE:
         if (c->in.n > 0) {
             process_pipeline(c);
-        } else {
+        } else if (waited_enough(c)) {
             finish(c);
+        } else {
+            wait_on(c);
         }
         break;
-    case CONN_HEAD: refuse(c, 408, "the request's head did not arrive in time"); break;
+    case CONN_HEAD:
+        if (waited_enough(c))
+            refuse(c, 408, "the request's head did not arrive in time");
+        else
+            wait_on(c);
+        break;
     case CONN_BODY: check_upload(c); break;
     case CONN_BUSY:
     case CONN_FLUSH: check_stall(c); break;
@@ -378,33 +464,45 @@ static void set_socket_options(struct http_conn *c)
 {
     int fd;
     unsigned timeout_ms = HTTP_STALL_MS;
-    uv_tcp_nodelay(&c->tcp, 1);
-    uv_tcp_keepalive(&c->tcp, 1, 60);
-    if (uv_fileno((uv_handle_t *)&c->tcp, &fd) != 0) return;
+    if (c->listener->is_unix) return;
+    uv_tcp_nodelay(&c->u.tcp, 1);
+    uv_tcp_keepalive(&c->u.tcp, 1, 60);
+    if (uv_fileno(&c->u.handle, &fd) != 0) return;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms));
 }
 
-void http_conn_accept(struct http_server *s)
+static struct http_conn *conn_new(struct http_listener *l)
 {
+    struct http_server *s = l->server;
     struct http_conn *c = mem_zalloc(sizeof(*c));
     c->server = s;
+    c->listener = l;
     strbuf_init(&c->in, HTTP_MAX_PIPELINE);
-    int e = uv_tcp_init(s->loop, &c->tcp);
+    int e = l->is_unix ? uv_pipe_init(s->loop, &c->u.pipe, 0) : uv_tcp_init(s->loop, &c->u.tcp);
     assert(e == 0); /* it opens no socket yet and cannot fail */
     uv_timer_init(s->loop, &c->timer);
-    c->tcp.data = c->timer.data = c;
+    c->u.handle.data = c->timer.data = c;
     c->open_handles = 2;
     c->next = s->conns;
     if (s->conns) s->conns->prev = c;
     s->conns = c;
     s->n_conns++;
-    if (uv_accept((uv_stream_t *)&s->listener, (uv_stream_t *)&c->tcp) != 0 ||
-        s->n_conns > s->limits.max_connections + EXTRA_CONNECTIONS ||
-        uv_read_start((uv_stream_t *)&c->tcp, on_alloc, on_read) != 0) {
+    return c;
+}
+
+void http_conn_accept(struct http_listener *l)
+{
+    struct http_conn *c = conn_new(l);
+    if (uv_accept(&l->u.stream, &c->u.stream) != 0) {
+        http_conn_close(c);
+        return;
+    }
+    enum http_entry entry = http_seat_take(c);
+    if (entry == HTTP_ENTRY_GONE || uv_read_start(&c->u.stream, on_alloc, on_read) != 0) {
         http_conn_close(c);
         return;
     }
     set_socket_options(c);
     set_state(c, CONN_IDLE);
-    if (s->n_conns > s->limits.max_connections) refuse(c, 503, "too many connections");
+    if (entry == HTTP_ENTRY_REFUSED) refuse(c, 503, "too many connections");
 }

@@ -76,6 +76,7 @@ static int on_url_complete(llhttp_t *p)
         *mark = '\0';
         r->query = (uint32_t)(mark + 1 - url);
     }
+    r->has_target = true;
     return decode_path(r, path);
 }
 
@@ -323,6 +324,14 @@ enum http_feed http_request_feed(struct http_request *r, const char *data, size_
 const char *http_request_field(const struct http_request *r, const char *name)
 {
     for (uint32_t i = 0; i < r->n_fields; i++) {
+        if (strcasecmp(r->text.s + r->fields[i].name, name) == 0) return r->text.s + r->fields[i].value;
+    }
+    return NULL;
+}
+
+const char *http_request_last_field(const struct http_request *r, const char *name)
+{
+    for (uint32_t i = r->n_fields; i-- > 0;) {
         if (strcasecmp(r->text.s + r->fields[i].name, name) == 0) return r->text.s + r->fields[i].value;
     }
     return NULL;

@@ -28,7 +28,8 @@ struct http_request {
     size_t head_bytes;       /* raw bytes so far */
     uint64_t body_raw_bytes; /* with chunk framing */
     uint32_t line_bytes, n_lines, n_empty;
-    uint8_t prev; /* last raw byte of the head */
+    uint8_t prev;    /* last raw byte of the head */
+    bool has_target; /* method and path are known */
     bool head_done, complete;
     bool keep_alive;
     bool is_http10;
@@ -52,6 +53,8 @@ void http_request_fini(struct http_request *r);
 enum http_feed http_request_feed(struct http_request *r, const char *data, size_t n, size_t *used);
 /* Value of the first field with this name, case-insensitive; NULL if absent. */
 const char *http_request_field(const struct http_request *r, const char *name);
+/* The same of the last one. */
+const char *http_request_last_field(const struct http_request *r, const char *name);
 const char *http_request_method(const struct http_request *r);
 const char *http_request_path(const struct http_request *r);
 const char *http_request_query(const struct http_request *r);

@@ -9,14 +9,23 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/strbuf.h"
+#include "http/http_peer.h"
 
 #include <uv.h>
 
 struct http_server;
 struct http_exchange;
 
+#define HTTP_UNIX          "unix:" /* before the path of a socket's file */
+#define HTTP_RESERVE       64u
+#define HTTP_MAX_LISTENERS 17
+
 struct http_limits {
-    uint32_t max_connections;   /* further ones get 503 and are closed */
+    uint32_t max_connections;  /* further ones get 503 and are closed */
+    uint32_t max_per_address;  /* of them; past it 429; 0: no such bound */
+    struct http_trust trusted; /* their word about a client's address counts, and they are not bounded by their own */
+    /* Ends with NULL: what HTTP_RESERVE more connections may ask for, past both bounds.  NULL: nothing. */
+    const char *const *reserved_paths;
     uint32_t max_header_bytes;  /* 431 */
     uint32_t max_body_bytes;    /* 413, before the body is read where its length is declared */
     uint32_t max_unsent_bytes;  /* per connection; http_unsent() lets the writer see it; 64 times that: gone */
@@ -30,15 +39,20 @@ typedef void (*http_handler_fn)(void *ctx, struct http_exchange *x);
 typedef void (*http_refused_fn)(void *ctx, struct http_exchange *x, int status);
 typedef void (*http_gone_fn)(void *ctx, struct http_exchange *x);
 
-/* Binds "host:port" (port 0: any free one) and starts to accept.  The caller owns the server. */
+/* Binds "host:port" (port 0: any free one), "[v6]:port" or "unix:PATH" and starts to accept.  The caller owns the
+ * server. */
 enum status http_server_open(struct http_server **out, uv_loop_t *loop, const char *address,
                              const struct http_limits *limits, http_handler_fn handler, void *ctx,
                              struct error *err) MUST_CHECK;
 /* `fn` hears of every request that the server answers by itself, with the handler's ctx. */
 void http_server_on_refused(struct http_server *s, http_refused_fn fn);
+/* Binds one more address.  `reserved`: only the reserved paths are answered there, from the reserve. */
+enum status http_server_listen(struct http_server *s, const char *address, bool reserved, struct error *err) MUST_CHECK;
+/* Address i (in order of binding) with the port that it got; NULL past the last. */
+const char *http_server_address(const struct http_server *s, uint32_t i);
 /* Closes everything; on_gone runs for unfinished exchanges.  Memory goes when the loop has run the closes. */
 void http_server_close(struct http_server *s);
-uint16_t http_server_port(const struct http_server *s);
+uint16_t http_server_port(const struct http_server *s); /* of the first address; 0: a socket's file */
 uint32_t http_server_connections(const struct http_server *s);
 
 const char *http_method(const struct http_exchange *x);

@@ -13,6 +13,7 @@
 #include "config/config.h"
 #include "coordinator/cli/child.h"
 #include "coordinator/cli/share_cpus.h"
+#include "http/http_server.h"
 #include "model/model.h"
 
 #include <errno.h>
@@ -296,10 +297,12 @@ static void run_until_end(struct launch *l)
 
 static void print_ready(const struct launch *l)
 {
-    printf("ready http://%s\n\n"
-           "  curl http://%s/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+    bool is_file = strncmp(l->http, HTTP_UNIX, strlen(HTTP_UNIX)) == 0;
+    const char *socket = is_file ? l->http + strlen(HTTP_UNIX) : "", *host = is_file ? "localhost" : l->http;
+    printf("ready %s%s\n\n"
+           "  curl %s%s%shttp://%s/v1/chat/completions -H 'Content-Type: application/json' \\\n"
            "    -d '{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}],\"stream\":true}' -N\n\n",
-           l->http, l->http);
+           is_file ? "" : "http://", l->http, is_file ? "--unix-socket " : "", socket, is_file ? " " : "", host);
     fflush(stdout);
 }
 

@@ -68,10 +68,10 @@ Test(config, defaults_of_a_small_file)
     struct error err = { 0 };
     cr_assert(load(&run, CONFIG_COORDINATOR, basic, "--config @", &err) == OK, "%s", err.text);
     const struct config *c = &run.cfg;
-    cr_assert_str_eq(c->coordinator.http, "127.0.0.1:8080");
+    cr_assert_str_eq(c->coordinator.http.items[0], "127.0.0.1:8080");
     cr_assert_eq(c->coordinator.control.n, 1);
     cr_assert_str_eq(c->coordinator.control.items[0], "tcp://127.0.0.1:9090");
-    cr_assert_eq(c->coordinator.max_queue, 1024);
+    cr_assert_eq(c->coordinator.max_queue, 4096);
     cr_assert_eq(c->coordinator.max_queue_bytes, 256ull << 20);
     cr_assert_eq(c->coordinator.max_body_bytes, 32u << 20);
     cr_assert_eq(c->coordinator.request_timeout_ms, 600000);
@@ -216,7 +216,7 @@ Test(config, bad_values_say_what_is_allowed)
         "1: coordinator.progress_timeout: \"10\" is not allowed; allowed: 100ms..1h with ms, s, m or h");
     expect_file_refused("kv: { codec: fp8 }\n", "1: kv.codec: \"fp8\" is not allowed; allowed: int8, f16");
     expect_file_refused("coordinator: { http: 8080 }\n",
-                        "1: coordinator.http: \"8080\" is not allowed; allowed: host:port");
+                        "1: coordinator.http: \"8080\" is not allowed; allowed: host:port, [v6]:port or unix:path");
     expect_file_refused("coordinator: { any_model: maybe }\n",
                         "1: coordinator.any_model: \"maybe\" is not allowed; allowed: true or false");
     expect_file_refused("prefill:\n  - { chunk_tokens: 100 }\n",
@@ -366,7 +366,7 @@ Test(config, serve_makes_a_cluster_of_two_nodes)
     struct error err = { 0 };
     cr_assert(load(&run, CONFIG_SERVE, NULL, "-m x/y.gguf --host localhost --port 0 -t 3 --alias best", &err) == OK,
               "%s", err.text);
-    cr_assert_str_eq(run.cfg.coordinator.http, "localhost:0");
+    cr_assert_str_eq(run.cfg.coordinator.http.items[0], "localhost:0");
     cr_assert_str_eq(run.cfg.models[0].name, "best");
     cr_assert_eq(run.cfg.n_prefill + run.cfg.n_decode, 2);
     cr_assert_eq(run.cfg.prefill[0].threads, 3);
