@@ -60,6 +60,18 @@ def test_one_flipped_bit_is_noticed_and_retried(proxied, share):
     assert tokens(c)[0] == want
 
 
+def test_a_flipped_bit_in_a_header_is_not_the_clients_fault(proxied):
+    """Lengths, ids, ranges: whatever the parser calls it, the answer is 200 and the same."""
+    c, proxies = proxied
+    want, _ = tokens(c)
+    for i, at in enumerate(range(4, 100, 20)):
+        victim = proxies[i % 2]
+        flips = victim.flips
+        victim.flip(after=at)
+        got, _ = tokens(c)
+        assert victim.flips == flips + 1 and got == want, at
+
+
 @pytest.mark.parametrize("lane", [0, 1])
 def test_a_cut_connection_is_retried(proxied, lane):
     c, proxies = proxied
