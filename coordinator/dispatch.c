@@ -318,6 +318,7 @@ static void on_tick(uv_timer_t *t)
     /* A loop that was held up itself has heartbeats waiting unread: nobody is dead for that. */
     bool held_up = now - d->last_tick > 1000000u;
     d->last_tick = now;
+    log_left_out();
     if (!held_up) members_check(d, now);
     check_models(d, now);
     HASH_ITER(hh, d->by_id, r, next) check_request(d, r, now);

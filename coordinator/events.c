@@ -234,8 +234,8 @@ static void on_failed(struct dispatch *d, struct node *n, const Baton__Control__
     bool from_decode = n->decode, kept = from_decode && m->reservation_kept;
     if (!kept) dispatch_close_hold(d, r, e.hold);
     if (!e.current) return;
-    log_warn("job_failed", "req=%s node=%s epoch=%u state=%s status=%s reason=%s", log_quote(r->tag), n->name, m->epoch,
-             request_state_name(r->state), status_text(said), log_quote(m->message));
+    log_warn_limited("job_failed", "req=%s node=%s epoch=%u state=%s status=%s reason=%s", log_quote(r->tag), n->name,
+                     m->epoch, request_state_name(r->state), status_text(said), log_quote(m->message));
     if (is_too_long(&e, said)) {
         dispatch_fail(d, r, said, NULL, m->message[0] ? m->message : status_text(said));
     } else if (is_refusal(&e, st)) {

@@ -37,15 +37,15 @@ static void send_refused(struct dispatch *d, const uint8_t *routing, size_t n_ro
 
 static void declare_dead(struct dispatch *d, struct node *n, const char *why)
 {
-    log_warn("node_dead", "node=%s role=%s active=%u reason=%s", n->name, n->decode ? "decode" : "prefill", n->n_active,
-             log_quote(why));
+    log_warn_limited("node_dead", "node=%s role=%s active=%u reason=%s", n->name, n->decode ? "decode" : "prefill",
+                     n->n_active, log_quote(why));
     recovery_node_gone(d, n, why);
 }
 
 static void goodbye(struct dispatch *d, struct node *n, const char *why)
 {
-    log_info("node_left", "node=%s role=%s active=%u reason=%s", n->name, n->decode ? "decode" : "prefill", n->n_active,
-             log_quote(why));
+    log_info_limited("node_left", "node=%s role=%s active=%u reason=%s", n->name, n->decode ? "decode" : "prefill",
+                     n->n_active, log_quote(why));
     recovery_node_gone(d, n, "it has said goodbye");
 }
 
@@ -59,7 +59,7 @@ static void welcome(struct dispatch *d, struct node *n)
     m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_WELCOME;
     m.welcome = &w;
     /* an unheard welcome is asked for again */
-    if (jobs_send(d, n, &m) != OK) log_warn("welcome_unsent", "node=%s", n->name);
+    if (jobs_send(d, n, &m) != OK) log_warn_limited("welcome_unsent", "node=%s", n->name);
 }
 
 /* An older process of the same name makes room once it has been silent for two heartbeats: it was started again.
@@ -100,13 +100,13 @@ static void join(struct dispatch *d, const uint8_t *routing, size_t n_routing, c
         return;
     }
     if (try_join(d, m, &n, &err) != OK) {
-        log_warn("node_refused", "node=%s reason=%s", log_quote(m->hello->node), log_quote(err.text));
+        log_warn_limited("node_refused", "node=%s reason=%s", log_quote(m->hello->node), log_quote(err.text));
         send_refused(d, routing, n_routing, m->incarnation, &err);
         return;
     }
     node_set_routing(n, routing, n_routing);
-    log_info("node_joined", "node=%s role=%s model=%s max_seqs=%u blocks=%u version=%s", n->name,
-             n->decode ? "decode" : "prefill", n->model->name, n->max_seqs, n->n_blocks, log_quote(n->version));
+    log_info_limited("node_joined", "node=%s role=%s model=%s max_seqs=%u blocks=%u version=%s", n->name,
+                     n->decode ? "decode" : "prefill", n->model->name, n->max_seqs, n->n_blocks, log_quote(n->version));
     welcome(d, n);
     dispatch_kick(d);
 }

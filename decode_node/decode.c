@@ -326,9 +326,9 @@ static void on_kv_recv(struct decode *d, const struct kv_recv_event *ev)
         break;
     case KV_RECV_STORED: on_stored(d, j, ev); break;
     case KV_RECV_FAILED:
-        log_warn("handoff_failed", "req=%016llx-%llu epoch=%u status=%s reason=%s", (unsigned long long)ev->key.hi,
-                 (unsigned long long)ev->key.lo, ev->key.epoch, status_text(ev->status),
-                 log_quote(ev->message ? ev->message : ""));
+        log_warn_limited("handoff_failed", "req=%016llx-%llu epoch=%u status=%s reason=%s",
+                         (unsigned long long)ev->key.hi, (unsigned long long)ev->key.lo, ev->key.epoch,
+                         status_text(ev->status), log_quote(ev->message ? ev->message : ""));
         kv_inbox_close(d->inbox, &j->key);
         job_send_failed(d->jobs, j, status_from_peer(ev->status), ev->message, true);
         break;

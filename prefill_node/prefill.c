@@ -236,9 +236,9 @@ static void on_kv_send(struct prefill *p, const struct kv_send_event *ev)
         j->handoff_us = ev->handoff_us;
         complete(p, j);
     } else {
-        log_warn("handoff_failed", "req=%016llx-%llu epoch=%u status=%s reason=%s", (unsigned long long)ev->key.hi,
-                 (unsigned long long)ev->key.lo, ev->key.epoch, status_text(ev->status),
-                 log_quote(ev->message ? ev->message : ""));
+        log_warn_limited("handoff_failed", "req=%016llx-%llu epoch=%u status=%s reason=%s",
+                         (unsigned long long)ev->key.hi, (unsigned long long)ev->key.lo, ev->key.epoch,
+                         status_text(ev->status), log_quote(ev->message ? ev->message : ""));
         fail(p, j, status_from_peer(ev->status), ev->message);
     }
 }

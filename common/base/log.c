@@ -1,8 +1,10 @@
 /* log.c - builds one line per event and writes it with one call. */
 #include "base/log.h"
 
+#include "base/clock.h"
 #include "base/utf8.h"
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -59,6 +61,56 @@ void log_write(enum log_level level, const char *event, const char *fmt, ...)
     line[n++] = '\n';
     ssize_t done = write(STDERR_FILENO, line, n);
     (void)done; /* nobody is left to tell */
+}
+
+static pthread_mutex_t limits_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct log_limit *limits; /* all that were ever asked */
+
+static void refill(struct log_limit *l, uint64_t now)
+{
+    uint64_t more = now > l->refilled_us ? (now - l->refilled_us) * LOG_LIMIT_PER_S / 1000000 : 0;
+    if (more == 0) return;
+    l->tokens = more < LOG_LIMIT_BURST - l->tokens ? l->tokens + (uint32_t)more : LOG_LIMIT_BURST;
+    l->refilled_us = now;
+}
+
+bool log_limit_take(struct log_limit *l, const char *event)
+{
+    uint64_t now = clock_now_us();
+    bool may;
+
+    pthread_mutex_lock(&limits_lock);
+    if (!l->event) {
+        *l = (struct log_limit){ .event = event, .refilled_us = now, .tokens = LOG_LIMIT_BURST, .next = limits };
+        limits = l;
+    }
+    refill(l, now);
+    may = l->tokens > 0;
+    if (may)
+        l->tokens--;
+    else
+        l->left_out++;
+    pthread_mutex_unlock(&limits_lock);
+    return may;
+}
+
+void log_left_out(void)
+{
+    static uint64_t told_us;
+    uint64_t now = clock_now_us();
+
+    pthread_mutex_lock(&limits_lock);
+    if (now - told_us < 1000000) {
+        pthread_mutex_unlock(&limits_lock);
+        return;
+    }
+    told_us = now;
+    for (struct log_limit *l = limits; l; l = l->next) {
+        if (l->left_out == 0) continue;
+        log_warn("log_left_out", "of=%s lines=%llu", l->event, (unsigned long long)l->left_out);
+        l->left_out = 0;
+    }
+    pthread_mutex_unlock(&limits_lock);
 }
 
 /* Appends the escape of one byte that may not stand in a quoted value. */

@@ -37,7 +37,7 @@ void kv_link_lose(struct kv_link *l, const struct error *why)
     if (l->state == KV_LINK_LOST) return;
     l->state = KV_LINK_LOST;
     l->why = *why;
-    log_warn("kv_link_lost", "to=%s reason=%s", log_quote(l->peer), log_quote(why->text));
+    log_warn_limited("kv_link_lost", "to=%s reason=%s", log_quote(l->peer), log_quote(why->text));
 }
 
 static void lose_by_errno(struct kv_link *l, uint32_t lane)

@@ -208,7 +208,7 @@ static bool receive(struct link *l)
     if (st == OK)
         on_message(l, (const Baton__Control__ControlMessage *)base);
     else
-        log_warn("control_garbage", "from=%s frames=%d", l->endpoint, n_frames);
+        log_warn_limited("control_garbage", "from=%s frames=%d", l->endpoint, n_frames);
     return true;
 }
 

@@ -282,6 +282,7 @@ static void on_tick(uv_timer_t *h)
 
     jobs_retry(n->jobs, n->model.engine);
     jobs_flush(n->jobs);
+    log_left_out();
     if (n->leaving) uv_stop(&n->loop);
     if (!n->draining || n->leaving) return;
     n->idle_ticks = jobs_count(n->jobs) == 0 ? n->idle_ticks + 1 : 0;

@@ -13,7 +13,7 @@ while IFS='|' read -r section key default; do
 done < <(tr '\n' ' ' <common/config/config_table.c | grep -oP '\{ SCOPE_(GLOBAL|NODE),[^}]*\}' |
     sed -E 's/^\{ SCOPE_[A-Z]+, +(NULL|"(\w+)"), "(\w+)".*, +"([^"]*)", +"[^"]*"(, \w+)? \}$/\2|\3|\4/')
 metrics=$(grep -ohP '"\Kbaton_[a-z0-9_]+(?=")' $code | sort -u | grep -v '^baton_tok_s$')
-events=$(cat $code | tr '\n' ' ' | grep -oP 'log_(error|warn|info|debug|write)\((level, )?\s*"\K[a-z_]+' | sort -u)
+events=$(cat $code | tr '\n' ' ' | grep -oP 'log_(error|warn|info|debug|write)(_limited)?\((level, )?\s*"\K[a-z_]+' | sort -u)
 for name in $metrics; do grep -qP "\`$name[\`{]" $page || report "$page: no metric $name"; done
 for name in $events; do grep -qF "\`$name\`" $page || report "$page: no log event $name"; done
 for name in $(grep -ohP '\bbaton_[a-z0-9_]+' docs/*.md README.md | sort -u); do

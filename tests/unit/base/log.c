@@ -1,6 +1,8 @@
 /* log: one line per event, filtered by level, with foreign text made harmless. */
 #include "base/log.h"
 
+#include "base/clock.h"
+
 #include <criterion/criterion.h>
 #include <string.h>
 #include <unistd.h>
@@ -82,4 +84,41 @@ Test(log, levels_have_names)
     cr_assert(log_level_parse("debug", &level) == OK && level == LOG_LEVEL_DEBUG);
     cr_assert(log_level_parse("error", &level) == OK && level == LOG_LEVEL_ERROR);
     cr_assert(log_level_parse("loud", &level) == ERR_INVALID && level == LOG_LEVEL_ERROR);
+}
+
+Test(log, a_flood_of_one_event_is_cut_and_counted)
+{
+    log_init(LOG_LEVEL_INFO, "p0");
+    clock_set_for_test(1000000);
+    capture();
+    for (int i = 0; i < 1000; i++) log_warn_limited("flood", "i=%d", i);
+    log_warn_limited("other", "i=%d", 0); /* a place of its own is not cut */
+    log_left_out();
+    clock_set_for_test(9000000);
+    log_left_out(); /* said once */
+    const char *text = captured();
+    size_t lines = 0;
+    for (const char *p = text; (p = strstr(p, "event=flood")); p++) lines++;
+    cr_assert_eq(lines, LOG_LIMIT_BURST);
+    cr_assert(strstr(text, "event=other"));
+    const char *told = strstr(text, "event=log_left_out of=flood lines=980\n");
+    cr_assert(told);
+    cr_assert_null(strstr(told + 1, "event=log_left_out"));
+    clock_set_for_test(0);
+}
+
+Test(log, a_cut_event_comes_back_with_time)
+{
+    struct log_limit l = { 0 };
+    clock_set_for_test(1000000);
+    for (int i = 0; i < LOG_LIMIT_BURST; i++) cr_assert(log_limit_take(&l, "x"));
+    cr_assert(!log_limit_take(&l, "x"));
+    clock_set_for_test(1000000 + 1000000 / LOG_LIMIT_PER_S);
+    cr_assert(log_limit_take(&l, "x"));
+    cr_assert(!log_limit_take(&l, "x"));
+    clock_set_for_test(1000000 + 3600 * 1000000ull);
+    for (int i = 0; i < LOG_LIMIT_BURST; i++) cr_assert(log_limit_take(&l, "x"));
+    cr_assert(!log_limit_take(&l, "x"));
+    cr_assert_eq(l.left_out, 3);
+    clock_set_for_test(0);
 }
