@@ -89,7 +89,10 @@ enum status control_open(struct control **out, uv_loop_t *loop, const char *endp
     c->ctx = ctx;
     c->arena = codec_arena_create(MAX_UNPACKED);
     if ((st = zsock_open(&c->sock, ZSOCK_ROUTER, &opt, err)) != OK) goto fail;
-    if ((st = zsock_bind(c->sock, endpoint, &c->endpoint, err)) != OK) goto fail;
+    if ((st = zsock_bind(c->sock, endpoint, &c->endpoint, err)) != OK) {
+        error_prefix(err, "coordinator.control");
+        goto fail;
+    }
     if ((st = zsock_watch(c->sock, loop, on_readable, c, err)) != OK) goto fail;
     *out = c;
     return OK;

@@ -13,22 +13,31 @@ struct slot {
 
 struct kv_peers {
     struct slot *slots;
+    uint32_t n_known, n_strangers;
+    kv_peers_told_fn told;
+    void *ctx;
 };
 
-struct kv_peers *kv_peers_create(void)
+struct kv_peers *kv_peers_create(kv_peers_told_fn told, void *ctx)
 {
-    return mem_zalloc(sizeof(struct kv_peers));
+    struct kv_peers *p = mem_zalloc(sizeof(*p));
+    p->told = told;
+    p->ctx = ctx;
+    return p;
+}
+
+static void drop(struct kv_peers *p, struct slot *s)
+{
+    *(s->entry.known ? &p->n_known : &p->n_strangers) -= 1;
+    HASH_DEL(p->slots, s);
+    mem_free(s);
 }
 
 void kv_peers_destroy(struct kv_peers *p)
 {
     struct slot *s, *next;
     if (!p) return;
-    HASH_ITER(hh, p->slots, s, next)
-    {
-        HASH_DEL(p->slots, s);
-        mem_free(s);
-    }
+    HASH_ITER(hh, p->slots, s, next) drop(p, s);
     mem_free(p);
 }
 
@@ -47,21 +56,40 @@ struct kv_peer_entry *kv_peers_by_session(struct kv_peers *p, uint64_t session)
     return found;
 }
 
-struct kv_peer_entry *kv_peers_put(struct kv_peers *p, const void *id, size_t n, uint64_t session)
+void kv_peers_prove(struct kv_peers *p, struct kv_peer_entry *e)
 {
+    if (e->known) return;
+    e->known = true;
+    p->n_strangers--;
+    p->n_known++;
+}
+
+/* Makes room in the newcomer's own table.  A coordinator's word may come after a peer's Hello: who would be pushed out
+ * as a stranger is asked about once more. */
+static void make_room(struct kv_peers *p, bool known)
+{
+    struct slot *s, *next;
+    HASH_ITER(hh, p->slots, s, next)
+    {
+        if (known ? p->n_known < KV_PEERS_MAX : p->n_strangers < KV_STRANGERS_MAX) return;
+        if (!s->entry.known && p->told(p->ctx, s->entry.incarnation)) kv_peers_prove(p, &s->entry);
+        if (s->entry.known == known) drop(p, s);
+    }
+}
+
+struct kv_peer_entry *kv_peers_put(struct kv_peers *p, const void *id, size_t n, uint64_t session, uint64_t incarnation)
+{
+    bool known = incarnation != 0 && p->told(p->ctx, incarnation);
     struct slot *s;
 
     if (n > KV_PEER_ID_MAX) return NULL;
     HASH_FIND(hh, p->slots, id, n, s);
-    if (s) {
-        HASH_DEL(p->slots, s);
-        mem_free(s);
-    } else if (HASH_COUNT(p->slots) >= KV_PEERS_MAX) {
-        s = p->slots;
-        HASH_DEL(p->slots, s);
-        mem_free(s);
-    }
+    if (s) drop(p, s);
+    make_room(p, known);
     s = mem_zalloc(sizeof(*s));
+    *(known ? &p->n_known : &p->n_strangers) += 1;
+    s->entry.known = known;
+    s->entry.incarnation = incarnation;
     s->entry.session = session;
     s->entry.id_len = n;
     memcpy(s->entry.id, id, n);

@@ -6,6 +6,7 @@
 #include "base/mailbox.h"
 #include "base/mem.h"
 #include "node/kv_peers.h"
+#include "node/kv_told.h"
 #include "wire/zsock_range.h"
 
 #include <errno.h>
@@ -15,9 +16,8 @@
 #include <string.h>
 #include <zmq.h>
 
-#define OUTGOING_MAX  65536   /* answers on their way to lane 0 */
-#define RECEIVE_AHEAD 32      /* messages that ZeroMQ holds for a lane that is behind */
-#define QUIET_US      1000000 /* between two log lines about bad peers */
+#define OUTGOING_MAX  65536 /* answers on their way to lane 0 */
+#define RECEIVE_AHEAD 32    /* messages that ZeroMQ holds for a lane that is behind */
 
 struct outgoing { /* to the peer of a session, through lane 0 */
     uint64_t session;
@@ -36,28 +36,33 @@ struct lane {
     pthread_t thread;
     bool started;
     bool stop;
-    uint64_t logged_us;
 };
 
 struct kv_recv {
     struct kv_recv_options opt;
     struct kv_inbox *inbox;
     struct kv_metrics metrics;
+    struct kv_told *told;
     uint32_t n_lanes;
     struct lane lanes[];
 };
 
 static const char stop_mark;
 
-/* One line about bad peers a second; all are counted. */
+static bool is_told(void *ctx, uint64_t incarnation)
+{
+    return kv_told_has(((struct kv_recv *)ctx)->told, incarnation);
+}
+
+void kv_recv_told(struct kv_recv *r, uint64_t coordinator, const uint64_t *incarnations, uint32_t n)
+{
+    kv_told_set(r->told, coordinator, incarnations, n);
+}
+
 static void note_bad_peer(struct lane *lane, const struct error *why)
 {
-    uint64_t now = clock_now_us();
-
     kv_metrics_failed(&lane->recv->metrics, why->status);
-    if (lane->logged_us && now - lane->logged_us < QUIET_US) return;
-    lane->logged_us = now;
-    log_warn("kv_peer_refused", "lane=%u reason=%s", lane->idx, log_quote(why->text));
+    log_warn_limited("kv_peer_refused", "lane=%u reason=%s", lane->idx, log_quote(why->text));
 }
 
 static void send_now(struct lane *zero, uint64_t session, const uint8_t *bytes, size_t n)
@@ -225,6 +230,7 @@ static void act_on(struct lane *lane, struct kv_peer_entry *peer, enum kv_inbox_
     }
     switch (v) {
     case KV_INBOX_STORED:
+        kv_peers_prove(lane->peers, peer);
         if (res->credit) answer_credit(lane, peer->session, res);
         if (res->progress) report_progress(lane, res);
         break;
@@ -252,7 +258,7 @@ static enum status check_hello(const struct lane *lane, const Baton__Kv__Hello *
 
 static void on_hello(struct lane *lane, const void *id, size_t n_id, const Baton__Kv__Hello *h)
 {
-    struct kv_peer_entry *peer = kv_peers_put(lane->peers, id, n_id, h->session);
+    struct kv_peer_entry *peer = kv_peers_put(lane->peers, id, n_id, h->session, h->incarnation);
     struct error err;
     enum status st;
 
@@ -316,7 +322,7 @@ static void on_parts(struct lane *lane, zmq_msg_t *parts, int n_parts)
         reject_peer(lane, peer, &err);
     } else {
         note_bad_peer(lane, &err);
-        peer = kv_peers_put(lane->peers, id, n_id, 0);
+        peer = kv_peers_put(lane->peers, id, n_id, 0, 0);
         if (peer) peer->ignored = true;
     }
 }
@@ -405,12 +411,14 @@ static enum status lane_open(struct kv_recv *r, uint32_t idx, struct error *err)
 
     lane->recv = r;
     lane->idx = idx;
-    lane->peers = kv_peers_create();
+    lane->peers = kv_peers_create(is_told, r);
     lane->arena = codec_arena_create(KV_WIRE_ARENA);
     if ((st = lane_endpoint(endpoint, sizeof(endpoint), r->opt.endpoint, idx, err)) != OK) return st;
     if ((st = mailbox_create(&lane->box, OUTGOING_MAX)) != OK) return st;
     if ((st = zsock_open(&lane->z, ZSOCK_ROUTER, &opt, err)) != OK) return st;
-    return zsock_bind_range(lane->z, endpoint, &lane->endpoint, err);
+    if ((st = zsock_bind_range(lane->z, endpoint, &lane->endpoint, err)) != OK)
+        error_prefix(err, "decode.kv of %s, lane %u", r->opt.node, idx);
+    return st;
 }
 
 enum status kv_recv_open(struct kv_recv **out, const struct kv_recv_options *opt, struct error *err)
@@ -420,6 +428,7 @@ enum status kv_recv_open(struct kv_recv **out, const struct kv_recv_options *opt
 
     r->opt = *opt;
     r->n_lanes = opt->n_lanes;
+    r->told = kv_told_create();
     kv_metrics_init(&r->metrics, opt->metrics, opt->node, "received");
     if ((st = kv_cut_check_store(opt->kv, opt->geometry, err)) != OK) goto fail;
     r->inbox = kv_inbox_create(opt->kv, opt->geometry);
@@ -467,6 +476,7 @@ void kv_recv_close(struct kv_recv *r)
         mem_free(lane->endpoint);
     }
     kv_inbox_destroy(r->inbox);
+    kv_told_destroy(r->told);
     mem_free(r);
 }
 

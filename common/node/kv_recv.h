@@ -37,6 +37,8 @@ enum status kv_recv_open(struct kv_recv **out, const struct kv_recv_options *opt
 /* Joins the threads: no KV memory is touched after this.  Inbox and endpoints stay until close. */
 void kv_recv_stop(struct kv_recv *r);
 void kv_recv_close(struct kv_recv *r); /* NULL is fine */
+/* The prefill nodes' processes that a coordinator tells of: no stranger pushes them out (kv_told.h). */
+void kv_recv_told(struct kv_recv *r, uint64_t coordinator, const uint64_t *incarnations, uint32_t n);
 struct kv_inbox *kv_recv_inbox(struct kv_recv *r);
 uint32_t kv_recv_n_lanes(const struct kv_recv *r);
 const char *kv_recv_endpoint(const struct kv_recv *r, uint32_t lane); /* as bound */

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 
 #include <errno.h>
+#include <netdb.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
@@ -132,11 +133,39 @@ static enum status name_error(const char *what, const char *endpoint, struct err
     return error_set(err, st, "cannot %s %s: %s", what, endpoint, zmq_strerror(e));
 }
 
+static bool has_address(const char *name, int family)
+{
+    const struct addrinfo hints = { .ai_family = family, .ai_socktype = SOCK_STREAM };
+    struct addrinfo *found = NULL;
+
+    if (getaddrinfo(name, NULL, &hints, &found) != 0) return false;
+    freeaddrinfo(found);
+    return true;
+}
+
+/* Whether ZeroMQ's IPv6 mode is right for tcp://HOST:PORT.  In that mode an IPv4 address is bound and named as
+ * ::ffff:A.B.C.D, and a name with both kinds of address is reached by IPv6 only: so it is on for addresses in brackets
+ * and for names that have no IPv4 address. */
+static bool wants_ipv6(const char *endpoint)
+{
+    const char *host = strstr(endpoint, "://"), *colon = strrchr(endpoint, ':');
+    char name[256];
+
+    if (!host || !colon || colon <= host + 3) return false;
+    host += 3;
+    if (*host == '[') return true;
+    if (*host == '*' || (size_t)(colon - host) >= sizeof(name)) return false;
+    memcpy(name, host, (size_t)(colon - host));
+    name[colon - host] = 0;
+    return !has_address(name, AF_INET) && has_address(name, AF_INET6);
+}
+
 enum status zsock_bind(struct zsock *z, const char *endpoint, char **bound, struct error *err)
 {
     char last[512] = "";
     size_t n = sizeof(last);
 
+    if (set_int(z->socket, ZMQ_IPV6, wants_ipv6(endpoint), err) != OK) return ERR_INTERNAL;
     if (zmq_bind(z->socket, endpoint) != 0) return name_error("bind", endpoint, err);
     if (zmq_getsockopt(z->socket, ZMQ_LAST_ENDPOINT, last, &n) != 0) return name_error("name", endpoint, err);
     *bound = mem_strdup(last);
@@ -145,6 +174,7 @@ enum status zsock_bind(struct zsock *z, const char *endpoint, char **bound, stru
 
 enum status zsock_connect(struct zsock *z, const char *endpoint, struct error *err)
 {
+    if (set_int(z->socket, ZMQ_IPV6, wants_ipv6(endpoint), err) != OK) return ERR_INTERNAL;
     if (zmq_connect(z->socket, endpoint) != 0) return name_error("connect to", endpoint, err);
     return OK;
 }

@@ -1,6 +1,6 @@
 /* zsock.h - one ZeroMQ socket, one thread: options that Baton always sets, bounded receive.
  *
- * LINGER 0, MAXMSGSIZE, ROUTER_MANDATORY, IMMEDIATE where it applies.  With a libuv loop the fd is watched
+ * LINGER 0, MAXMSGSIZE, ROUTER_MANDATORY, IPV6 where an endpoint needs it.  With a libuv loop the fd is watched
  * edge-triggered: the callback runs until ZMQ_EVENTS is empty, also after each send. */
 #ifndef WIRE_ZSOCK_H
 #define WIRE_ZSOCK_H
