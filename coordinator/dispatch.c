@@ -319,6 +319,7 @@ static void on_tick(uv_timer_t *t)
     bool held_up = now - d->last_tick > 1000000u;
     d->last_tick = now;
     log_left_out();
+    peers_tell(d);
     if (!held_up) members_check(d, now);
     check_models(d, now);
     HASH_ITER(hh, d->by_id, r, next) check_request(d, r, now);

@@ -2,7 +2,7 @@
  *
  *   dispatch.c  queue, placing, ends, deadlines      jobs.c      messages to nodes
  *   members.c   joins, heartbeats, dead nodes        events.c    messages from nodes about requests
- *   recovery.c  new epochs */
+ *   recovery.c  new epochs                            peers.c     nodes are told of each other */
 #ifndef COORDINATOR_DISPATCH_INTERNAL_H
 #define COORDINATOR_DISPATCH_INTERNAL_H
 #include "coordinator/control.h"
@@ -56,6 +56,10 @@ void members_message(struct dispatch *d, const uint8_t *routing, size_t n_routin
                      const Baton__Control__ControlMessage *m);
 void members_check(struct dispatch *d, uint64_t now); /* declares silent nodes dead */
 void members_say_goodbye(struct dispatch *d);         /* to all nodes: this coordinator ends */
+
+/* peers.c: who joined, came back or went is told to the other role's nodes of its model, and they to it. */
+void peers_changed(struct dispatch *d, struct node *n);
+void peers_tell(struct dispatch *d); /* those that could not be told before */
 
 /* events.c */
 void events_message(struct dispatch *d, struct node *n, const Baton__Control__ControlMessage *m);

@@ -40,6 +40,7 @@ static void declare_dead(struct dispatch *d, struct node *n, const char *why)
     log_warn_limited("node_dead", "node=%s role=%s active=%u reason=%s", n->name, n->decode ? "decode" : "prefill",
                      n->n_active, log_quote(why));
     recovery_node_gone(d, n, why);
+    peers_changed(d, n);
 }
 
 static void goodbye(struct dispatch *d, struct node *n, const char *why)
@@ -47,6 +48,7 @@ static void goodbye(struct dispatch *d, struct node *n, const char *why)
     log_info_limited("node_left", "node=%s role=%s active=%u reason=%s", n->name, n->decode ? "decode" : "prefill",
                      n->n_active, log_quote(why));
     recovery_node_gone(d, n, "it has said goodbye");
+    peers_changed(d, n);
 }
 
 static void welcome(struct dispatch *d, struct node *n)
@@ -97,6 +99,8 @@ static void join(struct dispatch *d, const uint8_t *routing, size_t n_routing, c
         node_set_routing(n, routing, n_routing);
         node_heard(n, clock_now_us());
         welcome(d, n);
+        n->peers_told = false; /* it may have forgotten */
+        peers_tell(d);
         return;
     }
     if (try_join(d, m, &n, &err) != OK) {
@@ -108,6 +112,7 @@ static void join(struct dispatch *d, const uint8_t *routing, size_t n_routing, c
     log_info_limited("node_joined", "node=%s role=%s model=%s max_seqs=%u blocks=%u version=%s", n->name,
                      n->decode ? "decode" : "prefill", n->model->name, n->max_seqs, n->n_blocks, log_quote(n->version));
     welcome(d, n);
+    peers_changed(d, n);
     dispatch_kick(d);
 }
 

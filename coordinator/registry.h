@@ -45,6 +45,7 @@ struct node {
     enum router_local local_prefill;
 
     bool alive, draining;
+    bool peers_told;                   /* it knows the other role's nodes as they are now */
     uint64_t last_seen, last_progress; /* clock_now_us */
     bool doubted;                      /* it could not be reached: no new work until it is heard again */
     uint64_t retry_at;                 /* said it has no room: not before this */

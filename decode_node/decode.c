@@ -197,6 +197,16 @@ static void on_rebind(struct decode *d, struct link *l, const Baton__Control__Re
     j->local = m->local_prefill;
 }
 
+static void on_peers(struct decode *d, struct link *l, const Baton__Control__Peers *m)
+{
+    size_t n = m ? m->n_peers : 0;
+    uint64_t *incarnations = mem_array(n, sizeof(*incarnations));
+
+    for (size_t i = 0; i < n; i++) incarnations[i] = m->peers[i]->incarnation;
+    kv_recv_told(d->recv, link_incarnation(l), incarnations, (uint32_t)n);
+    mem_free(incarnations);
+}
+
 static void on_message(void *state, struct link *l, const Baton__Control__ControlMessage *m)
 {
     struct decode *d = state;
@@ -205,6 +215,7 @@ static void on_message(void *state, struct link *l, const Baton__Control__Contro
     case BATON__CONTROL__CONTROL_MESSAGE__BODY_RESERVE: on_reserve(d, l, m->reserve); break;
     case BATON__CONTROL__CONTROL_MESSAGE__BODY_REBIND: on_rebind(d, l, m->rebind); break;
     case BATON__CONTROL__CONTROL_MESSAGE__BODY_CANCEL: jobs_cancel(d->jobs, l, m->cancel, end, d); break;
+    case BATON__CONTROL__CONTROL_MESSAGE__BODY_PEERS: on_peers(d, l, m->peers); break;
     default: log_debug("message_ignored", "kind=%d", (int)m->body_case);
     }
 }
@@ -356,6 +367,7 @@ static void on_coordinator_lost(void *state, struct link *l)
 {
     struct lost lost = { state, link_incarnation(l) };
     jobs_each(lost.d->jobs, end_if_lost, &lost);
+    kv_recv_told(lost.d->recv, lost.incarnation, NULL, 0);
 }
 
 const struct node_role decode_role = {

@@ -155,6 +155,19 @@ static void on_prefill(struct prefill *p, struct link *l, const Baton__Control__
     if (st != OK) fail(p, j, st, "the engine does not take the prompt");
 }
 
+/* Lanes are opened now, so that no request waits for them. */
+static void on_peers(struct prefill *p, struct link *l, const Baton__Control__Peers *m)
+{
+    size_t n = m ? m->n_peers : 0;
+    struct kv_links_peer *peers = mem_array(n, sizeof(*peers));
+
+    for (size_t i = 0; i < n; i++)
+        peers[i] = (struct kv_links_peer){ m->peers[i]->node, (const char *const *)m->peers[i]->kv_endpoints,
+                                           (uint32_t)m->peers[i]->n_kv_endpoints };
+    kv_send_peers(p->send, link_incarnation(l), peers, (uint32_t)n);
+    mem_free(peers);
+}
+
 static void on_message(void *state, struct link *l, const Baton__Control__ControlMessage *m)
 {
     struct prefill *p = state;
@@ -163,6 +176,8 @@ static void on_message(void *state, struct link *l, const Baton__Control__Contro
         on_prefill(p, l, m->prefill);
     else if (m->body_case == BATON__CONTROL__CONTROL_MESSAGE__BODY_CANCEL)
         jobs_cancel(p->jobs, l, m->cancel, end, p);
+    else if (m->body_case == BATON__CONTROL__CONTROL_MESSAGE__BODY_PEERS)
+        on_peers(p, l, m->peers);
     else
         log_debug("message_ignored", "kind=%d", (int)m->body_case);
 }
@@ -266,6 +281,7 @@ static void on_coordinator_lost(void *state, struct link *l)
 {
     struct lost lost = { state, link_incarnation(l) };
     jobs_each(lost.p->jobs, end_if_lost, &lost);
+    kv_send_peers(lost.p->send, lost.incarnation, NULL, 0);
 }
 
 const struct node_role prefill_role = {

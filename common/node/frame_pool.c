@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -40,6 +41,7 @@ enum status frame_pool_create(struct frame_pool **out, uint32_t n_frames, size_t
         mem_free(p);
         return st;
     }
+    memset(memory, 0, n_frames * stride); /* its pages are made now, not by the first request */
     p->memory = memory;
     p->bytes = n_frames * stride;
     p->n_frames = p->n_free = n_frames;

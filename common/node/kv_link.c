@@ -1,6 +1,7 @@
 /* kv_link.c - a prefill node's lanes to one decode node. */
 #include "node/kv_link.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "wire/zsock.h"
@@ -26,7 +27,7 @@ struct kv_link {
     char *peer;
     enum kv_link_state state;
     struct error why;
-    uint64_t session;
+    uint64_t session, heard_us;
     uint32_t next_lane;
     uint32_t n_lanes;
     struct lane lanes[KV_LINK_MAX_LANES];
@@ -115,6 +116,7 @@ enum status kv_link_open(struct kv_link **out, const struct kv_link_options *opt
     l->opt = *opt;
     l->peer = mem_strdup(opt->peer);
     l->n_lanes = opt->n_lanes;
+    l->heard_us = clock_now_us();
     while (l->session == 0)
         if (getrandom(&l->session, sizeof(l->session), 0) != (ssize_t)sizeof(l->session)) l->session = 0;
     for (uint32_t i = 0; i < l->n_lanes; i++)
@@ -145,6 +147,10 @@ void kv_link_close(struct kv_link *l)
 enum kv_link_state kv_link_state(const struct kv_link *l)
 {
     return l->state;
+}
+uint64_t kv_link_heard_us(const struct kv_link *l)
+{
+    return l->heard_us;
 }
 const struct error *kv_link_error(const struct kv_link *l)
 {
@@ -214,6 +220,7 @@ bool kv_link_receive(struct kv_link *l, struct codec_arena *a, Baton__Kv__KvMess
             kv_link_lose(l, &err);
             return false;
         }
+        l->heard_us = clock_now_us();
         if ((*out)->body_case != BATON__KV__KV_MESSAGE__BODY_HELLO_ACK) return true;
         on_hello_ack(l, (*out)->hello_ack);
     }

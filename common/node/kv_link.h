@@ -27,6 +27,7 @@ struct kv_link_options {
 enum status kv_link_open(struct kv_link **out, const struct kv_link_options *opt, struct error *err) MUST_CHECK;
 void kv_link_close(struct kv_link *l);
 enum kv_link_state kv_link_state(const struct kv_link *l);
+uint64_t kv_link_heard_us(const struct kv_link *l);         /* last message of the peer, or when it was opened */
 const struct error *kv_link_error(const struct kv_link *l); /* why it is lost */
 bool kv_link_has_endpoints(const struct kv_link *l, const char *const *endpoints, uint32_t n);
 

@@ -5,11 +5,12 @@
 #include "base/log.h"
 #include "base/mailbox.h"
 #include "base/mem.h"
-#include "node/kv_link.h"
+#include "node/kv_links.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <utlist.h>
@@ -19,10 +20,9 @@
 #define FRAMES_BYTES ((size_t)16 << 20) /* of all buffers in flight */
 #define FRAMES_MIN   4
 #define FRAMES_MAX   256
-#define MAX_LINKS    64
 #define TICK_MS      200
 
-enum command_kind { CMD_BEGIN, CMD_PIECE, CMD_COMMIT, CMD_END, CMD_STOP };
+enum command_kind { CMD_BEGIN, CMD_PIECE, CMD_COMMIT, CMD_END, CMD_PEERS, CMD_STOP };
 
 struct piece {
     struct kv_cut_walk walk;
@@ -51,8 +51,9 @@ struct transfer {
 struct command {
     enum command_kind kind;
     struct seq_key key;
-    struct transfer *transfer; /* BEGIN */
-    struct piece *piece;       /* PIECE */
+    struct transfer *transfer;  /* BEGIN */
+    struct piece *piece;        /* PIECE */
+    struct kv_links_told *told; /* PEERS */
     int32_t first_token;
     bool tell;
     uint64_t posted_us;
@@ -67,9 +68,8 @@ struct kv_send {
     pthread_t thread;
     bool started, stop;
     struct transfer *transfers;
-    struct kv_link *links[MAX_LINKS];
-    uint32_t n_links;
-    uint64_t link_heard_us[MAX_LINKS];
+    struct kv_links *links;
+    struct metric *n_ready;
 };
 
 /* ---- the callers' side ---- */
@@ -122,6 +122,11 @@ void kv_send_commit(struct kv_send *s, const struct seq_key *key, int32_t first_
 void kv_send_end(struct kv_send *s, const struct seq_key *key, bool tell)
 {
     post(s, &(struct command){ .kind = CMD_END, .key = *key, .tell = tell });
+}
+
+void kv_send_peers(struct kv_send *s, uint64_t coordinator, const struct kv_links_peer *peers, uint32_t n)
+{
+    post(s, &(struct command){ .kind = CMD_PEERS, .told = kv_links_told_copy(coordinator, peers, n) });
 }
 
 struct kv_metrics *kv_send_metrics(struct kv_send *s)
@@ -214,37 +219,14 @@ static void send_commit(struct transfer *t)
     t->commit_sent = true;
 }
 
-/* An open link to the transfer's decode node.  One that has lost a lane is replaced. */
-static enum status attach(struct kv_send *s, struct transfer *t, struct error *err)
-{
-    const char *const *endpoints = (const char *const *)t->endpoints;
-    struct kv_link_options opt = {
-        s->opt.node, s->opt.incarnation, s->opt.geometry, t->peer, endpoints, t->n_endpoints
-    };
-    struct kv_link *link;
-    enum status st;
-
-    for (uint32_t i = 0; i < s->n_links; i++)
-        if (kv_link_state(s->links[i]) != KV_LINK_LOST &&
-            kv_link_has_endpoints(s->links[i], endpoints, t->n_endpoints)) {
-            t->link = s->links[i];
-            return OK;
-        }
-    if (s->n_links == MAX_LINKS) return error_set(err, ERR_FULL, "KV lanes to %d decode nodes are open", MAX_LINKS);
-    if ((st = kv_link_open(&link, &opt, err)) != OK) return st;
-    s->link_heard_us[s->n_links] = clock_now_us();
-    s->links[s->n_links++] = link;
-    t->link = link;
-    return OK;
-}
-
 static void on_begin(struct kv_send *s, struct transfer *t)
 {
+    const struct kv_links_peer peer = { t->peer, (const char *const *)t->endpoints, t->n_endpoints };
     struct error err;
 
     DL_APPEND(s->transfers, t);
     t->heard_us = clock_now_us();
-    if (attach(s, t, &err) != OK) finish(s, t, KV_SEND_FAILED, &err);
+    if (kv_links_attach(s->links, &peer, &t->link, &err) != OK) finish(s, t, KV_SEND_FAILED, &err);
 }
 
 static void on_piece(struct kv_send *s, struct transfer *t, struct command *c)
@@ -292,6 +274,7 @@ static void run_command(struct kv_send *s, struct command *c)
         t->heard_us = clock_now_us();
         break;
     case CMD_END: on_end(s, c); break;
+    case CMD_PEERS: kv_links_want(s->links, c->told); break;
     case CMD_STOP: s->stop = true; break;
     }
     mem_free(c);
@@ -347,35 +330,35 @@ static void on_answer(struct kv_send *s, struct kv_link *link, const Baton__Kv__
     }
 }
 
-static void drop_link(struct kv_send *s, uint32_t i)
+static bool link_in_use(void *ctx, const struct kv_link *link)
 {
-    struct kv_link *link = s->links[i];
-    struct error why = *kv_link_error(link);
+    const struct kv_send *s = ctx;
+    const struct transfer *t;
+    DL_FOREACH(s->transfers, t)
+    if (t->link == link) return true;
+    return false;
+}
+
+static void on_link_lost(void *ctx, struct kv_link *link)
+{
+    struct kv_send *s = ctx;
     struct transfer *t, *next;
 
     DL_FOREACH_SAFE(s->transfers, t, next)
-    if (t->link == link) finish(s, t, KV_SEND_FAILED, &why);
-    kv_link_close(link);
-    s->n_links--;
-    s->links[i] = s->links[s->n_links];
-    s->link_heard_us[i] = s->link_heard_us[s->n_links];
+    if (t->link == link) finish(s, t, KV_SEND_FAILED, kv_link_error(link));
 }
 
 static void read_links(struct kv_send *s)
 {
-    for (uint32_t i = 0; i < s->n_links; i++) {
+    for (uint32_t i = 0; i < kv_links_count(s->links); i++) {
+        struct kv_link *link = kv_links_at(s->links, i);
         Baton__Kv__KvMessage *m;
-        enum kv_link_state before = kv_link_state(s->links[i]);
 
-        while (kv_link_receive(s->links[i], s->arena, &m)) {
-            s->link_heard_us[i] = clock_now_us();
-            on_answer(s, s->links[i], m);
-        }
-        if (kv_link_state(s->links[i]) != before) s->link_heard_us[i] = clock_now_us();
-        kv_link_watch(s->links[i]);
+        while (kv_link_receive(link, s->arena, &m)) on_answer(s, link, m);
+        kv_link_watch(link);
     }
-    for (uint32_t i = s->n_links; i-- > 0;)
-        if (kv_link_state(s->links[i]) == KV_LINK_LOST) drop_link(s, i);
+    kv_links_tend(s->links);
+    metric_set(s->n_ready, kv_links_ready(s->links));
 }
 
 static bool is_due(const struct transfer *t)
@@ -392,11 +375,9 @@ static void check_deadlines(struct kv_send *s)
     DL_FOREACH_SAFE(s->transfers, t, next)
     {
         struct error err;
-        uint32_t i = 0;
         if (!is_due(t) || now < t->heard_us || now - t->heard_us <= limit) continue;
         error_set(&err, ERR_TIMEOUT, "%s has not answered for %u ms", t->peer, s->opt.progress_timeout_ms);
-        while (i < s->n_links && s->links[i] != t->link) i++;
-        if (i < s->n_links && s->link_heard_us[i] <= t->heard_us)
+        if (kv_link_heard_us(t->link) <= t->heard_us)
             kv_link_lose(t->link, &err); /* read_links() ends its transfers */
         else {
             send_abort(t, ERR_TIMEOUT, err.text);
@@ -479,17 +460,23 @@ static bool send_round(struct kv_send *s)
 
 static void wait_for_work(struct kv_send *s, int timeout_ms)
 {
-    zmq_pollitem_t items[2 + MAX_LINKS * KV_LINK_MAX_SOCKETS];
+    zmq_pollitem_t items[2 + KV_LINKS_MAX * KV_LINK_MAX_SOCKETS];
     int n = 0;
 
     items[n++] = (zmq_pollitem_t){ NULL, mailbox_fd(s->box), ZMQ_POLLIN, 0 };
     items[n++] = (zmq_pollitem_t){ NULL, frame_pool_fd(s->pool), ZMQ_POLLIN, 0 };
-    for (uint32_t i = 0; i < s->n_links; i++) {
+    for (uint32_t i = 0; i < kv_links_count(s->links); i++) {
         void *sockets[KV_LINK_MAX_SOCKETS];
-        uint32_t k = kv_link_sockets(s->links[i], sockets);
+        uint32_t k = kv_link_sockets(kv_links_at(s->links, i), sockets);
         for (uint32_t j = 0; j < k; j++) items[n++] = (zmq_pollitem_t){ sockets[j], 0, ZMQ_POLLIN, 0 };
     }
     if (zmq_poll(items, n, timeout_ms) > 0 && items[1].revents) frame_pool_clear_fd(s->pool);
+}
+
+static int wait_ms(const struct kv_send *s)
+{
+    int links = kv_links_wait_ms(s->links);
+    return s->transfers && (links < 0 || links > TICK_MS) ? TICK_MS : links;
 }
 
 static void *send_main(void *arg)
@@ -502,9 +489,23 @@ static void *send_main(void *arg)
         read_links(s);
         sent = send_round(s);
         check_deadlines(s);
-        if (!sent && !s->stop) wait_for_work(s, s->transfers ? TICK_MS : -1);
+        if (!sent && !s->stop) wait_for_work(s, wait_ms(s));
     }
     return NULL;
+}
+
+static void open_links(struct kv_send *s)
+{
+    const struct kv_links_options opt = {
+        s->opt.node, s->opt.incarnation, s->opt.geometry, link_in_use, on_link_lost, s
+    };
+    char name[256], labels[300];
+
+    s->links = kv_links_create(&opt);
+    metrics_label(name, sizeof(name), s->opt.node);
+    snprintf(labels, sizeof(labels), "node=\"%s\"", name);
+    s->n_ready = metrics_get(s->opt.metrics, METRIC_GAUGE, "baton_kv_links",
+                             "Decode nodes to which all KV lanes are open and greeted.", labels, NULL, 0);
 }
 
 enum status kv_send_open(struct kv_send **out, const struct kv_send_options *opt, struct error *err)
@@ -522,6 +523,7 @@ enum status kv_send_open(struct kv_send **out, const struct kv_send_options *opt
         st = error_set(err, ERR_INVALID, "kv.frame_bytes is %zu, at most %zu are possible", frame, KV_WIRE_FRAME_MAX);
         goto fail;
     }
+    open_links(s);
     s->arena = codec_arena_create(KV_WIRE_ARENA);
     if ((st = kv_cut_check_store(opt->kv, opt->geometry, err)) != OK) goto fail;
     if ((st = mailbox_create(&s->box, COMMANDS_MAX)) != OK) goto fail;
@@ -557,10 +559,11 @@ void kv_send_destroy(struct kv_send *s)
     while (s->box && (c = mailbox_try_take(s->box))) {
         if (c->transfer) transfer_free(c->transfer);
         mem_free(c->piece);
+        kv_links_told_free(c->told);
         mem_free(c);
     }
     DL_FOREACH_SAFE(s->transfers, t, next) transfer_free(t);
-    for (uint32_t i = 0; i < s->n_links; i++) kv_link_close(s->links[i]);
+    kv_links_destroy(s->links);
     frame_pool_destroy(s->pool);
     mailbox_destroy(s->box);
     codec_arena_destroy(s->arena);

@@ -6,6 +6,7 @@
 #define NODE_KV_SEND_H
 #include "engine/engine.h"
 #include "node/kv_cut.h"
+#include "node/kv_links.h"
 #include "node/kv_metrics.h"
 
 struct kv_send;
@@ -56,5 +57,8 @@ void kv_send_piece(struct kv_send *s, const struct seq_key *key, uint32_t l0, ui
 void kv_send_commit(struct kv_send *s, const struct seq_key *key, int32_t first_token);
 /* Gives up; tell: the decode node hears Abort.  Answered by KV_SEND_CLOSED, also for unknown keys. */
 void kv_send_end(struct kv_send *s, const struct seq_key *key, bool tell);
+/* All decode nodes that a coordinator knows now (its incarnation; n 0: it is gone): lanes to them are opened and kept.
+ */
+void kv_send_peers(struct kv_send *s, uint64_t coordinator, const struct kv_links_peer *peers, uint32_t n);
 struct kv_metrics *kv_send_metrics(struct kv_send *s);
 #endif

@@ -19,6 +19,7 @@ class TcpProxy:
     def __init__(self, target_port, port=0, host="127.0.0.1"):
         self.target = (host, target_port)
         self.forward, self.backward = Direction(), Direction()
+        self.connections = 0            # taken and passed on, over all time
         self._lock = threading.Lock()
         self._flowing = threading.Event()
         self._flowing.set()
@@ -84,6 +85,7 @@ class TcpProxy:
             for s in (near, far):
                 s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
+                self.connections += 1
                 self._sockets = [s for s in self._sockets if s.fileno() >= 0] + [near, far]
             for pair in ((near, far, self.forward), (far, near, self.backward)):
                 threading.Thread(target=self._pump, args=pair, daemon=True).start()

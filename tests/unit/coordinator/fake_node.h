@@ -18,6 +18,7 @@ struct fake_node {
     const char *name;
     bool decode;
     uint32_t max_context; /* 0: the model's */
+    uint32_t n_peers;     /* nodes of the other role, as it was told last */
     message *got;         /* freed by the next receive */
 };
 
@@ -46,6 +47,12 @@ static inline message *fake_receive(struct fake_node *n, uv_loop_t *loop, int ro
         if (zmq_msg_recv(&msg, n->socket, ZMQ_DONTWAIT) >= 0)
             n->got = baton__control__control_message__unpack(NULL, zmq_msg_size(&msg), zmq_msg_data(&msg));
         zmq_msg_close(&msg);
+        if (n->got && n->got->body_case ==
+                          BATON__CONTROL__CONTROL_MESSAGE__BODY_PEERS) { /* at any join: counted, not handed out */
+            n->n_peers = (uint32_t)n->got->peers->n_peers;
+            baton__control__control_message__free_unpacked(n->got, NULL);
+            n->got = NULL;
+        }
         if (n->got) return n->got;
     }
     return NULL;
