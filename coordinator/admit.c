@@ -1,10 +1,12 @@
 /* admit.c - prompts to tokens, lengths against the context, open fields filled in. */
 #include "coordinator/admit.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "coordinator/api_error.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/served_model.h"
+#include "text/chat.h"
 #include "text/tokenizer.h"
 
 #include <stdio.h>
@@ -16,6 +18,7 @@ struct seat { /* one prompt on its way in */
     const struct api_request *r;
     const struct served_model *model;
     const atomic_bool *stop;
+    bool content_specials;
     uint32_t n_ctx;
     uint32_t default_tokens; /* of an answer whose request names no limit; 0: to the end of the context */
     uint32_t i;
@@ -45,31 +48,43 @@ static enum status refuse_length(const struct seat *s, const char *param, const 
 }
 
 /* What cannot fit, however well it packs into tokens, is not tokenized. */
-static enum status encode(const struct seat *s, const char *text, size_t n, const char *param, struct token_list *out,
-                          uint32_t *n_hidden)
+static enum status encode(const struct seat *s, const char *text, size_t n, const struct encode_options *opt,
+                          const char *param, struct token_list *out, uint32_t *n_hidden)
 {
     struct error err;
     bool bos;
     size_t least = tokenizer_at_least(s->model->tokenizer, text, n);
     if (least >= s->n_ctx) return refuse_length(s, param, "at least ", least);
-    enum status st = served_model_encode(s->model, text, n, s->stop, out, &bos, &err);
+    enum status st = served_model_encode(s->model, text, n, *opt, out, &bos, &err);
     if (st != OK) return api_error_from(s->e, &err, param);
     *n_hidden = bos;
     return OK;
 }
 
+/* What the template raised is its word to the client; what it cannot do, or does wrong, is the model file's fault. */
+static void template_error(struct api_error *e, enum status st, const struct error *err)
+{
+    api_error_from(e, err, "messages");
+    if (st == ERR_UNSUPPORTED) api_error_http(e, 501, NULL, "%s", err->text);
+    if (st == ERR_INTERNAL) api_error_http(e, 500, "template_failed", "the model's chat template fails: %s", err->text);
+    if (st == ERR_INTERNAL) e->retry = false;
+}
+
 static enum status render(const struct seat *s, struct token_list *out, uint32_t *n_hidden)
 {
-    struct strbuf text = STRBUF_INIT;
+    struct chat_prompt prompt = { 0 };
+    struct chat_options how = { .add_generation_prompt = true,
+                                .content_specials = s->content_specials,
+                                .now = clock_unix_s() };
     struct error err;
-    enum status st = served_model_render(s->model, s->r->messages, &text, &err);
+    enum status st = served_model_render(s->model, s->r->messages, &how, &prompt, &err);
     if (st != OK) {
-        api_error_from(s->e, &err, "messages");
-        if (st == ERR_UNSUPPORTED) api_error_http(s->e, 501, NULL, "%s", err.text);
+        template_error(s->e, st, &err);
     } else {
-        st = encode(s, strbuf_cstr(&text), text.n, "messages", out, n_hidden);
+        struct encode_options opt = { .parse_special = true, .literal = &prompt.literal, .stop = s->stop };
+        st = encode(s, strbuf_cstr(&prompt.text), prompt.text.n, &opt, "messages", out, n_hidden);
     }
-    strbuf_fini(&text);
+    chat_prompt_fini(&prompt);
     return st;
 }
 
@@ -120,6 +135,7 @@ static enum status fill_sampling(const struct seat *s, uint32_t n_prompt, struct
 static enum status admit_one(const struct seat *s, struct admitted_prompt *out)
 {
     struct token_list ids = { 0 };
+    const struct encode_options as_asked = { .parse_special = s->r->parse_special, .stop = s->stop };
     const struct api_prompt *p = s->r->endpoint == API_CHAT ? NULL : &s->r->prompts[s->i];
     enum status st;
     if (!p)
@@ -127,7 +143,7 @@ static enum status admit_one(const struct seat *s, struct admitted_prompt *out)
     else if (p->n_ids)
         st = take_ids(s, p, &ids);
     else
-        st = encode(s, p->text, p->n_text, "prompt", &ids, &out->n_hidden);
+        st = encode(s, p->text, p->n_text, &as_asked, "prompt", &ids, &out->n_hidden);
     if (st == OK) st = check_length(s, ids.n);
     if (st == OK) st = fill_sampling(s, (uint32_t)ids.n, &out->sampling);
     if (st != OK) {
@@ -151,7 +167,9 @@ uint64_t admitted_bytes(const struct admitted *a, uint32_t n)
 enum status admit(const struct admit_view *view, const struct api_request *r, struct admitted *out, struct api_error *e)
 {
     *out = (struct admitted){ .hide_output = r->echo && r->max_tokens == 0 };
-    struct seat s = { .r = r, .e = e, .stop = view->stop };
+    struct seat s = {
+        .r = r, .e = e, .stop = view->stop, .content_specials = view->co->cfg->coordinator.content_specials
+    };
     enum status st = coordinator_find_model(view->co, r->model, &out->model, e);
     if (st != OK) return st;
     uint32_t n = r->endpoint == API_CHAT ? 1 : r->n_prompts;

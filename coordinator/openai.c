@@ -111,6 +111,7 @@ enum status openai_parse(struct api_request **out, enum api_endpoint endpoint, s
     r->endpoint = endpoint;
     r->max_tokens = r->max_completion_tokens = r->n_logprobs = -1;
     r->temperature = r->top_p = r->repetition_penalty = 1;
+    r->parse_special = true;
     r->n = 1;
     struct parse p = { .r = r, .limits = limits, .e = e, .top_logprobs = -1 };
     st = parse_root(&p, root);

@@ -53,6 +53,7 @@ struct api_request {
     int64_t top_k; /* 0, -1 = off */
     double repetition_penalty, frequency_penalty, presence_penalty;
     bool ignore_eos;
+    bool parse_special; /* completions: control tokens in the text of a prompt count */
     bool has_seed;
     uint64_t seed;
     struct api_stop stops[OPENAI_MAX_STOPS];

@@ -207,6 +207,7 @@ static const struct field fields[] = {
     { "repetition_penalty", FIELD_NUM, BOTH, AT(repetition_penalty), 0.01, 10 },
     { "repeat_penalty", FIELD_NUM, BOTH, AT(repetition_penalty), 0.01, 10 },
     { "ignore_eos", FIELD_BOOL, BOTH, AT(ignore_eos) },
+    { "parse_special", FIELD_BOOL, TEXT, AT(parse_special) },
     { "priority", FIELD_INT, BOTH, AT(priority), INT32_MIN, INT32_MAX },
     { "echo", FIELD_BOOL, TEXT, AT(echo) },
     { "return_tokens_as_token_ids", FIELD_BOOL, BOTH, AT(tokens_as_ids) },

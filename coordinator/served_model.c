@@ -88,12 +88,11 @@ void served_model_close(struct served_model *m)
     mem_free(m);
 }
 
-enum status served_model_encode(const struct served_model *m, const char *text, size_t n, const atomic_bool *stop,
+enum status served_model_encode(const struct served_model *m, const char *text, size_t n, struct encode_options opt,
                                 struct token_list *out, bool *added_bos, struct error *err)
 {
     const struct vocab *v = m->vocab;
     struct token_list ids = { 0 };
-    struct encode_options opt = { .parse_special = true, .stop = stop };
     enum status st = tokenizer_encode(m->tokenizer, text, n, opt, &ids, err);
     bool bos = false;
     if (st == OK) {
@@ -106,11 +105,11 @@ enum status served_model_encode(const struct served_model *m, const char *text, 
     return st;
 }
 
-enum status served_model_render(const struct served_model *m, const json_t *messages, struct strbuf *out,
-                                struct error *err)
+enum status served_model_render(const struct served_model *m, const json_t *messages, const struct chat_options *opt,
+                                struct chat_prompt *out, struct error *err)
 {
     if (!m->chat) return error_set(err, ERR_UNSUPPORTED, "the chat template of model %s: %s", m->name, m->chat_error);
-    return chat_render(m->chat, messages, true, clock_unix_s(), out, err);
+    return chat_render(m->chat, messages, opt, out, err);
 }
 
 void served_model_token_bytes(const struct served_model *m, int32_t id, struct strbuf *out)

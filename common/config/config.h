@@ -69,6 +69,7 @@ struct config {
         uint32_t default_max_tokens;  /* of a chat answer whose request names no limit, 0 = to the context's end */
         uint32_t max_prompt_logprobs; /* widest top-n that may be asked for */
         bool any_model;               /* accept any model name */
+        bool content_specials;        /* chat: control tokens in the text of messages count */
         bool strict_params;           /* refuse ignored request fields */
     } coordinator;
     struct {

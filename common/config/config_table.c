@@ -105,6 +105,9 @@ const struct config_option config_table[] = {
       AT(coordinator.max_prompt_logprobs), 0, 1000, 0, NULL, "20", "widest top-n of logprobs that may be asked for" },
     { SCOPE_GLOBAL, "coordinator", "any_model", "any-model", NULL, ROLES_API, OPTION_BOOL, AT(coordinator.any_model),
       0, 0, 0, NULL, "false", "accept any model name in requests" },
+    { SCOPE_GLOBAL, "coordinator", "content_specials", "content-specials", NULL, ROLES_API, OPTION_BOOL,
+      AT(coordinator.content_specials), 0, 0, 0, NULL, "false",
+      "let what messages say become control tokens, as the template's own text does" },
     { SCOPE_GLOBAL, "coordinator", "strict_params", "strict-params", NULL, ROLES_API, OPTION_BOOL,
       AT(coordinator.strict_params), 0, 0, 0, NULL, "false", "refuse request fields that are otherwise ignored" },
 

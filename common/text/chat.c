@@ -45,17 +45,33 @@ void chat_destroy(struct chat *c)
     mem_free(c);
 }
 
-enum status chat_render(const struct chat *c, const json_t *messages, bool add_generation_prompt, int64_t now,
-                        struct strbuf *out, struct error *err)
+/* Roles are words of the API that templates build tokens from ("<|" ~ role ~ "|>"). */
+static const char *const roles[] = { "system", "user", "assistant", "tool", "developer", "function", NULL };
+
+void chat_prompt_fini(struct chat_prompt *p)
+{
+    strbuf_fini(&p->text);
+    spans_fini(&p->literal);
+}
+
+enum status chat_render(const struct chat *c, const json_t *messages, const struct chat_options *opt,
+                        struct chat_prompt *out, struct error *err)
 {
     if (!c->template)
         return error_set(err, ERR_UNSUPPORTED,
                          "the model has no chat template: use /v1/completions with a prompt that is "
                          "already formatted");
-    json_t *context = json_pack("{s:O, s:b, s:s, s:s, s:n}", "messages", (json_t *)messages, "add_generation_prompt",
-                                (int)add_generation_prompt, "bos_token", c->bos, "eos_token", c->eos, "tools");
-    if (!context) return error_set(err, ERR_INVALID, "bos or eos token of the model is not valid UTF-8");
-    enum status st = template_render(c->template, context, now, out, err);
-    json_decref(context);
+    json_t *own = json_pack("{s:b, s:s, s:s, s:n}", "add_generation_prompt", (int)opt->add_generation_prompt,
+                            "bos_token", c->bos, "eos_token", c->eos, "tools");
+    json_t *literal = json_pack("{s:O}", "messages", (json_t *)messages);
+    struct template_input in = {
+        .own = own, .literal = literal, .own_name = "role", .own_words = roles, .now = opt->now
+    };
+    enum status st = own && literal
+                         ? template_render(c->template, &in, &out->text, &out->literal, err)
+                         : error_set(err, ERR_UNSUPPORTED, "bos or eos token of the model is not valid UTF-8");
+    if (opt->content_specials) spans_cut(&out->literal, 0);
+    json_decref(own);
+    json_decref(literal);
     return st;
 }

@@ -2,6 +2,7 @@
 #include "text/special.h"
 
 #include "base/mem.h"
+#include "text/spans.h"
 #include "text/vocab.h"
 
 #include <string.h>
@@ -86,27 +87,39 @@ void special_destroy(struct special *s)
     mem_free(s);
 }
 
-/* The longest token that text[pos..n) begins with. */
-static struct special_match match_at(const struct special *s, const char *text, size_t n, size_t pos, bool control)
+/* Where a control token that begins at `pos` must end at the latest: at the next literal byte. */
+static size_t control_end(struct special_scan *scan, size_t pos)
+{
+    if (!scan->control) return pos;
+    if (!scan->literal) return scan->n;
+    scan->at = spans_seek(scan->literal, scan->at, pos);
+    if (scan->at == scan->literal->n) return scan->n;
+    size_t from = scan->literal->v[scan->at].from;
+    return from > pos ? from : pos;
+}
+
+/* The longest token that the text begins with at `pos`. */
+static struct special_match match_at(const struct special *s, struct special_scan *scan, size_t pos)
 {
     struct special_match best = { pos, 0, TOKEN_NONE };
-    uint32_t at = s->first[(uint8_t)text[pos]];
+    uint32_t at = s->first[(uint8_t)scan->text[pos]];
+    size_t control = at != NO_NODE ? control_end(scan, pos) : pos;
 
     for (size_t i = pos + 1; at != NO_NODE; i++) {
         int32_t id = s->nodes[at].id;
-        if (id != TOKEN_NONE && (control || s->vocab->tokens[id].type == TOKEN_USER_DEFINED)) {
+        if (id != TOKEN_NONE && (i <= control || s->vocab->tokens[id].type == TOKEN_USER_DEFINED)) {
             best = (struct special_match){ pos, i - pos, id };
         }
-        at = i < n ? child_of(s, at, (uint8_t)text[i]) : NO_NODE;
+        at = i < scan->n ? child_of(s, at, (uint8_t)scan->text[i]) : NO_NODE;
     }
     return best;
 }
 
-struct special_match special_find(const struct special *s, const char *text, size_t n, size_t from, bool control)
+struct special_match special_find(const struct special *s, struct special_scan *scan, size_t from)
 {
-    for (size_t pos = from; pos < n; pos++) {
-        struct special_match m = match_at(s, text, n, pos, control);
+    for (size_t pos = from; pos < scan->n; pos++) {
+        struct special_match m = match_at(s, scan, pos);
         if (m.id != TOKEN_NONE) return m;
     }
-    return (struct special_match){ n, 0, TOKEN_NONE };
+    return (struct special_match){ scan->n, 0, TOKEN_NONE };
 }

@@ -5,15 +5,32 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A tag on one line, its blanks as one, cut where it gets long. */
+static void show_tag(struct str tag, char *out, size_t cap)
+{
+    size_t n = 0, i = 0;
+    for (size_t next; i < tag.n; i = next) {
+        next = i;
+        bool space = text_is_space(text_next(tag, &next));
+        size_t len = space ? 1 : next - i;
+        if (n + len + sizeof("...") > cap) break;
+        if (space && n > 0 && out[n - 1] == ' ') continue;
+        memcpy(out + n, space ? " " : tag.p + i, len);
+        n += len;
+    }
+    memcpy(out + n, i < tag.n ? "..." : "", i < tag.n ? sizeof("...") : 1);
+}
+
 struct value template_fail(struct render *r, enum status st, const char *fmt, ...)
 {
     if (r->status != OK) return value_undef();
-    char text[ERROR_TEXT_MAX];
+    char text[ERROR_TEXT_MAX], tag[84] = "";
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    r->status = error_set(r->err, st, "template line %d: %s", r->line, text);
+    if (r->at) show_tag(r->at->tag, tag, sizeof(tag));
+    r->status = error_set(r->err, st, "template line %d%s%s: %s", r->at ? r->at->line : 1, *tag ? ", " : "", tag, text);
     return value_undef();
 }
 
@@ -33,7 +50,7 @@ int64_t arg_int(struct render *r, struct value v, int64_t fallback)
     if (v.type == V_ABSENT || v.type == V_NONE) return fallback;
     if (v.type == V_UNDEF) value_undef_error(r, v);
     if (!value_as_int(v, &i))
-        template_fail(r, ERR_INVALID, "'%s' object cannot be interpreted as an integer", value_type_name(v));
+        template_fail(r, ERR_INTERNAL, "'%s' object cannot be interpreted as an integer", value_type_name(v));
     return i;
 }
 
@@ -69,21 +86,21 @@ struct value native_call(struct render *r, const struct native *f, struct value 
     if (!f->params) return f->fn(r, self, NULL, args);
     int n_params = count_params(f->params);
     if (args->n_pos > (size_t)n_params)
-        return template_fail(r, ERR_INVALID, "%s() takes at most %d arguments, %zu were given", f->name, n_params,
+        return template_fail(r, ERR_INTERNAL, "%s() takes at most %d arguments, %zu were given", f->name, n_params,
                              args->n_pos);
     for (size_t i = 0; i < args->n_pos; i++) a[i] = args->pos[i];
     for (size_t i = 0; i < args->n_kw; i++) {
         struct str name = args->kw[i].name;
         int idx = param_idx(f->params, name);
         if (idx < 0 || a[idx].type != V_ABSENT)
-            return template_fail(r, ERR_INVALID, "%s() got %s keyword argument '%.*s'", f->name,
+            return template_fail(r, ERR_INTERNAL, "%s() got %s keyword argument '%.*s'", f->name,
                                  idx < 0 ? "an unexpected" : "a second value for the", name.n > 60 ? 60 : (int)name.n,
                                  name.p);
         a[idx] = args->kw[i].value;
     }
     for (int i = 0; i < f->required; i++)
         if (a[i].type == V_ABSENT)
-            return template_fail(r, ERR_INVALID, "%s() needs at least %d arguments", f->name, f->required);
+            return template_fail(r, ERR_INTERNAL, "%s() needs at least %d arguments", f->name, f->required);
     return f->fn(r, self, a, args);
 }
 
@@ -100,7 +117,7 @@ struct value value_call(struct render *r, struct value callee, const struct args
     case V_BOUND: return native_call(r, callee.bound->native, callee.bound->self, args);
     case V_MACRO: return macro_call(r, callee.macro, args);
     case V_UNDEF: return value_undef_error(r, callee);
-    default: return template_fail(r, ERR_INVALID, "'%s' object is not callable", value_type_name(callee));
+    default: return template_fail(r, ERR_INTERNAL, "'%s' object is not callable", value_type_name(callee));
     }
 }
 
@@ -113,7 +130,7 @@ struct args eval_args(struct render *r, const struct node *n)
         kw[i].name = n->other.v[i]->name;
         kw[i].value = eval(r, n->other.v[i]->a);
     }
-    r->line = n->line;
+    r->at = n;
     return (struct args){ pos, n->kids.n, kw, n->other.n };
 }
 
@@ -125,7 +142,7 @@ static struct value eval_call(struct render *r, const struct node *n)
         return value_call(r, callee, &args);
     }
     struct value obj = eval(r, n->a->a);
-    r->line = n->line;
+    r->at = n;
     const struct native *method = method_find(n->a->name, obj.type);
     struct value callee = method ? value_undef() : op_attr(r, obj, n->a->name);
     if (r->status != OK) return value_undef();
@@ -160,9 +177,9 @@ static struct value eval_dict(struct render *r, const struct node *n)
 
 static struct value eval_concat(struct render *r, const struct node *n)
 {
-    struct strbuf sb = { .max = TEMPLATE_OUTPUT_MAX };
+    struct text_out sb = TEXT_OUT_INIT;
     for (size_t i = 0; i < n->kids.n && r->status == OK; i++) print_str(r, &sb, eval(r, n->kids.v[i]));
-    r->line = n->line;
+    r->at = n;
     return value_take(r, &sb);
 }
 
@@ -172,7 +189,7 @@ static struct value eval_compare(struct render *r, const struct node *n)
     for (size_t i = 0; i < n->kids.n && r->status == OK; i++) {
         const struct node *operand = n->kids.v[i];
         struct value right = eval(r, operand->a);
-        r->line = operand->line;
+        r->at = operand;
         if (r->status != OK || !value_test_op(r, operand->op, left, right)) return value_bool(false);
         left = right;
     }
@@ -183,14 +200,14 @@ static struct value eval_slice(struct render *r, const struct node *n)
 {
     struct value obj = eval(r, n->a), bounds[3];
     for (size_t i = 0; i < 3; i++) bounds[i] = eval(r, n->kids.v[i]);
-    r->line = n->line;
+    r->at = n;
     return op_slice(r, obj, bounds);
 }
 
 static struct value eval_pair(struct render *r, const struct node *n)
 {
     struct value a = eval(r, n->a), b = eval(r, n->b);
-    r->line = n->line;
+    r->at = n;
     return n->kind == N_ITEM ? op_item(r, a, b) : op_binary(r, n->op, a, b);
 }
 
@@ -209,7 +226,7 @@ static struct value eval_choice(struct render *r, const struct node *n)
 static struct value eval_sign(struct render *r, const struct node *n)
 {
     struct value v = eval(r, n->a);
-    r->line = n->line;
+    r->at = n;
     if (r->status != OK || (n->kind == N_POS && value_is_number(v))) return v.type == V_BOOL ? value_int(v.b) : v;
     return op_negate(r, v);
 }
@@ -235,7 +252,7 @@ static struct value eval_node(struct render *r, const struct node *n)
     case N_CONCAT: return eval_concat(r, n);
     case N_ATTR:
         v = eval(r, n->a);
-        r->line = n->line;
+        r->at = n;
         return op_attr(r, v, n->name);
     case N_SLICE: return eval_slice(r, n);
     case N_CALL: return eval_call(r, n);

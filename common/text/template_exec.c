@@ -41,7 +41,7 @@ static void assign_attr(struct render *r, const struct node *target, struct valu
 {
     struct value ns = scope_get(r, target->a->name);
     if (ns.type != V_NAMESPACE)
-        template_fail(r, ERR_INVALID, "cannot assign attribute on non-namespace object");
+        template_fail(r, ERR_INTERNAL, "cannot assign attribute on non-namespace object");
     else
         dict_set(r, ns.dict, value_str(target->name), v);
 }
@@ -57,7 +57,7 @@ static void assign(struct render *r, const struct node *target, struct value v)
         struct list *items = value_items(r, v);
         if (!items) return;
         if (items->n != target->kids.n)
-            template_fail(r, ERR_INVALID, "%s values to unpack (expected %zu, got %zu)",
+            template_fail(r, ERR_INTERNAL, "%s values to unpack (expected %zu, got %zu)",
                           items->n < target->kids.n ? "not enough" : "too many", target->kids.n, items->n);
         for (size_t i = 0; i < target->kids.n && r->status == OK; i++) assign(r, target->kids.v[i], items->v[i]);
     }
@@ -66,7 +66,7 @@ static void assign(struct render *r, const struct node *target, struct value v)
 /* Runs a body in a scope and gives its text as a value. */
 static struct value capture(struct render *r, const struct nodes *body, struct scope *s)
 {
-    struct strbuf text = { .max = TEMPLATE_OUTPUT_MAX }, *out = r->out;
+    struct text_out text = TEXT_OUT_INIT, *out = r->out;
     struct scope *outer = r->scope;
     r->out = &text;
     r->scope = s;
@@ -80,12 +80,13 @@ static void bind_params(struct render *r, const struct node *n, const struct arg
 {
     int shown = n->name.n > 60 ? 60 : (int)n->name.n;
     if (args->n_pos > n->kids.n)
-        template_fail(r, ERR_INVALID, "macro '%.*s' takes not more than %zu argument(s)", shown, n->name.p, n->kids.n);
+        template_fail(r, ERR_INTERNAL, "macro '%.*s' takes not more than %zu argument(s)", shown, n->name.p, n->kids.n);
     for (size_t k = 0; k < args->n_kw; k++) {
         size_t i = 0;
+        if (n->op && str_is(args->kw[k].name, "caller")) continue;
         while (i < n->kids.n && !str_eq(n->kids.v[i]->name, args->kw[k].name)) i++;
         if (i == n->kids.n || i < args->n_pos)
-            template_fail(r, ERR_INVALID, "macro '%.*s' cannot take the keyword argument '%.*s'", shown, n->name.p,
+            template_fail(r, ERR_INTERNAL, "macro '%.*s' cannot take the keyword argument '%.*s'", shown, n->name.p,
                           args->kw[k].name.n > 60 ? 60 : (int)args->kw[k].name.n, args->kw[k].name.p);
     }
     for (size_t i = 0; i < n->kids.n && r->status == OK; i++) {
@@ -103,16 +104,26 @@ static void bind_params(struct render *r, const struct node *n, const struct arg
     }
 }
 
+/* A macro that names its caller finds it undefined where it was not called by a {% call %}. */
+static void bind_caller(struct render *r, const struct args *args)
+{
+    struct value v = value_missing(STR("caller"), V_ABSENT);
+    for (size_t k = 0; k < args->n_kw; k++)
+        if (str_is(args->kw[k].name, "caller")) v = args->kw[k].value;
+    scope_set(r, r->scope, STR("caller"), v);
+}
+
 struct value macro_call(struct render *r, const struct macro *m, const struct args *args)
 {
     struct scope *outer = r->scope, *s = scope_new(r, m->scope);
-    int line = r->line;
+    const struct node *at = r->at;
     r->scope = s; /* defaults may name the parameters before them */
     bind_params(r, m->node, args);
+    if (m->node->op) bind_caller(r, args);
     r->scope = outer;
     if (r->status != OK) return value_undef();
     struct value text = capture(r, &m->node->other, s);
-    r->line = line;
+    r->at = at;
     return text;
 }
 
@@ -145,7 +156,7 @@ static enum flow exec_for(struct render *r, const struct node *n)
         s->n = 0;
         r->scope = s;
         loop->idx = i;
-        r->line = n->line;
+        r->at = n;
         assign(r, n->a, items->v[i]);
         scope_set(r, s, STR("loop"), (struct value){ .type = V_LOOP, .loop = loop });
         flow = exec_body(r, &n->kids);
@@ -169,7 +180,7 @@ static enum flow exec_if(struct render *r, const struct node *n)
     return FLOW_NEXT;
 }
 
-/* The filters of a block set: the innermost input is the text of the block. */
+/* The filters of a block: the innermost input is its text. */
 static struct value apply_filters(struct render *r, const struct node *n, struct value text)
 {
     if (n->kind != N_FILTER) return text;
@@ -183,33 +194,53 @@ static void exec_set(struct render *r, const struct node *n)
 {
     if (n->b) {
         struct value v = eval(r, n->b);
-        r->line = n->line;
+        r->at = n;
         assign(r, n->a, v);
         return;
     }
     struct value text = capture(r, &n->kids, scope_new(r, r->scope));
-    r->line = n->line;
+    r->at = n;
     if (r->status == OK) assign(r, n->a, apply_filters(r, n->c, text));
 }
 
-static void exec_macro(struct render *r, const struct node *n)
+static void exec_filtered(struct render *r, const struct node *n)
+{
+    struct value text = capture(r, &n->kids, scope_new(r, r->scope));
+    r->at = n;
+    if (r->status == OK) print_str(r, r->out, apply_filters(r, n->c, text));
+}
+
+static struct value macro_here(struct render *r, const struct node *n)
 {
     struct macro *m = template_alloc(&r->arena, sizeof(*m));
     *m = (struct macro){ n, r->scope };
     for (struct scope *s = r->scope; s; s = s->parent) s->captured = true;
-    scope_set(r, r->scope, n->name, (struct value){ .type = V_MACRO, .macro = m });
+    return (struct value){ .type = V_MACRO, .macro = m };
+}
+
+static void exec_call_block(struct render *r, const struct node *n)
+{
+    struct value callee = eval(r, n->a->a);
+    struct args args = eval_args(r, n->a);
+    struct binding *kw = template_alloc(&r->arena, (args.n_kw + 1) * sizeof(*kw));
+    if (args.n_kw) memcpy(kw, args.kw, args.n_kw * sizeof(*kw));
+    kw[args.n_kw] = (struct binding){ STR("caller"), macro_here(r, n->b) };
+    args = (struct args){ args.pos, args.n_pos, kw, args.n_kw + 1 };
+    print_str(r, r->out, value_call(r, callee, &args));
 }
 
 static enum flow exec_node(struct render *r, const struct node *n)
 {
     struct scope *outer = r->scope;
     switch (n->kind) {
-    case N_TEXT: strbuf_add(r->out, n->value.s.p, n->value.s.n); break;
+    case N_TEXT: out_str(r->out, n->value.s); break;
     case N_OUTPUT: print_str(r, r->out, eval(r, n->a)); break;
     case N_IF: return exec_if(r, n);
     case N_FOR: return exec_for(r, n);
     case N_SET: exec_set(r, n); break;
-    case N_MACRO: exec_macro(r, n); break;
+    case N_FILTERED: exec_filtered(r, n); break;
+    case N_MACRO: scope_set(r, r->scope, n->name, macro_here(r, n)); break;
+    case N_CALL_BLOCK: exec_call_block(r, n); break;
     case N_BREAK: return FLOW_BREAK;
     case N_CONTINUE: return FLOW_CONTINUE;
     default: /* N_SCOPED */
@@ -228,9 +259,9 @@ enum flow exec_body(struct render *r, const struct nodes *body)
         template_fail(r, ERR_TOO_LARGE, "evaluation nested deeper than %d", TEMPLATE_EVAL_DEPTH);
     r->depth++;
     for (size_t i = 0; i < body->n && flow == FLOW_NEXT && template_charge(r, 0); i++) {
-        r->line = body->v[i]->line;
+        r->at = body->v[i];
         flow = exec_node(r, body->v[i]);
-        if (r->out->overflowed)
+        if (r->out->text.overflowed)
             template_fail(r, ERR_TOO_LARGE, "the text is longer than %d MiB", TEMPLATE_OUTPUT_MAX >> 20);
     }
     r->depth--;

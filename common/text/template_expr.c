@@ -25,12 +25,15 @@ static struct node *parse_name(struct parser *p)
     if (str_is(t->s, "true") || str_is(t->s, "True")) return constant(p, t->line, value_bool(true));
     if (str_is(t->s, "false") || str_is(t->s, "False")) return constant(p, t->line, value_bool(false));
     if (str_is(t->s, "none") || str_is(t->s, "None")) return constant(p, t->line, value_none());
-    static const char *const refused[] = { "caller", "varargs", "kwargs" };
-    for (size_t i = 0; p->macro && i < sizeof(refused) / sizeof(*refused); i++) {
+    static const char *const special[] = { "caller", "varargs", "kwargs" };
+    for (size_t i = 0; p->macro && i < sizeof(special) / sizeof(*special); i++) {
         bool is_param = false;
-        for (size_t k = 0; k < p->macro->kids.n; k++) is_param |= str_is(p->macro->kids.v[k]->name, refused[i]);
-        if (str_is(t->s, refused[i]) && !is_param)
-            parser_fail(p, ERR_UNSUPPORTED, t->line, "'%s' in a macro is not supported", refused[i]);
+        for (size_t k = 0; k < p->macro->kids.n; k++) is_param |= str_is(p->macro->kids.v[k]->name, special[i]);
+        if (!str_is(t->s, special[i]) || is_param) continue;
+        if (i == 0)
+            p->macro->op = 1;
+        else
+            parser_fail(p, ERR_UNSUPPORTED, t->line, "'%s' in a macro is not supported", special[i]);
     }
     struct node *n = parser_node(p, N_NAME, t->line);
     n->name = t->s;
@@ -46,7 +49,7 @@ static struct node *parse_strings(struct parser *p)
         char *both = template_alloc(p->arena, s.n + more.n + 1);
         memcpy(both, s.p, s.n);
         memcpy(both + s.n, more.p, more.n);
-        s = (struct str){ both, s.n + more.n };
+        s = (struct str){ both, s.n + more.n, STR_OWN };
     }
     return constant(p, t->line, value_str(s));
 }
@@ -150,7 +153,7 @@ static void parse_args(struct parser *p, struct node *n)
 
 static struct node *parse_call(struct parser *p, struct node *callee)
 {
-    static const char *const refused[] = { "cycler", "joiner", "lipsum", "super", "caller" };
+    static const char *const refused[] = { "cycler", "joiner", "lipsum", "super" };
     struct node *n = parser_node(p, N_CALL, parser_peek(p)->line);
     n->a = parser_part(p, n, callee);
     int shown = callee->name.n > 60 ? 60 : (int)callee->name.n;
@@ -235,9 +238,9 @@ static void check_named_argument(struct parser *p, const struct node *n)
     }
 }
 
-static struct node *parse_filter(struct parser *p, struct node *input)
+struct node *parse_filter(struct parser *p, struct node *input)
 {
-    struct node *n = parser_node(p, N_FILTER, parser_next(p)->line);
+    struct node *n = parser_node(p, N_FILTER, parser_peek(p)->line);
     n->a = parser_part(p, n, input);
     n->name = parser_expect_name(p);
     n->native = filter_find(n->name);
@@ -251,7 +254,7 @@ static struct node *parse_filter(struct parser *p, struct node *input)
 
 struct node *parse_filters(struct parser *p, struct node *input)
 {
-    while (parser_at_op(p, '|')) input = parse_filter(p, input);
+    while (parser_skip_op(p, '|')) input = parse_filter(p, input);
     return input;
 }
 
@@ -298,7 +301,7 @@ static struct node *parse_unary(struct parser *p, bool with_filter)
     }
     n = parse_postfix(p, n);
     while (with_filter) {
-        if (parser_at_op(p, '|'))
+        if (parser_skip_op(p, '|'))
             n = parse_filter(p, n);
         else if (parser_at_name(p, "is"))
             n = parse_test(p, n);

@@ -11,6 +11,24 @@ static struct value filter_text(struct render *r, struct value v, const struct v
     return value_str(value_text(r, v));
 }
 
+/* HTML's escapes. */
+static struct value filter_escape(struct render *r, struct value v, const struct value *a, const struct args *args)
+{
+    static const char from[] = "&<>'\"";
+    static const char *const to[] = { "&amp;", "&lt;", "&gt;", "&#39;", "&#34;" };
+    struct str s = value_text(r, v);
+    struct text_out sb = TEXT_OUT_INIT;
+    if (!template_charge(r, s.n)) return value_undef();
+    for (size_t i = 0; i < s.n; i++) {
+        const char *at = s.p[i] ? strchr(from, s.p[i]) : NULL;
+        if (at)
+            out_bytes(&sb, to[at - from], strlen(to[at - from]), str_is_own(s, i, 1));
+        else
+            out_str(&sb, str_cut(s, i, 1));
+    }
+    return value_take(r, &sb);
+}
+
 static struct value filter_upper(struct render *r, struct value v, const struct value *a, const struct args *args)
 {
     return text_recase(r, value_text(r, v), TEXT_UPPER);
@@ -62,21 +80,21 @@ static struct value filter_indent(struct render *r, struct value v, const struct
     if (width > TEMPLATE_OUTPUT_MAX) return template_fail(r, ERR_TOO_LARGE, "indent() is too wide");
     if (!template_charge(r, s.n)) return value_undef();
     /* Splitting the text with one more newline keeps an empty last line. */
-    struct strbuf sb = { .max = TEMPLATE_OUTPUT_MAX };
-    strbuf_add(&sb, s.p, s.n);
-    strbuf_putc(&sb, '\n');
+    struct text_out sb = TEXT_OUT_INIT;
+    out_str(&sb, s);
+    out_putc(&sb, '\n');
     struct value text = value_take(r, &sb);
     struct value lines = text.type == V_STR ? text_lines(r, text.s) : value_undef();
     if (r->status != OK) return value_undef();
     for (size_t i = 0; i < lines.list->n; i++) {
         struct str line = lines.list->v[i].s;
-        if (i) strbuf_putc(&sb, '\n');
+        if (i) out_bytes(&sb, "\n", 1, s.own == STR_OWN);
         if (i ? blank || line.n : first) {
-            strbuf_add(&sb, tab.p, tab.n);
-            if (width > 0) strbuf_addf(&sb, "%*s", (int)width, "");
+            out_str(&sb, tab);
+            for (int64_t k = 0; k < width && !sb.text.overflowed; k++) out_putc(&sb, ' ');
         }
-        strbuf_add(&sb, line.p, line.n);
-        if (sb.overflowed) break;
+        out_str(&sb, line);
+        if (sb.text.overflowed) break;
     }
     return value_take(r, &sb);
 }
@@ -121,7 +139,7 @@ static struct value filter_abs(struct render *r, struct value v, const struct va
     if (v.type == V_FLOAT) return value_float(fabs(v.f));
     if (value_as_int(v, &i)) return i < 0 ? op_negate(r, v) : value_int(i);
     if (v.type == V_UNDEF) return value_undef_error(r, v);
-    return template_fail(r, ERR_INVALID, "bad operand type for abs(): '%s'", value_type_name(v));
+    return template_fail(r, ERR_INTERNAL, "bad operand type for abs(): '%s'", value_type_name(v));
 }
 
 /* Half to even on the exact decimal value, as Python rounds. */
@@ -143,14 +161,14 @@ static struct value filter_round(struct render *r, struct value v, const struct 
     struct str method = a[1].type == V_ABSENT ? STR("common") : value_text(r, a[1]);
     if (v.type == V_UNDEF) return value_undef_error(r, v);
     if (!value_is_number(v))
-        return template_fail(r, ERR_INVALID, "type %s doesn't define __round__ method", value_type_name(v));
+        return template_fail(r, ERR_INTERNAL, "type %s doesn't define __round__ method", value_type_name(v));
     if (str_is(method, "common")) {
         if (v.type == V_FLOAT) return value_float(round_decimal(v.f, digits));
         if (digits >= 0) return value_int(v.type == V_BOOL ? v.b : v.i);
         return int_of_float(r, round_decimal(value_as_float(v), digits));
     }
     bool up = str_is(method, "ceil");
-    if (!up && !str_is(method, "floor")) return template_fail(r, ERR_INVALID, "method must be common, ceil or floor");
+    if (!up && !str_is(method, "floor")) return template_fail(r, ERR_INTERNAL, "method must be common, ceil or floor");
     double unit = pow(10, (double)digits), f = value_as_float(v) * unit;
     return value_float((up ? ceil(f) : floor(f)) / unit);
 }
@@ -161,7 +179,7 @@ static bool json_separators(struct render *r, struct value v, struct json_style 
     bool is_pair = (v.type == V_TUPLE || v.type == V_LIST) && v.list->n == 2 && v.list->v[0].type == V_STR &&
                    v.list->v[1].type == V_STR;
     if (!is_pair) {
-        template_fail(r, ERR_INVALID, "separators must be two strings");
+        template_fail(r, ERR_INTERNAL, "separators must be two strings");
         return false;
     }
     style->item_sep = v.list->v[0].s;
@@ -181,12 +199,12 @@ static struct value filter_tojson(struct render *r, struct value v, const struct
         int64_t width = arg_int(r, a[1], 0);
         if (width > (int64_t)sizeof(blanks) - 1)
             return template_fail(r, ERR_UNSUPPORTED, "tojson with an indent of more than %zu", sizeof(blanks) - 1);
-        style.indent = (struct str){ blanks, width > 0 ? (size_t)width : 0 };
+        style.indent = (struct str){ blanks, width > 0 ? (size_t)width : 0, STR_OWN };
     }
     style.pretty = a[1].type != V_ABSENT && a[1].type != V_NONE;
     if (style.pretty) style.item_sep = STR(",");
     if (!json_separators(r, a[2], &style)) return value_undef();
-    struct strbuf sb = { .max = TEMPLATE_OUTPUT_MAX };
+    struct text_out sb = TEXT_OUT_INIT;
     print_json(r, &sb, v, &style);
     return value_take(r, &sb);
 }
@@ -195,10 +213,10 @@ static struct value filter_from_json(struct render *r, struct value v, const str
 {
     json_error_t why;
     if (v.type != V_STR)
-        return template_fail(r, ERR_INVALID, "the JSON object must be str, not %s", value_type_name(v));
+        return template_fail(r, ERR_INTERNAL, "the JSON object must be str, not %s", value_type_name(v));
     if (!template_charge(r, v.s.n)) return value_undef();
     json_t *j = json_loadb(v.s.p, v.s.n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
-    if (!j) return template_fail(r, ERR_INVALID, "from_json: %s", why.text);
+    if (!j) return template_fail(r, ERR_INTERNAL, "from_json: %s", why.text);
     if (!r->parsed) r->parsed = json_array();
     if (json_array_append_new(r->parsed, j) != 0) return template_fail(r, ERR_NO_MEMORY, "from_json: out of memory");
     return value_json(r, j, 0);
@@ -209,6 +227,8 @@ static const struct native filters[] = {
     { "capitalize", filter_capitalize, "", 0 },
     { "d", filter_default, "default_value boolean", 0 },
     { "default", filter_default, "default_value boolean", 0 },
+    { "e", filter_escape, "", 0 },
+    { "escape", filter_escape, "", 0 },
     { "float", filter_float, "default", 0 },
     { "from_json", filter_from_json, "", 0 },
     { "indent", filter_indent, "width first blank", 0 },

@@ -1,4 +1,4 @@
-/* template_format.c - str.format(): fields by order, index or name, with width and precision. */
+/* template_format.c - str.format(), with fields by order, index or name, and the old way with %. */
 #include "text/template_internal.h"
 
 #include <string.h>
@@ -26,7 +26,7 @@ static bool parse_spec(struct str s, struct field_spec *f)
     *f = (struct field_spec){ .fill = STR(" "), .precision = -1 };
     if (s.n) text_next(s, &second);
     if (s.n && second < s.n && strchr("<>^=", s.p[second])) {
-        f->fill = (struct str){ s.p, second };
+        f->fill = str_cut(s, 0, second);
         f->align = s.p[second];
         i = second + 1;
     } else if (s.n && strchr("<>^=", s.p[0])) {
@@ -54,38 +54,39 @@ static bool parse_spec(struct str s, struct field_spec *f)
            (!f->type || strchr("sdfxX%", f->type));
 }
 
-static void put_repeated(struct strbuf *sb, struct str fill, size_t n)
+static void put_repeated(struct text_out *sb, struct str fill, size_t n)
 {
-    while (n-- > 0 && !sb->overflowed) strbuf_add(sb, fill.p, fill.n);
+    while (n-- > 0 && !sb->text.overflowed) out_str(sb, fill);
 }
 
 /* Digits with a comma before each group of three in front of the point. */
-static void put_grouped(struct strbuf *sb, struct str digits)
+static void put_grouped(struct text_out *sb, struct str digits)
 {
     size_t whole = 0;
     while (whole < digits.n && digits.p[whole] >= '0' && digits.p[whole] <= '9') whole++;
     for (size_t i = 0; i < digits.n; i++) {
-        if (i && i < whole && (whole - i) % 3 == 0) strbuf_putc(sb, ',');
-        strbuf_putc(sb, digits.p[i]);
+        if (i && i < whole && (whole - i) % 3 == 0) out_putc(sb, ',');
+        out_putc(sb, digits.p[i]);
     }
 }
 
-static void put_padded(struct strbuf *sb, const struct field_spec *f, struct str sign, struct str body, char align)
+static void put_padded(struct text_out *sb, const struct field_spec *f, struct str sign, struct str body, char align)
 {
     size_t n = text_length(sign) + text_length(body), width = (size_t)f->width;
     size_t pad = width > n ? width - n : 0;
     size_t before = align == '>' ? pad : align == '^' ? pad / 2 : 0;
     size_t inner = align == '=' ? pad : 0;
     put_repeated(sb, f->fill, before);
-    strbuf_add(sb, sign.p, sign.n);
+    out_str(sb, sign);
     put_repeated(sb, f->fill, inner);
-    strbuf_add(sb, body.p, body.n);
+    out_str(sb, body);
     put_repeated(sb, f->fill, pad - before - inner);
 }
 
-static void put_number(struct render *r, struct strbuf *sb, struct value v, const struct field_spec *f)
+static void put_number(struct render *r, struct text_out *sb, struct value v, const struct field_spec *f)
 {
-    struct strbuf raw = { .max = 4096 }, body = { .max = 8192 };
+    struct strbuf raw = { .max = 4096 };
+    struct text_out body = { .text = { .max = 8192 } };
     double d = value_as_float(v);
     int64_t i = 0;
     bool is_int = value_as_int(v, &i);
@@ -99,22 +100,22 @@ static void put_number(struct render *r, struct strbuf *sb, struct value v, cons
     else
         strbuf_addf(&raw, f->type == 'x' ? "%llx" : f->type == 'X' ? "%llX" : "%llu", magnitude);
     if (f->type == '%') strbuf_putc(&raw, '%');
-    struct str digits = { strbuf_cstr(&raw), raw.n };
+    struct str digits = { strbuf_cstr(&raw), raw.n, STR_OWN };
     if (f->comma)
         put_grouped(&body, digits);
     else
-        strbuf_add(&body, digits.p, digits.n);
+        out_str(&body, digits);
     struct str sign = negative ? STR("-") : f->sign == '+' ? STR("+") : f->sign == ' ' ? STR(" ") : STR("");
-    put_padded(sb, f, sign, (struct str){ strbuf_cstr(&body), body.n }, f->align ? f->align : '>');
+    put_padded(sb, f, sign, out_view(&body), f->align ? f->align : '>');
     strbuf_fini(&raw);
-    strbuf_fini(&body);
+    out_fini(&body);
 }
 
-static void put_field(struct render *r, struct strbuf *sb, struct value v, char conversion, struct str spec)
+static void put_field(struct render *r, struct text_out *sb, struct value v, char conversion, struct str spec)
 {
     struct field_spec f;
     if (conversion == 'r') {
-        struct strbuf text = { .max = TEMPLATE_OUTPUT_MAX };
+        struct text_out text = TEXT_OUT_INIT;
         print_repr(r, &text, v);
         v = value_take(r, &text);
     } else if (conversion == 's') {
@@ -129,7 +130,7 @@ static void put_field(struct render *r, struct strbuf *sb, struct value v, char 
     } else if (value_is_number(v) && f.type != 's' && v.type != V_BOOL) {
         put_number(r, sb, v, &f);
     } else if (v.type != V_STR || (f.type && f.type != 's') || f.align == '=' || f.sign || f.comma) {
-        template_fail(r, ERR_INVALID, "the format '%.*s' does not fit a value of type %s",
+        template_fail(r, ERR_INTERNAL, "the format '%.*s' does not fit a value of type %s",
                       spec.n > 60 ? 60 : (int)spec.n, spec.p, value_type_name(v));
     } else {
         struct str s = v.s;
@@ -146,24 +147,25 @@ static struct value field_value(struct render *r, struct str name, const struct 
     if (name.n == 0) idx = (*order)++;
     if (i == name.n && idx >= 0) {
         if ((size_t)idx < args->n_pos) return args->pos[idx];
-        return template_fail(r, ERR_INVALID, "format() has no argument %d", idx);
+        return template_fail(r, ERR_INTERNAL, "format() has no argument %d", idx);
     }
     for (size_t k = 0; k < args->n_kw; k++)
         if (str_eq(args->kw[k].name, name)) return args->kw[k].value;
     bool is_path = memchr(name.p, '.', name.n) || memchr(name.p, '[', name.n);
-    return template_fail(r, is_path ? ERR_UNSUPPORTED : ERR_INVALID,
+    return template_fail(r, is_path ? ERR_UNSUPPORTED : ERR_INTERNAL,
                          is_path ? "the format field '%.*s' is not supported" : "format() has no argument '%.*s'",
                          name.n > 60 ? 60 : (int)name.n, name.p);
 }
 
 /* name[!conversion][:spec] */
-static void put_replacement(struct render *r, struct strbuf *sb, struct str field, const struct args *args, int *order)
+static void put_replacement(struct render *r, struct text_out *sb, struct str field, const struct args *args,
+                            int *order)
 {
     size_t end = 0;
     char conversion = '\0';
     struct str spec = STR("");
     while (end < field.n && field.p[end] != '!' && field.p[end] != ':') end++;
-    struct str name = { field.p, end };
+    struct str name = str_cut(field, 0, end);
     if (end + 1 < field.n && field.p[end] == '!') {
         conversion = field.p[end + 1];
         end += 2;
@@ -171,38 +173,91 @@ static void put_replacement(struct render *r, struct strbuf *sb, struct str fiel
             template_fail(r, ERR_UNSUPPORTED, "the format conversion '!%c'", conversion);
     }
     if (end < field.n && field.p[end] == ':')
-        spec = (struct str){ field.p + end + 1, field.n - end - 1 };
+        spec = str_cut(field, end + 1, field.n - end - 1);
     else if (end < field.n)
-        template_fail(r, ERR_INVALID, "a format field is malformed");
+        template_fail(r, ERR_INTERNAL, "a format field is malformed");
     struct value v = field_value(r, name, args, order);
     if (r->status == OK) put_field(r, sb, v, conversion, spec);
 }
 
 struct value text_format(struct render *r, struct str fmt, const struct args *args)
 {
-    struct strbuf sb = { .max = TEMPLATE_OUTPUT_MAX };
+    struct text_out sb = TEXT_OUT_INIT;
     int order = 0;
     template_charge(r, 4 * fmt.n);
     for (size_t i = 0; i < fmt.n && r->status == OK; i++) {
         char c = fmt.p[i];
         if ((c == '{' || c == '}') && i + 1 < fmt.n && fmt.p[i + 1] == c) {
-            strbuf_putc(&sb, c);
+            out_str(&sb, str_cut(fmt, i, 1));
             i++;
         } else if (c == '{') {
             size_t end = i + 1;
             while (end < fmt.n && fmt.p[end] != '}' && fmt.p[end] != '{') end++;
             if (end == fmt.n || fmt.p[end] == '{')
-                template_fail(r, end == fmt.n ? ERR_INVALID : ERR_UNSUPPORTED,
+                template_fail(r, end == fmt.n ? ERR_INTERNAL : ERR_UNSUPPORTED,
                               end == fmt.n ? "expected '}' before end of string"
                                            : "nested format fields are not supported");
             else
-                put_replacement(r, &sb, (struct str){ fmt.p + i + 1, end - i - 1 }, args, &order);
+                put_replacement(r, &sb, str_cut(fmt, i + 1, end - i - 1), args, &order);
             i = end;
         } else if (c == '}') {
-            template_fail(r, ERR_INVALID, "Single '}' encountered in format string");
+            template_fail(r, ERR_INTERNAL, "Single '}' encountered in format string");
         } else {
-            strbuf_putc(&sb, c);
+            out_str(&sb, str_cut(fmt, i, 1));
         }
     }
+    return value_take(r, &sb);
+}
+
+/* One conversion of fmt % v from its character on; *spec holds what stands between. */
+static void put_percent(struct render *r, struct text_out *sb, char kind, struct str spec, struct value v)
+{
+    int64_t i;
+    size_t end = 1;
+    struct field_spec f = { .fill = STR(" "), .precision = -1, .type = 'f' };
+    if (kind == 's' && spec.n == 0) {
+        print_str(r, sb, v);
+    } else if (kind == 'r' && spec.n == 0) {
+        print_repr(r, sb, v);
+    } else if ((kind == 'd' || kind == 'i') && spec.n == 0 && value_is_number(v)) {
+        if (!value_as_int(v, &i)) i = (int64_t)value_as_float(v);
+        out_fmt(sb, "%lld", (long long)i);
+    } else if (kind == 'f' && value_is_number(v) && (spec.n == 0 || spec.p[0] == '.')) {
+        if (spec.n) f.precision = read_number(spec, &end, 0);
+        if (f.precision > 100) f.precision = 100;
+        put_number(r, sb, value_float(value_as_float(v)), &f);
+    } else if (kind == 'd' || kind == 'i' || kind == 'f') {
+        template_fail(r, ERR_INTERNAL, "%%%c format: a number is required, not %s", kind, value_type_name(v));
+    } else {
+        template_fail(r, ERR_UNSUPPORTED, "the format '%%%.*s%c' is not supported", spec.n > 20 ? 20 : (int)spec.n,
+                      spec.p, kind);
+    }
+}
+
+struct value text_percent(struct render *r, struct str fmt, struct value v)
+{
+    struct text_out sb = TEXT_OUT_INIT;
+    size_t n = v.type == V_TUPLE ? v.list->n : 1, used = 0;
+    template_charge(r, 4 * fmt.n);
+    for (size_t i = 0; i < fmt.n && r->status == OK; i++) {
+        size_t from = i + 1;
+        if (fmt.p[i] != '%') {
+            out_str(&sb, str_cut(fmt, i, 1));
+            continue;
+        }
+        for (i++; i < fmt.n && strchr("0123456789.-+ #", fmt.p[i]) && fmt.p[i];) i++;
+        if (i == fmt.n) {
+            template_fail(r, ERR_INTERNAL, "incomplete format");
+        } else if (fmt.p[i] == '%') {
+            out_str(&sb, str_cut(fmt, i, 1));
+        } else if (used == n) {
+            template_fail(r, ERR_INTERNAL, "not enough arguments for format string");
+        } else {
+            put_percent(r, &sb, fmt.p[i], str_cut(fmt, from, i - from), v.type == V_TUPLE ? v.list->v[used] : v);
+            used++;
+        }
+    }
+    if (r->status == OK && used < n && v.type != V_DICT)
+        template_fail(r, ERR_INTERNAL, "not all arguments converted during string formatting");
     return value_take(r, &sb);
 }

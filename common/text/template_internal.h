@@ -7,6 +7,7 @@
 #define TEXT_TEMPLATE_INTERNAL_H
 #include "base/error.h"
 #include "base/strbuf.h"
+#include "text/template.h"
 
 #include <jansson.h>
 #include <stddef.h>
@@ -38,11 +39,38 @@ void template_arena_fini(struct arena *a);
 
 /* ---- values ---- */
 
+/* Each byte of a text knows where it came from: from the template, or from a client's message.  A byte is a client's
+ * unless something says that it is the template's own, so what forgets to say it makes no control token possible. */
 struct str { /* UTF-8, borrowed from the arena, the tree or the context */
     const char *p;
     size_t n;
+    const uint8_t *own; /* NULL: no byte is the template's own; STR_OWN: all are; else a flag for each byte */
 };
-#define STR(literal) ((struct str){ literal, sizeof(literal) - 1 })
+extern const uint8_t template_all_own[1];
+#define STR_OWN      template_all_own
+#define STR(literal) ((struct str){ literal, sizeof(literal) - 1, STR_OWN })
+
+struct str str_cut(struct str s, size_t from, size_t n); /* n bytes from `from` on */
+bool str_is_own(struct str s, size_t from, size_t n);    /* whether all these bytes are the template's own */
+
+/* A text under construction.  Once it has overflowed, nothing more is added. */
+struct text_out {
+    struct strbuf text;
+    struct strbuf own; /* flags of the bytes, once some are and some are not */
+    bool mixed, all_own;
+};
+#define TEXT_OUT_INIT                                                                                                  \
+    {                                                                                                                  \
+        .text = {.max = TEMPLATE_OUTPUT_MAX }                                                                          \
+    }
+void out_bytes(struct text_out *o, const void *p, size_t n, bool own);
+void out_str(struct text_out *o, struct str s);
+/* These write the template's own text. */
+void out_puts(struct text_out *o, const char *s);
+void out_putc(struct text_out *o, char c);
+void out_fmt(struct text_out *o, const char *fmt, ...) PRINTF_LIKE(2, 3);
+struct str out_view(const struct text_out *o); /* until the next change */
+void out_fini(struct text_out *o);
 
 enum value_type {
     V_ABSENT, /* an argument that was not given */
@@ -154,6 +182,8 @@ enum node_kind {
     N_BREAK,
     N_CONTINUE,
     N_SCOPED,
+    N_FILTERED,
+    N_CALL_BLOCK,
     N_NSREF,
 };
 
@@ -167,12 +197,14 @@ struct nodes {
 
 struct node { /* what the fields hold, by kind:  */
     enum node_kind kind;
-    int op; /* BINARY, OPERAND: characters of the operator, or OP_... */
+    int op; /* BINARY, OPERAND: characters of the operator, or OP_...; MACRO: 1 where it names its caller */
     int line;
     int depth;                   /* 1 + the deepest part */
+    struct str tag;              /* the text of the tag that it stands in */
     struct value value;          /* CONST, TEXT */
     struct str name;             /* NAME, ATTR, NSREF (attribute), FILTER, TEST, MACRO, kw values */
-    struct node *a, *b, *c;      /* operands; FOR: target, iterable, filter; SET: target, value, filter */
+    struct node *a, *b, *c;      /* operands; FOR: target, iterable, filter; SET: target, value, filter; FILTERED: c;
+                                  * CALL_BLOCK: the call, the macro that its body is */
     struct nodes kids;           /* items, bodies, positional arguments, MACRO: parameters */
     struct nodes other;          /* FOR: else; CALL, FILTER, TEST: keyword values; DICT: values; MACRO: body */
     const struct native *native; /* FILTER, TEST */
@@ -204,7 +236,7 @@ struct token {
     enum token_kind kind;
     int line;
     int op;       /* T_OP: its character, or OP2(first, second) */
-    struct str s; /* T_TEXT, T_NAME, T_STR */
+    struct str s; /* T_TEXT, T_NAME, T_STR; T_BLOCK_BEGIN, T_VAR_BEGIN: the whole tag */
     int64_t i;
     double f;
 };
@@ -223,10 +255,11 @@ struct parser {
     struct tokens tokens;
     size_t pos;
     struct arena *arena;
-    int depth;                /* of nested blocks and brackets */
-    int n_loops;              /* enclosing loops of this macro or template */
-    const struct node *macro; /* around this place, or NULL */
-    enum status status;       /* first failure; the position then stands at T_EOF, so that loops end */
+    int depth;          /* of nested blocks and brackets */
+    int n_loops;        /* enclosing loops of this macro or template */
+    struct node *macro; /* around this place, or NULL */
+    struct str tag;     /* the last one that was opened */
+    enum status status; /* first failure; the position then stands at T_EOF, so that loops end */
     struct error *err;
 };
 
@@ -251,6 +284,7 @@ struct node *parse_expression(struct parser *p, bool with_cond);
 struct node *parse_tuple(struct parser *p, bool with_cond, bool in_parentheses);
 struct node *parse_target(struct parser *p, bool with_namespace);
 struct node *parse_filters(struct parser *p, struct node *input); /* the filters that follow */
+struct node *parse_filter(struct parser *p, struct node *input);  /* one, from its name on */
 
 /* ---- rendering ---- */
 
@@ -270,18 +304,20 @@ enum flow { FLOW_NEXT, FLOW_BREAK, FLOW_CONTINUE };
 
 struct render {
     struct arena arena;
-    struct strbuf *out; /* where text goes now */
+    struct text_out *out; /* where text goes now */
+    const struct template_input *in;
+    bool reads_own; /* what value_json reads is the template's own */
     struct scope *scope;
     json_t *parsed; /* array of what from_json read: values borrow its strings; NULL: nothing */
-    int64_t now;
     uint64_t steps;
     int depth;
-    int line;
+    const struct node *at; /* under evaluation; NULL: nothing yet */
     enum status status;
     struct error *err;
 };
 
-/* Sets the sticky failure, with the line under evaluation before the text; returns undefined. */
+/* Sets the sticky failure, with the line and the tag under evaluation before the text; returns undefined.
+ * ERR_INTERNAL: the template fails on this input, as its author did not mean it to. */
 struct value template_fail(struct render *r, enum status st, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* Counts work of `bytes` against the bound of steps; false once the render has failed. */
 bool template_charge(struct render *r, size_t bytes);
@@ -293,7 +329,7 @@ struct scope *scope_new(struct render *r, struct scope *parent);
 void scope_set(struct render *r, struct scope *s, struct str name, struct value v);
 struct value scope_get(struct render *r, struct str name);
 
-/* template_value.c */
+/* template_value.c; texts are template_str.c's */
 struct value value_none(void);
 struct value value_undef(void);
 struct value value_absent(struct str why);                       /* undefined, with what to say when it is used */
@@ -301,10 +337,9 @@ struct value value_missing(struct str name, enum value_type of); /* of: V_ABSENT
 struct value value_bool(bool b);
 struct value value_int(int64_t i);
 struct value value_float(double f);
-struct value value_str(struct str s);   /* borrows */
-struct value value_cstr(const char *s); /* borrows */
-struct value value_copy(struct render *r, const char *p, size_t n);
-struct value value_take(struct render *r, struct strbuf *sb); /* copies and frees the buffer */
+struct value value_str(struct str s); /* borrows */
+struct value value_copy(struct render *r, struct str s);
+struct value value_take(struct render *r, struct text_out *o); /* copies and frees the buffer */
 struct value value_list(struct render *r, enum value_type type);
 struct value value_dict(struct render *r, enum value_type type);
 struct value value_json(struct render *r, const json_t *j, int depth); /* borrows its strings */
@@ -326,14 +361,14 @@ bool value_length(struct value v, size_t *out);                   /* false: it h
 struct value value_undef_error(struct render *r, struct value v); /* fails as Jinja's UndefinedError */
 
 /* template_print.c */
-void print_str(struct render *r, struct strbuf *sb, struct value v);  /* Python's str() */
-void print_repr(struct render *r, struct strbuf *sb, struct value v); /* Python's repr() */
-struct str value_text(struct render *r, struct value v);              /* str() as a value */
+void print_str(struct render *r, struct text_out *sb, struct value v);  /* Python's str() */
+void print_repr(struct render *r, struct text_out *sb, struct value v); /* Python's repr() */
+struct str value_text(struct render *r, struct value v);                /* str() as a value */
 struct json_style {
     bool ascii, sort, pretty;
     struct str indent, item_sep, key_sep;
 };
-void print_json(struct render *r, struct strbuf *sb, struct value v, const struct json_style *style);
+void print_json(struct render *r, struct text_out *sb, struct value v, const struct json_style *style);
 
 /* template_text.c: strings as sequences of code points */
 size_t text_length(struct str s);
@@ -349,8 +384,9 @@ bool text_find(struct str s, struct str part, size_t from, size_t *out);
 int text_compare(struct str a, struct str b);
 struct value text_int(struct render *r, struct str s, int64_t base); /* undefined: not a number */
 bool text_float(struct str s, double *out);
-/* template_format.c: str.format() */
+/* template_format.c: str.format() and % */
 struct value text_format(struct render *r, struct str fmt, const struct args *args);
+struct value text_percent(struct render *r, struct str fmt, struct value v); /* fmt % v */
 
 /* template_ops.c */
 bool value_equal(struct render *r, struct value a, struct value b, int depth);

@@ -88,13 +88,13 @@ static bool is_word(char c)
 /* The text up to `end`, before a tag whose opening has `sign`. */
 static void push_text(struct lexer *lx, size_t end, char sign, bool is_output)
 {
-    struct str s = { lx->src.p + lx->pos, end - lx->pos };
+    struct str s = str_cut(lx->src, lx->pos, end - lx->pos);
     if (sign == '-') {
         s = text_strip(s, NULL, false, true);
     } else if (sign != '+' && !is_output) {
         size_t start = s.n;
         while (start > 0 && s.p[start - 1] != '\n') start--;
-        struct str tail = { s.p + start, s.n - start };
+        struct str tail = str_cut(s, start, s.n - start);
         if ((start > 0 || lx->line_starting) && text_strip(tail, NULL, true, false).n == 0) s.n = start;
     }
     if (s.n) push(lx, T_TEXT)->s = s;
@@ -190,7 +190,7 @@ static bool lex_number(struct lexer *lx)
         if (at(lx, i) != '_') text[n++] = at(lx, i);
     text[n] = '\0';
     struct token *t = push(lx, real ? T_FLOAT : T_INT);
-    t->s = (struct str){ lx->src.p + lx->pos, end - lx->pos };
+    t->s = str_cut(lx->src, lx->pos, end - lx->pos);
     if (real) {
         t->f = strtod(text, NULL);
     } else {
@@ -264,7 +264,7 @@ static bool lex_string(struct lexer *lx)
     size_t end = lx->pos + 1;
     while (end < lx->src.n && at(lx, end) != quote) end += at(lx, end) == '\\' ? 2 : 1;
     if (end >= lx->src.n) return fail(lx, ERR_PARSE, "a string has no end");
-    struct str s = { lx->src.p + lx->pos + 1, end - lx->pos - 1 };
+    struct str s = str_cut(lx->src, lx->pos + 1, end - lx->pos - 1);
     char *text = template_alloc(lx->arena, s.n + 1);
     size_t n = 0;
     for (size_t i = 0; i < s.n;) {
@@ -273,7 +273,7 @@ static bool lex_string(struct lexer *lx)
         else if (i++, !put_escape(lx, s, &i, text, &n))
             return false;
     }
-    push(lx, T_STR)->s = (struct str){ text, n };
+    push(lx, T_STR)->s = (struct str){ text, n, STR_OWN };
     advance(lx, end + 1);
     return true;
 }
@@ -329,20 +329,25 @@ static bool lex_tag_end(struct lexer *lx, bool is_output)
 
 static bool lex_tag(struct lexer *lx, bool is_output)
 {
+    size_t begin = lx->out->n, start = lx->pos;
     push(lx, is_output ? T_VAR_BEGIN : T_BLOCK_BEGIN);
     advance(lx, lx->pos + (is_sign(at(lx, lx->pos + 2)) ? 3 : 2));
     lx->n_open = 0;
     for (;;) {
         advance(lx, skip_space(lx, lx->pos));
         if (lx->pos >= lx->src.n) return fail(lx, ERR_PARSE, "a tag has no end");
-        if (lex_tag_end(lx, is_output)) return true;
+        size_t close = lx->pos + 2 + (is_sign(at(lx, lx->pos)) ? 1 : 0);
+        if (lex_tag_end(lx, is_output)) {
+            lx->out->v[begin].s = str_cut(lx->src, start, close - start);
+            return true;
+        }
         char c = at(lx, lx->pos);
         if (is_digit(c)) {
             if (!lex_number(lx)) return false;
         } else if (is_word(c)) {
             size_t end = lx->pos;
             while (is_word(at(lx, end))) end++;
-            push(lx, T_NAME)->s = (struct str){ lx->src.p + lx->pos, end - lx->pos };
+            push(lx, T_NAME)->s = str_cut(lx->src, lx->pos, end - lx->pos);
             advance(lx, end);
         } else if (!lex_operator(lx)) {
             return false;
@@ -379,7 +384,7 @@ static struct str normalize(struct arena *arena, struct str s)
         }
     }
     if (n && text[n - 1] == '\n') n--;
-    return (struct str){ text, n };
+    return (struct str){ text, n, STR_OWN };
 }
 
 enum status template_lex(struct tokens *out, struct arena *arena, struct str source, struct error *err)

@@ -10,7 +10,7 @@ static bool need_str(struct render *r, struct value v, struct str *out)
         return true;
     }
     if (v.type == V_UNDEF) value_undef_error(r, v);
-    template_fail(r, ERR_INVALID, "a str is needed, not '%s'", value_type_name(v));
+    template_fail(r, ERR_INTERNAL, "a str is needed, not '%s'", value_type_name(v));
     return false;
 }
 
@@ -31,8 +31,8 @@ static void split_blanks(struct render *r, struct list *out, struct str s, int64
             end = next;
         }
         if (max == 0) end = s.n;
-        list_push(r, out, value_str((struct str){ s.p, end }));
-        s = text_strip((struct str){ s.p + end, s.n - end }, NULL, true, false);
+        list_push(r, out, value_str(str_cut(s, 0, end)));
+        s = text_strip(str_cut(s, end, s.n - end), NULL, true, false);
         max--;
     }
 }
@@ -50,8 +50,8 @@ static void rsplit_blanks(struct render *r, struct list *out, struct str s, int6
             start = c;
         }
         if (max == 0) start = 0;
-        list_push(r, out, value_str((struct str){ s.p + start, s.n - start }));
-        s = text_strip((struct str){ s.p, start }, NULL, false, true);
+        list_push(r, out, value_str(str_cut(s, start, s.n - start)));
+        s = text_strip(str_cut(s, 0, start), NULL, false, true);
         max--;
     }
 }
@@ -60,10 +60,10 @@ static void split_at(struct render *r, struct list *out, struct str s, struct st
 {
     size_t pos = 0, at;
     while (max-- != 0 && text_find(s, sep, pos, &at) && r->status == OK) {
-        list_push(r, out, value_str((struct str){ s.p + pos, at - pos }));
+        list_push(r, out, value_str(str_cut(s, pos, at - pos)));
         pos = at + sep.n;
     }
-    list_push(r, out, value_str((struct str){ s.p + pos, s.n - pos }));
+    list_push(r, out, value_str(str_cut(s, pos, s.n - pos)));
 }
 
 static void rsplit_at(struct render *r, struct list *out, struct str s, struct str sep, int64_t max)
@@ -73,7 +73,7 @@ static void rsplit_at(struct render *r, struct list *out, struct str s, struct s
             i--;
             continue;
         }
-        list_push(r, out, value_str((struct str){ s.p + i, s.n - i }));
+        list_push(r, out, value_str(str_cut(s, i, s.n - i)));
         s.n = i -= sep.n;
         max--;
     }
@@ -103,7 +103,7 @@ static struct value split(struct render *r, struct str s, const struct value *a,
             split_blanks(r, out.list, s, max);
     } else {
         if (!need_str(r, a[0], &sep)) return value_undef();
-        if (sep.n == 0) return template_fail(r, ERR_INVALID, "empty separator");
+        if (sep.n == 0) return template_fail(r, ERR_INTERNAL, "empty separator");
         if (from_right)
             rsplit_at(r, out.list, s, sep, max);
         else
@@ -186,8 +186,8 @@ static struct str window(struct render *r, struct str s, struct value start, str
     *from = text_offset(s, (size_t)(i < n ? i : n));
     size_t to = text_offset(s, (size_t)(k < n ? k : n));
     /* A start behind the end has no place even for the empty text. */
-    if (i > n || to < *from) return (struct str){ NULL, 0 };
-    return (struct str){ s.p + *from, to - *from };
+    if (i > n || to < *from) return (struct str){ NULL, 0, NULL };
+    return str_cut(s, *from, to - *from);
 }
 
 static bool has_affix(struct str s, struct str part, bool at_end)
@@ -225,7 +225,7 @@ static int64_t find(struct render *r, struct str s, const struct value *a)
     struct str in = window(r, s, a[1], a[2], &from), part;
     if (!need_str(r, a[0], &part) || !template_charge(r, s.n) || !in.p) return -1;
     if (!text_find(in, part, 0, &at)) return -1;
-    return (int64_t)text_length((struct str){ s.p, from + at });
+    return (int64_t)text_length(str_cut(s, 0, from + at));
 }
 
 METHOD(str_find)
@@ -236,7 +236,7 @@ METHOD(str_find)
 METHOD(str_index)
 {
     int64_t i = find(r, self.s, a);
-    return i < 0 ? template_fail(r, ERR_INVALID, "substring not found") : value_int(i);
+    return i < 0 ? template_fail(r, ERR_INTERNAL, "substring not found") : value_int(i);
 }
 
 METHOD(str_count)
@@ -254,17 +254,80 @@ METHOD(str_count)
 METHOD(join)
 {
     const struct list *items = value_items(r, a[0]);
-    struct strbuf sb = { .max = TEMPLATE_OUTPUT_MAX };
+    struct text_out sb = TEXT_OUT_INIT;
     for (size_t i = 0; items && i < items->n && template_charge(r, self.s.n); i++) {
         if (items->v[i].type != V_STR)
-            template_fail(r, ERR_INVALID, "sequence item %zu: expected str instance, %s found", i,
+            template_fail(r, ERR_INTERNAL, "sequence item %zu: expected str instance, %s found", i,
                           value_type_name(items->v[i]));
         else {
-            if (i) strbuf_add(&sb, self.s.p, self.s.n);
-            strbuf_add(&sb, items->v[i].s.p, items->v[i].s.n);
+            if (i) out_str(&sb, self.s);
+            out_str(&sb, items->v[i].s);
         }
     }
     return value_take(r, &sb);
+}
+
+METHOD(splitlines)
+{
+    return text_lines(r, self.s);
+}
+
+METHOD(removeprefix)
+{
+    struct str part;
+    if (!need_str(r, a[0], &part) || !has_affix(self.s, part, false)) return self;
+    return value_str(str_cut(self.s, part.n, self.s.n - part.n));
+}
+
+METHOD(removesuffix)
+{
+    struct str part;
+    if (!need_str(r, a[0], &part) || !has_affix(self.s, part, true)) return self;
+    return value_str(str_cut(self.s, 0, self.s.n - part.n));
+}
+
+/* What stands before the first (or last) place of a[0], that text, and what stands behind it. */
+static struct value partition(struct render *r, struct str s, const struct value *a, bool last)
+{
+    struct value out = value_list(r, V_TUPLE);
+    struct str sep;
+    size_t at = 0, next;
+    if (!need_str(r, a[0], &sep) || !template_charge(r, s.n)) return value_undef();
+    if (sep.n == 0) return template_fail(r, ERR_INTERNAL, "empty separator");
+    bool found = text_find(s, sep, 0, &at);
+    while (last && found && text_find(s, sep, at + 1, &next)) at = next;
+    struct str parts[3] = { s, STR(""), STR("") };
+    if (found) {
+        parts[0] = str_cut(s, 0, at);
+        parts[1] = sep;
+        parts[2] = str_cut(s, at + sep.n, s.n - at - sep.n);
+    } else if (last) {
+        parts[2] = s;
+        parts[0] = STR("");
+    }
+    for (size_t i = 0; i < 3; i++) list_push(r, out.list, value_str(parts[i]));
+    return out;
+}
+
+METHOD(partition)
+{
+    return partition(r, self.s, a, false);
+}
+METHOD(rpartition)
+{
+    return partition(r, self.s, a, true);
+}
+
+METHOD(isdigit)
+{
+    bool yes = self.s.n > 0;
+    for (size_t i = 0; i < self.s.n; i++) yes &= self.s.p[i] >= '0' && self.s.p[i] <= '9';
+    return value_bool(yes);
+}
+
+METHOD(isspace)
+{
+    return value_bool(self.s.n > 0 && text_strip(self.s, NULL, true, false).n == 0);
 }
 
 METHOD(append)
@@ -273,13 +336,32 @@ METHOD(append)
     return value_none();
 }
 
+METHOD(extend)
+{
+    const struct list *items = value_items(r, a[0]);
+    for (size_t i = 0, n = items ? items->n : 0; i < n && r->status == OK; i++) list_push(r, self.list, items->v[i]);
+    return value_none();
+}
+
+METHOD(insert)
+{
+    struct list *l = self.list;
+    int64_t at = arg_int(r, a[0], 0), n = (int64_t)l->n;
+    at = at < 0 ? (at + n < 0 ? 0 : at + n) : at > n ? n : at;
+    list_push(r, l, a[1]);
+    if (r->status != OK || !template_charge(r, 8 * l->n)) return value_undef();
+    memmove(l->v + at + 1, l->v + at, (size_t)(n - at) * sizeof(*l->v));
+    l->v[at] = a[1];
+    return value_none();
+}
+
 METHOD(list_pop)
 {
     struct list *l = self.list;
     int64_t i = arg_int(r, a[0], -1);
-    if (l->n == 0) return template_fail(r, ERR_INVALID, "pop from empty list");
+    if (l->n == 0) return template_fail(r, ERR_INTERNAL, "pop from empty list");
     if (i < 0) i += (int64_t)l->n;
-    if (i < 0 || i >= (int64_t)l->n) return template_fail(r, ERR_INVALID, "pop index out of range");
+    if (i < 0 || i >= (int64_t)l->n) return template_fail(r, ERR_INTERNAL, "pop index out of range");
     if (!template_charge(r, 8 * l->n)) return value_undef();
     struct value v = l->v[i];
     l->n--;
@@ -291,7 +373,7 @@ METHOD(list_index)
 {
     for (size_t i = 0; i < self.list->n && r->status == OK; i++)
         if (value_equal(r, self.list->v[i], a[0], 0)) return value_int((int64_t)i);
-    return template_fail(r, ERR_INVALID, "the value is not in the list");
+    return template_fail(r, ERR_INTERNAL, "the value is not in the list");
 }
 
 METHOD(list_count)
@@ -336,11 +418,29 @@ METHOD(get)
     return found ? *found : a[1].type == V_ABSENT ? value_none() : a[1];
 }
 
+METHOD(update)
+{
+    if (a[0].type != V_DICT) return template_fail(r, ERR_INTERNAL, "update() needs a dict");
+    const struct dict *from = a[0].dict;
+    for (size_t i = 0, n = from->n; i < n && r->status == OK; i++)
+        dict_set(r, self.dict, from->e[i].key, from->e[i].value);
+    return value_none();
+}
+
+METHOD(setdefault)
+{
+    const struct value *found = dict_find(r, self.dict, a[0]);
+    if (found) return *found;
+    struct value v = a[1].type == V_ABSENT ? value_none() : a[1];
+    dict_set(r, self.dict, a[0], v);
+    return v;
+}
+
 METHOD(dict_pop)
 {
     const struct value *found = dict_find(r, self.dict, a[0]);
     if (!found && a[1].type != V_ABSENT) return a[1];
-    if (!found) return template_fail(r, ERR_INVALID, "the key to pop is not in the dict");
+    if (!found) return template_fail(r, ERR_INTERNAL, "the key to pop is not in the dict");
     struct value v = *found;
     dict_remove(self.dict, found);
     return v;
@@ -348,7 +448,7 @@ METHOD(dict_pop)
 
 METHOD(cycle)
 {
-    if (args->n_pos == 0) return template_fail(r, ERR_INVALID, "no items for cycling given");
+    if (args->n_pos == 0) return template_fail(r, ERR_INTERNAL, "no items for cycling given");
     return args->pos[self.loop->idx % args->n_pos];
 }
 
@@ -361,25 +461,36 @@ static const struct native methods[] = {
     { "count", method_str_count, "sub start end", 1, S },
     { "cycle", method_cycle, NULL, 0, LOOP },
     { "endswith", method_endswith, "suffix start end", 1, S },
+    { "extend", method_extend, "iterable", 1, L },
     { "find", method_str_find, "sub start end", 1, S },
     { "format", method_format, NULL, 0, S },
     { "get", method_get, "key default", 1, D },
     { "index", method_list_index, "value", 1, L | T },
     { "index", method_str_index, "sub start end", 1, S },
+    { "insert", method_insert, "index object", 2, L },
+    { "isdigit", method_isdigit, "", 0, S },
+    { "isspace", method_isspace, "", 0, S },
     { "items", method_items, "", 0, D },
     { "join", method_join, "iterable", 1, S },
     { "keys", method_keys, "", 0, D },
     { "lower", method_lower, "", 0, S },
     { "lstrip", method_lstrip, "chars", 0, S },
+    { "partition", method_partition, "sep", 1, S },
     { "pop", method_list_pop, "index", 0, L },
     { "pop", method_dict_pop, "key default", 1, D },
+    { "removeprefix", method_removeprefix, "prefix", 1, S },
+    { "removesuffix", method_removesuffix, "suffix", 1, S },
     { "replace", method_replace, "old new count", 2, S },
+    { "rpartition", method_rpartition, "sep", 1, S },
     { "rsplit", method_rsplit, "sep maxsplit", 0, S },
     { "rstrip", method_rstrip, "chars", 0, S },
+    { "setdefault", method_setdefault, "key default", 1, D },
     { "split", method_split, "sep maxsplit", 0, S },
+    { "splitlines", method_splitlines, "", 0, S },
     { "startswith", method_startswith, "prefix start end", 1, S },
     { "strip", method_strip, "chars", 0, S },
     { "title", method_title, "", 0, S },
+    { "update", method_update, "other", 1, D },
     { "upper", method_upper, "", 0, S },
     { "values", method_values, "", 0, D },
     { NULL },

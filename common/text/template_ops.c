@@ -78,7 +78,7 @@ static int compare_at(struct render *r, struct value a, struct value b, const ch
         value_undef_error(r, a);
     else if (b.type == V_UNDEF)
         value_undef_error(r, b);
-    template_fail(r, ERR_INVALID, "'%s' not supported between instances of '%s' and '%s'", op, value_type_name(a),
+    template_fail(r, ERR_INTERNAL, "'%s' not supported between instances of '%s' and '%s'", op, value_type_name(a),
                   value_type_name(b));
     return 0;
 }
@@ -94,16 +94,16 @@ bool value_contains(struct render *r, struct value item, struct value in)
     if (in.type == V_STR) {
         if (item.type == V_STR) return template_charge(r, in.s.n) && text_find(in.s, item.s, 0, &at);
         if (item.type == V_UNDEF) value_undef_error(r, item);
-        template_fail(r, ERR_INVALID, "'in <string>' requires string as left operand, not %s", value_type_name(item));
+        template_fail(r, ERR_INTERNAL, "'in <string>' requires string as left operand, not %s", value_type_name(item));
         return false;
     }
     if (in.type == V_DICT) {
         if (item.type == V_LIST || item.type == V_DICT)
-            template_fail(r, ERR_INVALID, "unhashable type: '%s'", value_type_name(item));
+            template_fail(r, ERR_INTERNAL, "unhashable type: '%s'", value_type_name(item));
         return dict_find(r, in.dict, item) != NULL;
     }
     struct list *l = in.type == V_UNDEF || value_is_seq(in) ? value_items(r, in) : NULL;
-    if (!l) template_fail(r, ERR_INVALID, "argument of type '%s' is not iterable", value_type_name(in));
+    if (!l) template_fail(r, ERR_INTERNAL, "argument of type '%s' is not iterable", value_type_name(in));
     for (size_t i = 0; l && i < l->n && r->status == OK; i++)
         if (value_equal(r, l->v[i], item, 0)) return true;
     return false;
@@ -134,8 +134,8 @@ static struct value repeat(struct render *r, struct value v, int64_t times)
         return template_fail(r, ERR_TOO_LARGE, "a repetition of more than %d MiB", TEMPLATE_OUTPUT_MAX >> 20);
     if (!template_charge(r, n * (size_t)times)) return value_undef();
     if (v.type == V_STR) {
-        struct strbuf sb = { .max = TEMPLATE_OUTPUT_MAX };
-        while (times-- > 0) strbuf_add(&sb, v.s.p, n);
+        struct text_out sb = TEXT_OUT_INIT;
+        while (times-- > 0) out_str(&sb, v.s);
         return value_take(r, &sb);
     }
     struct value out = value_list(r, v.type);
@@ -147,9 +147,9 @@ static struct value repeat(struct render *r, struct value v, int64_t times)
 static struct value join_two(struct render *r, struct value a, struct value b)
 {
     if (a.type == V_STR) {
-        struct strbuf sb = { .max = TEMPLATE_OUTPUT_MAX };
-        strbuf_add(&sb, a.s.p, a.s.n);
-        strbuf_add(&sb, b.s.p, b.s.n);
+        struct text_out sb = TEXT_OUT_INIT;
+        out_str(&sb, a.s);
+        out_str(&sb, b.s);
         return value_take(r, &sb);
     }
     struct value out = value_list(r, a.type);
@@ -207,7 +207,7 @@ static struct value float_binary(struct render *r, int op, double a, double b)
     double x = pow(a, b);
     if (isnan(x) && !isnan(a) && !isnan(b))
         return template_fail(r, ERR_UNSUPPORTED, "a power that is a complex number");
-    if (isinf(x) && !isinf(a) && !isinf(b)) return template_fail(r, ERR_INVALID, "Result too large");
+    if (isinf(x) && !isinf(a) && !isinf(b)) return template_fail(r, ERR_INTERNAL, "Result too large");
     return value_float(x);
 }
 
@@ -216,7 +216,7 @@ static struct value number_binary(struct render *r, int op, struct value a, stru
     int64_t x, y;
     bool divides = op == '/' || op == '%' || op == OP2('/', '/');
     if ((divides && value_as_float(b) == 0) || (op == OP2('*', '*') && value_as_float(a) == 0 && value_as_float(b) < 0))
-        return template_fail(r, ERR_INVALID, "division by zero");
+        return template_fail(r, ERR_INTERNAL, "division by zero");
     bool ints = value_as_int(a, &x) && value_as_int(b, &y);
     if (ints && op != '/' && !(op == OP2('*', '*') && y < 0)) return int_binary(r, op, x, y);
     return float_binary(r, op, value_as_float(a), value_as_float(b));
@@ -234,12 +234,11 @@ struct value op_binary(struct render *r, int op, struct value a, struct value b)
     if (op == '+' && a_repeats && a.type == b.type) return join_two(r, a, b);
     if (op == '*' && a_repeats && value_as_int(b, &n)) return repeat(r, a, n);
     if (op == '*' && b_repeats && value_as_int(a, &n)) return repeat(r, b, n);
-    if (op == '%' && a.type == V_STR)
-        return template_fail(r, ERR_UNSUPPORTED, "formatting a string with %% is not supported");
+    if (op == '%' && a.type == V_STR) return text_percent(r, a.s, b);
     char sign[] = { (char)(op < 256 ? op : op >> 8), (char)(op < 256 ? 0 : op & 255), '\0' };
     if (op == '+' && a.type == V_STR)
-        return template_fail(r, ERR_INVALID, "can only concatenate str (not \"%s\") to str", value_type_name(b));
-    return template_fail(r, ERR_INVALID, "unsupported operand type(s) for %s: '%s' and '%s'", sign, value_type_name(a),
+        return template_fail(r, ERR_INTERNAL, "can only concatenate str (not \"%s\") to str", value_type_name(b));
+    return template_fail(r, ERR_INTERNAL, "unsupported operand type(s) for %s: '%s' and '%s'", sign, value_type_name(a),
                          value_type_name(b));
 }
 
@@ -249,7 +248,7 @@ struct value op_negate(struct render *r, struct value v)
     if (v.type == V_FLOAT) return value_float(-v.f);
     if (value_as_int(v, &i)) return i == INT64_MIN ? too_wide(r) : value_int(-i);
     if (v.type == V_UNDEF) return value_undef_error(r, v);
-    return template_fail(r, ERR_INVALID, "bad operand type for unary -: '%s'", value_type_name(v));
+    return template_fail(r, ERR_INTERNAL, "bad operand type for unary -: '%s'", value_type_name(v));
 }
 
 static struct value loop_attr(struct render *r, const struct loop *l, struct str name)
@@ -315,7 +314,7 @@ static struct value char_at(struct str s, size_t i)
 {
     size_t from = text_offset(s, i), to = from;
     text_next(s, &to);
-    return value_str((struct str){ s.p + from, to - from });
+    return value_str(str_cut(s, from, to - from));
 }
 
 struct value op_item(struct render *r, struct value obj, struct value key)
@@ -350,7 +349,7 @@ static bool slice_bound(struct render *r, struct value v, int64_t n, int64_t low
     if (v.type == V_NONE) return true;
     if (v.type == V_UNDEF) value_undef_error(r, v);
     if (!value_as_int(v, out)) {
-        template_fail(r, ERR_INVALID, "slice indices must be integers or None");
+        template_fail(r, ERR_INTERNAL, "slice indices must be integers or None");
         return false;
     }
     if (*out < 0) *out = *out < -n ? low : *out + n;
@@ -363,12 +362,12 @@ static struct value slice_text(struct render *r, struct str s, int64_t from, int
     if (step == 1) {
         size_t a = text_offset(s, (size_t)from);
         size_t b = to > from ? text_offset(s, (size_t)to) : a;
-        return value_str((struct str){ s.p + a, b - a });
+        return value_str(str_cut(s, a, b - a));
     }
-    struct strbuf sb = { .max = TEMPLATE_OUTPUT_MAX };
+    struct text_out sb = TEXT_OUT_INIT;
     struct list *chars = value_items(r, value_str(s));
     for (int64_t i = from; chars && r->status == OK && (step > 0 ? i < to : i > to); i += step)
-        strbuf_add(&sb, chars->v[i].s.p, chars->v[i].s.n);
+        out_str(&sb, chars->v[i].s);
     return value_take(r, &sb);
 }
 
@@ -379,10 +378,10 @@ struct value op_slice(struct render *r, struct value obj, const struct value bou
     if (r->status != OK) return value_undef();
     if (obj.type == V_UNDEF) return value_undef_error(r, obj);
     if (obj.type != V_LIST && obj.type != V_TUPLE && obj.type != V_RANGE && obj.type != V_STR)
-        return template_fail(r, ERR_INVALID, "'%s' object cannot be sliced", value_type_name(obj));
+        return template_fail(r, ERR_INTERNAL, "'%s' object cannot be sliced", value_type_name(obj));
     if (bounds[2].type != V_NONE && !value_as_int(bounds[2], &step))
-        return template_fail(r, ERR_INVALID, "slice indices must be integers or None");
-    if (step == 0) return template_fail(r, ERR_INVALID, "slice step cannot be zero");
+        return template_fail(r, ERR_INTERNAL, "slice indices must be integers or None");
+    if (step == 0) return template_fail(r, ERR_INTERNAL, "slice step cannot be zero");
     value_length(obj, &n);
     if (!template_charge(r, obj.type == V_STR ? obj.s.n : 8 * n)) return value_undef();
     int64_t len = (int64_t)n, low = step < 0 ? -1 : 0, high = step < 0 ? len - 1 : len;

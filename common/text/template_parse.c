@@ -104,6 +104,7 @@ struct node *parser_node(struct parser *p, enum node_kind kind, int line)
     n->kind = kind;
     n->line = line;
     n->depth = 1;
+    n->tag = p->tag;
     return n;
 }
 
@@ -182,6 +183,7 @@ static void parse_body(struct parser *p, struct nodes *body, struct node *owner,
     while (p->status == OK) {
         const struct token *t = parser_next(p);
         struct node *n;
+        if (t->kind == T_VAR_BEGIN || t->kind == T_BLOCK_BEGIN) p->tag = t->s;
         if (t->kind == T_TEXT) {
             n = parser_node(p, N_TEXT, t->line);
             n->value = value_str(t->s);
@@ -272,11 +274,9 @@ static struct node *parse_set(struct parser *p, int line)
     return n;
 }
 
-static struct node *parse_macro(struct parser *p, int line)
+/* (a, b=default) */
+static void parse_params(struct parser *p, struct node *n, int line)
 {
-    struct node *n = parser_node(p, N_MACRO, line);
-    const struct node *outer = p->macro;
-    n->name = parser_expect_name(p);
     parser_expect_op(p, '(');
     bool had_default = false;
     while (p->status == OK && !parser_at_op(p, ')')) {
@@ -291,9 +291,39 @@ static struct node *parse_macro(struct parser *p, int line)
         parser_push(p, &n->kids, n, param);
     }
     parser_expect_op(p, ')');
+}
+
+static struct node *parse_macro(struct parser *p, int line)
+{
+    struct node *n = parser_node(p, N_MACRO, line), *outer = p->macro;
+    n->name = parser_expect_name(p);
+    parse_params(p, n, line);
     p->macro = n;
     parse_kept_body(p, &n->other, n, "macro", "endmacro");
     p->macro = outer;
+    return n;
+}
+
+/* {% call(params) macro(arguments) %}: the body is a macro of its own, which the one that is called knows as `caller`.
+ */
+static struct node *parse_call_block(struct parser *p, int line)
+{
+    struct node *n = parser_node(p, N_CALL_BLOCK, line), *body = parser_node(p, N_MACRO, line);
+    body->name = STR("caller");
+    if (parser_at_op(p, '(')) parse_params(p, body, line);
+    n->a = parser_part(p, n, parse_expression(p, false));
+    if (n->a->kind != N_CALL) parser_fail(p, ERR_PARSE, line, "{%% call %%} calls nothing");
+    parse_kept_body(p, &body->other, body, "call", "endcall");
+    n->b = parser_part(p, n, body);
+    return n;
+}
+
+static struct node *parse_filter_block(struct parser *p, int line)
+{
+    struct node *n = parser_node(p, N_FILTERED, line), *text = parser_node(p, N_CONST, line);
+    text->value = value_str(STR(""));
+    n->c = parser_part(p, n, parse_filters(p, parse_filter(p, text)));
+    parse_kept_body(p, &n->kids, n, "filter", "endfilter");
     return n;
 }
 
@@ -331,6 +361,8 @@ static const struct {
     { "macro", parse_macro },
     { "break", parse_break },
     { "continue", parse_continue },
+    { "call", parse_call_block },
+    { "filter", parse_filter_block },
     { "generation", parse_generation },
 };
 

@@ -22,11 +22,11 @@ static struct value get_attribute(struct render *r, struct value v, struct value
     struct str rest = attribute.s;
     for (;;) {
         const char *dot = rest.n ? memchr(rest.p, '.', rest.n) : NULL;
-        struct str part = { rest.p, dot ? (size_t)(dot - rest.p) : rest.n };
+        struct str part = str_cut(rest, 0, dot ? (size_t)(dot - rest.p) : rest.n);
         v = get_part(r, v, part);
         if (v.type == V_UNDEF && fallback.type != V_ABSENT) v = fallback;
         if (!dot || r->status != OK) return v;
-        rest = (struct str){ dot + 1, rest.n - part.n - 1 };
+        rest = str_cut(rest, part.n + 1, rest.n - part.n - 1);
     }
 }
 
@@ -84,7 +84,7 @@ static struct value filter_length(struct render *r, struct value v, const struct
 {
     size_t n;
     if (value_length(v, &n) && template_charge(r, v.type == V_STR ? n : 0)) return value_int((int64_t)n);
-    return template_fail(r, ERR_INVALID, "object of type '%s' has no len()", value_type_name(v));
+    return template_fail(r, ERR_INTERNAL, "object of type '%s' has no len()", value_type_name(v));
 }
 
 static struct value filter_list(struct render *r, struct value v, const struct value *a, const struct args *args)
@@ -104,7 +104,7 @@ static struct value filter_first(struct render *r, struct value v, const struct 
 
 static struct value filter_last(struct render *r, struct value v, const struct value *a, const struct args *args)
 {
-    if (v.type == V_ITER) return template_fail(r, ERR_INVALID, "'generator' object is not reversible");
+    if (v.type == V_ITER) return template_fail(r, ERR_INTERNAL, "'generator' object is not reversible");
     const struct list *items = value_items(r, v);
     return items && items->n ? items->v[items->n - 1] : value_absent(STR("No last item, sequence was empty."));
 }
@@ -113,9 +113,9 @@ static struct value filter_join(struct render *r, struct value v, const struct v
 {
     struct str sep = a[0].type == V_ABSENT ? STR("") : value_text(r, a[0]);
     const struct list *items = value_items(r, v);
-    struct strbuf sb = { .max = TEMPLATE_OUTPUT_MAX };
+    struct text_out sb = TEXT_OUT_INIT;
     for (size_t i = 0; items && i < items->n && template_charge(r, sep.n); i++) {
-        if (i) strbuf_add(&sb, sep.p, sep.n);
+        if (i) out_str(&sb, sep);
         print_str(r, &sb, get_attribute(r, items->v[i], a[1], (struct value){ 0 }));
     }
     return value_take(r, &sb);
@@ -125,7 +125,7 @@ static struct value filter_items(struct render *r, struct value v, const struct 
 {
     struct value out = value_list(r, V_ITER);
     if (v.type == V_UNDEF) return out;
-    if (v.type != V_DICT) return template_fail(r, ERR_INVALID, "Can only get item pairs from a mapping.");
+    if (v.type != V_DICT) return template_fail(r, ERR_INTERNAL, "Can only get item pairs from a mapping.");
     for (size_t i = 0; i < v.dict->n && template_charge(r, 16); i++)
         list_push(r, out.list, pair_value(r, v.dict->e[i].key, v.dict->e[i].value));
     return out;
@@ -137,9 +137,9 @@ static struct value filter_dictsort(struct render *r, struct value v, const stru
     struct str by = a[1].type == V_ABSENT ? STR("key") : value_text(r, a[1]);
     if (v.type == V_UNDEF) return value_undef_error(r, v);
     if (v.type != V_DICT)
-        return template_fail(r, ERR_INVALID, "'%s' object has no attribute 'items'", value_type_name(v));
+        return template_fail(r, ERR_INTERNAL, "'%s' object has no attribute 'items'", value_type_name(v));
     if (!str_is(by, "key") && !str_is(by, "value"))
-        return template_fail(r, ERR_INVALID, "You can only sort by either \"key\" or \"value\"");
+        return template_fail(r, ERR_INTERNAL, "You can only sort by either \"key\" or \"value\"");
     struct value pairs = filter_items(r, v, NULL, NULL), out = value_list(r, V_LIST);
     if (r->status != OK) return value_undef();
     struct dict *d = keyed_items(r, pairs.list, value_int(str_is(by, "value")), cased);
@@ -160,7 +160,7 @@ static struct value choose(struct render *r, struct value v, const struct args *
     struct value out = value_list(r, V_ITER), attribute = { 0 };
     const struct native *test = NULL;
     size_t at = by_attribute ? 1 : 0;
-    if (by_attribute && args->n_pos == 0) return template_fail(r, ERR_INVALID, "Missing parameter for attribute name");
+    if (by_attribute && args->n_pos == 0) return template_fail(r, ERR_INTERNAL, "Missing parameter for attribute name");
     if (by_attribute) attribute = args->pos[0];
     if (args->n_pos > at) {
         struct str name = value_text(r, args->pos[at]);
@@ -218,7 +218,7 @@ static struct value filter_map(struct render *r, struct value v, const struct va
             return template_fail(r, ERR_UNSUPPORTED, "the filter '%.*s' is not supported",
                                  name.n > 60 ? 60 : (int)name.n, name.p);
     } else if (attribute.type == V_ABSENT) {
-        return template_fail(r, ERR_INVALID, "map requires a filter argument");
+        return template_fail(r, ERR_INTERNAL, "map requires a filter argument");
     }
     struct args inner = rest_of(args, 1);
     const struct list *items = value_truth(v) ? value_items(r, v) : value_list(r, V_LIST).list;
@@ -262,8 +262,8 @@ static struct value filter_reverse(struct render *r, struct value v, const struc
     if (!items) return value_undef();
     for (size_t i = items->n; i-- > 0 && template_charge(r, 0);) list_push(r, out.list, items->v[i]);
     if (v.type != V_STR || r->status != OK) return out;
-    struct strbuf sb = { .max = TEMPLATE_OUTPUT_MAX };
-    for (size_t i = 0; i < out.list->n; i++) strbuf_add(&sb, out.list->v[i].s.p, out.list->v[i].s.n);
+    struct text_out sb = TEXT_OUT_INIT;
+    for (size_t i = 0; i < out.list->n; i++) out_str(&sb, out.list->v[i].s);
     return value_take(r, &sb);
 }
 

@@ -25,6 +25,10 @@ TEST(sequence, v.type == V_LIST || v.type == V_TUPLE || v.type == V_RANGE || v.t
                    v.type == V_UNDEF)
 TEST(callable, v.type == V_MACRO || v.type == V_NATIVE || v.type == V_BOUND || v.type == V_UNDEF)
 TEST(in, value_contains(r, v, a[0]))
+TEST(lower, v.type == V_STR && text_compare(v.s, text_recase(r, v.s, TEXT_LOWER).s) == 0)
+TEST(upper, v.type == V_STR && text_compare(v.s, text_recase(r, v.s, TEXT_UPPER).s) == 0)
+TEST(sameas, v.type == a[0].type && value_equal(r, v, a[0], 0) &&
+                 (v.type < V_LIST || v.type > V_NAMESPACE || v.list == a[0].list))
 TEST(eq, value_test_op(r, OP2('=', '='), v, a[0]))
 TEST(ne, value_test_op(r, OP2('!', '='), v, a[0]))
 TEST(lt, value_test_op(r, '<', v, a[0]))
@@ -34,7 +38,7 @@ TEST(ge, value_test_op(r, OP2('>', '='), v, a[0]))
 
 static struct value remainder_is(struct render *r, struct value v, struct value by, int64_t wanted)
 {
-    if (v.type == V_STR) template_fail(r, ERR_INVALID, "not all arguments converted during string formatting");
+    if (v.type == V_STR) template_fail(r, ERR_INTERNAL, "not all arguments converted during string formatting");
     struct value rest = op_binary(r, '%', v, by);
     return value_bool(value_is_number(rest) && value_as_float(rest) == (double)wanted);
 }
@@ -70,16 +74,19 @@ static const struct native tests[] = {
     { "integer", test_integer, "", 0 },
     { "iterable", test_iterable, "", 0 },
     { "le", test_le, "other", 1 },
+    { "lower", test_lower, "", 0 },
     { "lt", test_lt, "other", 1 },
     { "mapping", test_mapping, "", 0 },
     { "ne", test_ne, "other", 1 },
     { "none", test_none, "", 0 },
     { "number", test_number, "", 0 },
     { "odd", test_odd, "", 0 },
+    { "sameas", test_sameas, "other", 1 },
     { "sequence", test_sequence, "", 0 },
     { "string", test_string, "", 0 },
     { "true", test_true, "", 0 },
     { "undefined", test_undefined, "", 0 },
+    { "upper", test_upper, "", 0 },
     { "==", test_eq, "other", 1 },
     { "!=", test_ne, "other", 1 },
     { "<", test_lt, "other", 1 },

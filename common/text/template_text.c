@@ -63,22 +63,22 @@ struct str text_strip(struct str s, const struct str *chars, bool left, bool rig
         if (!is_stripped(s, last, chars)) break;
         to = last;
     }
-    return (struct str){ s.p + from, to - from };
+    return str_cut(s, from, to - from);
 }
 
-static void put_char(struct strbuf *sb, int32_t c)
+static void put_char(struct text_out *sb, int32_t c, bool own)
 {
     utf8proc_uint8_t bytes[4];
-    strbuf_add(sb, bytes, (size_t)utf8proc_encode_char(c, bytes));
+    out_bytes(sb, bytes, (size_t)utf8proc_encode_char(c, bytes), own);
 }
 
 /* The letter that has two capitals is the one whose change of length real prompts contain. */
-static void put_cased(struct strbuf *sb, int32_t c, bool upper, bool title)
+static void put_cased(struct text_out *sb, int32_t c, bool upper, bool title, bool own)
 {
     if (c == 0xDF && upper)
-        strbuf_puts(sb, title ? "Ss" : "SS");
+        out_bytes(sb, title ? "Ss" : "SS", 2, own);
     else
-        put_char(sb, !upper ? utf8proc_tolower(c) : title ? utf8proc_totitle(c) : utf8proc_toupper(c));
+        put_char(sb, !upper ? utf8proc_tolower(c) : title ? utf8proc_totitle(c) : utf8proc_toupper(c), own);
 }
 
 static bool is_cased(int32_t c)
@@ -89,13 +89,14 @@ static bool is_cased(int32_t c)
 
 struct value text_recase(struct render *r, struct str s, enum text_case to)
 {
-    struct strbuf sb = { .max = TEMPLATE_OUTPUT_MAX };
+    struct text_out sb = TEXT_OUT_INIT;
     if (!template_charge(r, 8 * s.n)) return value_undef();
     bool starts = true; /* the next letter begins a word, or the text */
     for (size_t i = 0; i < s.n;) {
+        size_t from = i;
         int32_t c = text_next(s, &i);
         bool upper = to == TEXT_UPPER || (to != TEXT_LOWER && starts);
-        put_cased(&sb, c, upper, to == TEXT_CAPITALIZE || to == TEXT_TITLE);
+        put_cased(&sb, c, upper, to == TEXT_CAPITALIZE || to == TEXT_TITLE, str_is_own(s, from, i - from));
         if (to == TEXT_TITLE)
             starts = !is_cased(c);
         else if (to == TEXT_TITLE_WORDS)
@@ -120,34 +121,34 @@ bool text_find(struct str s, struct str part, size_t from, size_t *out)
 }
 
 /* `to` before every code point and at the end: what replacing an empty text means. */
-static void weave(struct strbuf *sb, struct str s, struct str to, int64_t n)
+static void weave(struct text_out *sb, struct str s, struct str to, int64_t n)
 {
-    for (size_t i = 0; i < s.n && !sb->overflowed;) {
+    for (size_t i = 0; i < s.n && !sb->text.overflowed;) {
         size_t from = i;
         text_next(s, &i);
-        if (n != 0) strbuf_add(sb, to.p, to.n);
+        if (n != 0) out_str(sb, to);
         if (n > 0) n--;
-        strbuf_add(sb, s.p + from, i - from);
+        out_str(sb, str_cut(s, from, i - from));
     }
-    if (n != 0) strbuf_add(sb, to.p, to.n);
+    if (n != 0) out_str(sb, to);
 }
 
 struct value text_replace(struct render *r, struct str s, struct str from, struct str to, int64_t n)
 {
-    struct strbuf sb = { .max = TEMPLATE_OUTPUT_MAX };
+    struct text_out sb = TEXT_OUT_INIT;
     size_t pos = 0, at;
     if (!template_charge(r, from.n ? s.n : 8 * s.n)) return value_undef();
     if (from.n == 0) {
         weave(&sb, s, to, n < 0 ? -1 : n);
         return value_take(r, &sb);
     }
-    while (n != 0 && !sb.overflowed && text_find(s, from, pos, &at)) {
-        strbuf_add(&sb, s.p + pos, at - pos);
-        strbuf_add(&sb, to.p, to.n);
+    while (n != 0 && !sb.text.overflowed && text_find(s, from, pos, &at)) {
+        out_str(&sb, str_cut(s, pos, at - pos));
+        out_str(&sb, to);
         pos = at + from.n;
         if (n > 0) n--;
     }
-    strbuf_add(&sb, s.p + pos, s.n - pos);
+    out_str(&sb, str_cut(s, pos, s.n - pos));
     return value_take(r, &sb);
 }
 
@@ -165,11 +166,11 @@ struct value text_lines(struct render *r, struct str s)
         size_t end = i;
         int32_t c = text_next(s, &i);
         if (!is_line_end(c)) continue;
-        list_push(r, lines.list, value_str((struct str){ s.p + start, end - start }));
+        list_push(r, lines.list, value_str(str_cut(s, start, end - start)));
         if (c == '\r' && i < s.n && s.p[i] == '\n') i++;
         start = i;
     }
-    if (start < s.n) list_push(r, lines.list, value_str((struct str){ s.p + start, s.n - start }));
+    if (start < s.n) list_push(r, lines.list, value_str(str_cut(s, start, s.n - start)));
     return lines;
 }
 
@@ -200,7 +201,7 @@ struct value text_int(struct render *r, struct str s, int64_t base)
 {
     char text[96], *p = text, *stop;
     if (base != 0 && (base < 2 || base > 36))
-        return template_fail(r, ERR_INVALID, "int() base must be >= 2 and <= 36, or 0");
+        return template_fail(r, ERR_INTERNAL, "int() base must be >= 2 and <= 36, or 0");
     if (!number_text(s, text, sizeof(text))) return value_undef();
     bool negative = *p == '-';
     if (*p == '-' || *p == '+') p++;

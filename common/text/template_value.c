@@ -98,27 +98,24 @@ struct value value_str(struct str s)
     return (struct value){ .type = V_STR, .s = s };
 }
 
-struct value value_cstr(const char *s)
+struct value value_copy(struct render *r, struct str s)
 {
-    return value_str((struct str){ s, strlen(s) });
-}
-
-struct value value_copy(struct render *r, const char *p, size_t n)
-{
-    char *copy = alloc_sized(r, n, 1);
+    bool mixed = s.own != NULL && s.own != STR_OWN;
+    char *copy = alloc_sized(r, mixed ? 2 * s.n : s.n, 1);
     if (!copy) return value_undef();
-    if (n) memcpy(copy, p, n);
-    return value_str((struct str){ copy, n });
+    if (s.n) memcpy(copy, s.p, s.n);
+    if (mixed) s.own = memcpy(copy + s.n, s.own, s.n);
+    return value_str((struct str){ copy, s.n, s.own });
 }
 
-struct value value_take(struct render *r, struct strbuf *sb)
+struct value value_take(struct render *r, struct text_out *o)
 {
     struct value v = value_undef();
-    if (sb->overflowed)
+    if (o->text.overflowed)
         template_fail(r, ERR_TOO_LARGE, "a text longer than %d MiB", TEMPLATE_OUTPUT_MAX >> 20);
-    else if (template_charge(r, sb->n))
-        v = value_copy(r, strbuf_cstr(sb), sb->n);
-    strbuf_fini(sb);
+    else if (template_charge(r, o->text.n))
+        v = value_copy(r, out_view(o));
+    out_fini(o);
     return v;
 }
 
@@ -189,7 +186,7 @@ static void dict_append(struct render *r, struct dict *d, struct value key, stru
 void dict_set(struct render *r, struct dict *d, struct value key, struct value v)
 {
     if (!is_hashable(key)) {
-        template_fail(r, ERR_INVALID, "unhashable type: '%s'", value_type_name(key));
+        template_fail(r, ERR_INTERNAL, "unhashable type: '%s'", value_type_name(key));
         return;
     }
     struct value *slot = dict_find(r, d, key);
@@ -207,6 +204,16 @@ void dict_remove(struct dict *d, const struct value *slot)
     memmove(&d->e[i], &d->e[i + 1], (d->n - i) * sizeof(*d->e));
 }
 
+/* A word that the template's author expects under this name counts as the template's own. */
+static struct value member_value(struct render *r, struct str name, const json_t *j, int depth)
+{
+    struct value v = value_json(r, j, depth);
+    if (v.type != V_STR || !r->in->own_name || !str_is(name, r->in->own_name)) return v;
+    for (const char *const *word = r->in->own_words; *word; word++)
+        if (str_is(v.s, *word)) v.s.own = STR_OWN;
+    return v;
+}
+
 static struct value object_value(struct render *r, const json_t *j, int depth)
 {
     struct value v = value_dict(r, V_DICT);
@@ -215,7 +222,8 @@ static struct value object_value(struct render *r, const json_t *j, int depth)
     json_object_foreach((json_t *)j, key, member)
     {
         /* The names of an object differ from each other, so nothing need be looked up. */
-        dict_append(r, v.dict, value_cstr(key), value_json(r, member, depth + 1));
+        struct str name = { key, strlen(key), r->reads_own ? STR_OWN : NULL };
+        dict_append(r, v.dict, value_str(name), member_value(r, name, member, depth + 1));
         if (r->status != OK) break;
     }
     return v;
@@ -232,7 +240,8 @@ struct value value_json(struct render *r, const json_t *j, int depth)
     case JSON_FALSE: return value_bool(false);
     case JSON_INTEGER: return value_int(json_integer_value(j));
     case JSON_REAL: return value_float(json_real_value(j));
-    case JSON_STRING: return value_str((struct str){ json_string_value(j), json_string_length(j) });
+    case JSON_STRING:
+        return value_str((struct str){ json_string_value(j), json_string_length(j), r->reads_own ? STR_OWN : NULL });
     case JSON_OBJECT: return object_value(r, j, depth);
     case JSON_ARRAY: break;
     }
@@ -307,7 +316,7 @@ bool str_eq(struct str a, struct str b)
 
 bool str_is(struct str a, const char *b)
 {
-    return str_eq(a, (struct str){ b, strlen(b) });
+    return str_eq(a, (struct str){ b, strlen(b), NULL });
 }
 
 /* Characters of a text, or keys of a dict, as a list. */
@@ -320,7 +329,7 @@ static struct list *items_of_parts(struct render *r, struct value v)
         for (size_t pos = 0; pos < v.s.n && r->status == OK;) {
             size_t from = pos;
             text_next(v.s, &pos);
-            list_push(r, l, value_str((struct str){ v.s.p + from, pos - from }));
+            list_push(r, l, value_str(str_cut(v.s, from, pos - from)));
         }
     }
     return l;
@@ -343,7 +352,7 @@ struct list *value_items(struct render *r, struct value v)
     case V_DICT:
     case V_STR: template_charge(r, 16 * (v.type == V_STR ? v.s.n : v.dict->n)); return items_of_parts(r, v);
     case V_UNDEF: return items_of_parts(r, v);
-    default: template_fail(r, ERR_INVALID, "'%s' object is not iterable", value_type_name(v)); return NULL;
+    default: template_fail(r, ERR_INTERNAL, "'%s' object is not iterable", value_type_name(v)); return NULL;
     }
 }
 
@@ -373,8 +382,8 @@ struct value value_undef_error(struct render *r, struct value v)
     uint8_t owner_sub = v.sub & (uint8_t)~VALUE_NO_ELEMENT;
     enum value_type of = owner_sub ? owner_sub - 1u : V_UNDEF;
     int n = v.s.n > 200 ? 200 : (int)v.s.n;
-    if (of == V_UNDEF) return template_fail(r, ERR_INVALID, "%.*s", n, n ? v.s.p : "");
-    if (of == V_ABSENT) return template_fail(r, ERR_INVALID, "'%.*s' is undefined", n, v.s.p);
+    if (of == V_UNDEF) return template_fail(r, ERR_INTERNAL, "%.*s", n, n ? v.s.p : "");
+    if (of == V_ABSENT) return template_fail(r, ERR_INTERNAL, "'%.*s' is undefined", n, v.s.p);
     char owner[64] = "";
     if (of < sizeof(owners) / sizeof(*owners) && owners[of]) {
         memcpy(owner, owners[of], strlen(owners[of]) + 1);
@@ -384,6 +393,6 @@ struct value value_undef_error(struct render *r, struct value v)
         memcpy(owner, name, strlen(name));
         memcpy(owner + strlen(name), " object", sizeof(" object"));
     }
-    if (v.sub & VALUE_NO_ELEMENT) return template_fail(r, ERR_INVALID, "%s has no element %.*s", owner, n, v.s.p);
-    return template_fail(r, ERR_INVALID, "'%s' has no attribute '%.*s'", owner, n, v.s.p);
+    if (v.sub & VALUE_NO_ELEMENT) return template_fail(r, ERR_INTERNAL, "%s has no element %.*s", owner, n, v.s.p);
+    return template_fail(r, ERR_INTERNAL, "'%s' has no attribute '%.*s'", owner, n, v.s.p);
 }

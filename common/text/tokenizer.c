@@ -149,14 +149,15 @@ static enum status encode_plain(const struct tokenizer *t, struct scratch *s, co
     return st;
 }
 
-static enum status encode_all(const struct tokenizer *t, struct scratch *s, const char *text, size_t n, bool control,
-                              struct token_list *out, struct error *err)
+static enum status encode_all(const struct tokenizer *t, struct scratch *s, const char *text, size_t n,
+                              const struct encode_options *opt, struct token_list *out, struct error *err)
 {
+    struct special_scan scan = { .text = text, .n = n, .control = opt->parse_special, .literal = opt->literal };
     bool after_special = true;
     enum status st;
 
     for (size_t pos = 0; pos < n;) {
-        struct special_match m = special_find(t->special, text, n, pos, control);
+        struct special_match m = special_find(t->special, &scan, pos);
         if ((st = encode_plain(t, s, text + pos, m.pos - pos, after_special, out, err)) != OK) return st;
         if (m.id != TOKEN_NONE) token_list_add(out, m.id);
         after_special = true;
@@ -183,7 +184,7 @@ enum status tokenizer_encode(struct tokenizer *t, const char *text, size_t n, st
     if ((st = scratch_take(t, &s)) != OK) return error_set(err, st, "no memory to tokenize");
     s->stop = opt.stop;
     if (opt.add_special && v->add_bos && v->bos_id != TOKEN_NONE) token_list_add(out, v->bos_id);
-    st = encode_all(t, s, text, n, opt.parse_special, out, err);
+    st = encode_all(t, s, text, n, &opt, out, err);
     scratch_give(t, s);
     if (st != OK) {
         out->n = n_before;

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct spans;
 struct vocab;
 struct tokenizer;
 
@@ -29,9 +30,10 @@ void token_list_add(struct token_list *l, int32_t id);
 void token_list_fini(struct token_list *l);
 
 struct encode_options {
-    bool parse_special;      /* "<|im_start|>" in the text becomes its control token; otherwise plain text */
-    bool add_special;        /* BOS / EOS where the vocabulary asks for them */
-    const atomic_bool *stop; /* once true, the call ends with ERR_CANCELLED; NULL: never */
+    bool parse_special;          /* "<|im_start|>" in the text becomes its control token; otherwise plain text */
+    bool add_special;            /* BOS / EOS where the vocabulary asks for them */
+    const atomic_bool *stop;     /* once true, the call ends with ERR_CANCELLED; NULL: never */
+    const struct spans *literal; /* bytes that never become (a part of) a control token; NULL: none */
 };
 
 /* Appends the ids of `text` (n bytes) to `out`.  Invalid UTF-8 is refused with its byte offset

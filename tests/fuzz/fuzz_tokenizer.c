@@ -2,6 +2,7 @@
 #include "base/mem.h"
 #include "text/bytelevel.h"
 #include "text/detok.h"
+#include "text/spans.h"
 #include "text/tokenizer.h"
 #include "text/utf8.h"
 #include "text/vocab.h"
@@ -62,6 +63,20 @@ static void check_round_trip(const struct vocab *v, const struct token_list *ids
     strbuf_fini(&out);
 }
 
+/* No control token over a literal byte; bytes can be counted where each token gives its own. */
+static void check_literal(const struct vocab *v, const struct token_list *ids, const struct spans *literal)
+{
+    size_t at = 0, span = 0;
+
+    for (size_t i = 0; i < ids->n && v->kind == VOCAB_BPE; i++) {
+        size_t end = at + vocab_token_bytes(v, ids->ids[i], NULL, 0);
+        enum token_type type = v->tokens[ids->ids[i]].type;
+        span = spans_seek(literal, span, at);
+        if (type == TOKEN_CONTROL || type == TOKEN_UNKNOWN) assert(span == literal->n || literal->v[span].from >= end);
+        at = end;
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     static const char *const pres[] = { "default", "smollm", "gpt-2",  "llama-bpe",      "qwen2",
@@ -91,10 +106,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     int which = (data[0] >> 1) % (N_PRES + 1);
     const char *text = (const char *)data + 1;
     struct token_list ids = { 0 };
-    struct encode_options opt = { .parse_special = data[0] & 1 };
+    struct spans literal = { 0 };
+    /* every other stretch of a length that the first byte decides */
+    for (size_t step = 1 + (data[0] >> 5), at = step; data[0] & 16 && at < n - 1; at += 2 * step)
+        spans_add(&literal, at, at + step < n - 1 ? at + step : n - 1);
+    struct encode_options opt = { .parse_special = data[0] & 1, .literal = &literal };
     enum status st = tokenizer_encode(tokenizers[which], text, n - 1, opt, &ids, NULL);
     assert(st == (utf8_check(text, n - 1) == n - 1 ? OK : ERR_PARSE));
     if (st == OK) check_round_trip(&vocabs[which], &ids, text, n - 1);
+    if (st == OK) check_literal(&vocabs[which], &ids, &literal);
+    spans_fini(&literal);
     token_list_fini(&ids);
     return 0;
 }

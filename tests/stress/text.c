@@ -49,14 +49,14 @@ static void make_vocab(enum vocab_kind kind)
 
 static int one_round(int who, struct token_list *ids)
 {
-    struct strbuf text = STRBUF_INIT;
-    struct encode_options opt = { .parse_special = true };
+    struct chat_prompt p = { 0 };
+    struct encode_options opt = { .parse_special = true, .literal = &p.literal };
     struct error err;
-    int rc = chat_render(chat, messages[who], false, 0, &text, &err) == OK ? 0 : 1;
+    int rc = chat_render(chat, messages[who], &(struct chat_options){ 0 }, &p, &err) == OK ? 0 : 1;
     ids->n = 0;
-    if (rc == 0) rc = tokenizer_encode(tokenizer, strbuf_cstr(&text), text.n, opt, ids, &err) == OK ? 0 : 1;
+    if (rc == 0) rc = tokenizer_encode(tokenizer, strbuf_cstr(&p.text), p.text.n, opt, ids, &err) == OK ? 0 : 1;
     if (rc) fprintf(stderr, "%s\n", err.text);
-    strbuf_fini(&text);
+    chat_prompt_fini(&p);
     return rc;
 }
 

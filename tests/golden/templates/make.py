@@ -163,6 +163,40 @@ DATA = {
 }
 
 EXPRESSIONS = r"""
+'a\nb\r\nc'.splitlines()
+'abc'.removeprefix('ab')
+'abc'.removeprefix('x')
+'abc'.removesuffix('bc')
+'abc'.removesuffix('')
+'a-b-c'.partition('-')
+'a-b-c'.rpartition('-')
+'abc'.partition('-')
+'abc'.rpartition('-')
+'aaa'.rpartition('aa')
+'12'.isdigit()
+''.isdigit()
+'1a'.isdigit()
+' \t'.isspace()
+''.isspace()
+'%s and %d%%' % ('x', 3)
+'%s' % 1
+'%r' % 'x'
+'%s' % none
+'%.2f' % 2.345
+'%f' % 1
+'%d' % 3.9
+'%s %s' % ('x',)
+'%s' % ('x', 'y')
+'%d' % 'x'
+'%' % 1
+'<a & "b">' | e
+"it's" | escape
+'abc' is lower
+'aBc' is lower
+'ABC' is upper
+1 is sameas 1
+none is sameas none
+1 is sameas true
 1 + 2 * 3 - 4
 7 / 2
 7 // 2
@@ -598,6 +632,18 @@ None
 """.strip().split("\n")
 
 SNIPPETS = {
+    "filter block": "a{% filter upper %}b{{ 1 }}c{% endfilter %}d",
+    "filter block, chained": "{% filter trim | replace('b', 'x') | upper %}  abc  {% endfilter %}",
+    "filter block in a loop": "{% for i in [1, 2] %}{% filter indent(2, true) %}{{ i }}\n{% endfilter %}{% endfor %}",
+    "filter block sets nothing outside": "{% set y = 1 %}{% filter upper %}{% set y = 2 %}{{ y }}{% endfilter %}{{ y }}",
+    "call block": "{% macro m(a) %}<{{ a }}|{{ caller() }}>{% endmacro %}{% call m(1) %}x{{ 2 }}{% endcall %}",
+    "call block with arguments":
+        "{% macro m(l) %}{% for i in l %}[{{ caller(i) }}]{% endfor %}{% endmacro %}{% call(v) m([1, 2]) %}{{ v * 2 }}{% endcall %}",
+    "call block sees its own scope": "{% macro m() %}{% set z = 5 %}{{ caller() }}{% endmacro %}{% set z = 1 %}{% call m() %}{{ z }}{% endcall %}",
+    "macro without a caller": "{% macro m() %}{{ caller is defined }}{% endmacro %}{{ m() }}",
+    "caller given by name": "{% macro m(caller=none) %}{{ caller is none }}{% endmacro %}{{ m() }}{% call m() %}x{% endcall %}",
+    "lists grow": "{% set l = [1] %}{% set _ = l.append(2) %}{% set _ = l.extend([3, 4]) %}{% set _ = l.insert(0, 0) %}{% set _ = l.insert(-1, 9) %}{{ l }}",
+    "dicts grow": "{% set d = {'a': 1}, %}{% set d = d[0] %}{% set _ = [].append(d.update({'b': 2})) %}{{ d }}{{ d.setdefault('a', 5) }}{{ d.setdefault('c') }}{{ d }}",
     "text only": "just text\n",
     "one trailing newline dropped": "a\n\n",
     "crlf": "a\r\n{% if true %}\r\nb\r\n{% endif %}\r\nc\r\n",
@@ -762,20 +808,19 @@ LIMITS = {
     "import": ("{% import 'x' as y %}", "unsupported", "{% import %}"),
     "extends": ("{% extends 'x' %}", "unsupported", "{% extends %}"),
     "block": ("{% block x %}{% endblock %}", "unsupported", "{% block %}"),
-    "call": ("{% call m() %}{% endcall %}", "unsupported", "{% call %}"),
-    "filter tag": ("{% filter upper %}x{% endfilter %}", "unsupported", "{% filter %}"),
+    "filter tag": ("{% filter center %}x{% endfilter %}", "unsupported", "the filter 'center'"),
     "do": ("{% do l.append(1) %}", "unsupported", "{% do %}"),
     "with": ("{% with x = 1 %}{% endwith %}", "unsupported", "{% with %}"),
     "unknown filter": ("\n\n{{ x | wordcount }}", "unsupported", "line 3: the filter 'wordcount'"),
     "unknown filter in map": ("{{ l | map('wordcount') }}", "unsupported", "the filter 'wordcount'"),
-    "unknown test": ("{{ x is sameas y }}", "unsupported", "the test 'sameas'"),
-    "unknown test in select": ("{{ l | selectattr('a', 'sameas', 1) }}", "unsupported", "the test 'sameas'"),
+    "unknown test": ("{{ x is escaped }}", "unsupported", "the test 'escaped'"),
+    "unknown test in select": ("{{ l | selectattr('a', 'escaped') }}", "unsupported", "the test 'escaped'"),
     "unknown method": ("{{ s.swapcase() }}", "unsupported", "the method 'swapcase'"),
     "cycler": ("{% set c = cycler(1, 2) %}", "unsupported", "the function 'cycler'"),
     "recursive loop": ("{% for x in l recursive %}{% endfor %}", "unsupported", "recursive loops"),
     "unpacked arguments": ("{{ range(*l) }}", "unsupported", "unpacked arguments"),
     "varargs": ("{% macro m() %}{{ varargs }}{% endmacro %}", "unsupported", "'varargs'"),
-    "percent format": ("{{ '%s' % 1 }}", "unsupported", "formatting a string"),
+    "percent format": ("{{ '%x' % 1 }}", "unsupported", "the format '%x'"),
     "huge literal": ("{{ 99999999999999999999 }}", "unsupported", "64 bits"),
     "overflow": ("{{ 9223372036854775807 + 1 }}", "unsupported", "64 bits"),
     "power overflow": ("{{ 10 ** 30 }}", "unsupported", "64 bits"),

@@ -30,22 +30,24 @@ static struct vocab vocab_with(char *chat_template)
     return (struct vocab){ .tokens = tokens, .n_tokens = 2, .bos_id = 0, .eos_id = 1, .chat_template = chat_template };
 }
 
-static enum status render(struct vocab v, const json_t *messages, bool prompt, struct strbuf *out, struct error *err)
+static enum status render(struct vocab v, const json_t *messages, bool prompt, struct chat_prompt *out,
+                          struct error *err)
 {
     struct chat *c = NULL;
+    struct chat_options opt = { .add_generation_prompt = prompt, .now = 1752665696 };
     enum status st = chat_create(&c, &v, err);
-    if (st == OK) st = chat_render(c, messages, prompt, 1752665696, out, err);
+    if (st == OK) st = chat_render(c, messages, &opt, out, err);
     chat_destroy(c);
     return st;
 }
 
 static void expect_text(struct vocab v, const json_t *messages, bool prompt, const char *want)
 {
-    struct strbuf out = STRBUF_INIT;
+    struct chat_prompt out = { 0 };
     struct error err = { OK, "" };
     cr_assert_eq(render(v, messages, prompt, &out, &err), OK, "%s", err.text);
-    cr_assert_str_eq(strbuf_cstr(&out), want);
-    strbuf_fini(&out);
+    cr_assert_str_eq(strbuf_cstr(&out.text), want);
+    chat_prompt_fini(&out);
 }
 
 Test(chat, renders_the_golden_prompts_of_smollm2)
@@ -85,36 +87,36 @@ Test(chat, gives_the_template_its_tokens_and_no_tools)
 
 Test(chat, says_when_the_model_has_no_template)
 {
-    struct strbuf out = STRBUF_INIT;
+    struct chat_prompt out = { 0 };
     struct error err = { OK, "" };
     json_t *messages = json_array();
     cr_assert_eq(render(vocab_with(NULL), messages, true, &out, &err), ERR_UNSUPPORTED);
     cr_assert(strstr(err.text, "no chat template"), "%s", err.text);
     json_decref(messages);
-    strbuf_fini(&out);
+    chat_prompt_fini(&out);
 }
 
 Test(chat, names_what_a_template_needs_beyond_the_subset)
 {
-    struct strbuf out = STRBUF_INIT;
+    struct chat_prompt out = { 0 };
     struct error err = { OK, "" };
     json_t *messages = json_array();
     char source[] = "x\n{% include 'y' %}";
     cr_assert_eq(render(vocab_with(source), messages, true, &out, &err), ERR_UNSUPPORTED);
     cr_assert(strstr(err.text, "{% include %}") && strstr(err.text, "line 2"), "%s", err.text);
     json_decref(messages);
-    strbuf_fini(&out);
+    chat_prompt_fini(&out);
 }
 
 Test(chat, hands_on_what_the_template_raises)
 {
-    struct strbuf out = STRBUF_INIT;
+    struct chat_prompt out = { 0 };
     struct error err = { OK, "" };
     json_t *messages = json_pack("[{s:s, s:s}]", "role", "system", "content", "hi");
     char source[] = "{{ raise_exception('System role not supported') }}";
     cr_assert_eq(render(vocab_with(source), messages, true, &out, &err), ERR_INVALID);
     cr_assert_str_eq(err.text, "System role not supported");
-    cr_assert_eq(out.n, 0);
+    cr_assert_eq(out.text.n, 0);
     json_decref(messages);
-    strbuf_fini(&out);
+    chat_prompt_fini(&out);
 }
