@@ -7,6 +7,7 @@
 #include "coordinator/coordinator.h"
 #include "coordinator/served_model.h"
 #include "text/chat.h"
+#include "text/chat_open.h"
 #include "text/tokenizer.h"
 
 #include <stdio.h>
@@ -70,14 +71,30 @@ static void template_error(struct api_error *e, enum status st, const struct err
     if (st == ERR_INTERNAL) e->retry = false;
 }
 
+/* The last message stays open: the prompt ends where its content does. */
+static enum status cut_open(struct chat_prompt *prompt, struct error *err)
+{
+    size_t n;
+    if (!chat_open_find(strbuf_cstr(&prompt->text), prompt->text.n, &n))
+        return error_set(err, ERR_INVALID,
+                         "the model's chat template does not show the last message as it is given, so it "
+                         "cannot be continued");
+    prompt->text.n = n;
+    spans_cut(&prompt->literal, n);
+    return OK;
+}
+
 static enum status render(const struct seat *s, struct token_list *out, uint32_t *n_hidden)
 {
     struct chat_prompt prompt = { 0 };
-    struct chat_options how = { .add_generation_prompt = true,
+    struct chat_options how = { .add_generation_prompt = s->r->add_generation_prompt,
                                 .content_specials = s->content_specials,
                                 .now = clock_unix_s() };
     struct error err;
-    enum status st = served_model_render(s->model, s->r->messages, &how, &prompt, &err);
+    json_t *open = s->r->continue_final ? chat_open_mark(s->r->messages) : NULL;
+    enum status st = served_model_render(s->model, open ? open : s->r->messages, &how, &prompt, &err);
+    json_decref(open);
+    if (st == OK && s->r->continue_final) st = cut_open(&prompt, &err);
     if (st != OK) {
         template_error(s->e, st, &err);
     } else {

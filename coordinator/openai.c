@@ -54,12 +54,34 @@ static enum status check_lengths(struct parse *p)
     return OK;
 }
 
+/* Whether the answer opens a new turn, as it does by default, or goes on with the last message. */
+static enum status check_turn(struct parse *p)
+{
+    struct api_request *r = p->r;
+    const json_t *last = json_array_get(r->messages, json_array_size(r->messages) - 1);
+    const char *role = json_string_value(json_object_get(last, "role"));
+    bool assistant = role && !strcmp(role, "assistant");
+    bool silent = !p->add_generation_prompt.given && !p->continue_final.given;
+    r->continue_final = p->continue_final.on || (silent && assistant && p->limits->prefill_assistant);
+    r->add_generation_prompt = p->add_generation_prompt.given ? p->add_generation_prompt.on : !r->continue_final;
+    if (r->continue_final && r->add_generation_prompt)
+        return api_error_set(
+            p->e, ERR_INVALID, NULL, "continue_final_message",
+            "'continue_final_message' and 'add_generation_prompt' cannot both be true: an answer goes on "
+            "with the last message, or opens a new turn");
+    if (r->continue_final && !assistant)
+        return api_error_set(p->e, ERR_INVALID, NULL, "continue_final_message",
+                             "'continue_final_message' needs a last message of role \"assistant\"");
+    return OK;
+}
+
 /* What no single field can know. */
 static enum status check_together(struct parse *p)
 {
     struct api_request *r = p->r;
     if (r->endpoint == API_CHAT && !r->messages)
         return api_error_set(p->e, ERR_INVALID, NULL, "messages", "'messages' is required");
+    if (r->endpoint == API_CHAT && check_turn(p) != OK) return ERR_INVALID;
     if (r->endpoint == API_COMPLETIONS && !r->n_prompts)
         return api_error_set(p->e, ERR_INVALID, NULL, "prompt", "'prompt' is required");
     if (r->n * r->n_prompts > OPENAI_MAX_CHOICES)

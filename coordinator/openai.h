@@ -44,8 +44,9 @@ struct api_request {
     uint32_t n_prompts;
     int64_t n; /* answers to each prompt */
     bool stream, include_usage;
-    bool echo, tokens_as_ids;                  /* completions */
-    int64_t max_tokens, max_completion_tokens; /* -1 = not given, INT32_MAX = no limit; equal after the parse */
+    bool add_generation_prompt, continue_final; /* chat: opens a new turn, or stays in the last one; never both */
+    bool echo, tokens_as_ids;                   /* completions */
+    int64_t max_tokens, max_completion_tokens;  /* -1 = not given, INT32_MAX = no limit; equal after the parse */
     int64_t min_tokens;
     int64_t priority;   /* lower is earlier */
     int64_t n_logprobs; /* -1 = none, else 0..20 alternatives */
@@ -68,6 +69,7 @@ struct api_request {
 struct openai_limits {
     uint32_t max_prompt_logprobs; /* widest logprobs together with echo */
     bool strict_params;           /* refuse what would be ignored */
+    bool prefill_assistant;       /* without a word of the request: a last message of the assistant is continued */
 };
 
 /* Parses and checks `body`.  The caller owns *out; on failure it is untouched and `e` says what and where. */

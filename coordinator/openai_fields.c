@@ -160,6 +160,22 @@ static enum status read_logit_bias(struct parse *p, const char *name, const json
     return OK;
 }
 
+static enum status read_flag(struct parse *p, const char *name, const json_t *v, struct field_flag *out)
+{
+    out->given = true;
+    return read_bool(p, name, v, &out->on);
+}
+
+static enum status read_add_prompt(struct parse *p, const char *name, const json_t *v)
+{
+    return read_flag(p, name, v, &p->add_generation_prompt);
+}
+
+static enum status read_continue(struct parse *p, const char *name, const json_t *v)
+{
+    return read_flag(p, name, v, &p->continue_final);
+}
+
 static enum status read_chat_logprobs(struct parse *p, const char *name, const json_t *v)
 {
     return read_bool(p, name, v, &p->chat_logprobs);
@@ -220,6 +236,10 @@ static const struct field fields[] = {
     { "logprobs", FIELD_FN, TEXT, .fn = read_text_logprobs, OR(FALSE) },
     { "top_logprobs", FIELD_FN, CHAT, .fn = read_top_logprobs, OR(ZERO) },
     { "cache_salt", FIELD_FN, BOTH, .fn = read_cache_salt, OR(EMPTY) },
+    { "add_generation_prompt", FIELD_FN, CHAT, .fn = read_add_prompt },
+    { "add_generation_prompt", FIELD_REFUSED, TEXT, OR(FALSE | TRUE) },
+    { "continue_final_message", FIELD_FN, CHAT, .fn = read_continue },
+    { "continue_final_message", FIELD_REFUSED, TEXT, OR(FALSE) },
     { "n", FIELD_INT, BOTH, AT(n), 1, OPENAI_MAX_CHOICES },
     { "best_of", FIELD_FN, BOTH, .fn = read_best_of },
     /* accepted, and without effect */

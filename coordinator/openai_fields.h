@@ -11,6 +11,9 @@ struct parse { /* one request body on its way */
     int64_t top_logprobs; /* -1 = not given */
     int64_t best_of;      /* 0 = not given */
     bool chat_logprobs;
+    struct field_flag {
+        bool given, on;
+    } add_generation_prompt, continue_final;
 };
 
 typedef enum status (*field_fn)(struct parse *p, const char *name, const json_t *v);

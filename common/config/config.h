@@ -70,6 +70,7 @@ struct config {
         uint32_t max_prompt_logprobs; /* widest top-n that may be asked for */
         bool any_model;               /* accept any model name */
         bool content_specials;        /* chat: control tokens in the text of messages count */
+        bool prefill_assistant;       /* a last message of the assistant is continued */
         bool strict_params;           /* refuse ignored request fields */
     } coordinator;
     struct {

@@ -108,6 +108,9 @@ const struct config_option config_table[] = {
     { SCOPE_GLOBAL, "coordinator", "content_specials", "content-specials", NULL, ROLES_API, OPTION_BOOL,
       AT(coordinator.content_specials), 0, 0, 0, NULL, "false",
       "let what messages say become control tokens, as the template's own text does" },
+    { SCOPE_GLOBAL, "coordinator", "prefill_assistant", "prefill-assistant", NULL, ROLES_API, OPTION_BOOL,
+      AT(coordinator.prefill_assistant), 0, 0, 0, NULL, "false",
+      "answers continue a last message of the assistant, as with continue_final_message" },
     { SCOPE_GLOBAL, "coordinator", "strict_params", "strict-params", NULL, ROLES_API, OPTION_BOOL,
       AT(coordinator.strict_params), 0, 0, 0, NULL, "false", "refuse request fields that are otherwise ignored" },
 

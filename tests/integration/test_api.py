@@ -51,6 +51,33 @@ def test_history_reaches_the_model(cluster):
     assert chat["choices"][0]["message"]["content"] == same
 
 
+def test_the_last_message_is_continued_token_for_token(cluster, tmp_path):
+    """What a chat that continues makes of its prompt is what the prompt's own text gives; by default a turn is closed."""
+    begun = GERMANY + [{"role": "assistant", "content": "The capital of Germany is "}]
+    text = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+    text += f"<|im_start|>user\n{GERMANY[0]['content']}<|im_end|>\n<|im_start|>assistant\n{begun[1]['content']}"
+
+    def ids(prompt):
+        return cluster.post("/tokenize", {"content": prompt, "parse_special": True})[1]["tokens"]
+
+    def expect(c, prompt, **kw):
+        _, chat, _ = c.post("/v1/chat/completions", {"messages": begun, "temperature": 0, "max_tokens": 8, **kw})
+        assert chat["usage"]["prompt_tokens"] == len(ids(prompt)), chat
+        assert chat["choices"][0]["message"]["content"] == cluster.complete(ids(prompt), max_tokens=8)["choices"][0]["text"]
+
+    closed = text + "<|im_end|>\n"
+    expect(cluster, text, continue_final_message=True)
+    expect(cluster, text, continue_final_message=True, add_generation_prompt=False)
+    expect(cluster, closed + "<|im_start|>assistant\n")
+    expect(cluster, closed, add_generation_prompt=False)
+    code, answer, _ = cluster.post("/v1/chat/completions", {"messages": begun, "continue_final_message": True,
+                                                            "add_generation_prompt": True})
+    assert code == 400 and answer["error"]["param"] == "continue_final_message"
+    with Cluster(tmp_path, prefill=0, coordinator={"prefill_assistant": True}) as c:
+        expect(c, text)
+        expect(c, closed + "<|im_start|>assistant\n", continue_final_message=False)
+
+
 def test_completions_batch_of_strings(client):
     r = client.completions.create(model="smollm2", prompt=["The sky is", "Two plus two is"], max_tokens=4, temperature=0)
     alone = client.completions.create(model="smollm2", prompt="Two plus two is", max_tokens=4, temperature=0)

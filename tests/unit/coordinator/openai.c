@@ -300,6 +300,42 @@ Test(openai, every_status_of_an_end_is_one_that_can_be_sent)
     }
 }
 
+#define ENDS_WITH(role)                                                                                                \
+    "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"" role "\",\"content\":\"x\"}]"
+
+Test(openai, opens_a_turn_or_continues_one)
+{
+    static const struct {
+        const char *body;
+        bool prefill;   /* coordinator.prefill_assistant */
+        int add, go_on; /* -1: refused */
+    } rows[] = {
+        { "{" ENDS_WITH("assistant") "}", false, 1, 0 },
+        { "{" ENDS_WITH("assistant") "}", true, 0, 1 },
+        { "{" ENDS_WITH("user") "}", true, 1, 0 },
+        { "{" ENDS_WITH("assistant") ",\"continue_final_message\":true}", false, 0, 1 },
+        { "{" ENDS_WITH("assistant") ",\"continue_final_message\":false}", true, 1, 0 },
+        { "{" ENDS_WITH("assistant") ",\"add_generation_prompt\":true}", true, 1, 0 },
+        { "{" ENDS_WITH("assistant") ",\"add_generation_prompt\":false}", false, 0, 0 },
+        { "{" ENDS_WITH("assistant") ",\"add_generation_prompt\":false,\"continue_final_message\":true}", false, 0, 1 },
+        { "{" ENDS_WITH("assistant") ",\"add_generation_prompt\":true,\"continue_final_message\":true}", false, -1, 0 },
+        { "{" ENDS_WITH("user") ",\"continue_final_message\":true}", false, -1, 0 },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct openai_limits with = { .max_prompt_logprobs = 20, .prefill_assistant = rows[i].prefill };
+        struct api_request *r = NULL;
+        struct api_error e = { 0 };
+        enum status st = openai_parse(&r, API_CHAT, bytes_of(rows[i].body, strlen(rows[i].body)), &with, &e);
+        cr_assert_eq(st == OK, rows[i].add >= 0, "row %zu: %s", i, e.message);
+        if (st != OK) {
+            cr_assert_str_eq(e.param, "continue_final_message");
+            continue;
+        }
+        cr_assert(r->add_generation_prompt == rows[i].add && r->continue_final == rows[i].go_on, "row %zu", i);
+        api_request_destroy(r);
+    }
+}
+
 Test(openai, bounds_batches_stops_and_biases)
 {
     struct api_request *r;
