@@ -154,11 +154,10 @@ static void on_reserve(struct decode *d, struct link *l, const Baton__Control__R
     st = job_request_of(&r, m->job, ENGINE_RESERVE, link_incarnation(l), &err);
     if (st == OK && jobs_find(d->jobs, &r.key)) return; /* said twice */
     if (st == OK) st = check_reserve(d, m, &err);
-    if (st == OK && (st = engine_submit(node_engine(d->node), &r)) != OK)
+    if (st == OK && !(j = jobs_add(d->jobs, l, &r))) st = error_set(&err, ERR_FULL, "%d jobs are here", JOBS_MAX);
+    if (st == OK && (st = engine_submit(node_engine(d->node), &r)) != OK) {
         error_set(&err, st, "the engine does not take the request (%s)", status_text(st));
-    if (st == OK && !(j = jobs_add(d->jobs, l, &r))) {
-        st = error_set(&err, ERR_FULL, "%d jobs are here", JOBS_MAX);
-        if (engine_cancel(node_engine(d->node), &r.key) != OK) log_error("cancel_lost", "status=full");
+        jobs_remove(d->jobs, j);
     }
     if (st != OK) {
         link_send_failed(l, m->job->request->counter, m->job->epoch, st, err.text);

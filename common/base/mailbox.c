@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,7 +18,9 @@ struct mailbox {
     uint32_t capacity;
     uint32_t head; /* oldest message */
     uint32_t n;
-    int fd; /* counter is 1 exactly while n > 0; changed under the lock */
+    bool closed;
+    pthread_cond_t room; /* a full box is full no more, or is closed */
+    int fd;              /* counter is 1 exactly while n > 0; changed under the lock */
 };
 
 enum status mailbox_create(struct mailbox **out, uint32_t capacity)
@@ -33,6 +36,7 @@ enum status mailbox_create(struct mailbox **out, uint32_t capacity)
     }
     struct mailbox *m = mem_zalloc(sizeof(*m));
     pthread_mutex_init(&m->lock, NULL);
+    pthread_cond_init(&m->room, NULL);
     m->ring = ring;
     m->capacity = capacity;
     m->fd = fd;
@@ -45,6 +49,7 @@ void mailbox_destroy(struct mailbox *m)
     if (!m) return;
     assert(m->n == 0);
     close(m->fd);
+    pthread_cond_destroy(&m->room);
     pthread_mutex_destroy(&m->lock);
     mem_free(m->ring);
     mem_free(m);
@@ -70,19 +75,46 @@ static void fd_clear(int fd)
     assert(got == sizeof(count));
 }
 
+static void put(struct mailbox *m, void *msg)
+{
+    uint32_t tail = (uint32_t)(((uint64_t)m->head + m->n) % m->capacity);
+    m->ring[tail] = msg;
+    if (m->n++ == 0) fd_raise(m->fd);
+}
+
 enum status mailbox_post(struct mailbox *m, void *msg)
 {
     assert(msg);
     enum status st = ERR_FULL;
     pthread_mutex_lock(&m->lock);
     if (m->n < m->capacity) {
-        uint32_t tail = (uint32_t)(((uint64_t)m->head + m->n) % m->capacity);
-        m->ring[tail] = msg;
-        if (m->n++ == 0) fd_raise(m->fd);
+        put(m, msg);
         st = OK;
     }
     pthread_mutex_unlock(&m->lock);
     return st;
+}
+
+enum status mailbox_post_wait(struct mailbox *m, void *msg)
+{
+    assert(msg);
+    enum status st = ERR_CLOSED;
+    pthread_mutex_lock(&m->lock);
+    while (m->n == m->capacity && !m->closed) pthread_cond_wait(&m->room, &m->lock);
+    if (!m->closed) {
+        put(m, msg);
+        st = OK;
+    }
+    pthread_mutex_unlock(&m->lock);
+    return st;
+}
+
+void mailbox_close(struct mailbox *m)
+{
+    pthread_mutex_lock(&m->lock);
+    m->closed = true;
+    pthread_cond_broadcast(&m->room);
+    pthread_mutex_unlock(&m->lock);
 }
 
 void *mailbox_try_take(struct mailbox *m)
@@ -92,6 +124,7 @@ void *mailbox_try_take(struct mailbox *m)
     if (m->n > 0) {
         msg = m->ring[m->head];
         m->head = m->head + 1 == m->capacity ? 0 : m->head + 1;
+        if (m->n == m->capacity) pthread_cond_broadcast(&m->room);
         if (--m->n == 0) fd_clear(m->fd);
     }
     pthread_mutex_unlock(&m->lock);

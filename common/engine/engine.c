@@ -308,9 +308,9 @@ fail:
 void engine_destroy(struct engine *e)
 {
     if (!e) return;
-    const struct command stop = { .kind = CMD_STOP };
-    const struct timespec nap = { 0, 1000000 };
-    while (post(e, &stop) != OK) nanosleep(&nap, NULL); /* full: the thread is emptying it */
+    struct command *stop = mem_zalloc(sizeof(*stop));
+    stop->kind = CMD_STOP;
+    if (mailbox_post_wait(e->box, stop) != OK) mem_free(stop); /* nobody closes it */
     pthread_join(e->thread, NULL);
     free_engine(e);
 }

@@ -91,7 +91,7 @@ static void answer(struct lane *lane, uint64_t session, Baton__Kv__KvMessage *m)
     o->session = session;
     o->n = n;
     memcpy(o->bytes, buf, n);
-    if (mailbox_post(zero->box, o) != OK) mem_free(o); /* the sender's deadline tells it */
+    if (mailbox_post_wait(zero->box, o) != OK) mem_free(o); /* closed: the process ends */
 }
 
 static Baton__Kv__RequestId request_of(const struct kv_wire_id *id)
@@ -454,7 +454,7 @@ void kv_recv_stop(struct kv_recv *r)
     for (uint32_t i = 0; i < r->n_lanes; i++) {
         struct lane *lane = &r->lanes[i];
         if (!lane->started) continue;
-        while (mailbox_post(lane->box, (void *)(uintptr_t)&stop_mark) != OK) sched_yield();
+        if (mailbox_post_wait(lane->box, (void *)(uintptr_t)&stop_mark) == OK) mailbox_close(lane->box);
     }
     for (uint32_t i = 0; i < r->n_lanes; i++) {
         if (r->lanes[i].started) pthread_join(r->lanes[i].thread, NULL);

@@ -12,7 +12,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <utlist.h>
 #include <zmq.h>
 
@@ -72,16 +71,34 @@ struct kv_send {
     struct metric *n_ready;
 };
 
+static void transfer_free(struct transfer *t)
+{
+    struct piece *p, *next;
+
+    DL_FOREACH_SAFE(t->pieces, p, next) mem_free(p);
+    for (uint32_t i = 0; i < KV_LINK_MAX_LANES; i++) mem_free(t->endpoints[i]);
+    mem_free(t->peer);
+    mem_free(t);
+}
+
 /* ---- the callers' side ---- */
 
+static void command_free(struct command *c)
+{
+    if (c->transfer) transfer_free(c->transfer);
+    mem_free(c->piece);
+    kv_links_told_free(c->told);
+    mem_free(c);
+}
+
+/* Where the sender is behind by COMMANDS_MAX, an engine waits here and does not step. */
 static void post(struct kv_send *s, const struct command *c)
 {
     struct command *copy = mem_alloc(sizeof(*copy));
-    const struct timespec pause = { 0, 100000 };
 
     *copy = *c;
     copy->posted_us = clock_now_us();
-    while (mailbox_post(s->box, copy) != OK) nanosleep(&pause, NULL); /* never in practice: see COMMANDS_MAX */
+    if (mailbox_post_wait(s->box, copy) != OK) command_free(copy); /* its thread has ended */
 }
 
 void kv_send_begin(struct kv_send *s, const struct kv_send_job *job)
@@ -147,16 +164,6 @@ static struct transfer *find(struct kv_send *s, const struct seq_key *key)
     DL_FOREACH(s->transfers, t)
     if (same_key(&t->key, key)) return t;
     return NULL;
-}
-
-static void transfer_free(struct transfer *t)
-{
-    struct piece *p, *next;
-
-    DL_FOREACH_SAFE(t->pieces, p, next) mem_free(p);
-    for (uint32_t i = 0; i < KV_LINK_MAX_LANES; i++) mem_free(t->endpoints[i]);
-    mem_free(t->peer);
-    mem_free(t);
 }
 
 /* The one way a transfer ends. */
@@ -545,6 +552,7 @@ void kv_send_stop(struct kv_send *s)
 {
     if (!s || !s->started) return;
     post(s, &(struct command){ .kind = CMD_STOP });
+    mailbox_close(s->box);
     pthread_join(s->thread, NULL);
     s->started = false;
 }
@@ -556,12 +564,7 @@ void kv_send_destroy(struct kv_send *s)
 
     if (!s) return;
     kv_send_stop(s);
-    while (s->box && (c = mailbox_try_take(s->box))) {
-        if (c->transfer) transfer_free(c->transfer);
-        mem_free(c->piece);
-        kv_links_told_free(c->told);
-        mem_free(c);
-    }
+    while (s->box && (c = mailbox_try_take(s->box))) command_free(c);
     DL_FOREACH_SAFE(s->transfers, t, next) transfer_free(t);
     kv_links_destroy(s->links);
     frame_pool_destroy(s->pool);

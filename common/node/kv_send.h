@@ -45,7 +45,7 @@ struct kv_send_job { /* copied */
 };
 
 enum status kv_send_open(struct kv_send **out, const struct kv_send_options *opt, struct error *err) MUST_CHECK;
-/* Stops the thread: later calls only fill its mailbox.  Then destroy, once nobody calls any more. */
+/* Stops the thread: later calls do nothing.  Then destroy, once nobody calls any more. */
 void kv_send_stop(struct kv_send *s);
 void kv_send_destroy(struct kv_send *s); /* NULL is fine */
 

@@ -14,10 +14,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
-#define EVENTS_MAX     (1 << 18)
+#define ENGINE_EVENTS_MAX (1 << 16)
+#define KV_EVENTS_MAX     (1 << 16)
+_Static_assert(KV_EVENTS_MAX > 2 * JOBS_MAX, "the KV sender never waits for the loop");
 #define EVENTS_AT_ONCE 512
 #define TICK_MS        100
 #define GRACE_TICKS    3 /* idle that long before a drain ends: what was said last is out by then */
@@ -31,12 +32,12 @@ struct node {
     struct links *links;
     struct node_admin *admin;
     struct metrics *metrics;
-    struct mailbox *box;
+    struct mailbox *engine_box, *kv_box;
     char *coordinators; /* their endpoints, with commas between */
     uint64_t incarnation;
     void *state; /* the role's */
     Baton__Control__Register hello;
-    uv_poll_t box_poll;
+    uv_poll_t engine_poll, kv_poll;
     uv_signal_t sigterm, sigint;
     uv_timer_t tick;
     bool draining, leaving;
@@ -90,10 +91,14 @@ static void event_free(struct node_event *ev)
     mem_free(ev);
 }
 
+/* Where the loop is behind, who feeds it waits: an engine does not step, a KV lane reads nothing and so grants no
+ * credit. No circle can form: the loop waits for neither of them, and for the KV sender's commands only.  The sender's
+ * own events always fit: each job has at most two (its transfer's end and the answer to kv_send_end()), which is less
+ * than KV_EVENTS_MAX. */
 static void post_event(struct node *n, struct node_event *ev)
 {
-    const struct timespec pause = { 0, 1000000 };
-    while (mailbox_post(n->box, ev) != OK) nanosleep(&pause, NULL); /* the loop is behind by EVENTS_MAX */
+    struct mailbox *box = ev->kind == NODE_ENGINE ? n->engine_box : n->kv_box;
+    if (mailbox_post_wait(box, ev) != OK) event_free(ev); /* closed: the process ends */
 }
 
 static char *copy_text(const char *s)
@@ -147,10 +152,11 @@ void node_post_kv_recv(void *node, const struct kv_recv_event *e)
 static void on_box(uv_poll_t *h, int status, int events)
 {
     struct node *n = h->data;
+    struct mailbox *box = h == &n->engine_poll ? n->engine_box : n->kv_box;
     struct node_event *ev;
 
     (void)status, (void)events;
-    for (int i = 0; i < EVENTS_AT_ONCE && (ev = mailbox_try_take(n->box)); i++) {
+    for (int i = 0; i < EVENTS_AT_ONCE && (ev = mailbox_try_take(box)); i++) {
         n->role->on_event(n->state, ev);
         event_free(ev);
     }
@@ -299,12 +305,14 @@ static enum status open_loop(struct node *n, struct error *err)
 {
     if (uv_loop_init(&n->loop) != 0) return error_set(err, ERR_IO, "cannot make an event loop");
     n->loop.data = n;
-    uv_poll_init(&n->loop, &n->box_poll, mailbox_fd(n->box));
+    uv_poll_init(&n->loop, &n->engine_poll, mailbox_fd(n->engine_box));
+    uv_poll_init(&n->loop, &n->kv_poll, mailbox_fd(n->kv_box));
     uv_signal_init(&n->loop, &n->sigterm);
     uv_signal_init(&n->loop, &n->sigint);
     uv_timer_init(&n->loop, &n->tick);
-    n->box_poll.data = n->sigterm.data = n->sigint.data = n->tick.data = n;
-    uv_poll_start(&n->box_poll, UV_READABLE, on_box);
+    n->engine_poll.data = n->kv_poll.data = n->sigterm.data = n->sigint.data = n->tick.data = n;
+    uv_poll_start(&n->engine_poll, UV_READABLE, on_box);
+    uv_poll_start(&n->kv_poll, UV_READABLE, on_box);
     uv_signal_start(&n->sigterm, on_signal, SIGTERM);
     uv_signal_start(&n->sigint, on_signal, SIGINT);
     uv_timer_start(&n->tick, on_tick, TICK_MS, TICK_MS);
@@ -323,7 +331,8 @@ static enum status open_node(struct node *n, struct error *err)
     metric_set(metrics_get(n->metrics, METRIC_GAUGE, "baton_build_info", "The program's version.",
                            "version=\"" BATON_VERSION "\"", NULL, 0),
                1);
-    if ((st = mailbox_create(&n->box, EVENTS_MAX)) != OK) return st;
+    if ((st = mailbox_create(&n->engine_box, ENGINE_EVENTS_MAX)) != OK) return st;
+    if ((st = mailbox_create(&n->kv_box, KV_EVENTS_MAX)) != OK) return st;
     if ((st = open_loop(n, err)) != OK) return st;
     if ((st = node_admin_open(&n->admin, &n->loop, n, n->run.self->admin, err)) != OK) return st;
     if ((st = load_model(&n->model, &n->run, on_engine_event, n, err)) != OK) return st;
@@ -338,10 +347,17 @@ static void close_any(uv_handle_t *h, void *ctx)
     if (!uv_is_closing(h)) uv_close(h, NULL);
 }
 
-static void close_node(struct node *n)
+static void drop_events(struct mailbox *box)
 {
     struct node_event *ev;
+    while (box && (ev = mailbox_try_take(box))) event_free(ev);
+    mailbox_destroy(box);
+}
 
+static void close_node(struct node *n)
+{
+    if (n->engine_box) mailbox_close(n->engine_box); /* nobody takes any more: who waits goes on to its end */
+    if (n->kv_box) mailbox_close(n->kv_box);
     links_close(n->links);
     n->links = NULL;
     if (n->state) n->role->stop(n->state); /* before the engine: these threads touch its KV memory */
@@ -353,8 +369,8 @@ static void close_node(struct node *n)
         uv_run(&n->loop, UV_RUN_DEFAULT);
         uv_loop_close(&n->loop);
     }
-    while (n->box && (ev = mailbox_try_take(n->box))) event_free(ev);
-    mailbox_destroy(n->box);
+    drop_events(n->engine_box);
+    drop_events(n->kv_box);
     jobs_destroy(n->jobs);
     metrics_destroy(n->metrics);
     zsock_context_term();

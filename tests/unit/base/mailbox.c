@@ -95,3 +95,51 @@ Test(mailbox, destroying_a_full_one_is_a_bug, .signal = SIGABRT)
     cr_assert_eq(mailbox_post(m, &v), OK);
     mailbox_destroy(m);
 }
+
+#define POSTS 5000
+
+static void *post_many(void *arg)
+{
+    static int values[POSTS];
+    for (int i = 0; i < POSTS; i++) {
+        values[i] = i;
+        cr_assert_eq(mailbox_post_wait(arg, &values[i]), OK);
+    }
+    return NULL;
+}
+
+Test(mailbox, a_poster_waits_for_room_and_loses_nothing)
+{
+    struct mailbox *m;
+    pthread_t t;
+    cr_assert_eq(mailbox_create(&m, 3), OK);
+    pthread_create(&t, NULL, post_many, m);
+    for (int i = 0; i < POSTS; i++) cr_assert_eq(*(int *)mailbox_take(m, -1), i);
+    pthread_join(t, NULL);
+    cr_assert_null(mailbox_try_take(m));
+    mailbox_destroy(m);
+}
+
+static void *post_until_closed(void *arg)
+{
+    static int v;
+    while (mailbox_post_wait(arg, &v) == OK) {}
+    return NULL;
+}
+
+Test(mailbox, closing_lets_those_go_who_wait)
+{
+    struct mailbox *m;
+    pthread_t t;
+    int v, n = 0;
+    cr_assert_eq(mailbox_create(&m, 2), OK);
+    pthread_create(&t, NULL, post_until_closed, m);
+    while (mailbox_post(m, &v) == OK || n++ < 100) {} /* full, whoever filled it */
+    mailbox_close(m);
+    pthread_join(t, NULL);
+    cr_assert_eq(mailbox_post_wait(m, &v), ERR_CLOSED);
+    cr_assert_not_null(mailbox_try_take(m));
+    cr_assert_not_null(mailbox_try_take(m));
+    cr_assert_null(mailbox_try_take(m));
+    mailbox_destroy(m);
+}
