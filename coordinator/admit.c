@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/token_id.h"
 #include "coordinator/api_error.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/served_model.h"
@@ -29,7 +30,7 @@ struct seat { /* one prompt on its way in */
 static enum status take_ids(const struct seat *s, const struct api_prompt *p, struct token_list *out)
 {
     for (size_t k = 0; k < p->n_ids; k++) {
-        if ((uint32_t)p->ids[k] >= s->model->n_vocab)
+        if (!token_id_ok(p->ids[k], s->model->n_vocab))
             return api_error_set(s->e, ERR_INVALID, NULL, "prompt",
                                  "token %zu of prompt %u is %d; the vocabulary has %u tokens", k, s->i, p->ids[k],
                                  s->model->n_vocab);
@@ -139,7 +140,7 @@ static enum status fill_sampling(const struct seat *s, uint32_t n_prompt, struct
     };
     out->min_tokens = r->min_tokens > out->max_tokens ? out->max_tokens : (uint32_t)r->min_tokens;
     for (uint32_t i = 0; i < r->n_bias; i++) {
-        if ((uint32_t)r->bias_ids[i] >= s->model->n_vocab)
+        if (!token_id_ok(r->bias_ids[i], s->model->n_vocab))
             return api_error_set(s->e, ERR_INVALID, NULL, "logit_bias",
                                  "'logit_bias' names token %d; the vocabulary has %u tokens", r->bias_ids[i],
                                  s->model->n_vocab);

@@ -1,6 +1,7 @@
 /* api_tokenize.c - POST /tokenize and /detokenize, in the words of llama-server and of vLLM. */
 #include "base/json_write.h"
 #include "base/mem.h"
+#include "base/token_id.h"
 #include "coordinator/api.h"
 #include "coordinator/api_error.h"
 #include "coordinator/ask.h"
@@ -135,11 +136,11 @@ static enum status decode(const json_t *root, const struct served_model *m, stru
     if (st != OK) return st;
     detok_init(&detok, m->vocab, true);
     for (size_t i = 0; i < n && st == OK; i++) {
-        if ((uint32_t)ids[i] < m->vocab->n_tokens)
+        if (token_id_ok(ids[i], m->n_vocab))
             detok_add(&detok, ids[i], text);
         else
             st = api_error_set(e, ERR_INVALID, NULL, "tokens", "'tokens[%zu]' is %d; the vocabulary has %u tokens", i,
-                               ids[i], m->vocab->n_tokens);
+                               ids[i], m->n_vocab);
     }
     detok_flush(&detok, text);
     mem_free(ids);

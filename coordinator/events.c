@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
+#include "base/token_id.h"
 #include "coordinator/dispatch_internal.h"
 #include "coordinator/meters.h"
 #include "coordinator/served_model.h"
@@ -87,7 +88,7 @@ static void on_token(struct dispatch *d, const struct event *e, const Baton__Con
     struct logprob_row row;
     bool has_row = row_of(t->logprobs, &row);
     uint32_t next = request_n_output(r);
-    bool usable = t->id >= 0 && (uint32_t)t->id < r->model->n_vocab && t->output_idx < r->sampling.max_tokens;
+    bool usable = token_id_ok(t->id, r->model->n_vocab) && t->output_idx < r->sampling.max_tokens;
     if (usable && t->output_idx == next) {
         take_token(d, r, e->node, t->id, has_row ? &row : NULL);
         take_early(d, r);

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "formats/gguf.h"
 #include "formats/vocab_load.h"
+#include "formats/vocab_notes.h"
 #include "text/chat.h"
 #include "text/tokenizer.h"
 #include "text/vocab.h"
@@ -34,6 +35,9 @@ static enum status read_facts(struct served_model *m, const struct gguf *g, stru
     if ((st = arch_u32(g, "embedding_length", &m->d_model, err)) != OK) return st;
     if (m->context_length == 0) return error_set(err, ERR_INVALID, "context_length is 0");
     m->n_vocab = embd && embd->ne[1] <= INT32_MAX ? (uint32_t)embd->ne[1] : m->vocab->n_tokens;
+    if (m->n_vocab < m->vocab->n_tokens)
+        return error_set(err, ERR_INVALID, "token_embd.weight has %u rows for %u tokens", m->n_vocab,
+                         m->vocab->n_tokens);
     for (size_t i = 0; i < dir->n; i++) {
         const struct tensor_entry *t = &dir->entries[i];
         m->n_params += t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
@@ -53,6 +57,12 @@ static void create_chat(struct served_model *m)
     log_warn("chat_template_refused", "model=%s reason=%s", log_quote(m->name), log_quote(err.text));
 }
 
+static void log_note(void *model, const char *note)
+{
+    const struct served_model *m = model;
+    log_warn("model_lacks", "model=%s what=%s", log_quote(m->name), log_quote(note));
+}
+
 enum status served_model_open(struct served_model **out, const char *name, const char *path, struct error *err)
 {
     struct served_model *m = mem_zalloc(sizeof(*m));
@@ -63,6 +73,7 @@ enum status served_model_open(struct served_model **out, const char *name, const
     if ((st = gguf_open(&g, path, err)) != OK) goto fail;
     if ((st = vocab_load_gguf(&m->vocab, g, err)) != OK) goto fail;
     if ((st = read_facts(m, g, err)) != OK) goto fail;
+    vocab_notes(g, m->vocab, log_note, m);
     gguf_close(g);
     g = NULL;
     if ((st = tokenizer_create(&m->tokenizer, m->vocab, err)) != OK) goto fail;

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/token_id.h"
 #include "engine/engine_internal.h"
 #include "engine/seq_prefix.h"
 
@@ -339,7 +340,7 @@ static enum status check_request(const struct engine *e, const struct seq_reques
     if ((uint64_t)r->n_prompt + r->sampling.max_tokens > e->opt.max_context) return ERR_CONTEXT_LENGTH;
     if (r->n_tokens - r->n_prompt >= r->sampling.max_tokens) return ERR_INVALID; /* nothing is left */
     for (uint32_t i = 0; i < r->n_tokens; i++)
-        if (r->tokens[i] < 0 || (uint32_t)r->tokens[i] >= e->n_vocab) return ERR_INVALID;
+        if (!token_id_ok(r->tokens[i], e->n_vocab)) return ERR_INVALID;
     /* What fits an empty pool can always go on in the end; what does not never could. */
     return seq_blocks_max(r) > e->kv->n_blocks ? ERR_NO_BLOCKS : OK;
 }
@@ -370,7 +371,7 @@ enum status engine_receiving(struct engine *e, const struct seq_key *key)
 
 enum status engine_start_decode(struct engine *e, const struct seq_key *key, int32_t first_token)
 {
-    if (first_token < 0 || (uint32_t)first_token >= e->n_vocab) return ERR_INVALID;
+    if (!token_id_ok(first_token, e->n_vocab)) return ERR_INVALID;
     return post(e, &(struct command){ .kind = CMD_START_DECODE, .key = *key, .first_token = first_token });
 }
 

@@ -2,6 +2,7 @@
 #include "engine/sampler.h"
 
 #include "base/mem.h"
+#include "base/token_id.h"
 #include "engine/select.h"
 
 #include <assert.h>
@@ -65,7 +66,7 @@ double sampler_uniform(uint64_t seed, uint32_t choice, uint32_t output_idx)
 
 static bool in_vocab(const struct sampler *s, int32_t id)
 {
-    return id >= 0 && (uint32_t)id < s->n_vocab;
+    return token_id_ok(id, s->n_vocab);
 }
 
 static void apply_bias(const struct sampler *s, float *logits, const struct sampling_params *p)

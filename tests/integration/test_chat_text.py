@@ -53,3 +53,11 @@ def test_what_a_template_says(tmp_path, template, status, says, warned):
             assert code == status and says in answer["error"]["message"], answer
             assert headers["x-should-retry"] == "false"
         assert c.processes["coordinator"].log().count("chat_template_refused") == (1 if warned else 0)
+
+
+def test_the_log_says_what_a_file_lacks(tmp_path):
+    lacking = edited(tmp_path / "model.gguf", {}, drop=("tokenizer.chat_template", "tokenizer.ggml.pre"))
+    with Cluster(tmp_path, prefill=0, decode=1, model=lacking) as c:
+        log = c.processes["coordinator"].log()
+        assert log.count("model_lacks") == 2, log
+        assert "tokenizer.chat_template is missing" in log and "tokenizer.ggml.pre is missing" in log
