@@ -176,7 +176,8 @@ void api_refused(void *coordinator, struct http_exchange *x, int status)
 {
     struct api_ask ask = { .co = coordinator, .x = x, .tail = "", .endpoint = "none" };
     set_common_headers(&ask);
-    http_set_header(x, "x-should-retry", status == 503 || status == 408 ? "true" : "false");
+    bool passes = status == 408 || status == 429 || status == 503; /* the same request may succeed later */
+    http_set_header(x, "x-should-retry", passes ? "true" : "false");
     meters_request(ask.co->meters, "", ask.endpoint, status);
 }
 

@@ -75,6 +75,19 @@ def test_half_sent_requests_do_not_shut_probes_out(tmp_path, many_files):
             s.close()
 
 
+def test_more_connections_than_one_client_may_have_are_told_to_retry(tmp_path):
+    with Cluster(tmp_path, prefill=0, coordinator={"max_connections_per_address": 1}) as c:
+        same = {"X-Forwarded-For": "203.0.113.7"}
+        held = http.client.HTTPConnection(*address(c), timeout=30 * SLOW)
+        body = json.dumps({"prompt": "Once", "max_tokens": 4000, "ignore_eos": True, "stream": True})
+        held.request("POST", "/v1/completions", body, {"Content-Type": "application/json", **same})
+        assert held.getresponse().status == 200
+        status, answer, headers = c.request("GET", "/v1/models", headers=same)
+        assert status == 429 and headers["x-should-retry"] == "true" and headers["Retry-After"], answer
+        held.close()
+        c.wait_for(lambda: c.request("GET", "/v1/models", headers=same)[0] == 200, "room again")
+
+
 def get_unix(path, target):
     conn = http.client.HTTPConnection("localhost", timeout=30 * SLOW)
     conn.sock = socket.socket(socket.AF_UNIX)
