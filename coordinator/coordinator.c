@@ -55,6 +55,8 @@ static enum status open_dispatch(struct coordinator *co, struct error *err)
         .max_queue = cfg->coordinator.max_queue,
         .max_queue_bytes = cfg->coordinator.max_queue_bytes,
         .max_attempts = cfg->coordinator.max_attempts,
+        .heartbeat_ms = cfg->coordinator.heartbeat_ms,
+        .dead_after_ms = cfg->coordinator.dead_after_ms,
     };
     return dispatch_create(&co->dispatch, &opt, err);
 }

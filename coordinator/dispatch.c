@@ -13,6 +13,8 @@
 #include <stdio.h>
 
 #define TICK_MS          50
+#define HELD_UP_US       150000u
+#define GRACE_US         1000000u
 #define CANCEL_REPEAT_US 1000000u
 #define CANCEL_MAX       40       /* then the node's lease has long ended */
 #define LATE_US          250000u  /* how long an answer's end waits for the prefill node's report */
@@ -310,26 +312,30 @@ static void check_request(struct dispatch *d, struct request *r, uint64_t now)
     }
 }
 
+/* A loop that was held up itself has messages waiting unread: nobody is judged before they are read. */
+static void check_members(struct dispatch *d, uint64_t now)
+{
+    uint64_t mine = uv_hrtime() / 1000, held = mine - d->last_tick;
+    d->last_tick = mine;
+    if (held > HELD_UP_US) {
+        control_forgive(d->control);
+        d->judge_from = mine + (held < GRACE_US ? held : GRACE_US);
+    }
+    if (mine >= d->judge_from) members_check(d, now);
+}
+
 static void on_tick(uv_timer_t *t)
 {
     struct dispatch *d = t->data;
     uint64_t now = clock_now_us();
     struct request *r, *next;
-    /* A loop that was held up itself has heartbeats waiting unread: nobody is dead for that. */
-    bool held_up = now - d->last_tick > 1000000u;
-    d->last_tick = now;
     log_left_out();
     peers_tell(d);
-    if (!held_up) members_check(d, now);
+    check_members(d, now);
     check_models(d, now);
     HASH_ITER(hh, d->by_id, r, next) check_request(d, r, now);
     metric_set(d->opt.meters->garbage, (double)control_n_garbage(d->control));
     if (d->queue.head) dispatch_kick(d);
-}
-
-static void on_message(void *ctx, const uint8_t *routing, size_t n_routing, const Baton__Control__ControlMessage *m)
-{
-    members_message(ctx, routing, n_routing, m);
 }
 
 enum status dispatch_create(struct dispatch **out, const struct dispatch_options *opt, struct error *err)
@@ -338,7 +344,7 @@ enum status dispatch_create(struct dispatch **out, const struct dispatch_options
     assert(opt->n_models <= DISPATCH_MAX_MODELS);
     d->opt = *opt;
     queue_init(&d->queue, opt->max_queue, opt->max_queue_bytes);
-    enum status st = control_open(&d->control, opt->loop, opt->control, opt->incarnation, on_message, d, err);
+    enum status st = control_open(&d->control, opt->loop, opt->control, opt->incarnation, &members_events, d, err);
     if (st != OK) {
         mem_free(d);
         return st;
@@ -347,7 +353,7 @@ enum status dispatch_create(struct dispatch **out, const struct dispatch_options
     uv_timer_init(opt->loop, &d->tick);
     d->stage.data = d->tick.data = d;
     d->n_handles = 2;
-    d->last_tick = clock_now_us();
+    d->last_tick = uv_hrtime() / 1000;
     uv_timer_start(&d->tick, on_tick, TICK_MS, TICK_MS);
     *out = d;
     return OK;

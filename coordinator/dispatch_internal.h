@@ -24,7 +24,8 @@ struct dispatch {
     uint64_t lacking_since[DISPATCH_MAX_MODELS]; /* by model: no node can serve it since then; 0: one can */
     uv_idle_t stage;                             /* active only while there is something to place or free */
     uv_timer_t tick;
-    uint64_t last_tick;
+    uint64_t last_tick;  /* uv_hrtime() / 1000 */
+    uint64_t judge_from; /* the same: before, nobody is declared dead */
     int n_handles;
     bool closing;
 };
@@ -37,7 +38,8 @@ void dispatch_close_hold(struct dispatch *d, struct request *r, struct hold *h);
 void dispatch_try_complete(struct dispatch *d, struct request *r, bool late);
 void dispatch_requeue(struct dispatch *d, struct request *r);
 
-/* jobs.c: ERR_CLOSED or ERR_FULL when the node cannot be told. */
+/* jobs.c: ERR_FULL: too much waits for the node's acknowledgement; ERR_CLOSED: it is not a member any more.  A node
+ * that is only disconnected hears it later. */
 enum status jobs_send_reserve(struct dispatch *d, struct request *r) MUST_CHECK;
 enum status jobs_send_prefill(struct dispatch *d, struct request *r, uint64_t credit, ProtobufCBinaryData key,
                               uint32_t hit_tokens) MUST_CHECK;
@@ -52,8 +54,7 @@ void jobs_take_prefill(struct request *r, struct node *n);
 uint32_t jobs_reserve_tokens(const struct request *r);
 
 /* members.c */
-void members_message(struct dispatch *d, const uint8_t *routing, size_t n_routing,
-                     const Baton__Control__ControlMessage *m);
+extern const struct control_events members_events;    /* ctx is the dispatch */
 void members_check(struct dispatch *d, uint64_t now); /* declares silent nodes dead */
 void members_say_goodbye(struct dispatch *d);         /* to all nodes: this coordinator ends */
 

@@ -78,7 +78,7 @@ static void fill_job(const struct dispatch *d, struct request *r, struct job *ou
 
 enum status jobs_send(struct dispatch *d, struct node *n, Baton__Control__ControlMessage *m)
 {
-    return control_send(d->control, n->routing, n->n_routing, n->incarnation, m);
+    return control_send(d->control, n->peer, n->incarnation, m);
 }
 
 void jobs_take_decode(struct request *r, struct node *n)

@@ -194,17 +194,11 @@ struct node *registry_find_name(struct registry *g, const char *name)
     return NULL;
 }
 
-void node_set_routing(struct node *n, const uint8_t *routing, size_t n_routing)
-{
-    if (n_routing == 0 || n_routing > sizeof(n->routing)) return;
-    memcpy(n->routing, routing, n_routing);
-    n->n_routing = n_routing;
-}
-
 void node_heard(struct node *n, uint64_t now)
 {
     n->last_seen = now;
     n->doubted = false;
+    n->unreachable_since = 0;
 }
 
 void node_heartbeat(struct node *n, const Baton__Control__Heartbeat *h, uint64_t now)

@@ -1,6 +1,6 @@
 /* registry.h - the nodes that joined: who they are, whether they live, what they hold.
  *
- * A node is named by its incarnation; its place on the socket (routing id) may change when it reconnects.  Nodes of one
+ * A node is named by its incarnation, and spoken to through its session, whatever its connections do.  Nodes of one
  * model must agree in geometry with each other and with the coordinator's own model.  A dead node stays listed until
  * one of its name joins again, but nothing of it is used. */
 #ifndef COORDINATOR_REGISTRY_H
@@ -13,16 +13,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define REGISTRY_MAX_NODES     256 /* dead ones included */
-#define NODE_NAME_MAX          64
-#define NODE_MAX_LANES         64
-#define NODE_MAX_STATES        16
-#define NODE_MAX_ROUTING       255
-#define REGISTRY_HEARTBEAT_MS  1000
-#define REGISTRY_DEAD_AFTER_MS 3000
-#define REGISTRY_LEASE_MS      30000
+#define REGISTRY_MAX_NODES 256 /* dead ones included */
+#define NODE_NAME_MAX      64
+#define NODE_MAX_LANES     64
+#define NODE_MAX_STATES    16
+#define REGISTRY_LEASE_MS  30000 /* how long a node keeps the work of a coordinator that is silent */
+#define REGISTRY_REDIAL_MS 200   /* a node whose connection is gone must be back within, or is dead */
 
 struct served_model;
+struct control_peer;
 
 struct node_geometry { /* kv.proto's Geometry */
     uint64_t fingerprint;
@@ -35,8 +34,7 @@ struct node {
     char *name, *version, *admin;
     bool decode; /* otherwise prefill */
     uint64_t incarnation;
-    uint8_t routing[NODE_MAX_ROUTING];
-    size_t n_routing;
+    struct control_peer *peer; /* its session; NULL = it is gone */
     const struct served_model *model;
     struct node_geometry geometry;
     char **kv_endpoints;
@@ -48,6 +46,7 @@ struct node {
     bool peers_told;                   /* it knows the other role's nodes as they are now */
     uint64_t last_seen, last_progress; /* clock_now_us */
     bool doubted;                      /* it could not be reached: no new work until it is heard again */
+    uint64_t unreachable_since;        /* it has had no connection since then; 0 = it has one */
     uint64_t retry_at;                 /* said it has no room: not before this */
     struct {                           /* from its heartbeat */
         uint32_t running, waiting, reserved, blocks_free, blocks_total, transfers;
@@ -81,7 +80,6 @@ enum status registry_join(struct registry *g, const Baton__Control__Register *he
                           struct error *err) MUST_CHECK;
 struct node *registry_find(struct registry *g, uint64_t incarnation);  /* alive ones only */
 struct node *registry_find_name(struct registry *g, const char *name); /* alive ones only, of either role */
-void node_set_routing(struct node *n, const uint8_t *routing, size_t n_routing);
 /* It has said something, with the same incarnation: it lives, and is doubted no more. */
 void node_heard(struct node *n, uint64_t now);
 void node_heartbeat(struct node *n, const Baton__Control__Heartbeat *h, uint64_t now);

@@ -362,9 +362,9 @@ static void end_if_lost(void *ctx, struct job *j)
     if (j->key.hi == lost->incarnation) end(lost->d, j);
 }
 
-static void on_coordinator_lost(void *state, struct link *l)
+static void on_coordinator_lost(void *state, uint64_t incarnation)
 {
-    struct lost lost = { state, link_incarnation(l) };
+    struct lost lost = { state, incarnation };
     jobs_each(lost.d->jobs, end_if_lost, &lost);
     kv_recv_told(lost.d->recv, lost.incarnation, NULL, 0);
 }

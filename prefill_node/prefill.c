@@ -277,9 +277,9 @@ static void end_if_lost(void *ctx, struct job *j)
     end(lost->p, j);
 }
 
-static void on_coordinator_lost(void *state, struct link *l)
+static void on_coordinator_lost(void *state, uint64_t incarnation)
 {
-    struct lost lost = { state, link_incarnation(l) };
+    struct lost lost = { state, incarnation };
     jobs_each(lost.p->jobs, end_if_lost, &lost);
     kv_send_peers(lost.p->send, lost.incarnation, NULL, 0);
 }

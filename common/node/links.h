@@ -1,7 +1,9 @@
 /* links.h - a node's connections to its coordinators: register, heartbeat, notice loss.
  *
- * A DEALER per coordinator, all on the loop's thread.  A link is up between Welcome and the loss of its coordinator:
- * no HeartbeatAck for its dead_after, a new incarnation in its place, or its word that it does not know this node. */
+ * A session (wire/session.h) per coordinator over one DEALER after another, all on the loop's thread.  A link is up
+ * between Welcome and the end of its session.  A coordinator's work is kept through silence, up to its lease; for
+ * LINKS_SHORT_LEASE_MS when its port refuses connections or another process answers there; no longer once it has said
+ * goodbye or has declared this node dead. */
 #ifndef NODE_LINKS_H
 #define NODE_LINKS_H
 #include "base/error.h"
@@ -9,6 +11,8 @@
 
 #include <stdbool.h>
 #include <uv.h>
+
+#define LINKS_SHORT_LEASE_MS 5000
 
 struct links;
 struct link;
@@ -21,7 +25,8 @@ struct links_options {
     void (*fill_heartbeat)(void *ctx, Baton__Control__Heartbeat *h);
     void (*on_welcome)(void *ctx, struct link *l);
     void (*on_message)(void *ctx, struct link *l, const Baton__Control__ControlMessage *m); /* while it is up */
-    void (*on_lost)(void *ctx, struct link *l); /* before its incarnation is forgotten */
+    /* All that the coordinator with this incarnation gave is to be dropped. */
+    void (*on_lost)(void *ctx, uint64_t incarnation);
     void *ctx;
 };
 
@@ -30,10 +35,11 @@ enum status links_open(struct links **out, const struct links_options *opt, stru
 void links_close(struct links *ls);
 bool links_any_up(const struct links *ls);
 void links_beat(struct links *ls); /* heartbeats now, not at the next tick */
-/* To all coordinators: this process ends, and means to. */
+/* To all coordinators: this process ends, and means to.  Each lets go of its session when it has heard it, and the link
+ * stays down: links_any_up() is false then. */
 void links_say_goodbye(struct links *ls, const char *reason);
 
 uint64_t link_incarnation(const struct link *l); /* of its coordinator; 0 = not up */
-/* Fills version and incarnations, and sends.  What is lost here is covered by the coordinator's deadlines. */
+/* Fills version and incarnations, and sends: it arrives, once and in order, or the link is lost. */
 void link_send(struct link *l, Baton__Control__ControlMessage *m);
 #endif

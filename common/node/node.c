@@ -21,6 +21,7 @@
 _Static_assert(KV_EVENTS_MAX > 2 * JOBS_MAX, "the KV sender never waits for the loop");
 #define EVENTS_AT_ONCE 512
 #define TICK_MS        100
+#define GOODBYE_MS     500
 #define GRACE_TICKS    3 /* idle that long before a drain ends: what was said last is out by then */
 
 struct node {
@@ -41,7 +42,7 @@ struct node {
     uv_signal_t sigterm, sigint;
     uv_timer_t tick;
     bool draining, leaving;
-    uint64_t drain_ms;
+    uint64_t drain_ms, leave_ms;
     uint32_t idle_ticks;
     bool told_ready;
 };
@@ -233,10 +234,10 @@ static void on_message(void *ctx, struct link *l, const Baton__Control__ControlM
     n->role->on_message(n->state, l, m);
 }
 
-static void on_lost(void *ctx, struct link *l)
+static void on_lost(void *ctx, uint64_t incarnation)
 {
     struct node *n = ctx;
-    n->role->on_coordinator_lost(n->state, l);
+    n->role->on_coordinator_lost(n->state, incarnation);
 }
 
 static void fill_hello(struct node *n)
@@ -259,11 +260,12 @@ static void fill_hello(struct node *n)
 
 /* ---- life and death ---- */
 
-/* Says goodbye; the loop ends at the next tick, when that is out. */
+/* Says goodbye; the loop ends when that has been heard, or soon. */
 static void leave(struct node *n, const char *reason)
 {
     if (n->leaving) return;
     n->leaving = true;
+    n->leave_ms = clock_now_ms();
     links_say_goodbye(n->links, reason);
 }
 
@@ -289,7 +291,7 @@ static void on_tick(uv_timer_t *h)
     jobs_retry(n->jobs, n->model.engine);
     jobs_flush(n->jobs);
     log_left_out();
-    if (n->leaving) uv_stop(&n->loop);
+    if (n->leaving && (!links_any_up(n->links) || clock_now_ms() - n->leave_ms > GOODBYE_MS)) uv_stop(&n->loop);
     if (!n->draining || n->leaving) return;
     n->idle_ticks = jobs_count(n->jobs) == 0 ? n->idle_ticks + 1 : 0;
     if (n->idle_ticks >= GRACE_TICKS) {

@@ -34,7 +34,7 @@ struct node_role {
     void (*on_event)(void *state, const struct node_event *ev);
     /* On the engine's thread, before the event goes to the loop; true: it is done with, the loop need not hear. */
     bool (*on_engine_thread)(void *state, const struct engine_event *ev);
-    void (*on_coordinator_lost)(void *state, struct link *l);
+    void (*on_coordinator_lost)(void *state, uint64_t incarnation);
     struct kv_metrics *(*kv_metrics)(void *state);
 };
 

@@ -82,10 +82,11 @@ static enum status set_options(void *s, enum zsock_kind kind, const struct zsock
 
 enum status zsock_open(struct zsock **out, enum zsock_kind kind, const struct zsock_options *opt, struct error *err)
 {
+    static const int types[] = { [ZSOCK_ROUTER] = ZMQ_ROUTER, [ZSOCK_DEALER] = ZMQ_DEALER, [ZSOCK_PAIR] = ZMQ_PAIR };
     struct zsock *z = mem_zalloc(sizeof(*z));
     enum status st;
 
-    z->socket = zmq_socket(zsock_context(), kind == ZSOCK_ROUTER ? ZMQ_ROUTER : ZMQ_DEALER);
+    z->socket = zmq_socket(zsock_context(), types[kind]);
     if (!z->socket) {
         st = error_set(err, ERR_IO, "cannot make a ZeroMQ socket: %s", zmq_strerror(errno));
         goto fail;

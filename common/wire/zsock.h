@@ -12,7 +12,7 @@
 
 struct zsock;
 
-enum zsock_kind { ZSOCK_ROUTER, ZSOCK_DEALER };
+enum zsock_kind { ZSOCK_ROUTER, ZSOCK_DEALER, ZSOCK_PAIR };
 
 struct zsock_options {
     uint64_t max_message_bytes; /* MAXMSGSIZE */

@@ -24,8 +24,9 @@ static struct bench { /* one coordinator, its owner, its nodes */
     struct request *r;
     int32_t tokens[1024];
     uint32_t n_tokens;
-    uint32_t stop_after; /* the owner is content with so many tokens; 0 = never */
-    int ended;           /* enum request_state, -1 = not yet */
+    uint32_t dead_after_ms; /* of nodes; 0: a slow machine kills nobody */
+    uint32_t stop_after;    /* the owner is content with so many tokens; 0 = never */
+    int ended;              /* enum request_state, -1 = not yet */
     struct api_error error;
 } b;
 
@@ -62,7 +63,9 @@ static inline void start(void)
                                     .limits = { 60000, 10000, NODE_WAIT_MS },
                                     .max_queue = 4,
                                     .max_queue_bytes = 1 << 20,
-                                    .max_attempts = 3 };
+                                    .max_attempts = 3,
+                                    .heartbeat_ms = 1000,
+                                    .dead_after_ms = b.dead_after_ms ? b.dead_after_ms : 600000 };
     cr_assert_eq(dispatch_create(&b.d, &opt, &err), OK, "%s", err.text);
 }
 

@@ -175,7 +175,7 @@ Test(dispatch, refuses_a_node_of_another_file_with_both_values)
     cr_assert(strstr(m->refused->message, "0bad") && strstr(m->refused->message, "f00d"));
 }
 
-Test(dispatch, asks_an_unknown_node_to_register)
+Test(dispatch, an_unknown_node_must_begin_a_new_session)
 {
     start();
     b.d0 = fake_open(dispatch_endpoint(b.d), "d0", 5, true);
@@ -184,7 +184,69 @@ Test(dispatch, asks_an_unknown_node_to_register)
     m.body_case = IS(HEARTBEAT);
     m.heartbeat = &h;
     fake_send(&b.d0, &m);
-    cr_assert_eq(fake_expect(&b.d0, &b.loop, IS(REFUSED))->refused->status, ERR_STALE);
+    cr_assert_null(fake_receive(&b.d0, &b.loop, 2000));
+    cr_assert(b.d0.over);
+}
+
+Test(dispatch, a_node_of_another_version_is_told_in_words_it_reads)
+{
+    start();
+    b.d0 = fake_open(dispatch_endpoint(b.d), "d0", 5, true);
+    const uint8_t raw[] = { 0x08, 1, 0x52, 0 }; /* a Register of version 1, without a session */
+    zmq_send(b.d0.socket, raw, sizeof(raw), 0);
+    message *m = NULL;
+    for (int i = 0; i < 2000 && !m; i++) {
+        uint8_t buf[1024];
+        uv_run(&b.loop, UV_RUN_NOWAIT);
+        zmq_poll(NULL, 0, 1);
+        int n = zmq_recv(b.d0.socket, buf, sizeof(buf), ZMQ_DONTWAIT);
+        if (n > 0) m = baton__control__control_message__unpack(NULL, (size_t)n, buf);
+    }
+    cr_assert(m && m->body_case == IS(REFUSED));
+    cr_assert(strstr(m->refused->message, "version 1") && strstr(m->refused->message, "version 2"));
+    baton__control__control_message__free_unpacked(m, NULL);
+}
+
+/* What a killed process looks like: no word, and its connection ends. */
+Test(dispatch, a_node_whose_connection_ends_is_doubted_then_dead)
+{
+    start();
+    join(&b.d0, "d0", 2, true, 4);
+    struct node *n = registry_find_name(dispatch_registry(b.d), "d0");
+    cr_assert(n && !n->doubted);
+    zmq_close(b.d0.socket);
+    for (int i = 0; i < 2000 && !n->doubted; i++) {
+        uv_run(&b.loop, UV_RUN_NOWAIT);
+        zmq_poll(NULL, 0, 1);
+    }
+    cr_assert(n->doubted && n->alive);
+    uint64_t doubted = clock_now_us();
+    for (int i = 0; i < 20000 && n->alive; i++) {
+        uv_run(&b.loop, UV_RUN_NOWAIT);
+        zmq_poll(NULL, 0, 1);
+    }
+    cr_assert_not(n->alive);
+    cr_assert_geq(clock_now_us() - doubted, 100000ull);
+}
+
+Test(dispatch, a_node_that_dials_again_in_time_is_doubted_no_more)
+{
+    start();
+    join(&b.d0, "d0", 2, true, 4);
+    struct node *n = registry_find_name(dispatch_registry(b.d), "d0");
+    zmq_close(b.d0.socket);
+    for (int i = 0; i < 2000 && !n->doubted; i++) {
+        uv_run(&b.loop, UV_RUN_NOWAIT);
+        zmq_poll(NULL, 0, 1);
+    }
+    cr_assert(n->doubted);
+    b.d0.socket = zmq_socket(zsock_context(), ZMQ_DEALER);
+    cr_assert_eq(zmq_connect(b.d0.socket, dispatch_endpoint(b.d)), 0);
+    session_dial(&b.d0.s, clock_now_ms());
+    fake_flush(&b.d0);
+    submit(8); /* goes out on the new connection */
+    fake_expect(&b.d0, &b.loop, IS(RESERVE));
+    cr_assert(n->alive && !n->doubted && !n->unreachable_since);
 }
 
 Test(dispatch, a_name_is_free_at_once_after_a_goodbye)
@@ -248,7 +310,8 @@ Test(dispatch, survives_garbage_and_missing_parts)
                           (uint8_t)((bodies[i] * 8 + 2) | 0x80),
                           (uint8_t)((bodies[i] * 8 + 2) >> 7),
                           0 };
-        zmq_send(b.d0.socket, raw, sizeof(raw), 0);
+        memcpy(session_add(&b.d0.s, sizeof(raw)), raw, sizeof(raw));
+        fake_flush(&b.d0);
     }
     say_token(&b.p0, 1, 0, 3);
     expect_tokens(1);

@@ -1,8 +1,10 @@
-/* fake_node.h - a node as the coordinator sees one: a DEALER that a test speaks through, message by message. */
+/* fake_node.h - a node as the coordinator sees one: a session over a DEALER that a test speaks through. */
 #ifndef TESTS_COORDINATOR_FAKE_NODE_H
 #define TESTS_COORDINATOR_FAKE_NODE_H
+#include "base/clock.h"
 #include "proto/control.pb-c.h"
 #include "wire/codec.h"
+#include "wire/session.h"
 #include "wire/zsock.h"
 
 #include <criterion/criterion.h>
@@ -14,6 +16,8 @@ typedef Baton__Control__ControlMessage message;
 
 struct fake_node {
     void *socket;
+    struct session s;
+    bool over; /* the coordinator does not know the session */
     uint64_t incarnation, coordinator;
     const char *name;
     bool decode;
@@ -22,31 +26,54 @@ struct fake_node {
     message *got;         /* freed by the next receive */
 };
 
+static inline void fake_flush(struct fake_node *n)
+{
+    struct session_frame f;
+    uint8_t buf[SESSION_HEADER + 4096];
+    while (session_next(&n->s, clock_now_ms(), &f)) {
+        session_pack_header(&f, buf);
+        if (f.body.n) memcpy(buf + SESSION_HEADER, f.body.p, f.body.n);
+        cr_assert_eq(zmq_send(n->socket, buf, SESSION_HEADER + f.body.n, 0), (int)(SESSION_HEADER + f.body.n));
+        session_sent(&n->s, &f, clock_now_ms());
+    }
+}
+
 static inline void fake_send(struct fake_node *n, message *m)
 {
-    uint8_t buf[4096];
     m->version = PROTOCOL_VERSION;
     m->incarnation = n->incarnation;
     m->to_incarnation = n->coordinator;
-    cr_assert_leq(baton__control__control_message__get_packed_size(m), sizeof(buf));
-    size_t len = baton__control__control_message__pack(m, buf);
-    cr_assert_eq(zmq_send(n->socket, buf, len, 0), (int)len);
+    size_t len = baton__control__control_message__get_packed_size(m);
+    cr_assert_leq(len, 4096u);
+    baton__control__control_message__pack(m, session_add(&n->s, len));
+    fake_flush(n);
 }
 
-/* The next message that is no heartbeat's echo, while the coordinator's loop runs; NULL after `rounds` without one. */
+static inline message *fake_take(struct fake_node *n, zmq_msg_t *msg)
+{
+    struct session_frame f;
+    uint32_t version;
+    cr_assert_eq(session_parse(bytes_of(zmq_msg_data(msg), zmq_msg_size(msg)), &f, &version), OK);
+    enum session_verdict v = session_receive(&n->s, &f, clock_now_ms());
+    n->over |= v == SESSION_OVER;
+    if (v != SESSION_DELIVER) return NULL;
+    return baton__control__control_message__unpack(NULL, f.body.n, f.body.p);
+}
+
+/* The next message, while the coordinator's loop runs; NULL after `rounds` without one. */
 static inline message *fake_receive(struct fake_node *n, uv_loop_t *loop, int rounds)
 {
     if (n->got) baton__control__control_message__free_unpacked(n->got, NULL);
     n->got = NULL;
-    for (int i = 0; i < rounds; i++) {
+    for (int i = 0; i < rounds && !n->over; i++) {
         zmq_msg_t msg;
         uv_run(loop, UV_RUN_NOWAIT);
         zmq_msg_init(&msg);
         zmq_pollitem_t item = { .socket = n->socket, .events = ZMQ_POLLIN };
         zmq_poll(&item, 1, 2);
-        if (zmq_msg_recv(&msg, n->socket, ZMQ_DONTWAIT) >= 0)
-            n->got = baton__control__control_message__unpack(NULL, zmq_msg_size(&msg), zmq_msg_data(&msg));
+        if (zmq_msg_recv(&msg, n->socket, ZMQ_DONTWAIT) >= 0) n->got = fake_take(n, &msg);
         zmq_msg_close(&msg);
+        fake_flush(n);
         if (n->got && n->got->body_case ==
                           BATON__CONTROL__CONTROL_MESSAGE__BODY_PEERS) { /* at any join: counted, not handed out */
             n->n_peers = (uint32_t)n->got->peers->n_peers;
@@ -93,8 +120,11 @@ static inline void fake_hello(struct fake_node *n, uint64_t fingerprint, uint32_
 
 static inline struct fake_node fake_open(const char *endpoint, const char *name, uint64_t incarnation, bool decode)
 {
+    static uint64_t session;
     struct fake_node n = { .incarnation = incarnation, .name = name, .decode = decode };
     int linger = 0;
+    session_init(&n.s, true, 0xFA4E0000u + ++session, 1 << 20, clock_now_ms());
+    session_dial(&n.s, clock_now_ms());
     n.socket = zmq_socket(zsock_context(), ZMQ_DEALER);
     zmq_setsockopt(n.socket, ZMQ_LINGER, &linger, sizeof(linger));
     cr_assert_eq(zmq_connect(n.socket, endpoint), 0);
@@ -104,6 +134,7 @@ static inline struct fake_node fake_open(const char *endpoint, const char *name,
 static inline void fake_close(struct fake_node *n)
 {
     if (n->got) baton__control__control_message__free_unpacked(n->got, NULL);
+    session_fini(&n->s);
     zmq_close(n->socket);
     *n = (struct fake_node){ 0 };
 }

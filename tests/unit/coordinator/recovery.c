@@ -112,6 +112,7 @@ Test(recovery, a_prefill_node_that_declines_is_no_attempt)
 Test(recovery, a_dead_prefill_node_makes_the_decode_node_read_the_prompt)
 {
     clock_set_for_test(1000000);
+    b.dead_after_ms = 3000;
     to_prefill();
     for (uint64_t t = 1500000; t <= 5500000; t += 500000) {
         clock_set_for_test(t);
@@ -145,6 +146,7 @@ Test(recovery, replays_when_the_client_has_tokens_already)
 Test(recovery, takes_another_decode_node_when_one_falls_silent)
 {
     clock_set_for_test(1000000);
+    b.dead_after_ms = 3000;
     to_prefill();
     join(&b.d1, "d1", 3, true, 4);
     say_token(&b.p0, 1, 0, 3);
