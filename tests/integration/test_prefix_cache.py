@@ -105,7 +105,7 @@ def test_local_prefill_finds_it_as_well(tmp_path):
         assert tokens_of(first) == tokens_of(second)
 
 
-@pytest.mark.parametrize("salt", ["", 7, "x" * 257])
+@pytest.mark.parametrize("salt", [7, "x" * 257])
 def test_bad_salts_are_refused(cluster, salt):
     status, answer, _ = cluster.post("/v1/completions", {"prompt": "a", "cache_salt": salt})
     assert status == 400 and answer["error"]["param"] == "cache_salt"
