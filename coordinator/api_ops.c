@@ -8,6 +8,7 @@
 #include "coordinator/meters.h"
 #include "coordinator/registry.h"
 #include "coordinator/served_model.h"
+#include "coordinator/work.h"
 #include "kv/kv_pool.h"
 
 #include <string.h>
@@ -54,8 +55,8 @@ void api_metrics(const struct api_ask *ask)
 {
     struct strbuf body = STRBUF_INIT;
     struct coordinator *co = ask->co;
-    meters_render(co->meters, dispatch_state_counts(co->dispatch), dispatch_registry(co->dispatch), clock_now_us(),
-                  &body);
+    meters_render(co->meters, dispatch_state_counts(co->dispatch), work_items(co->work),
+                  dispatch_registry(co->dispatch), clock_now_us(), &body);
     api_reply(ask, 200, "text/plain; version=0.0.4; charset=utf-8", strbuf_cstr(&body), body.n);
     strbuf_fini(&body);
 }

@@ -164,10 +164,11 @@ static void set_node(struct meters *m, const struct node *n, uint64_t now)
     }
 }
 
-void meters_render(struct meters *m, const uint32_t *state_counts, const struct registry *nodes, uint64_t now,
-                   struct strbuf *out)
+void meters_render(struct meters *m, const uint32_t *state_counts, uint32_t n_bodies, const struct registry *nodes,
+                   uint64_t now, struct strbuf *out)
 {
     set_requests(m, state_counts);
+    gauge(m, "baton_bodies_in_work", "Bodies and large answers at the workers.", "", n_bodies);
     for (const struct node *n = nodes->nodes; n; n = n->next) set_node(m, n, now);
     metrics_render(m->all, out);
     metrics_add_process(out);

@@ -80,7 +80,7 @@ const struct config_option config_table[] = {
     { SCOPE_GLOBAL, "coordinator", "workers", "workers", NULL, ROLES_API, OPTION_U32, AT(coordinator.workers), 1, 32, 0,
       NULL, "2", "threads that read large request bodies and write large answers" },
     { SCOPE_GLOBAL, "coordinator", "max_work", "max-work", NULL, ROLES_API, OPTION_U32, AT(coordinator.max_work), 1,
-      1000000, 0, NULL, "512", "request bodies that may be read or wait for it; past it 429" },
+      1000000, 0, NULL, "4096", "request bodies that may be read or wait for it; past it 429" },
     { SCOPE_GLOBAL, "coordinator", "max_work_bytes", "max-work-bytes", NULL, ROLES_API, OPTION_SIZE,
       AT(coordinator.max_work_bytes), MIB, TIB, 0, NULL, "256MiB",
       "bytes of request bodies that may be read or wait for it; past it 429" },

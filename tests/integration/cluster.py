@@ -35,9 +35,11 @@ class Process:
 
     def wait_ready(self, timeout=60):
         deadline, line = time.monotonic() + timeout * SLOW, b""
+        ready = select.poll()  # select() takes no descriptor past 1023
+        ready.register(self.ready_fd, select.POLLIN)
         while b"\n" not in line:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self.ready_fd], [], [], left)[0]:
+            if left <= 0 or not ready.poll(left * 1000):
                 raise AssertionError(f"{self.name} was not ready in time\n{self.log()[-3000:]}")
             piece = os.read(self.ready_fd, 4096)
             if not piece:

@@ -1,4 +1,5 @@
 """A TCP proxy between two processes that counts, flips one bit, cuts or stalls. One thread per direction."""
+import random
 import socket
 import threading
 
@@ -133,10 +134,11 @@ def shut(s):
 
 
 def free_ports(n):
-    """First of n neighbouring ports that are free now."""
+    """First of n neighbouring ports that are free now, of those that Linux gives to nobody by itself."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as f:
+        low = int(f.read().split()[0])
     for _ in range(100):
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            base = first.getsockname()[1]
+        base = random.randrange(max(1024, low - 10000), low - n)
         try:
             held = [socket.create_server(("127.0.0.1", base + i)) for i in range(n)]
         except OSError:

@@ -95,7 +95,7 @@ def test_a_drain_waits_for_bodies_and_a_second_signal_does_not(tmp_path):
     with Cluster(tmp_path, prefill=0) as c:
         slow = raw_post(c, "/tokenize", {"content": words(4 << 20)})
         coordinator = c.processes["coordinator"]
-        c.wait_for(lambda: c.get("/live")[0] == 200, "the body to be taken")
+        c.wait_for(lambda: c.metrics()["baton_bodies_in_work"] == 1, "the body to be taken")
         coordinator.popen.send_signal(signal.SIGTERM)
         assert read_answer(slow)[0] == 200
         assert coordinator.popen.wait(30 * SLOW) == 0

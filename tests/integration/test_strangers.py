@@ -50,9 +50,10 @@ def test_bad_registers_do_not_fill_the_log(guarded):
     before = len(c.processes["coordinator"].log())
     stranger = zmtp.Dealer(c.control)
     n = 20000
+    stranger.send(zmtp.session_hello(7))
     for i in range(n):
-        stranger.send(zmtp.register("someone else", 1000 + i))
-    stranger.send(zmtp.register("the last", 1))
+        stranger.send(zmtp.session_data(7, i + 1, zmtp.register("someone else", 1000 + i)))
+    stranger.send(zmtp.session_data(7, n + 1, zmtp.register("the last", 1)))
     log = c.processes["coordinator"]
     left_out = lambda: sum(int(line.split("lines=")[1]) for line in log.log()[before:].splitlines()
                            if "event=log_left_out of=node_refused" in line)

@@ -6,7 +6,7 @@ import struct
 
 GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 READY = b"\x05READY" + b"\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER" + b"\x08Identity" + struct.pack(">I", 0)
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class Dealer:
@@ -52,10 +52,26 @@ def blob(field, data):
     return varint(field << 3 | 2) + varint(len(data)) + data
 
 
-def xxh3(data):
-    lib = ctypes.CDLL(ctypes.util.find_library("xxhash"))
-    lib.XXH3_64bits.restype = ctypes.c_uint64
-    return lib.XXH3_64bits(data, ctypes.c_size_t(len(data)))
+LIB = ctypes.CDLL(ctypes.util.find_library("xxhash"))
+LIB.XXH3_64bits_withSeed.restype = ctypes.c_uint64
+
+
+def xxh3(data, seed=0):
+    return LIB.XXH3_64bits_withSeed(data, ctypes.c_size_t(len(data)), ctypes.c_uint64(seed))
+
+
+def session_frame(kind, session, seq=0, flags=0, body=b""):
+    """A frame of a control link's session, on its first connection."""
+    head = struct.pack("<3sBBBxxQIxxxxQQ", b"BTN", PROTOCOL_VERSION, kind, flags, session, 1, seq, 0)
+    return head + struct.pack("<Q", xxh3(body, xxh3(head))) + body
+
+
+def session_hello(session):
+    return session_frame(1, session, flags=1)
+
+
+def session_data(session, seq, body):
+    return session_frame(3, session, seq=seq, body=body)
 
 
 def register(name, incarnation):
