@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what tests need, builds, and runs every test. --full has the release stage run on a fresh Debian 12 (tests/fresh.sh),
-# builds and answers on a fresh Debian 13, and runs the whole cluster suite under the sanitizers.
-# Stages can be chosen by name: tests/run.sh lint release emulated asan tsan fuzz, and fresh trixie trixie-all.
+# builds and answers on a fresh Debian 13, and runs more of the cluster suite under the sanitizers.
+# Stages can be chosen by name: tests/run.sh lint release emulated asan tsan fuzz, and fresh trixie trixie-all asan-all tsan-all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -10,8 +10,8 @@ stages=()
 for arg in "$@"; do
     case $arg in
     --full) full=true ;;
-    lint | release | emulated | asan | tsan | fuzz | fresh | trixie | trixie-all) stages+=("$arg") ;;
-    *) echo "usage: tests/run.sh [--full] [lint|release|emulated|asan|tsan|fuzz|fresh|trixie|trixie-all ...]" >&2; exit 2 ;;
+    lint | release | emulated | asan | tsan | fuzz | fresh | trixie | trixie-all | asan-all | tsan-all) stages+=("$arg") ;;
+    *) echo "usage: tests/run.sh [--full] [lint|release|emulated|asan|tsan|fuzz|fresh|trixie|trixie-all|asan-all|tsan-all ...]" >&2; exit 2 ;;
     esac
 done
 if [ ${#stages[@]} = 0 ]; then
@@ -58,25 +58,30 @@ stage_fresh() { tests/fresh.sh --suite bookworm; }
 stage_trixie() { tests/fresh.sh --suite trixie --only quickstart; }
 stage_trixie-all() { tests/fresh.sh --suite trixie; }
 
-stage_asan() {
+# What each sanitizer runs of the cluster suite beyond the main path takes too long for every change: stages of their own.
+asan() { # <labels of units that stay out> <cluster tests' options>...
     step "build: AddressSanitizer and UBSan"
     build asan build-asan
     step "unit tests: ASan, UBSan"
-    units build-asan -LE stress
+    units build-asan -LE "$1"
     step "cluster tests: ASan, UBSan"
-    if $full; then cluster build-asan --timeout 1200; else cluster build-asan --timeout 1200 -m smoke; fi
+    cluster build-asan --timeout 1200 "${@:2}"
 }
+stage_asan() { if $full; then asan "stress|long" -m "not slow"; else asan "stress|long" -m smoke; fi; }
+stage_asan-all() { asan stress; }
 
-stage_tsan() {
+tsan() { # <cluster tests' options>...
     step "build: ThreadSanitizer"
     build tsan build-tsan
     export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp halt_on_error=1 second_deadlock_stack=1"
     step "stress programs: TSan"
     units build-tsan -L stress
     step "cluster tests: TSan"
-    if $full; then cluster build-tsan --timeout 1200 -m "not slow"; else cluster build-tsan --timeout 1200 -m smoke; fi
+    cluster build-tsan --timeout 1200 "$@"
     unset TSAN_OPTIONS
 }
+stage_tsan() { if $full; then tsan -m "smoke or threads"; else tsan -m smoke; fi; }
+stage_tsan-all() { tsan -m "not slow"; }
 
 stage_fuzz() {
     step "build: fuzz targets"
@@ -94,7 +99,7 @@ esac
 deploy/fetch-model.sh
 for stage in "${stages[@]}"; do
     fixed=()
-    case $stage in asan | tsan | fuzz) fix_addresses ;; esac
+    case $stage in asan* | tsan* | fuzz) fix_addresses ;; esac
     "stage_$stage"
 done
 step "all passed: ${stages[*]}"

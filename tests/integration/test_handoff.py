@@ -72,6 +72,7 @@ def test_a_flipped_bit_in_a_header_is_not_the_clients_fault(proxied):
         assert victim.flips == flips + 1 and got == want, at
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("lane", [0, 1])
 def test_a_cut_connection_is_retried(proxied, lane):
     c, proxies = proxied

@@ -59,6 +59,7 @@ def test_a_body_of_too_many_values_is_refused(cluster):
     assert status == 413 and "JSON values" in json.loads(answer)["error"]["message"]
 
 
+@pytest.mark.threads
 def test_the_loop_answers_while_a_body_is_read(cluster):
     began = time.monotonic()
     slow = raw_post(cluster, "/tokenize", {"content": words(4 << 20)})

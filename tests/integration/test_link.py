@@ -58,6 +58,7 @@ def no_deaths(cluster):
         assert "coordinator_lost" not in cluster.processes[name].log()
 
 
+@pytest.mark.threads
 def test_damage_and_cuts_cost_nothing(tmp_path):
     with Proxied(tmp_path, prefill=1, decode=1, coordinator={"dead_after": "20s"}) as c:
         want = [answer(c, p) for p in PROMPTS]
