@@ -143,6 +143,7 @@ static enum status start_workers(struct team *t, struct error *err)
         if (rc != 0)
             return error_set(err, ERR_NO_MEMORY, "cannot start compute thread %u of %u: %s", i + 1, t->n, strerror(rc));
         m->started = true;
+        pthread_setname_np(m->thread, "team");
     }
     return OK;
 }
