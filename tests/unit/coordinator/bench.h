@@ -28,6 +28,7 @@ static struct bench { /* one coordinator, its owner, its nodes */
     uint32_t stop_after;    /* the owner is content with so many tokens; 0 = never */
     int ended;              /* enum request_state, -1 = not yet */
     struct api_error error;
+    struct request_failures failures; /* both as it ended: the request itself is freed then */
 } b;
 
 static inline void on_token(void *owner, int32_t id, const struct logprob_row *row)
@@ -42,6 +43,7 @@ static inline void on_end(void *owner, struct request *r)
 {
     b.ended = (int)r->state;
     b.error = r->error;
+    b.failures = r->failures;
 }
 
 static const struct request_events events = { on_token, on_prompt_logprobs, on_end };

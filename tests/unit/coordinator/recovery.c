@@ -187,7 +187,7 @@ Test(recovery, gives_up_after_three_failures_in_a_row)
     spin();
     cr_assert_eq(b.ended, REQUEST_FAILED);
     cr_assert(b.error.http == 500 && !b.error.retry && strstr(b.error.message, "3 attempts"));
-    cr_assert(strstr(b.error.message, "broken") && !strcmp(b.r->failures.nodes, "p0,p0,d0"));
+    cr_assert(strstr(b.error.message, "broken") && !strcmp(b.failures.nodes, "p0,p0,d0"));
 }
 
 /* Each loss comes after more tokens than a streak allows, as when nodes are restarted one after the other. */
