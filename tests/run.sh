@@ -19,7 +19,7 @@ if [ ${#stages[@]} = 0 ]; then
 fi
 
 step() { printf '\n== %s (%d s)\n' "$1" $SECONDS; }
-build() { cmake --preset "$1" >/dev/null && ninja -C "$2" --quiet; }
+build() { cmake --preset "$1" "${@:3}" >/dev/null && ninja -C "$2" --quiet; }
 units() { # <build folder> <ctest options>...
     "${fixed[@]}" ctest --test-dir "$1" --output-on-failure --no-tests=error -j"$(nproc)" "${@:2}"
     grep -h '^\[SKIP\]' "$1/Testing/Temporary/LastTest.log" || true
@@ -59,16 +59,16 @@ stage_trixie() { tests/fresh.sh --suite trixie --only quickstart; }
 stage_trixie-all() { tests/fresh.sh --suite trixie; }
 
 # What each sanitizer runs of the cluster suite beyond the main path takes too long for every change: stages of their own.
-asan() { # <labels of units that stay out> <cluster tests' options>...
+asan() { # <kernels watched too: ON or OFF> <labels of units that stay out> <cluster tests' options>...
     step "build: AddressSanitizer and UBSan"
-    build asan build-asan
+    build asan build-asan -DBATON_SANITIZE_KERNELS="$1"
     step "unit tests: ASan, UBSan"
-    units build-asan -LE "$1"
+    units build-asan -LE "$2"
     step "cluster tests: ASan, UBSan"
-    cluster build-asan --timeout 1200 "${@:2}"
+    cluster build-asan --timeout 1200 "${@:3}"
 }
-stage_asan() { if $full; then asan "stress|long" -m "not slow"; else asan "stress|long" -m smoke; fi; }
-stage_asan-all() { asan stress; }
+stage_asan() { if $full; then asan OFF "stress|long" -m "not slow"; else asan OFF "stress|long" -m smoke; fi; }
+stage_asan-all() { asan ON stress; }
 
 tsan() { # <cluster tests' options>...
     step "build: ThreadSanitizer"
