@@ -3,22 +3,11 @@
 
 #include "base/mem.h"
 #include "text/vocab.h"
+#include "text_files.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
-
-static char *read_file(const char *path)
-{
-    FILE *f = fopen(path, "rb");
-    struct strbuf text = STRBUF_INIT;
-    char piece[4096];
-    size_t n;
-    cr_assert(f, "%s cannot be read", path);
-    while ((n = fread(piece, 1, sizeof(piece), f)) > 0) strbuf_add(&text, piece, n);
-    fclose(f);
-    return strbuf_take(&text, NULL);
-}
 
 static struct vocab_token tokens[] = {
     { "<s>", 3, 0, TOKEN_CONTROL },
@@ -52,7 +41,7 @@ static void expect_text(struct vocab v, const json_t *messages, bool prompt, con
 
 Test(chat, renders_the_golden_prompts_of_smollm2)
 {
-    char *source = read_file(TEST_DATA "/golden/templates/smollm2.jinja");
+    char *source = read_text(TEST_DATA "/golden/templates/smollm2.jinja");
     json_t *golden = json_load_file(TEST_DATA "/golden/smollm2.json", 0, NULL), *prompt;
     size_t i, n = 0;
     cr_assert(golden);

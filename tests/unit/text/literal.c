@@ -2,21 +2,19 @@
 #include "text/special.h"
 
 #include "base/mem.h"
-#include "formats/gguf.h"
-#include "formats/vocab_load.h"
 #include "make_vocab.h"
 #include "text/bytelevel.h"
 #include "text/chat.h"
 #include "text/spans.h"
 #include "text/template.h"
+#include "text_files.h"
 
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#define NOW   1752665696
-#define MODEL "SmolLM2-135M-Instruct.Q4_1.gguf"
+#define NOW 1752665696
 
 /* ---- operations: which bytes of a text are still a client's ---- */
 
@@ -297,18 +295,6 @@ static void try_token(struct subject *s, const char *token)
     }
 }
 
-static char *read_text(const char *path)
-{
-    FILE *f = fopen(path, "rb");
-    struct strbuf text = STRBUF_INIT;
-    char piece[4096];
-    size_t n;
-    cr_assert(f, "%s cannot be read", path);
-    while ((n = fread(piece, 1, sizeof(piece), f)) > 0) strbuf_add(&text, piece, n);
-    fclose(f);
-    return strbuf_take(&text, NULL);
-}
-
 static void open_subject(struct subject *s, const char *name, struct vocab *v, char *template)
 {
     struct error err = { OK, "" };
@@ -373,22 +359,6 @@ Test(literal, no_control_token_is_formed_of_what_a_message_says)
 }
 
 /* ---- the real vocabulary ---- */
-
-static struct vocab *real_vocab(void)
-{
-    const char *dir = getenv("BATON_TEST_MODELS");
-    char path[4096];
-    struct gguf *g = NULL;
-    struct vocab *v = NULL;
-    struct error err = { 0 };
-
-    snprintf(path, sizeof(path), "%s/" MODEL, dir ? dir : TEST_DATA "/../models");
-    if (access(path, R_OK) != 0) cr_skip_test("%s is not there", path);
-    cr_assert_eq(gguf_open(&g, path, &err), OK, "%s", err.text);
-    cr_assert_eq(vocab_load_gguf(&v, g, &err), OK, "%s", err.text);
-    gguf_close(g);
-    return v;
-}
 
 Test(literal, the_real_models_control_tokens_stay_text)
 {

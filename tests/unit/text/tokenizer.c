@@ -1,32 +1,12 @@
 /* tokenizer: the front door; and the real model's ids, as independent tokenizers give them. */
 #include "text/tokenizer.h"
 
-#include "formats/gguf.h"
-#include "formats/vocab_load.h"
 #include "make_vocab.h"
 #include "text/detok.h"
+#include "text_files.h"
 
 #include <stdlib.h>
 #include <unistd.h>
-
-#define MODEL "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-/* The vocabulary of the real model; skips the test where the file is not there. */
-static struct vocab *real_vocab(void)
-{
-    const char *dir = getenv("BATON_TEST_MODELS");
-    char path[4096];
-    struct gguf *g = NULL;
-    struct vocab *v = NULL;
-    struct error err = { 0 };
-
-    snprintf(path, sizeof(path), "%s/" MODEL, dir ? dir : TEST_DATA "/../models");
-    if (access(path, R_OK) != 0) cr_skip_test("%s is not there", path);
-    cr_assert_eq(gguf_open(&g, path, &err), OK, "%s", err.text);
-    cr_assert_eq(vocab_load_gguf(&v, g, &err), OK, "%s", err.text);
-    gguf_close(g);
-    return v;
-}
 
 static void expect_text(const struct vocab *v, const json_t *ids, const json_t *text, const char *what)
 {
