@@ -8,11 +8,11 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/random.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #define MIN_CREDIT KV_WIRE_FRAME_MAX /* any frame fits an empty window */
 
@@ -219,20 +219,12 @@ static void on_message(void *state, struct link *l, const Baton__Control__Contro
     }
 }
 
-static uint64_t new_reservation(void)
-{
-    uint64_t id = 0;
-    while (id == 0)
-        if (getrandom(&id, sizeof(id), 0) != (ssize_t)sizeof(id)) id = 0;
-    return id;
-}
-
 static void on_reserved(struct decode *d, struct job *j, const struct engine_event *ev)
 {
     enum status st;
 
     if (j->state != JOB_ASKED) return;
-    j->reservation = new_reservation();
+    j->reservation = random_id();
     if (j->local) {
         job_send_reserved(j, 0, ev->cached_tokens);
         st = engine_start_prefill(node_engine(d->node), &j->key);

@@ -4,13 +4,13 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/random.h"
 #include "wire/zsock.h"
 
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 #include <zmq.h>
 
 #define SEND_AHEAD 4096 /* messages; the frame pool is the real bound */
@@ -117,8 +117,7 @@ enum status kv_link_open(struct kv_link **out, const struct kv_link_options *opt
     l->peer = mem_strdup(opt->peer);
     l->n_lanes = opt->n_lanes;
     l->heard_us = clock_now_us();
-    while (l->session == 0)
-        if (getrandom(&l->session, sizeof(l->session), 0) != (ssize_t)sizeof(l->session)) l->session = 0;
+    l->session = random_id();
     for (uint32_t i = 0; i < l->n_lanes; i++)
         if ((st = lane_open(l, i, err)) != OK) goto fail;
     l->opt.endpoints = NULL;

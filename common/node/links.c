@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/random.h"
 #include "node/leases.h"
 #include "node/port_probe.h"
 #include "wire/codec.h"
@@ -14,7 +15,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 #include <zmq.h>
 
 #define MAX_LINKS        16
@@ -199,14 +199,6 @@ static enum status dial(struct link *l, struct error *err)
     if ((st = zsock_watch(l->z, loop, on_readable, l, err)) != OK) return st;
     flush(l);
     return OK;
-}
-
-static uint64_t random_id(void)
-{
-    uint64_t id = 0;
-    while (id == 0)
-        if (getrandom(&id, sizeof(id), 0) != (ssize_t)sizeof(id)) id = 0;
-    return id;
 }
 
 static void begin_session(struct link *l)

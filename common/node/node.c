@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mailbox.h"
 #include "base/mem.h"
+#include "base/random.h"
 #include "base/start_report.h"
 #include "node/node_admin.h"
 #include "wire/zsock.h"
@@ -13,7 +14,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #define ENGINE_EVENTS_MAX (1 << 16)
@@ -409,8 +409,7 @@ int node_main(const struct node_role *role, int argc, char **argv)
     } else if (!n->run.help && !n->run.check_only) {
         if (log_level_parse(n->run.cfg.log.level, &level) != OK) level = LOG_LEVEL_INFO;
         log_init(level, n->run.self->name);
-        while (n->incarnation == 0)
-            if (getrandom(&n->incarnation, sizeof(n->incarnation), 0) < 0) n->incarnation = 0;
+        n->incarnation = random_id();
         code = run_node(n);
     } else if (n->run.check_only) {
         printf("%s: the configuration is fine\n", role->program);
