@@ -6,12 +6,12 @@
  * (kv_inbox_close) before the engine is told anything that could free blocks. */
 #include "decode_node/decode.h"
 
+#include "base/host_port.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/random.h"
 
-#include <stdio.h>
-#include <stdlib.h>
+#include <assert.h>
 #include <string.h>
 
 #define MIN_CREDIT KV_WIRE_FRAME_MAX /* any frame fits an empty window */
@@ -24,19 +24,16 @@ struct decode {
     char **endpoints; /* what senders are told, one per lane */
 };
 
-static unsigned long port_of(const char *endpoint)
-{
-    return strtoul(strrchr(endpoint, ':') + 1, NULL, 10);
-}
-
-/* kv_advertise names lane 0's endpoint as senders see it; lane i adds i to its port.  Port 0: the one that is bound. */
+/* kv_advertise names lane 0's endpoint as senders see it; lane i adds i to its port.  Port 0: the one that is bound.
+ * The configuration has been checked for both. */
 static char *advertised(const char *endpoint, uint32_t lane, const char *bound)
 {
-    const char *colon = strrchr(endpoint, ':');
-    const unsigned long first = port_of(endpoint);
+    struct host_port told, own;
     char buf[512];
+    const bool fine = host_port_split(endpoint, &told) && host_port_split(bound, &own) &&
+                      host_port_replace(buf, sizeof(buf), endpoint, told.lo ? told.lo + lane : own.lo);
 
-    snprintf(buf, sizeof(buf), "%.*s:%lu", (int)(colon - endpoint), endpoint, first ? first + lane : port_of(bound));
+    assert(fine);
     return mem_strdup(buf);
 }
 

@@ -1,6 +1,7 @@
 /* config.c - gathers flags, environment, file and defaults into one checked configuration. */
 #include "config/config.h"
 
+#include "base/host_port.h"
 #include "base/mem.h"
 #include "config/config_internal.h"
 #include "config/config_value.h"
@@ -299,20 +300,20 @@ static enum status apply_model(struct loader *l)
 static enum status apply_host_port(struct loader *l)
 {
     const struct config_option *row = config_table_key(SCOPE_GLOBAL, "coordinator", "http");
-    char host[256], text[300];
-    uint32_t port;
+    struct host_port old;
+    char text[300];
     struct config_args *a = &l->args;
     if (!a->host[0] && !a->port[0]) return OK;
     const struct config_list *list = &l->run->cfg.coordinator.http;
-    const char *old = list->items[0];
-    if (list->n > 1 || !config_address_split(old, host, sizeof(host), &port))
+    if (list->n > 1 || !host_port_split(list->items[0], &old))
         return error_set(l->err, ERR_INVALID,
                          "%s: --host and --port change one host:port, and coordinator.http is %s%s",
-                         a->host[0] ? "--host" : "--port", old, list->n > 1 ? " and others" : "");
-    if (a->host[0]) snprintf(host, sizeof(host), "%s", a->host);
-    bool v6 = strchr(host, ':') && host[0] != '[';
-    snprintf(text, sizeof(text), "%s%s%s:%s", v6 ? "[" : "", host, v6 ? "]" : "",
-             a->port[0] ? a->port : strrchr(old, ':') + 1);
+                         a->host[0] ? "--host" : "--port", list->items[0], list->n > 1 ? " and others" : "");
+    const char *host = a->host[0] ? a->host : old.host;
+    const bool v6 = strchr(host, ':') && host[0] != '[';
+    char own[8];
+    snprintf(own, sizeof(own), "%u", old.lo);
+    snprintf(text, sizeof(text), "%s%s%s:%s", v6 ? "[" : "", host, v6 ? "]" : "", a->port[0] ? a->port : own);
     return config_apply(&l->origins, row, &l->run->cfg, text, a->host[0] ? "--host" : "--port", l->err);
 }
 

@@ -1,5 +1,6 @@
 /* config_check.c - checks that need the whole configuration: names, references, sockets, values that go together. */
 #include "base/cpus.h"
+#include "base/host_port.h"
 #include "config/config_internal.h"
 #include "config/config_value.h"
 
@@ -19,15 +20,14 @@ struct checker {
 
 bool config_is_loopback(const char *address)
 {
-    char host[256];
-    uint32_t port, last;
+    struct host_port hp;
     struct in_addr v4;
     struct in6_addr v6;
     if (strncmp(address, "ipc://", 6) == 0 || strncmp(address, "unix:", 5) == 0) return true;
-    if (!config_address_range(address, host, sizeof(host), &port, &last)) return false;
-    if (strcasecmp(host, "localhost") == 0) return true;
-    if (inet_pton(AF_INET, host, &v4) == 1) return ntohl(v4.s_addr) >> 24 == 127;
-    if (inet_pton(AF_INET6, host, &v6) != 1) return false;
+    if (!host_port_split(address, &hp)) return false;
+    if (strcasecmp(hp.host, "localhost") == 0) return true;
+    if (inet_pton(AF_INET, hp.host, &v4) == 1) return ntohl(v4.s_addr) >> 24 == 127;
+    if (inet_pton(AF_INET6, hp.host, &v6) != 1) return false;
     return IN6_IS_ADDR_LOOPBACK(&v6) || (IN6_IS_ADDR_V4MAPPED(&v6) && v6.s6_addr[12] == 127);
 }
 
@@ -147,6 +147,11 @@ static enum status check_tier(const struct checker *c)
 static enum status check_reachable(const struct checker *c, const struct config_node *node, const char *key)
 {
     static const char *const wild[] = { "tcp://*:", "tcp://0.0.0.0:", "tcp://[::]:" };
+    struct host_port told;
+    if (host_port_split(node->kv_advertise, &told) && told.lo + c->cfg->kv.lanes - 1 > 65535 && told.lo > 0)
+        return error_set(c->err, ERR_INVALID, "%s: %s: the last of %u lanes would have port %u",
+                         config_origin_of(c->origins, &node->kv_advertise, key), node->kv_advertise, c->cfg->kv.lanes,
+                         told.lo + c->cfg->kv.lanes - 1);
     if (node->kv_advertise[0]) return OK;
     for (size_t i = 0; i < sizeof(wild) / sizeof(wild[0]); i++)
         if (strncmp(node->kv, wild[i], strlen(wild[i])) == 0)

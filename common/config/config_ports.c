@@ -2,6 +2,7 @@
  *
  * One host: all processes, where they start together or the control plane is on loopback; else each process by itself,
  * and those that bind the same address that is neither loopback nor a wildcard, as only one host has it. */
+#include "base/host_port.h"
 #include "config/config_internal.h"
 #include "config/config_value.h"
 
@@ -14,7 +15,7 @@
 /* One address that is bound: `need` ports of lo..hi, or a path, for which lo is 0. */
 struct bound {
     const char *address;
-    char host[256];
+    char host[sizeof(((struct host_port *)0)->host)];
     uint32_t lo, hi, need;
     uint32_t process; /* 0: the coordinator */
     const void *field;
@@ -108,12 +109,15 @@ static enum status add(struct ports *p, const struct config_option *row, const c
                        char *const *field)
 {
     struct bound b = { .address = *field, .need = 1, .process = process, .field = field };
+    struct host_port hp;
     const bool lanes = row->scope == SCOPE_NODE && strcmp(row->key, "kv") == 0;
     if (**field == '\0') return OK;
     snprintf(b.key, sizeof(b.key), "%.40s.%.20s", prefix, row->key);
-    if (config_address_range(*field, b.host, sizeof(b.host), &b.lo, &b.hi)) {
-        if (b.hi == 0) return OK; /* any free port */
-        if (strcasecmp(b.host, "localhost") == 0) snprintf(b.host, sizeof(b.host), "127.0.0.1");
+    if (host_port_split(*field, &hp)) {
+        if (hp.hi == 0) return OK; /* any free port */
+        b.lo = hp.lo;
+        b.hi = hp.hi;
+        snprintf(b.host, sizeof(b.host), "%s", strcasecmp(hp.host, "localhost") == 0 ? "127.0.0.1" : hp.host);
         if (lanes) b.need = p->cfg->kv.lanes;
         if (b.lo == b.hi) b.hi = b.lo + b.need - 1; /* lane i has port + i */
         if (b.hi > 65535)

@@ -2,6 +2,7 @@
 #include "config/config_value.h"
 
 #include "base/cpus.h"
+#include "base/host_port.h"
 #include "base/mem.h"
 
 #include <assert.h>
@@ -90,51 +91,11 @@ static bool is_name(const char *name)
     return true;
 }
 
-/* "9100" or "9100-9199"; a range begins above 0, as that is any port. */
-static bool read_ports(const char *text, uint32_t *lo, uint32_t *hi)
-{
-    const char *rest;
-    uint64_t first, last;
-    if (!read_digits(text, &first, &rest) || first > 65535) return false;
-    last = first;
-    if (*rest == '-' && (first == 0 || !read_digits(rest + 1, &last, &rest))) return false;
-    *lo = (uint32_t)first;
-    *hi = (uint32_t)last;
-    return *rest == '\0' && last >= first && last <= 65535;
-}
-
-bool config_address_range(const char *address, char *host, size_t cap, uint32_t *lo, uint32_t *hi)
-{
-    if (strncmp(address, "tcp://", 6) == 0) address += 6;
-    const char *colon = strrchr(address, ':');
-    if (!colon || !read_ports(colon + 1, lo, hi)) return false;
-    size_t n = (size_t)(colon - address);
-    bool bracketed = n >= 2 && address[0] == '[' && address[n - 1] == ']';
-    if (bracketed) {
-        address++;
-        n -= 2;
-    }
-    if (n == 0 || n >= cap || (!bracketed && memchr(address, ':', n))) return false;
-    for (size_t i = 0; i < n; i++) {
-        if (!isalnum((unsigned char)address[i]) && !strchr(".-_:%*", address[i])) return false;
-    }
-    memcpy(host, address, n);
-    host[n] = '\0';
-    return true;
-}
-
-bool config_address_split(const char *address, char *host, size_t cap, uint32_t *port)
-{
-    uint32_t hi;
-    return config_address_range(address, host, cap, port, &hi) && *port == hi;
-}
-
 /* Whether an address is of the form that `range` allows: low-high, or one port. */
 static bool is_address(const char *text, bool range)
 {
-    char host[256];
-    uint32_t lo, hi;
-    return config_address_range(text, host, sizeof(host), &lo, &hi) && (range || lo == hi);
+    struct host_port hp;
+    return host_port_split(text, &hp) && (range || hp.lo == hp.hi);
 }
 
 static bool is_tcp(const char *text, bool range)

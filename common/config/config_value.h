@@ -17,9 +17,4 @@ void config_value_clear(const struct config_option *row, void *base);
 bool config_value_same(const struct config_option *row, const char *a, const char *b);
 /* Writes what `row` allows, such as "1..16" or "auto, never, always"; "" for free text. */
 const char *config_value_allowed(const struct config_option *row, char *buf, size_t cap);
-/* Splits "host:port", "[v6]:port" or "tcp://..." at the port, or at the range of ports "low-high".  false: not of that
- * form. */
-bool config_address_range(const char *address, char *host, size_t cap, uint32_t *lo, uint32_t *hi);
-/* The same for one port alone. */
-bool config_address_split(const char *address, char *host, size_t cap, uint32_t *port);
 #endif

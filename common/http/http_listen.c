@@ -1,6 +1,6 @@
 /* http_listen.c - listening sockets: host:port, [v6]:port, unix:PATH. */
+#include "base/host_port.h"
 #include "base/mem.h"
-#include "base/strbuf.h"
 #include "http/http_internal.h"
 
 #include <errno.h>
@@ -16,21 +16,14 @@
 /* "host:port" or "[v6]:port" to a socket address. */
 static enum status resolve(const char *address, struct sockaddr_storage *out, struct error *err)
 {
-    char host[256];
-    const char *colon = strrchr(address, ':'), *begin = address;
-    size_t n = colon ? (size_t)(colon - address) : 0;
-    if (n >= 2 && address[0] == '[' && address[n - 1] == ']') {
-        begin++;
-        n -= 2;
-    }
-    if (!colon || n == 0 || n >= sizeof(host)) {
-        return error_set(err, ERR_INVALID, "%s: an HTTP address is host:port or unix:PATH", address);
-    }
-    memcpy(host, begin, n);
-    host[n] = '\0';
+    struct host_port hp;
+    char port[8];
+    if (!host_port_split(address, &hp) || hp.is_tcp || hp.lo != hp.hi)
+        return error_set(err, ERR_INVALID, "%s: an HTTP address is host:port, [v6]:port or unix:PATH", address);
+    snprintf(port, sizeof(port), "%u", hp.lo);
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
     struct addrinfo *list = NULL;
-    int e = getaddrinfo(host, colon + 1, &hints, &list);
+    int e = getaddrinfo(hp.host, port, &hints, &list);
     if (e != 0) return error_set(err, ERR_INVALID, "%s: %s", address, gai_strerror(e));
     memcpy(out, list->ai_addr, list->ai_addrlen);
     freeaddrinfo(list);
@@ -64,7 +57,7 @@ static enum status listen_on(struct http_listener *l, const char *address, int b
 static enum status listen_tcp(struct http_listener *l, const char *address, struct error *err)
 {
     struct sockaddr_storage addr;
-    char port[8];
+    char name[512];
     enum status st = resolve(address, &addr, err);
     if (st != OK) return st;
     int e = uv_tcp_init(l->server->loop, &l->u.tcp);
@@ -73,11 +66,7 @@ static enum status listen_tcp(struct http_listener *l, const char *address, stru
     st = listen_on(l, address, uv_tcp_bind(&l->u.tcp, (struct sockaddr *)&addr, 0), err);
     if (st != OK) return st;
     l->port = bound_port(&l->u.tcp);
-    struct strbuf name = STRBUF_INIT;
-    strbuf_add(&name, address, (size_t)(strrchr(address, ':') - address));
-    snprintf(port, sizeof(port), ":%u", l->port);
-    strbuf_puts(&name, port);
-    l->name = strbuf_take(&name, NULL);
+    if (host_port_replace(name, sizeof(name), address, l->port)) l->name = mem_strdup(name);
     return OK;
 }
 

@@ -2,6 +2,7 @@
 #include "node/kv_recv.h"
 
 #include "base/clock.h"
+#include "base/host_port.h"
 #include "base/log.h"
 #include "base/mailbox.h"
 #include "base/mem.h"
@@ -383,20 +384,16 @@ static void *lane_main(void *arg)
 /* "tcp://host:P" for lane i: P becomes P + i; port 0 and a range stay, as each lane takes what is free. */
 static enum status lane_endpoint(char *buf, size_t cap, const char *endpoint, uint32_t lane, struct error *err)
 {
-    const char *colon = strrchr(endpoint, ':');
-    char *end;
-    unsigned long port;
+    struct host_port hp;
 
-    if (strncmp(endpoint, "tcp://", 6) != 0 || !colon || colon <= endpoint + 5)
+    if (!host_port_split(endpoint, &hp) || !hp.is_tcp)
         return error_set(err, ERR_INVALID, "kv endpoint %s is not tcp://HOST:PORT", log_quote(endpoint));
-    if (strchr(colon, '-')) {
+    if (hp.lo != hp.hi) {
         snprintf(buf, cap, "%s", endpoint);
         return OK;
     }
-    port = strtoul(colon + 1, &end, 10);
-    if (*end || end == colon + 1 || port + lane > 65535)
+    if (hp.lo + lane > 65535 || !host_port_replace(buf, cap, endpoint, hp.lo ? hp.lo + lane : 0))
         return error_set(err, ERR_INVALID, "kv endpoint %s has no usable port for lane %u", endpoint, lane);
-    snprintf(buf, cap, "%.*s:%lu", (int)(colon - endpoint), endpoint, port ? port + lane : 0);
     return OK;
 }
 

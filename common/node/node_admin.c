@@ -1,6 +1,7 @@
 /* node_admin.c - /metrics, /live and /ready of a node. */
 #include "node/node_admin.h"
 
+#include "base/host_port.h"
 #include "base/mem.h"
 
 #include <stdio.h>
@@ -147,13 +148,14 @@ static void on_request(void *ctx, struct http_exchange *x)
 static enum status listen_on(struct node_admin *a, uv_loop_t *loop, const char *address,
                              const struct http_limits *limits, struct error *err)
 {
-    const char *colon = strrchr(address, ':'), *dash = colon ? strchr(colon, '-') : NULL;
+    struct host_port hp;
     char one[512];
     enum status st = ERR_IO;
-    if (!dash) return http_server_open(&a->server, loop, address, limits, on_request, a, err);
-    const unsigned long hi = strtoul(dash + 1, NULL, 10);
-    for (unsigned long port = strtoul(colon + 1, NULL, 10); port <= hi && st == ERR_IO; port++) {
-        snprintf(one, sizeof(one), "%.*s:%lu", (int)(colon - address), address, port);
+    if (!host_port_split(address, &hp) || hp.lo == hp.hi) /* a path, too */
+        return http_server_open(&a->server, loop, address, limits, on_request, a, err);
+    for (uint32_t port = hp.lo; port <= hp.hi && st == ERR_IO; port++) {
+        if (!host_port_replace(one, sizeof(one), address, port))
+            return error_set(err, ERR_INVALID, "%s is too long for an address", address);
         st = http_server_open(&a->server, loop, one, limits, on_request, a, err);
     }
     return st;
@@ -169,7 +171,6 @@ enum status node_admin_open(struct node_admin **out, uv_loop_t *loop, struct nod
                                         .header_timeout_ms = 10000,
                                         .idle_timeout_ms = 60000 };
     struct node_admin *a = mem_zalloc(sizeof(*a));
-    const char *colon = strrchr(address, ':');
     enum status st;
 
     a->node = node;
@@ -179,8 +180,8 @@ enum status node_admin_open(struct node_admin **out, uv_loop_t *loop, struct nod
         mem_free(a);
         return st;
     }
-    snprintf(a->address, sizeof(a->address), "%.*s:%u", colon ? (int)(colon - address) : 0, address,
-             (unsigned)http_server_port(a->server));
+    if (!host_port_replace(a->address, sizeof(a->address), address, http_server_port(a->server)))
+        snprintf(a->address, sizeof(a->address), "%s", address);
     *out = a;
     return OK;
 }

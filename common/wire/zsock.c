@@ -1,6 +1,7 @@
 /* zsock.c - one ZeroMQ socket with Baton's options, watched by a libuv loop. */
 #include "wire/zsock.h"
 
+#include "base/host_port.h"
 #include "base/mem.h"
 
 #include <errno.h>
@@ -149,16 +150,10 @@ static bool has_address(const char *name, int family)
  * and for names that have no IPv4 address. */
 static bool wants_ipv6(const char *endpoint)
 {
-    const char *host = strstr(endpoint, "://"), *colon = strrchr(endpoint, ':');
-    char name[256];
+    struct host_port hp;
 
-    if (!host || !colon || colon <= host + 3) return false;
-    host += 3;
-    if (*host == '[') return true;
-    if (*host == '*' || (size_t)(colon - host) >= sizeof(name)) return false;
-    memcpy(name, host, (size_t)(colon - host));
-    name[colon - host] = 0;
-    return !has_address(name, AF_INET) && has_address(name, AF_INET6);
+    if (!host_port_split(endpoint, &hp) || strcmp(hp.host, "*") == 0) return false;
+    return hp.is_ipv6 || (!has_address(hp.host, AF_INET) && has_address(hp.host, AF_INET6));
 }
 
 enum status zsock_bind(struct zsock *z, const char *endpoint, char **bound, struct error *err)

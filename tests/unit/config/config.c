@@ -297,6 +297,8 @@ Test(config, sockets_beyond_loopback_need_a_word)
     expect_refused(CONFIG_DECODE, NULL, "--model m --admin 10.0.0.1:0", "--admin: 10.0.0.1:0 is beyond");
     expect_refused(CONFIG_DECODE, NULL, "--model m --kv tcp://*:7000 --insecure",
                    "--kv: tcp://*:7000: name the address that prefill nodes reach, or give it as kv_advertise");
+    expect_refused(CONFIG_DECODE, NULL, "--model m --kv-advertise tcp://h:65535",
+                   "--kv-advertise: tcp://h:65535: the last of 2 lanes would have port 65536");
     expect_refused(CONFIG_PREFILL, NULL, "--model m --coordinator tcp://host:9090",
                    "--control: tcp://host:9090 is beyond");
     expect_refused(CONFIG_COORDINATOR, NULL, "--model m --curve on",

@@ -1,6 +1,7 @@
 /* http_seat: who is let in when connections are short, and several listening addresses; real sockets, one loop. */
 #include "http/http_server.h"
 
+#include "base/host_port.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
 
@@ -72,7 +73,9 @@ static int dial_port(uint16_t port)
 
 static uint16_t port_of(const char *address)
 {
-    return (uint16_t)strtoul(strrchr(address, ':') + 1, NULL, 10);
+    struct host_port hp;
+    cr_assert(host_port_split(address, &hp), "%s", address);
+    return (uint16_t)hp.lo;
 }
 
 static int dial(void)

@@ -1,0 +1,22 @@
+/* host_port.h - texts that name a port: "host:9000", "[::1]:9000", "tcp://host:9000", and ranges, "host:9000-9099". */
+#ifndef BASE_HOST_PORT_H
+#define BASE_HOST_PORT_H
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct host_port {
+    char host[256];  /* a name, an IPv4 address, an IPv6 address without its brackets, or "*" */
+    uint32_t lo, hi; /* the same for one port; a range begins above 0, as that is any port */
+    bool is_tcp;     /* "tcp://" stood before it */
+    bool is_ipv6;    /* an address in brackets */
+};
+
+/* False, and *out as it was: not of that form.  Looks no name up. */
+bool host_port_split(const char *text, struct host_port *out) MUST_CHECK;
+/* Writes `text` with one port in place of the one, or the range, that it ends with.  False: it cannot be split, or
+ * does not fit. */
+bool host_port_replace(char *buf, size_t cap, const char *text, uint32_t port) MUST_CHECK;
+#endif

@@ -1,0 +1,147 @@
+/* host_port: what is taken apart, and every shape that is not. */
+#include "base/host_port.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+#define COUNT(a) (sizeof(a) / sizeof(*(a)))
+
+Test(host_port, texts_are_taken_apart)
+{
+    static const struct {
+        const char *text;
+        struct host_port want;
+    } rows[] = {
+        { "127.0.0.1:8080", { "127.0.0.1", 8080, 8080, false, false } },
+        { "a-b.c_d.example:0", { "a-b.c_d.example", 0, 0, false, false } },
+        { "eth0.100:65535", { "eth0.100", 65535, 65535, false, false } },
+        { "*:9", { "*", 9, 9, false, false } },
+        { "[::1]:9000", { "::1", 9000, 9000, false, true } },
+        { "[::]:1-65535", { "::", 1, 65535, false, true } },
+        { "[::ffff:10.0.0.1]:1", { "::ffff:10.0.0.1", 1, 1, false, true } },
+        { "[fe80::1%eth0]:9000", { "fe80::1%eth0", 9000, 9000, false, true } },
+        { "tcp://[::1]:9000-9099", { "::1", 9000, 9099, true, true } },
+        { "tcp://host:00080", { "host", 80, 80, true, false } },
+        { "host:7-7", { "host", 7, 7, false, false } },
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct host_port got;
+        cr_assert(host_port_split(rows[i].text, &got), "%s", rows[i].text);
+        cr_assert_str_eq(got.host, rows[i].want.host);
+        cr_assert(got.lo == rows[i].want.lo && got.hi == rows[i].want.hi, "%s: %u-%u", rows[i].text, got.lo, got.hi);
+        cr_assert(got.is_tcp == rows[i].want.is_tcp && got.is_ipv6 == rows[i].want.is_ipv6, "%s", rows[i].text);
+    }
+}
+
+Test(host_port, what_is_of_another_form_is_refused)
+{
+    static const char *const bad[] = {
+        /* no port */
+        "",
+        ":",
+        "host",
+        "host:",
+        "[::1]",
+        "[::1]:",
+        "::1",
+        "tcp://",
+        "tcp://host",
+        "tcp://:",
+        "tcp://[::1]",
+        /* no host */
+        ":80",
+        "[]:80",
+        "tcp://:80",
+        "tcp://[]:80",
+        "[%eth0]:80",
+        /* no number */
+        "host:x",
+        "host:*",
+        "host:80x",
+        "host: 80",
+        "host:80 ",
+        "host:+80",
+        "host:-80",
+        "host:0x50",
+        "host:8.0",
+        /* out of range */
+        "host:65536",
+        "host:99999",
+        "host:000080",
+        "host:4294967376",
+        "host:18446744073709551696",
+        /* no range */
+        "host:9-",
+        "host:-9",
+        "host:9-8",
+        "host:0-9",
+        "host:9-65536",
+        "host:1-2-3",
+        "host:1-2x",
+        "host:1--2",
+        /* IPv6 without its brackets, half of them, or something else in them */
+        "::1:80",
+        "fe80::1%eth0:80",
+        "[::1:80",
+        "::1]:80",
+        "[[::1]]:80",
+        "[::1]x:80",
+        "x[::1]:80",
+        "[::1]80",
+        "[127.0.0.1]:80",
+        "[host]:80",
+        "[*]:80",
+        "[::g]:80",
+        "[1:2:3]:80",
+        "[::1%]:80",
+        "[::1]:[::1]:80",
+        /* no name */
+        "ho st:80",
+        "host/:80",
+        "a,b:80",
+        "a@b:80",
+        "**:80",
+        "*.a:80",
+        "h\x80st:80",
+        "host\n:80",
+        "unix:/a:80",
+        /* other schemes */
+        "ipc:///tmp/a:80",
+        "http://host:80",
+        "TCP://host:80",
+        "tcp:/host:80",
+        "tcp://tcp://host:80",
+    };
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        struct host_port got = { .host = "untouched", .lo = 1, .hi = 2 };
+        cr_assert(!host_port_split(bad[i], &got), "\"%s\"", bad[i]);
+        cr_assert(strcmp(got.host, "untouched") == 0 && got.lo == 1 && got.hi == 2, "\"%s\"", bad[i]);
+    }
+}
+
+Test(host_port, hosts_have_a_bound)
+{
+    struct host_port got;
+    char text[300];
+    for (size_t n = 254; n <= 260; n++) {
+        memset(text, 'a', n);
+        memcpy(text + n, ":80", 4);
+        cr_assert_eq(host_port_split(text, &got), n < sizeof(got.host), "%zu bytes", n);
+    }
+    memset(text, '1', sizeof(text));
+    memcpy(text, "[::", 3);
+    memcpy(text + 100, "]:80", 5);
+    cr_assert(!host_port_split(text, &got));
+}
+
+Test(host_port, a_port_is_replaced)
+{
+    char buf[32];
+    cr_assert(host_port_replace(buf, sizeof(buf), "tcp://[::1]:9000-9099", 9001));
+    cr_assert_str_eq(buf, "tcp://[::1]:9001");
+    cr_assert(host_port_replace(buf, sizeof(buf), "host:0", 65535));
+    cr_assert_str_eq(buf, "host:65535");
+    cr_assert(!host_port_replace(buf, sizeof(buf), "host", 1));
+    cr_assert(host_port_replace(buf, 7, "host:0", 1));
+    cr_assert(!host_port_replace(buf, 6, "host:0", 1), "cut off");
+}
