@@ -7,6 +7,7 @@
  *   any -> CLOSED                             http_conn_close: client gone, stalled or server closed */
 #include "http/http_internal.h"
 
+#include "base/log.h"
 #include "base/mem.h"
 
 #include <assert.h>
@@ -282,6 +283,15 @@ static bool may_stay(struct http_conn *c, enum http_feed got)
     return false;
 }
 
+/* The client sees noise at best: what is wrong stands in the log. */
+static void log_tls(const struct http_conn *c)
+{
+    char client[INET6_ADDRSTRLEN];
+    log_warn_limited("tls_refused", "address=%s client=%s reason=%s", log_quote(c->listener->name),
+                     c->listener->is_unix ? "local" : http_address_text(&c->address, client),
+                     log_quote(c->x->req.fail_text));
+}
+
 /* Feeds raw bytes to the request being read until it is complete or the bytes are used up. */
 static size_t read_request(struct http_conn *c, const char *data, size_t n)
 {
@@ -311,7 +321,10 @@ static size_t read_request(struct http_conn *c, const char *data, size_t n)
         }
         break;
     case HTTP_FEED_DONE: deliver(c); break;
-    case HTTP_FEED_FAIL: refuse(c, c->x->req.fail_status, c->x->req.fail_text); return n;
+    case HTTP_FEED_FAIL:
+        if (c->x->req.is_tls) log_tls(c);
+        refuse(c, c->x->req.fail_status, c->x->req.fail_text);
+        return n;
     }
     return used;
 }

@@ -4,7 +4,6 @@
 #include "base/mem.h"
 
 #include <arpa/inet.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +57,12 @@ bool http_address_of(struct http_address *out, const struct sockaddr *from)
     if (from->sa_family != AF_INET6) return false;
     memcpy(out->b, &((const struct sockaddr_in6 *)(const void *)from)->sin6_addr, sizeof(out->b));
     return true;
+}
+
+const char *http_address_text(const struct http_address *a, char buf[INET6_ADDRSTRLEN])
+{
+    const bool v4 = is_v4(a);
+    return inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? a->b + sizeof(mapped) : a->b, buf, INET6_ADDRSTRLEN);
 }
 
 bool http_address_is_loopback(const struct http_address *a)

@@ -6,6 +6,7 @@
 #define HTTP_HTTP_PEER_H
 #include "base/error.h"
 
+#include <netinet/in.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -34,6 +35,8 @@ bool http_trust_has(const struct http_trust *t, const struct http_address *a);
 bool http_address_parse(struct http_address *out, const char *text, size_t n);
 /* False: neither IPv4 nor IPv6. */
 bool http_address_of(struct http_address *out, const struct sockaddr *from);
+/* As inet_ntop() writes it, IPv4 without the mapping; returns buf. */
+const char *http_address_text(const struct http_address *a, char buf[INET6_ADDRSTRLEN]);
 bool http_address_is_loopback(const struct http_address *a);
 /* The client that X-Forwarded-For names: the last address that is no proxy of ours.  False: none. */
 bool http_address_forwarded(struct http_address *out, const char *field, const struct http_trust *t);

@@ -9,6 +9,7 @@
 /* Chunk framing may be this many times larger than the body: one-byte chunks cost six. */
 #define MAX_FRAMING_FACTOR 8
 #define MAX_EMPTY_LINES    4
+#define TLS_HANDSHAKE      0x16 /* first byte of what a client of TLS sends; no request begins so */
 
 static int fail(struct http_request *r, int status, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
@@ -228,6 +229,10 @@ void http_request_fini(struct http_request *r)
 static int scan_byte(struct http_request *r, uint8_t b)
 {
     uint8_t prev = r->prev;
+    if (r->head_bytes == 0 && b == TLS_HANDSHAKE) {
+        r->is_tls = true;
+        return fail(r, 400, "TLS is not spoken here; use http://, or a proxy in front that ends TLS");
+    }
     r->prev = b;
     if (++r->head_bytes > r->max_header_bytes) {
         return fail(r, 431, "the head is larger than %u bytes", r->max_header_bytes);
@@ -261,18 +266,23 @@ static const char *fault_of(enum llhttp_errno e)
     switch (e) {
     case HPE_INVALID_METHOD: return "its method is not known";
     case HPE_INVALID_URL: return "its target is no path";
-    case HPE_INVALID_VERSION: return "its version is not HTTP/1.0 or HTTP/1.1";
+    case HPE_INVALID_VERSION: return "its first line does not end with HTTP/1.0 or HTTP/1.1";
     case HPE_INVALID_CONSTANT: return "its first line is not: METHOD, PATH, HTTP/1.1";
     case HPE_INVALID_HEADER_TOKEN: return "a header field has a character that may not be there";
     case HPE_INVALID_CONTENT_LENGTH: return "Content-Length is no number";
     case HPE_UNEXPECTED_CONTENT_LENGTH: return "the body's length is given twice";
     case HPE_INVALID_TRANSFER_ENCODING: return "Transfer-Encoding must be chunked";
     case HPE_INVALID_CHUNK_SIZE: return "a chunk's size is no hexadecimal number";
-    case HPE_PAUSED_H2_UPGRADE: return "HTTP/2 is not spoken here; use HTTP/1.1";
     case HPE_LF_EXPECTED:
     case HPE_STRICT: return "its lines do not end as they must";
     default: return "it breaks HTTP's grammar";
     }
+}
+
+/* Whether what llhttp refused was a version at all. */
+static bool is_other_version(const llhttp_t *p)
+{
+    return p->http_major > 1 || (p->http_major == 1 && p->http_minor > 1) || (p->http_major == 0 && p->http_minor > 0);
 }
 
 /* Runs llhttp over bytes that passed the scan. */
@@ -287,7 +297,10 @@ static enum http_feed execute(struct http_request *r, const char *data, size_t n
         return HTTP_FEED_DONE;
     }
     if (e == HPE_OK) return HTTP_FEED_MORE;
-    fail(r, 400, "not a valid HTTP request: %s", fault_of(e));
+    if (e == HPE_INVALID_VERSION && is_other_version(&r->parser))
+        fail(r, 505, "HTTP/%u.%u is not spoken here; use HTTP/1.1", r->parser.http_major, r->parser.http_minor);
+    else
+        fail(r, 400, "not a valid HTTP request: %s", fault_of(e));
     return HTTP_FEED_FAIL;
 }
 
@@ -300,6 +313,10 @@ static enum http_feed feed_head(struct http_request *r, const char *data, size_t
     enum http_feed got = execute(r, data, i, used);
     *used = i;
     if (got == HTTP_FEED_FAIL) return got;
+    if (end > 0 && !r->head_done && r->parser.method == HTTP_PRI) { /* llhttp waits for the rest of HTTP/2's preface */
+        fail(r, 505, "HTTP/2 is not spoken here; use HTTP/1.1");
+        return HTTP_FEED_FAIL;
+    }
     if (r->head_done != (end > 0)) { /* the scan and llhttp must agree where the head ends */
         fail(r, 400, "not a valid HTTP request: its head does not end where its lines do");
         return HTTP_FEED_FAIL;

@@ -29,6 +29,7 @@ struct http_request {
     uint64_t body_raw_bytes; /* with chunk framing */
     uint32_t line_bytes, n_lines, n_empty;
     uint8_t prev;    /* last raw byte of the head */
+    bool is_tls;     /* no HTTP at all: a handshake of TLS begins so */
     bool has_target; /* method and path are known */
     bool head_done, complete;
     bool keep_alive;

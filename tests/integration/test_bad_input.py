@@ -2,6 +2,7 @@
 import gzip
 import json
 import socket
+import ssl
 
 import pytest
 
@@ -101,6 +102,8 @@ def raw_answer(cluster, request):
     (417, b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\nExpect: tea\r\nContent-Length: 2\r\n\r\n"),
     (431, b"GET / HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\n" + b"X-A: 1\r\n" * 120 + b"\r\n"),
     (505, b"GET / HTTP/2.0\r\nHost: x\r\nX-Request-Id: mine\r\n\r\n"),
+    (505, b"GET / HTTP/3.0\r\nHost: x\r\n\r\n"),
+    (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"),
     (404, b"GET /nothing HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\n\r\n"),
     (405, b"PUT /live HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\n\r\n")])
 def test_every_refusal_carries_an_id_and_is_counted(cluster, status, request_bytes):
@@ -112,6 +115,24 @@ def test_every_refusal_carries_an_id_and_is_counted(cluster, status, request_byt
     assert headers["x-should-retry"] == "false" and json.loads(body)["error"]["type"]
     if status != 405:
         assert cluster.metrics()[key] == before + 1
+
+
+def test_a_client_of_tls_is_told_and_logged(cluster):
+    log = cluster.processes["coordinator"]
+    before = len(log.log())
+    plain = socket.create_connection(cluster.url[7:].split(":"), timeout=30)
+    with pytest.raises(ssl.SSLError, match="(?i)wrong.version.number"):
+        ssl._create_unverified_context().wrap_socket(plain)
+    plain.close()
+    hello = b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03" + bytes(40)
+    code, headers, body = raw_answer(cluster, hello)
+    assert code == 400 and headers["Connection"] == "close"
+    assert "TLS is not spoken here; use http://" in json.loads(body)["error"]["message"]
+    for _ in range(100):
+        raw_answer(cluster, hello)
+    lines = [line for line in log.log()[before:].splitlines() if "event=tls_refused" in line]
+    assert lines and "client=127.0.0.1 " in lines[0] and cluster.url[7:] in lines[0] and "use http://" in lines[0]
+    assert len(lines) < 60
 
 
 def test_a_packed_body_is_refused_by_its_coding(cluster):

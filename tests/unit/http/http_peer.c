@@ -47,6 +47,16 @@ Test(http_peer, what_is_no_network_is_refused)
     }
 }
 
+Test(http_peer, addresses_are_written_as_they_are_read)
+{
+    static const char *const texts[] = { "10.0.0.1", "2001:db8::5", "::1", "0.0.0.0" };
+    char buf[INET6_ADDRSTRLEN];
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        struct http_address a = address(texts[i]);
+        cr_assert_str_eq(http_address_text(&a, buf), texts[i]);
+    }
+}
+
 static bool forwarded(const char *field, const char *expect)
 {
     struct http_trust t = trust("10.0.0.0/8");

@@ -153,7 +153,16 @@ Test(http_request, refuses_what_two_readers_could_read_differently)
     REFUSED("HELO there\r\n\r\n", 400);
     REFUSED("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", 400);
     REFUSED("\r\n\r\n\r\n\r\n\r\n\r\n", 400);
-    REFUSED("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400);
+    REFUSED("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505);
+    REFUSED("PRI * HTTP/2.0\r\n\r\n", 505);
+    REFUSED("PRI / HTTP/1.1\r\nHost: h\r\n\r\n", 400);
+    REFUSED("GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505);
+    REFUSED("GET / HTTP/3.0\r\nHost: h\r\n\r\n", 505);
+    REFUSED("GET / HTTP/0.9\r\nHost: h\r\n\r\n", 505);
+    REFUSED("GET / HTTP/1.2\r\nHost: h\r\n\r\n", 505);
+    REFUSED("GET / HTTP/2\r\nHost: h\r\n\r\n", 505);
+    REFUSED("GET / HTTP/x.y\r\nHost: h\r\n\r\n", 400);
+    REFUSED("GET / HTTQ/1.1\r\nHost: h\r\n\r\n", 400);
     REFUSED(HEAD "Expect: tea\r\n\r\n", 417);
 }
 
