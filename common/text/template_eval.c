@@ -116,13 +116,54 @@ struct value value_call(struct render *r, struct value callee, const struct args
     case V_NATIVE: return native_call(r, callee.native, value_undef(), args);
     case V_BOUND: return native_call(r, callee.bound->native, callee.bound->self, args);
     case V_MACRO: return macro_call(r, callee.macro, args);
+    case V_LOOP: return loop_call(r, callee.loop, args);
     case V_UNDEF: return value_undef_error(r, callee);
     default: return template_fail(r, ERR_INTERNAL, "'%s' object is not callable", value_type_name(callee));
     }
 }
 
+static void add_named(struct render *r, struct scope *kw, struct str name, struct value v)
+{
+    size_t n = kw->n;
+    scope_set(r, kw, name, v);
+    if (kw->n == n)
+        template_fail(r, ERR_INTERNAL, "got multiple values for keyword argument '%.*s'",
+                      name.n > 60 ? 60 : (int)name.n, name.p);
+}
+
+/* What ** unpacks: a mapping with names as keys. */
+static void add_unpacked(struct render *r, struct scope *kw, struct value v)
+{
+    if (v.type != V_DICT) {
+        template_fail(r, ERR_INTERNAL, "argument after ** must be a mapping, not %s", value_type_name(v));
+        return;
+    }
+    for (size_t i = 0; i < v.dict->n && template_charge(r, 16 * kw->n); i++) {
+        if (v.dict->e[i].key.type != V_STR)
+            template_fail(r, ERR_INTERNAL, "keywords must be strings");
+        else
+            add_named(r, kw, v.dict->e[i].key.s, v.dict->e[i].value);
+    }
+}
+
+/* Arguments some of which a star unpacks. */
+static struct args eval_unpacked(struct render *r, const struct node *n)
+{
+    struct value pos = value_list(r, V_LIST);
+    struct scope *kw = scope_new(r, NULL);
+    for (size_t i = 0; i < n->kids.n; i++) list_push(r, pos.list, eval(r, n->kids.v[i]));
+    const struct list *rest = n->b ? value_items(r, eval(r, n->b)) : NULL;
+    for (size_t i = 0; rest && i < rest->n && template_charge(r, 0); i++) list_push(r, pos.list, rest->v[i]);
+    for (size_t i = 0; i < n->other.n; i++) add_named(r, kw, n->other.v[i]->name, eval(r, n->other.v[i]->a));
+    struct value more = n->c ? eval(r, n->c) : value_undef();
+    r->at = n;
+    if (n->c && r->status == OK) add_unpacked(r, kw, more);
+    return (struct args){ pos.list->v, pos.list->n, kw->v, kw->n };
+}
+
 struct args eval_args(struct render *r, const struct node *n)
 {
+    if (n->b || n->c) return eval_unpacked(r, n);
     struct value *pos = template_alloc(&r->arena, n->kids.n * sizeof(*pos));
     struct binding *kw = template_alloc(&r->arena, n->other.n * sizeof(*kw));
     for (size_t i = 0; i < n->kids.n; i++) pos[i] = eval(r, n->kids.v[i]);

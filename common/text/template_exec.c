@@ -76,16 +76,27 @@ static struct value capture(struct render *r, const struct nodes *body, struct s
     return value_take(r, &text);
 }
 
+/* Positional arguments that the macro has no parameters for. */
+static struct value rest_of_args(struct render *r, const struct node *n, const struct args *args)
+{
+    struct value v = value_list(r, V_TUPLE);
+    for (size_t i = n->kids.n; i < args->n_pos; i++) list_push(r, v.list, args->pos[i]);
+    return v;
+}
+
 static void bind_params(struct render *r, const struct node *n, const struct args *args)
 {
     int shown = n->name.n > 60 ? 60 : (int)n->name.n;
-    if (args->n_pos > n->kids.n)
+    struct value more = value_dict(r, V_DICT);
+    if (args->n_pos > n->kids.n && !(n->op & CATCH_VARARGS))
         template_fail(r, ERR_INTERNAL, "macro '%.*s' takes not more than %zu argument(s)", shown, n->name.p, n->kids.n);
     for (size_t k = 0; k < args->n_kw; k++) {
         size_t i = 0;
-        if (n->op && str_is(args->kw[k].name, "caller")) continue;
+        if ((n->op & CATCH_CALLER) && str_is(args->kw[k].name, "caller")) continue;
         while (i < n->kids.n && !str_eq(n->kids.v[i]->name, args->kw[k].name)) i++;
-        if (i == n->kids.n || i < args->n_pos)
+        if (i == n->kids.n && (n->op & CATCH_KWARGS))
+            dict_set(r, more.dict, value_str(args->kw[k].name), args->kw[k].value);
+        else if (i == n->kids.n || i < args->n_pos)
             template_fail(r, ERR_INTERNAL, "macro '%.*s' cannot take the keyword argument '%.*s'", shown, n->name.p,
                           args->kw[k].name.n > 60 ? 60 : (int)args->kw[k].name.n, args->kw[k].name.p);
     }
@@ -102,6 +113,8 @@ static void bind_params(struct render *r, const struct node *n, const struct arg
         if (!given && param->a) v = eval(r, param->a);
         scope_set(r, r->scope, param->name, v);
     }
+    if (n->op & CATCH_VARARGS) scope_set(r, r->scope, STR("varargs"), rest_of_args(r, n, args));
+    if (n->op & CATCH_KWARGS) scope_set(r, r->scope, STR("kwargs"), more);
 }
 
 /* A macro that names its caller finds it undefined where it was not called by a {% call %}. */
@@ -119,7 +132,7 @@ struct value macro_call(struct render *r, const struct macro *m, const struct ar
     const struct node *at = r->at;
     r->scope = s; /* defaults may name the parameters before them */
     bind_params(r, m->node, args);
-    if (m->node->op) bind_caller(r, args);
+    if (m->node->op & CATCH_CALLER) bind_caller(r, args);
     r->scope = outer;
     if (r->status != OK) return value_undef();
     struct value text = capture(r, &m->node->other, s);
@@ -141,16 +154,24 @@ static struct list *filter_items(struct render *r, const struct node *n, const s
     return kept;
 }
 
-static enum flow exec_for(struct render *r, const struct node *n)
+/* From now on the scopes around this place outlive their turn. */
+static void keep_scopes(struct render *r)
 {
-    struct list *items = value_items(r, eval(r, n->b));
+    for (struct scope *s = r->scope; s; s = s->parent) s->captured = true;
+}
+
+/* The loop of `n` over `over`; depth: how often it is already under way. */
+static enum flow run_loop(struct render *r, const struct node *n, struct value over, size_t depth)
+{
+    struct list *items = value_items(r, over);
     if (items && n->c) items = filter_items(r, n, items);
     if (!items || r->status != OK) return FLOW_NEXT;
+    if (n->op) keep_scopes(r);
     struct scope *outer = r->scope, *s = scope_new(r, outer);
     struct loop *loop = template_alloc(&r->arena, sizeof(*loop));
     bool finished_one = false; /* Jinja runs `else` also where each turn broke off */
     enum flow flow = FLOW_NEXT;
-    loop->items = items;
+    *loop = (struct loop){ .items = items, .depth = depth, .node = n->op ? n : NULL, .scope = outer };
     for (size_t i = 0; i < items->n && flow != FLOW_BREAK && template_charge(r, 0); i++) {
         if (s->captured) s = scope_new(r, outer);
         s->n = 0;
@@ -168,6 +189,22 @@ static enum flow exec_for(struct render *r, const struct node *n)
     flow = exec_body(r, &n->other);
     r->scope = outer;
     return flow;
+}
+
+struct value loop_call(struct render *r, const struct loop *l, const struct args *args)
+{
+    if (!l->node) return template_fail(r, ERR_INTERNAL, "The loop must have the 'recursive' marker to be called.");
+    if (args->n_pos != 1 || args->n_kw) return template_fail(r, ERR_INTERNAL, "loop() takes one argument");
+    struct text_out text = TEXT_OUT_INIT, *out = r->out;
+    struct scope *outer = r->scope;
+    const struct node *at = r->at;
+    r->out = &text;
+    r->scope = l->scope;
+    run_loop(r, l->node, args->pos[0], l->depth + 1);
+    r->out = out;
+    r->scope = outer;
+    r->at = at;
+    return value_take(r, &text);
 }
 
 static enum flow exec_if(struct render *r, const struct node *n)
@@ -214,7 +251,7 @@ static struct value macro_here(struct render *r, const struct node *n)
 {
     struct macro *m = template_alloc(&r->arena, sizeof(*m));
     *m = (struct macro){ n, r->scope };
-    for (struct scope *s = r->scope; s; s = s->parent) s->captured = true;
+    keep_scopes(r);
     return (struct value){ .type = V_MACRO, .macro = m };
 }
 
@@ -229,6 +266,21 @@ static void exec_call_block(struct render *r, const struct node *n)
     print_str(r, r->out, value_call(r, callee, &args));
 }
 
+static enum flow exec_with(struct render *r, const struct node *n)
+{
+    struct scope *outer = r->scope, *s = scope_new(r, outer);
+    for (size_t i = 0; i < n->other.n && r->status == OK; i++) {
+        struct value v = eval(r, n->other.v[i]->b);
+        r->scope = s;
+        assign(r, n->other.v[i]->a, v);
+        r->scope = outer;
+    }
+    r->scope = s;
+    enum flow flow = exec_body(r, &n->kids);
+    r->scope = outer;
+    return flow;
+}
+
 static enum flow exec_node(struct render *r, const struct node *n)
 {
     struct scope *outer = r->scope;
@@ -236,7 +288,9 @@ static enum flow exec_node(struct render *r, const struct node *n)
     case N_TEXT: out_str(r->out, n->value.s); break;
     case N_OUTPUT: print_str(r, r->out, eval(r, n->a)); break;
     case N_IF: return exec_if(r, n);
-    case N_FOR: return exec_for(r, n);
+    case N_FOR: return run_loop(r, n, eval(r, n->b), 0);
+    case N_WITH: return exec_with(r, n);
+    case N_DO: eval(r, n->a); break;
     case N_SET: exec_set(r, n); break;
     case N_FILTERED: exec_filtered(r, n); break;
     case N_MACRO: scope_set(r, r->scope, n->name, macro_here(r, n)); break;

@@ -25,15 +25,14 @@ static struct node *parse_name(struct parser *p)
     if (str_is(t->s, "true") || str_is(t->s, "True")) return constant(p, t->line, value_bool(true));
     if (str_is(t->s, "false") || str_is(t->s, "False")) return constant(p, t->line, value_bool(false));
     if (str_is(t->s, "none") || str_is(t->s, "None")) return constant(p, t->line, value_none());
-    static const char *const special[] = { "caller", "varargs", "kwargs" };
-    for (size_t i = 0; p->macro && i < sizeof(special) / sizeof(*special); i++) {
+    static const struct {
+        const char *name;
+        int flag;
+    } caught[] = { { "caller", CATCH_CALLER }, { "varargs", CATCH_VARARGS }, { "kwargs", CATCH_KWARGS } };
+    for (size_t i = 0; p->macro && i < sizeof(caught) / sizeof(*caught); i++) {
         bool is_param = false;
-        for (size_t k = 0; k < p->macro->kids.n; k++) is_param |= str_is(p->macro->kids.v[k]->name, special[i]);
-        if (!str_is(t->s, special[i]) || is_param) continue;
-        if (i == 0)
-            p->macro->op = 1;
-        else
-            parser_fail(p, ERR_UNSUPPORTED, t->line, "'%s' in a macro is not supported", special[i]);
+        for (size_t k = 0; k < p->macro->kids.n; k++) is_param |= str_is(p->macro->kids.v[k]->name, caught[i].name);
+        if (str_is(t->s, caught[i].name) && !is_param) p->macro->op |= caught[i].flag;
     }
     struct node *n = parser_node(p, N_NAME, t->line);
     n->name = t->s;
@@ -125,7 +124,7 @@ struct node *parse_tuple(struct parser *p, bool with_cond, bool in_parentheses)
     return parser_node(p, N_TUPLE, line);
 }
 
-/* (a, b, key=value): positional to kids, N_KEYWORD to other. */
+/* (a, b, *rest, key=value, **more): positional to kids, N_KEYWORD to other, what the stars unpack to b and c. */
 static void parse_args(struct parser *p, struct node *n)
 {
     parser_expect_op(p, '(');
@@ -135,8 +134,12 @@ static void parse_args(struct parser *p, struct node *n)
         if (parser_at_op(p, ')')) break;
         first = false;
         const struct token *t = parser_peek(p);
-        if (parser_at_op(p, '*') || parser_at_op(p, OP2('*', '*'))) {
-            parser_fail(p, ERR_UNSUPPORTED, t->line, "unpacked arguments (*args) are not supported");
+        if (n->c || (n->b && parser_at_op(p, '*'))) {
+            parser_fail(p, ERR_PARSE, t->line, "an argument follows unpacked ones");
+        } else if (parser_skip_op(p, '*')) {
+            n->b = parser_part(p, n, parse_expression(p, true));
+        } else if (parser_skip_op(p, OP2('*', '*'))) {
+            n->c = parser_part(p, n, parse_expression(p, true));
         } else if (t->kind == T_NAME && t[1].kind == T_OP && t[1].op == '=') {
             p->pos += 2;
             struct node *kw = parser_node(p, N_KEYWORD, t->line);
@@ -144,7 +147,8 @@ static void parse_args(struct parser *p, struct node *n)
             kw->a = parser_part(p, kw, parse_expression(p, true));
             parser_push(p, &n->other, n, kw);
         } else {
-            if (n->other.n) parser_fail(p, ERR_PARSE, t->line, "a positional argument follows a named one");
+            if (n->b || n->other.n)
+                parser_fail(p, ERR_PARSE, t->line, "a positional argument follows a named or unpacked one");
             parser_push(p, &n->kids, n, parse_expression(p, true));
         }
     }

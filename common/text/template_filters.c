@@ -209,6 +209,17 @@ static struct value filter_tojson(struct render *r, struct value v, const struct
     return value_take(r, &sb);
 }
 
+static struct value filter_format(struct render *r, struct value v, const struct value *a, const struct args *args)
+{
+    struct str fmt = value_text(r, v);
+    if (args->n_pos && args->n_kw)
+        return template_fail(r, ERR_INTERNAL, "can't handle positional and keyword arguments at the same time");
+    struct value values = args->n_kw ? value_dict(r, V_DICT) : value_list(r, V_TUPLE);
+    for (size_t i = 0; i < args->n_kw; i++) dict_set(r, values.dict, value_str(args->kw[i].name), args->kw[i].value);
+    for (size_t i = 0; i < args->n_pos; i++) list_push(r, values.list, args->pos[i]);
+    return r->status == OK ? text_percent(r, fmt, values) : value_undef();
+}
+
 static struct value filter_from_json(struct render *r, struct value v, const struct value *a, const struct args *args)
 {
     json_error_t why;
@@ -230,6 +241,7 @@ static const struct native filters[] = {
     { "e", filter_escape, "", 0 },
     { "escape", filter_escape, "", 0 },
     { "float", filter_float, "default", 0 },
+    { "format", filter_format, NULL, 0 },
     { "from_json", filter_from_json, "", 0 },
     { "indent", filter_indent, "width first blank", 0 },
     { "int", filter_int, "default base", 0 },

@@ -234,6 +234,18 @@ static void put_percent(struct render *r, struct text_out *sb, char kind, struct
     }
 }
 
+/* The member of a mapping that %(name) at *i names; moves *i behind it. */
+static struct value named_value(struct render *r, struct str fmt, size_t *i, struct value v)
+{
+    size_t from = *i + 1, end = from;
+    while (end < fmt.n && fmt.p[end] != ')') end++;
+    if (end == fmt.n) return template_fail(r, ERR_INTERNAL, "incomplete format key");
+    if (v.type != V_DICT) return template_fail(r, ERR_INTERNAL, "format requires a mapping");
+    *i = end + 1;
+    const struct value *found = dict_find(r, v.dict, value_str(str_cut(fmt, from, end - from)));
+    return found ? *found : template_fail(r, ERR_INTERNAL, "the format names a key that is not there");
+}
+
 struct value text_percent(struct render *r, struct str fmt, struct value v)
 {
     struct text_out sb = TEXT_OUT_INIT;
@@ -245,11 +257,17 @@ struct value text_percent(struct render *r, struct str fmt, struct value v)
             out_str(&sb, str_cut(fmt, i, 1));
             continue;
         }
-        for (i++; i < fmt.n && strchr("0123456789.-+ #", fmt.p[i]) && fmt.p[i];) i++;
+        bool is_named = ++i < fmt.n && fmt.p[i] == '(';
+        struct value member = is_named ? named_value(r, fmt, &i, v) : value_undef();
+        if (is_named) from = i;
+        if (r->status != OK) break;
+        for (; i < fmt.n && strchr("0123456789.-+ #", fmt.p[i]) && fmt.p[i];) i++;
         if (i == fmt.n) {
             template_fail(r, ERR_INTERNAL, "incomplete format");
         } else if (fmt.p[i] == '%') {
             out_str(&sb, str_cut(fmt, i, 1));
+        } else if (is_named) {
+            put_percent(r, &sb, fmt.p[i], str_cut(fmt, from, i - from), member);
         } else if (used == n) {
             template_fail(r, ERR_INTERNAL, "not enough arguments for format string");
         } else {

@@ -135,6 +135,9 @@ struct dict { /* in order of insertion */
 struct loop {
     struct list *items;
     size_t idx;
+    size_t depth;            /* loops of the same tag around this one */
+    const struct node *node; /* of a recursive loop, else NULL */
+    struct scope *scope;     /* around a recursive loop */
 };
 
 struct macro {
@@ -182,13 +185,16 @@ enum node_kind {
     N_BREAK,
     N_CONTINUE,
     N_SCOPED,
+    N_WITH,
+    N_DO,
     N_FILTERED,
     N_CALL_BLOCK,
     N_NSREF,
 };
 
 #define OP2(a, b) ((a) << 8 | (b))
-enum { OP_IN = 1, OP_NOT_IN = 2 }; /* beside the characters of an operator */
+enum { OP_IN = 1, OP_NOT_IN = 2 };                              /* beside the characters of an operator */
+enum { CATCH_CALLER = 1, CATCH_VARARGS = 2, CATCH_KWARGS = 4 }; /* what a macro names that it has no parameter for */
 
 struct nodes {
     struct node **v;
@@ -197,16 +203,17 @@ struct nodes {
 
 struct node { /* what the fields hold, by kind:  */
     enum node_kind kind;
-    int op; /* BINARY, OPERAND: characters of the operator, or OP_...; MACRO: 1 where it names its caller */
+    int op; /* BINARY, OPERAND: characters of the operator, or OP_...; MACRO: CATCH_...; FOR: 1 where it is recursive */
     int line;
-    int depth;                   /* 1 + the deepest part */
-    struct str tag;              /* the text of the tag that it stands in */
-    struct value value;          /* CONST, TEXT */
-    struct str name;             /* NAME, ATTR, NSREF (attribute), FILTER, TEST, MACRO, kw values */
-    struct node *a, *b, *c;      /* operands; FOR: target, iterable, filter; SET: target, value, filter; FILTERED: c;
-                                  * CALL_BLOCK: the call, the macro that its body is */
-    struct nodes kids;           /* items, bodies, positional arguments, MACRO: parameters */
-    struct nodes other;          /* FOR: else; CALL, FILTER, TEST: keyword values; DICT: values; MACRO: body */
+    int depth;              /* 1 + the deepest part */
+    struct str tag;         /* the text of the tag that it stands in */
+    struct value value;     /* CONST, TEXT */
+    struct str name;        /* NAME, ATTR, NSREF (attribute), FILTER, TEST, MACRO, kw values */
+    struct node *a, *b, *c; /* operands; FOR: target, iterable, filter; SET: target, value, filter; FILTERED: c;
+                             * CALL_BLOCK: the call, the macro that its body is;
+                             * CALL, FILTER, TEST: b and c are what follows * and ** */
+    struct nodes kids;      /* items, bodies, positional arguments, MACRO: parameters */
+    struct nodes other;     /* FOR: else; CALL, FILTER, TEST: keyword values; DICT: values; MACRO: body; WITH: SETs */
     const struct native *native; /* FILTER, TEST */
 };
 
@@ -328,6 +335,7 @@ enum flow exec_body(struct render *r, const struct nodes *body);
 struct scope *scope_new(struct render *r, struct scope *parent);
 void scope_set(struct render *r, struct scope *s, struct str name, struct value v);
 struct value scope_get(struct render *r, struct str name);
+struct value loop_call(struct render *r, const struct loop *l, const struct args *args); /* of a recursive loop */
 
 /* template_value.c; texts are template_str.c's */
 struct value value_none(void);

@@ -267,8 +267,8 @@ static struct value loop_attr(struct render *r, const struct loop *l, struct str
         { "revindex0", value_int((int64_t)(n - i) - 1) },
         { "previtem", i > 0 ? l->items->v[i - 1] : value_absent(STR("there is no previous item")) },
         { "nextitem", i + 1 < n ? l->items->v[i + 1] : value_absent(STR("there is no next item")) },
-        { "depth", value_int(1) },
-        { "depth0", value_int(0) },
+        { "depth", value_int((int64_t)l->depth + 1) },
+        { "depth0", value_int((int64_t)l->depth) },
     };
     for (size_t k = 0; k < sizeof(rows) / sizeof(*rows); k++)
         if (str_is(name, rows[k].name)) return rows[k].v;

@@ -234,7 +234,7 @@ static struct node *parse_for(struct parser *p, int line)
     if (!parser_skip_name(p, "in")) fail_unexpected(p, "'in'");
     n->b = parser_part(p, n, parse_tuple(p, false, false));
     if (parser_skip_name(p, "if")) n->c = parser_part(p, n, parse_expression(p, true));
-    if (parser_at_name(p, "recursive")) parser_fail(p, ERR_UNSUPPORTED, line, "recursive loops are not supported");
+    n->op = parser_skip_name(p, "recursive");
     open_body(p);
     p->n_loops++;
     parse_body(p, &n->kids, n, "for", (const char *const[]){ "endfor", "else", NULL });
@@ -334,6 +334,31 @@ static struct node *parse_generation(struct parser *p, int line)
     return n;
 }
 
+/* {% with a = 1, b = 2 %}: the values know nothing of the names. */
+static struct node *parse_with(struct parser *p, int line)
+{
+    struct node *n = parser_node(p, N_WITH, line);
+    while (p->status == OK && parser_peek(p)->kind != T_BLOCK_END) {
+        if (n->other.n) parser_expect_op(p, ',');
+        struct node *set = parser_node(p, N_SET, line);
+        set->a = parser_part(p, set, parse_target(p, false));
+        parser_expect_op(p, '=');
+        set->b = parser_part(p, set, parse_expression(p, true));
+        parser_push(p, &n->other, n, set);
+    }
+    open_body(p);
+    parse_body(p, &n->kids, n, "with", (const char *const[]){ "endwith", NULL });
+    parser_skip_name(p, "endwith");
+    return n;
+}
+
+static struct node *parse_do(struct parser *p, int line)
+{
+    struct node *n = parser_node(p, N_DO, line);
+    n->a = parser_part(p, n, parse_tuple(p, true, false));
+    return n;
+}
+
 static struct node *parse_jump(struct parser *p, int line, enum node_kind kind)
 {
     if (p->n_loops == 0)
@@ -363,6 +388,8 @@ static const struct {
     { "continue", parse_continue },
     { "call", parse_call_block },
     { "filter", parse_filter_block },
+    { "with", parse_with },
+    { "do", parse_do },
     { "generation", parse_generation },
 };
 

@@ -23,7 +23,7 @@ TEST(mapping, v.type == V_DICT)
 TEST(iterable, value_is_seq(v) || v.type == V_STR || v.type == V_DICT || v.type == V_UNDEF || v.type == V_LOOP)
 TEST(sequence, v.type == V_LIST || v.type == V_TUPLE || v.type == V_RANGE || v.type == V_STR || v.type == V_DICT ||
                    v.type == V_UNDEF)
-TEST(callable, v.type == V_MACRO || v.type == V_NATIVE || v.type == V_BOUND || v.type == V_UNDEF)
+TEST(callable, v.type == V_MACRO || v.type == V_NATIVE || v.type == V_BOUND || v.type == V_LOOP || v.type == V_UNDEF)
 TEST(in, value_contains(r, v, a[0]))
 TEST(lower, v.type == V_STR && text_compare(v.s, text_recase(r, v.s, TEXT_LOWER).s) == 0)
 TEST(upper, v.type == V_STR && text_compare(v.s, text_recase(r, v.s, TEXT_UPPER).s) == 0)

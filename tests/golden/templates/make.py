@@ -7,6 +7,7 @@ of our own text: these are our limits, not jinja2's).
 """
 import copy
 import datetime
+import functools
 import json
 import pathlib
 
@@ -48,17 +49,22 @@ def strftime_now(format):
     return datetime.datetime.fromtimestamp(NOW, datetime.timezone.utc).strftime(format)
 
 
-def render(template, context):
+@functools.lru_cache(maxsize=8)
+def compiled(template):
     # Lists may be changed in our engine, as in llama.cpp's, but not in Hugging Face's.
     mutable = ".append(" in template or ".pop(" in template
     kind = "SandboxedEnvironment" if mutable else "ImmutableSandboxedEnvironment"
     env = getattr(jinja2.sandbox, kind)(trim_blocks=True, lstrip_blocks=True,
-                                        extensions=[Generation, jinja2.ext.loopcontrols])
+                                        extensions=[Generation, jinja2.ext.do, jinja2.ext.loopcontrols])
     env.filters["tojson"] = tojson
     env.filters["from_json"] = json.loads
     env.globals["raise_exception"] = raise_exception
     env.globals["strftime_now"] = strftime_now
-    return env.from_string(template).render(**context)
+    return env.from_string(template)
+
+
+def render(template, context):
+    return compiled(template).render(**context)
 
 
 def case(name, template, context):
@@ -753,6 +759,47 @@ SNIPPETS = {
     "raise in branch not taken": "{% if false %}{{ raise_exception('x') }}{% endif %}ok",
     "raise with data": "{% for m in people %}{{ raise_exception('bad: ' + m.name) }}{% endfor %}",
     "raise none": "{{ raise_exception(none) }}",
+    "do": "{% do l.append(1) %}{{ l }}{% do 1, 2 %}.",
+    "do nothing": "{% do %}",
+    "with": "{% with a = 1, b = 'q' %}{{ a }}{{ b }}{% endwith %}{{ a is defined }}",
+    "with nothing": "{% with %}{% set n = 5 %}{{ n }}{% endwith %}{{ n }}",
+    "with its own names": "{% set a = 1 %}{% with a = 2, b = a %}{{ a }}{{ b }}{% endwith %}{{ a }}",
+    "with a tuple": "{% with (a, b) = (1, 2) %}{{ a }}{{ b }}{% endwith %}",
+    "with in a loop": "{% for i in range(5) %}{% with x = i %}{% if x == 1 %}{% continue %}{% elif x == 3 %}{% break %}{% endif %}{{ x }}{% endwith %}{{ i }}{% endfor %}",
+    "with around a macro": "{% with a = 'q' %}{% macro m() %}{{ a }}{% endmacro %}{{ m() }}{% endwith %}",
+    "with without end": "{% with a = 1 %}",
+    "with without value": "{% with a %}{% endwith %}",
+    "recursive loop": "{% for x in [{'n': 1, 'c': [{'n': 2, 'c': []}, {'n': 3, 'c': [{'n': 4, 'c': []}]}]}, {'n': 5, 'c': []}] recursive %}{{ loop.depth }}{{ loop.depth0 }}:{{ x.n }}{{ loop.index }}{% if x.c %}({{ loop(x.c) }}){% endif %};{% endfor %}",
+    "recursive loop of one": "{% for x in l recursive %}{{ x }}{% endfor %}",
+    "recursive loop with filter": "{% for x in [1, [2, none, [3]], none] if x != none recursive %}{% if x is iterable %}[{{ loop(x) }}]{% else %}{{ x }}{% endif %}{% else %}empty{% endfor %}",
+    "recursive loop with else": "{% for x in [[], [[]]] recursive %}<{{ loop(x) }}>{% else %}-{% endfor %}",
+    "recursive loop with names": "{% set y = 'y' %}{% for a, b in [(1, [(2, [])])] recursive %}{% set y = a %}{{ y }}{{ loop(b) }}{{ y }}{% endfor %}{{ y }}",
+    "recursive loop from within": "{% for x in [[1, 2], [3]] recursive %}{% set outer = loop %}{% if x is iterable %}{% for y in x %}{{ outer([y]) }},{% endfor %}{% else %}{{ x }}{% endif %}{% endfor %}",
+    "recursive loop with break": "{% for x in [1, [2, 3, 4], 5, 6] recursive %}{% if x is iterable %}[{{ loop(x) }}]{% elif x == 3 or x == 5 %}{% break %}{% else %}{{ x }}{% endif %}{% endfor %}",
+    "recursive loop filtered": "{% for x in ['a', ['b']] recursive %}{% if x is string %}{{ x }}{% else %}{{ loop(x) | upper }}{% endif %}{% endfor %}",
+    "loop that is not recursive": "{% for x in [1] %}{{ loop([2]) }}{% endfor %}",
+    "loop callable": "{% for x in [1] %}{{ loop is callable }}{% endfor %}",
+    "recursion over nothing": "{% for x in [1] recursive %}{{ loop(none) }}{% endfor %}",
+    "unpacked arguments": "{% macro m(a, b=2, c=3) %}{{ a }}{{ b }}{{ c }};{% endmacro %}{{ m(*[7, 8]) }}{{ m(7, *[8, 9]) }}{{ m(*(1,), c=4) }}{{ m(**{'a': 5, 'c': 6}) }}{{ m(1, **dict(b=9)) }}{{ m(*[1], c=2, **{'b': 3}) }}",
+    "unpacked into a function": "{{ range(*[1, 7, 2]) | list }}{{ dict(**{'a': 1}) }}{{ 'x{}y{}'.format(*[1, 2]) }}{{ l | join(*['-']) }}",
+    "unpacked too many": "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(*[1, 2]) }}",
+    "unpacked none": "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(*none) }}",
+    "unpacked no mapping": "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(**[1]) }}",
+    "unpacked no names": "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(**{1: 2}) }}",
+    "unpacked twice": "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(a=1, **{'a': 2}) }}",
+    "argument after unpacked": "{{ range(*[1], 2) }}",
+    "argument after named unpacked": "{{ dict(**{}, a=2) }}",
+    "two unpacked": "{{ range(*[1], *[2]) }}",
+    "varargs": "{% macro m(a) %}{{ a }}{{ varargs }}{{ varargs | length }}{% endmacro %}{{ m(1) }}{{ m(1, 2) }}{{ m(1, 2, 3) }}{{ m() }}",
+    "kwargs": "{% macro m(a) %}{{ a }}{{ kwargs }}{% for k, v in kwargs.items() %}{{ k }}{{ v }}{% endfor %}{% endmacro %}{{ m(1) }}{{ m(1, b=2, c=3) }}{{ m(a=4, d=5) }}",
+    "varargs passed on": "{% macro m(a, b) %}{{ a }}{{ b }}{% endmacro %}{% macro w() %}{{ m(*varargs, **kwargs) }}{% endmacro %}{{ w(1, b=2) }}{{ w(3, 4) }}",
+    "format filter": "{{ '%s-%s' | format('a', 1) }}{{ '%d%%' | format(n) }}{{ '%.2f' | format(2) }}{{ '%s' | format([1]) }}{{ '%(a)s:%(b)d:%(a)s' | format(a='x', b=2) }}{{ 'q' | format }}{{ '%(k)s' % {'k': 'v'} }}{{ '%s' | format(a=1) }}",
+    "format filter too few": "{{ '%s %s' | format(1) }}",
+    "format filter too many": "{{ '%s' | format(1, 2) }}",
+    "format filter both": "{{ '%s' | format(1, a=2) }}",
+    "format without mapping": "{{ '%(a)s' | format(1) }}",
+    "format without key": "{{ '%(a)s' | format(b=1) }}",
+    "format open key": "{{ '%(a' | format(a=1) }}",
     "undefined attribute line": "a\nb\n{{ d.x.y }}",
     "undefined in condition": "{% if nope %}a{% else %}b{% endif %}",
     "undefined first": "{{ (e | first).x }}",
@@ -809,17 +856,12 @@ LIMITS = {
     "extends": ("{% extends 'x' %}", "unsupported", "{% extends %}"),
     "block": ("{% block x %}{% endblock %}", "unsupported", "{% block %}"),
     "filter tag": ("{% filter center %}x{% endfilter %}", "unsupported", "the filter 'center'"),
-    "do": ("{% do l.append(1) %}", "unsupported", "{% do %}"),
-    "with": ("{% with x = 1 %}{% endwith %}", "unsupported", "{% with %}"),
     "unknown filter": ("\n\n{{ x | wordcount }}", "unsupported", "line 3: the filter 'wordcount'"),
     "unknown filter in map": ("{{ l | map('wordcount') }}", "unsupported", "the filter 'wordcount'"),
     "unknown test": ("{{ x is escaped }}", "unsupported", "the test 'escaped'"),
     "unknown test in select": ("{{ l | selectattr('a', 'escaped') }}", "unsupported", "the test 'escaped'"),
     "unknown method": ("{{ s.swapcase() }}", "unsupported", "the method 'swapcase'"),
     "cycler": ("{% set c = cycler(1, 2) %}", "unsupported", "the function 'cycler'"),
-    "recursive loop": ("{% for x in l recursive %}{% endfor %}", "unsupported", "recursive loops"),
-    "unpacked arguments": ("{{ range(*l) }}", "unsupported", "unpacked arguments"),
-    "varargs": ("{% macro m() %}{{ varargs }}{% endmacro %}", "unsupported", "'varargs'"),
     "percent format": ("{{ '%x' % 1 }}", "unsupported", "the format '%x'"),
     "huge literal": ("{{ 99999999999999999999 }}", "unsupported", "64 bits"),
     "overflow": ("{{ 9223372036854775807 + 1 }}", "unsupported", "64 bits"),
@@ -832,6 +874,7 @@ LIMITS = {
     "long chain": ("{{ 1" + " + 1" * 300 + " }}", "unsupported", "links"),
     "long filters": ("{{ x" + " | trim" * 300 + " }}", "unsupported", "links"),
     "long attributes": ("{{ x" + ".a" * 300 + " }}", "unsupported", "links"),
+    "endless recursion": ("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}", "bound", "deeper"),
     "endless macro": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "bound", "deeper"),
     "endless loop": ("{% set x = [1] %}{% for i in x %}{% set _ = x.append(1) %}{% endfor %}", "bound", ""),
     "long loops": ("{% set r = range(9999) %}{% for a in r %}{% for b in r %}{% endfor %}{% endfor %}", "bound", "steps"),

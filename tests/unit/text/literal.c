@@ -78,6 +78,18 @@ Test(literal, bytes_keep_their_origin_through_every_operation)
         { "{{ x.join(['a', 'b']) }}{{ '-'.join(l) }}", "q", "aqbq-q", ".#.#.#" },
         { "{{ l | map('upper') | join(',') }}", "q", "Q,Q", "#.#" },
         { "{{ x | list | join('.') }}", "qr", "q.r", "#.#" },
+        { "{% with y = x, z = 'z' %}{{ y }}{{ z }}{% endwith %}", "q", "qz", "#." },
+        { "{% set a = [] %}{% do a.append(x) %}{% do a.append('b') %}{{ a | join }}", "q", "qb", "#." },
+        { "{% for y in [x, [x, 'b']] recursive %}{% if y is string %}({{ y }}){% else %}{{ loop(y) | upper }}{% endif "
+          "%}"
+          "{% endfor %}",
+          "q", "(q)(Q)(B)", ".#..#...." },
+        { "{% macro m(a, b) %}{{ a }}-{{ b }}{% endmacro %}{{ m(*[x, 'b']) }}{{ m(**{'a': 'a', 'b': x}) }}", "q",
+          "q-ba-q", "#....#" },
+        { "{% macro m() %}{{ varargs[0] }}{{ kwargs.k }}{% endmacro %}{{ m(x, k='k') }}{{ m('a', **d) }}", "q", "qkaq",
+          "#..#" },
+        { "{{ '<%s|%s>' | format(x, 'b') }}{{ '%(k)s.' | format(k=x) }}", "q", "<q|b>q.", ".#...#." },
+        { "{{ '<' ~ x | format('b') }}", "%s", "<b", ".." },
         { "{{ l | first }}{{ l | last }}{{ l[0] }}{{ l | sort | join }}{{ l | unique | join }}", "q", "qqqqqq",
           "######" },
         { "{{ l | max }}{{ l | min }}{{ l | sum(start='') }}", "q", "qqqq", "####" },
