@@ -74,6 +74,32 @@ Test(chat, gives_the_template_its_tokens_and_no_tools)
     json_decref(messages);
 }
 
+Test(chat, asks_a_template_in_the_way_that_shows_the_question)
+{
+    static const struct {
+        const char *source, *text;
+    } rows[] = {
+        /* fails on tools that are none */
+        { "{% for t in tools %}{{ t }}{% endfor %}{{ messages[0].content }}", "hi" },
+        /* overlooks a content that is a text */
+        { "{% for p in messages[0].content %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}", "hi" },
+        /* fails on one */
+        { "{{ messages[0].content[0].text.upper() ~ messages[0].content[0].text }}", "HIhi" },
+        { "{% for t in tools %}{{ t }}{% endfor %}{{ messages[0].content[0]['text'] }}", "hi" },
+        /* shows the question in no way: as Hugging Face asks */
+        { "{{ messages[0].content is string }}{{ tools is none }}", "TrueTrue" },
+        { "{% if messages | length == 1 %}{{ raise_exception('two') }}{% endif %}{{ messages[0].content }}", "hi" },
+    };
+    json_t *messages =
+        json_pack("[{s:s, s:s}, {s:s, s:s}]", "role", "user", "content", "hi", "role", "assistant", "content", "you");
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        char *source = mem_strdup(rows[i].source);
+        expect_text(vocab_with(source), messages, true, rows[i].text);
+        mem_free(source);
+    }
+    json_decref(messages);
+}
+
 Test(chat, says_when_the_model_has_no_template)
 {
     struct chat_prompt out = { 0 };
