@@ -22,7 +22,6 @@
 #define ROUTING_MAX    255
 #define MAX_STRANGERS  256                /* sessions whose node has not joined */
 #define STRANGER_BYTES ((size_t)64 << 10) /* what such a one may leave unacknowledged */
-#define KEPT_BYTES     ((size_t)64 << 20) /* a node */
 
 struct control_peer {
     struct session s;
@@ -40,6 +39,7 @@ struct control {
     struct zmonitor *monitor;
     struct codec_arena *arena;
     char *endpoint;
+    size_t kept_bytes;
     uint64_t incarnation, n_garbage;
     struct control_events on;
     void *ctx;
@@ -151,6 +151,11 @@ enum status control_send_note(struct control *c, struct control_peer *p, uint64_
     return OK;
 }
 
+bool control_is_behind(const struct control_peer *p)
+{
+    return p && session_is_behind(&p->s);
+}
+
 void control_probe(struct control *c, struct control_peer *p)
 {
     if (!p || p->forgotten) return;
@@ -163,10 +168,10 @@ void control_probe(struct control *c, struct control_peer *p)
 
 /* ---- peers ---- */
 
-void control_adopt(struct control_peer *p, void *owner)
+void control_adopt(struct control *c, struct control_peer *p, void *owner)
 {
     p->owner = owner;
-    p->s.max_bytes = KEPT_BYTES;
+    p->s.max_bytes = c->kept_bytes;
 }
 
 void *control_owner(const struct control_peer *p)
@@ -378,21 +383,23 @@ static uv_timer_t *timer(uv_loop_t *loop, struct control *c)
     return t;
 }
 
-enum status control_open(struct control **out, uv_loop_t *loop, const char *endpoint, uint64_t incarnation,
-                         const struct control_events *events, void *ctx, struct error *err)
+enum status control_open(struct control **out, const struct control_options *opt, const struct control_events *events,
+                         void *ctx, struct error *err)
 {
     struct control *c = mem_zalloc(sizeof(*c));
-    struct zsock_options opt = { .max_message_bytes = CODEC_CONTROL_MAX, .send_hwm = HWM, .recv_hwm = HWM };
+    uv_loop_t *loop = opt->loop;
+    const struct zsock_options zopt = { .max_message_bytes = CODEC_CONTROL_MAX, .send_hwm = HWM, .recv_hwm = HWM };
     enum status st;
-    c->incarnation = incarnation;
+    c->incarnation = opt->incarnation;
+    c->kept_bytes = opt->kept_bytes;
     c->on = *events;
     c->ctx = ctx;
     c->arena = codec_arena_create(MAX_UNPACKED);
-    if ((st = zsock_open(&c->sock, ZSOCK_ROUTER, &opt, err)) != OK) goto fail;
+    if ((st = zsock_open(&c->sock, ZSOCK_ROUTER, &zopt, err)) != OK) goto fail;
     c->probe = timer(loop, c);
     if ((st = zmonitor_open(&c->monitor, c->sock, ZMQ_EVENT_DISCONNECTED, loop, on_disconnected, c, err)) != OK)
         goto fail;
-    if ((st = zsock_bind(c->sock, endpoint, &c->endpoint, err)) != OK) {
+    if ((st = zsock_bind(c->sock, opt->endpoint, &c->endpoint, err)) != OK) {
         error_prefix(err, "coordinator.control");
         goto fail;
     }

@@ -26,8 +26,15 @@ struct control_events {
     void (*disconnected)(void *ctx);
 };
 
-enum status control_open(struct control **out, uv_loop_t *loop, const char *endpoint, uint64_t incarnation,
-                         const struct control_events *events, void *ctx, struct error *err) MUST_CHECK;
+struct control_options {
+    uv_loop_t *loop;
+    const char *endpoint;
+    uint64_t incarnation;
+    size_t kept_bytes; /* that a peer which joined may leave unacknowledged */
+};
+
+enum status control_open(struct control **out, const struct control_options *opt, const struct control_events *events,
+                         void *ctx, struct error *err) MUST_CHECK;
 void control_close(struct control *c);                 /* NULL is fine */
 const char *control_endpoint(const struct control *c); /* as bound */
 uint64_t control_n_garbage(const struct control *c);   /* frames that were no message */
@@ -39,10 +46,12 @@ enum status control_send(struct control *c, struct control_peer *p, uint64_t to_
 /* The same for what need not arrive, of which only the newest matters. */
 enum status control_send_note(struct control *c, struct control_peer *p, uint64_t to_incarnation,
                               Baton__Control__ControlMessage *m) MUST_CHECK;
+/* Half of what may wait for its acknowledgement does: what can wait should.  False for NULL. */
+bool control_is_behind(const struct control_peer *p);
 /* Asks for a word at once: `heard` or `unreachable` follow, or silence. */
 void control_probe(struct control *c, struct control_peer *p);
 /* A peer that joined is kept and may have more under way; `owner` is the caller's. */
-void control_adopt(struct control_peer *p, void *owner);
+void control_adopt(struct control *c, struct control_peer *p, void *owner);
 void *control_owner(const struct control_peer *p);
 /* Ends the session: the other side will have to begin a new one.  NULL is fine. */
 void control_forget(struct control *c, struct control_peer *p);

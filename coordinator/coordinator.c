@@ -57,6 +57,7 @@ static enum status open_dispatch(struct coordinator *co, struct error *err)
         .max_attempts = cfg->coordinator.max_attempts,
         .heartbeat_ms = cfg->coordinator.heartbeat_ms,
         .dead_after_ms = cfg->coordinator.dead_after_ms,
+        .link_bytes = cfg->coordinator.link_bytes,
     };
     return dispatch_create(&co->dispatch, &opt, err);
 }

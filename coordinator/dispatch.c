@@ -344,7 +344,8 @@ enum status dispatch_create(struct dispatch **out, const struct dispatch_options
     assert(opt->n_models <= DISPATCH_MAX_MODELS);
     d->opt = *opt;
     queue_init(&d->queue, opt->max_queue, opt->max_queue_bytes);
-    enum status st = control_open(&d->control, opt->loop, opt->control, opt->incarnation, &members_events, d, err);
+    const struct control_options co = { opt->loop, opt->control, opt->incarnation, opt->link_bytes };
+    enum status st = control_open(&d->control, &co, &members_events, d, err);
     if (st != OK) {
         mem_free(d);
         return st;

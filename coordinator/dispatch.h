@@ -24,6 +24,7 @@ struct dispatch_options {
     uint64_t max_queue_bytes;
     uint32_t max_attempts;
     uint32_t heartbeat_ms, dead_after_ms; /* of nodes */
+    uint64_t link_bytes;                  /* messages that a node may leave unacknowledged */
 };
 
 enum status dispatch_create(struct dispatch **out, const struct dispatch_options *opt, struct error *err) MUST_CHECK;

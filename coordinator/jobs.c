@@ -1,5 +1,6 @@
 /* jobs.c - what the dispatcher tells nodes: reserve, prefill, rebind, cancel. */
 #include "base/clock.h"
+#include "base/log.h"
 #include "coordinator/dispatch_internal.h"
 #include "coordinator/served_model.h"
 
@@ -78,7 +79,12 @@ static void fill_job(const struct dispatch *d, struct request *r, struct job *ou
 
 enum status jobs_send(struct dispatch *d, struct node *n, Baton__Control__ControlMessage *m)
 {
-    return control_send(d->control, n->peer, n->incarnation, m);
+    enum status st = control_send(d->control, n->peer, n->incarnation, m);
+    if (control_is_behind(n->peer) && !n->behind) {
+        log_warn_limited("node_behind", "node=%s role=%s", n->name, n->decode ? "decode" : "prefill");
+        n->behind = true;
+    }
+    return st;
 }
 
 void jobs_take_decode(struct request *r, struct node *n)

@@ -114,7 +114,7 @@ static void join(struct dispatch *d, struct control_peer *p, const Baton__Contro
         return;
     }
     n->peer = p;
-    control_adopt(p, n);
+    control_adopt(d->control, p, n);
     log_info_limited("node_joined", "node=%s role=%s model=%s max_seqs=%u blocks=%u version=%s", n->name,
                      n->decode ? "decode" : "prefill", n->model->name, n->max_seqs, n->n_blocks, log_quote(n->version));
     welcome(d, n);
@@ -163,7 +163,9 @@ static void on_heard(void *ctx, struct control_peer *p)
     struct dispatch *d = ctx;
     struct node *n = control_owner(p);
     if (!n) return;
-    if (n->doubted) dispatch_kick(d);
+    bool caught_up = n->behind && !control_is_behind(p);
+    if (n->doubted || caught_up) dispatch_kick(d);
+    if (caught_up) n->behind = false;
     node_heard(n, clock_now_us());
 }
 

@@ -242,7 +242,7 @@ uint32_t registry_snapshot(const struct registry *g, uint64_t now, struct router
     for (struct node *n = g->nodes; n; n = n->next) {
         if (!n->alive || n->draining || n->doubted) continue;
         uint64_t taken = (uint64_t)n->n_blocks_used + n->foreign_blocks;
-        bool full = now < n->retry_at;
+        bool full = now < n->retry_at || n->behind;
         out[count] = (struct router_node){
             .decode = n->decode,
             .model_idx = n->model->idx,

@@ -46,6 +46,7 @@ struct node {
     bool peers_told;                   /* it knows the other role's nodes as they are now */
     uint64_t last_seen, last_progress; /* clock_now_us */
     bool doubted;                      /* it could not be reached: no new work until it is heard again */
+    bool behind;                       /* it does not take in what is said to it: no new work until it has */
     uint64_t unreachable_since;        /* it has had no connection since then; 0 = it has one */
     uint64_t retry_at;                 /* said it has no room: not before this */
     struct {                           /* from its heartbeat */

@@ -66,6 +66,7 @@ struct config {
         uint32_t node_wait_ms;        /* a request waits so long for a node that could serve it */
         uint32_t shutdown_timeout_ms;
         uint32_t heartbeat_ms;        /* of nodes */
+        uint64_t link_bytes;          /* messages to one that does not acknowledge them */
         uint32_t dead_after_ms;       /* a node that is silent for so long is dead */
         uint32_t max_attempts;        /* nodes in a row that may fail a request */
         uint32_t default_max_tokens;  /* of a chat answer whose request names no limit, 0 = to the context's end */

@@ -20,7 +20,7 @@ enum command_kind {
     CMD_REBIND,
     CMD_RELEASE,
     CMD_CANCEL,
-    CMD_READ,
+    CMD_WAKE,
     CMD_STOP,
     CMD_COUNT
 };
@@ -99,8 +99,8 @@ static void do_cancel(struct engine *e, struct seq *s, const struct command *c)
     engine_finish(e, s, FINISH_CANCELLED, ERR_CANCELLED, NULL);
 }
 
-/* The tier has read a block: the round that follows looks for it. */
-static void do_read(struct engine *e, struct seq *s, const struct command *c) {}
+/* The tier has read a block, or a pause has ended: the round that follows looks for it. */
+static void do_wake(struct engine *e, struct seq *s, const struct command *c) {}
 
 static void do_stop(struct engine *e, struct seq *s, const struct command *c)
 {
@@ -118,7 +118,7 @@ static const struct {
     [CMD_REBIND] = { true, do_rebind },
     [CMD_RELEASE] = { true, do_release },
     [CMD_CANCEL] = { true, do_cancel },
-    [CMD_READ] = { false, do_read },
+    [CMD_WAKE] = { false, do_wake },
     [CMD_STOP] = { false, do_stop },
 };
 
@@ -209,10 +209,10 @@ static enum status post(struct engine *e, const struct command *c)
     return st;
 }
 
-/* On the tier's thread.  A full mailbox wakes the engine as well. */
-static void on_tier_read(void *ctx)
+/* From any thread.  A full mailbox wakes the engine as well. */
+static void wake(void *ctx)
 {
-    (void)post(ctx, &(struct command){ .kind = CMD_READ });
+    (void)post(ctx, &(struct command){ .kind = CMD_WAKE });
 }
 
 static enum status start_tier(struct engine *e, const struct engine_options *opt, struct error *err)
@@ -222,7 +222,7 @@ static enum status start_tier(struct engine *e, const struct engine_options *opt
                                           .disk_bytes = opt->tier_disk_bytes,
                                           .other_bytes = opt->swap_bytes,
                                           .io = opt->tier_io,
-                                          .on_read = on_tier_read,
+                                          .on_read = wake,
                                           .ctx = e };
     const bool has_path = opt->tier_path && opt->tier_path[0];
     if (opt->tier_bytes == 0 && opt->tier_disk_bytes == 0 && !has_path) return OK;
@@ -393,6 +393,29 @@ enum status engine_release(struct engine *e, const struct seq_key *key)
 enum status engine_cancel(struct engine *e, const struct seq_key *key)
 {
     return post(e, &(struct command){ .kind = CMD_CANCEL, .key = *key });
+}
+
+/* Index, or -1. */
+static int find_paused(const struct engine *e, uint64_t hi)
+{
+    for (int i = 0; i < ENGINE_MAX_PAUSED; i++)
+        if (atomic_load_explicit(&e->paused[i], memory_order_relaxed) == hi) return i;
+    return -1;
+}
+
+bool engine_is_paused(const struct engine *e, uint64_t hi)
+{
+    return hi && find_paused(e, hi) >= 0;
+}
+
+void engine_pause(struct engine *e, uint64_t hi, bool pause)
+{
+    int at = find_paused(e, hi);
+    if (!hi || (at >= 0) == pause) return;
+    if (pause) at = find_paused(e, 0);
+    if (at < 0) return;
+    atomic_store_explicit(&e->paused[at], pause ? hi : 0, memory_order_relaxed);
+    if (!pause) wake(e);
 }
 
 void engine_load(struct engine *e, struct engine_load *out)

@@ -19,6 +19,7 @@
 #include "engine/sampler.h"
 #include "kv/kv_pool.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct engine;
@@ -121,6 +122,12 @@ enum status engine_rebind(struct engine *e, const struct seq_key *key, uint32_t 
 enum status engine_release(struct engine *e, const struct seq_key *key) MUST_CHECK;
 /* Any state; ENGINE_DONE with FINISH_CANCELLED, or GONE. */
 enum status engine_cancel(struct engine *e, const struct seq_key *key) MUST_CHECK;
+
+/* Who asked for sequences (their key.hi) does not take in what is said of them: none of them is admitted or computed
+ * while it is paused, and each keeps what it has.  One thread only; takes effect before the step after the next one.
+ * Past ENGINE_MAX_PAUSED at once nothing happens. */
+#define ENGINE_MAX_PAUSED 32
+void engine_pause(struct engine *e, uint64_t hi, bool pause);
 
 enum preempt_kind { PREEMPT_SWAP, PREEMPT_RECOMPUTE, PREEMPT_KIND_COUNT };
 

@@ -37,6 +37,8 @@ struct engine {
     pthread_t thread;
     bool stopping; /* engine thread */
 
+    atomic_ullong paused[ENGINE_MAX_PAUSED]; /* key.hi; 0: free.  Written by one thread, read by the engine's */
+
     /* Sequences from submit to DONE, over which submit refuses.  Any thread counts up, the engine's counts down;
      * no other data depends on it. */
     atomic_uint n_live;
@@ -49,6 +51,8 @@ struct engine {
     _Atomic double prefill_tok_s, decode_tok_s;
 };
 
+/* Whether who asked for sequences of this key.hi does not take in what is said of them. */
+bool engine_is_paused(const struct engine *e, uint64_t hi);
 /* Gives waiting sequences their blocks in order of rank.  Returns whether anything can be done at once. */
 bool engine_admit(struct engine *e);
 /* A reservation computes its prompt here. */

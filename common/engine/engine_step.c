@@ -156,15 +156,21 @@ static bool go_on_filling(struct engine *e, struct seq *s, uint64_t until_us)
     return how == FILL_LATER || seq_is_running(s);
 }
 
+static bool can_run(const struct seq *s)
+{
+    return seq_is_running(s) && !s->paused;
+}
+
 bool engine_admit(struct engine *e)
 {
     uint32_t n_slots = 0, n_busy = 0;
     /* Blocks are copied from the tier on this thread: streams wait no longer for them than for a step. */
     uint64_t until_us = e->opt.max_gap_us && e->tier ? clock_now_us() + e->opt.max_gap_us : UINT64_MAX;
     for (uint32_t i = 0; i < e->seqs.n; i++) {
-        enum seq_state st = e->seqs.order[i]->state;
-        n_slots += st != SEQ_WAITING && st != SEQ_HELD;
-        n_busy += seq_is_running(e->seqs.order[i]);
+        struct seq *s = e->seqs.order[i];
+        s->paused = engine_is_paused(e, s->key.hi); /* until the step is over */
+        n_slots += s->state != SEQ_WAITING && s->state != SEQ_HELD;
+        n_busy += can_run(s);
     }
     if (e->reading) n_busy += go_on_filling(e, e->reading, until_us); /* before those that wait for their turn */
     for (uint32_t i = 0; i < e->seqs.n; i++) {
@@ -174,7 +180,7 @@ bool engine_admit(struct engine *e)
     /* Strictly in order: a large one at the head would starve if small ones passed it. */
     for (uint32_t i = 0; i < e->seqs.n && n_slots < e->opt.max_seqs; i++) {
         struct seq *s = e->seqs.order[i];
-        if (s->state != SEQ_WAITING) continue;
+        if (s->state != SEQ_WAITING || s->paused) continue;
         if (!take_blocks(e, s)) break;
         n_busy += go_on_filling(e, s, until_us);
         n_slots += s->state != SEQ_WAITING;
@@ -207,7 +213,7 @@ static void grow_decoding(struct engine *e)
 {
     for (uint32_t i = 0; i < e->seqs.n; i++) {
         struct seq *s = e->seqs.order[i];
-        while (s->state == SEQ_DECODE &&
+        while (s->state == SEQ_DECODE && !s->paused &&
                block_table_grow(&s->table, e->pool, block_table_blocks_for(s->n_computed + 1), KV_ACTIVE) != OK)
             preempt_for(e, i);
     }
@@ -219,7 +225,7 @@ static void plan_batch(struct engine *e)
     uint32_t n = 0;
     for (uint32_t i = 0; i < e->seqs.n; i++) {
         struct seq *s = e->seqs.order[i];
-        if (!seq_is_running(s)) continue;
+        if (!can_run(s)) continue;
         e->running[n] = s;
         e->plan_in[n++] = (struct sched_seq){ s->state == SEQ_DECODE, s->n_tokens, s->n_computed };
     }

@@ -47,6 +47,7 @@ struct seq {
     uint32_t n_input;    /* as submitted: what a hand-off covers */
     uint32_t n_computed; /* tokens whose KV is in the blocks */
     uint32_t n_prompt_logprobs_sent;
+    bool paused;  /* takes no part in this round: engine_pause() */
     bool started; /* past its reservation: when it waits again, it waits to compute */
     struct block_table table;
     struct prefix_chain prefix;

@@ -27,7 +27,6 @@
 #define HEARTBEAT_MS     1000 /* until a Welcome says otherwise */
 #define LEASE_MS         30000
 #define SEND_AHEAD       100000 /* messages */
-#define KEPT_BYTES       ((size_t)64 << 20)
 #define ARENA_MAX        ((size_t)256 << 20)
 #define MESSAGES_AT_ONCE 256
 
@@ -41,6 +40,7 @@ struct link {
     uint64_t dial_at; /* 0 = there is a socket */
     uint32_t redial_ms;
     uint64_t incarnation; /* of the coordinator; 0 = not up */
+    uint64_t behind;      /* incarnation of which on_behind was told; 0 = of none */
     uint32_t heartbeat_ms, lease_ms;
     uint64_t heard_ms;   /* last frame of the coordinator */
     uint64_t refuses_ms; /* since when its port refuses; 0 = it does not */
@@ -87,6 +87,22 @@ static void flush(struct link *l)
     }
 }
 
+/* Tells whether work for the coordinator is to be held back. */
+static void tell_behind(struct link *l, bool behind)
+{
+    const struct links_options *opt = &l->all->opt;
+    uint64_t whom = behind ? l->incarnation : l->behind;
+
+    if (behind == (l->behind != 0) || !whom) return;
+    l->behind = behind ? whom : 0;
+    if (behind)
+        log_warn_limited("control_behind", "coordinator=%s unacknowledged=%zu bytes=%zu", l->endpoint, l->s.n,
+                         l->s.bytes);
+    else
+        log_info_limited("control_caught_up", "coordinator=%s unacknowledged=%zu", l->endpoint, l->s.n);
+    if (opt->on_behind) opt->on_behind(opt->ctx, whom, behind);
+}
+
 static size_t fill(struct link *l, Baton__Control__ControlMessage *m)
 {
     m->version = PROTOCOL_VERSION;
@@ -105,6 +121,7 @@ void link_send(struct link *l, Baton__Control__ControlMessage *m)
     if (to) {
         baton__control__control_message__pack(m, to);
         flush(l);
+        tell_behind(l, session_is_behind(&l->s));
         return;
     }
     log_warn("control_send_failed", "to=%s kind=%d bytes=%zu unacknowledged=%zu", l->endpoint, (int)m->body_case, n,
@@ -205,8 +222,9 @@ static void begin_session(struct link *l)
 {
     uint64_t now = clock_now_ms();
 
+    tell_behind(l, false);
     session_fini(&l->s);
-    session_init(&l->s, true, random_id(), KEPT_BYTES, now);
+    session_init(&l->s, true, random_id(), l->all->opt.kept_bytes, now);
     l->register_at = now;
 }
 
@@ -259,6 +277,7 @@ static void on_welcome(struct link *l, uint64_t incarnation, const Baton__Contro
     if (l->incarnation == incarnation) return;
     hold(l);
     settle_held(l, incarnation);
+    tell_behind(l, false); /* that was for the one of before */
     l->incarnation = incarnation;
     l->heartbeat_ms = w->heartbeat_ms >= 100 && w->heartbeat_ms <= 60000 ? w->heartbeat_ms : HEARTBEAT_MS;
     l->lease_ms = w->lease_ms >= 100 && w->lease_ms <= 600000 ? w->lease_ms : LEASE_MS;
@@ -354,6 +373,7 @@ static void on_frame(struct link *l, const struct session_frame *f)
     case SESSION_OVER: on_over(l); break;
     default: break;
     }
+    tell_behind(l, session_is_behind(&l->s));
 }
 
 /* False when nothing is there.  A message is one frame; more of them are damage. */

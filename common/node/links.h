@@ -28,6 +28,10 @@ struct links_options {
     /* All that the coordinator with this incarnation gave is to be dropped. */
     void (*on_lost)(void *ctx, uint64_t incarnation);
     void *ctx;
+    /* Half of what may be kept waits for the coordinator's acknowledgement: nothing new is to be made for it until it
+     * is called with false.  NULL: nobody cares. */
+    void (*on_behind)(void *ctx, uint64_t incarnation, bool behind);
+    size_t kept_bytes; /* unacknowledged, of each link */
 };
 
 enum status links_open(struct links **out, const struct links_options *opt, struct error *err) MUST_CHECK;
@@ -40,6 +44,7 @@ void links_beat(struct links *ls); /* heartbeats now, not at the next tick */
 void links_say_goodbye(struct links *ls, const char *reason);
 
 uint64_t link_incarnation(const struct link *l); /* of its coordinator; 0 = not up */
-/* Fills version and incarnations, and sends: it arrives, once and in order, or the link is lost. */
+/* Fills version and incarnations, and sends: it arrives, once and in order, or the link is lost, as when kept_bytes
+ * wait although on_behind was obeyed. */
 void link_send(struct link *l, Baton__Control__ControlMessage *m);
 #endif

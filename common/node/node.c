@@ -240,6 +240,13 @@ static void on_lost(void *ctx, uint64_t incarnation)
     n->role->on_coordinator_lost(n->state, incarnation);
 }
 
+/* What it does not take in is not made. */
+static void on_behind(void *ctx, uint64_t incarnation, bool behind)
+{
+    struct node *n = ctx;
+    engine_pause(n->model.engine, incarnation, behind);
+}
+
 static void fill_hello(struct node *n)
 {
     Baton__Control__Register *h = &n->hello;
@@ -324,8 +331,17 @@ static enum status open_loop(struct node *n, struct error *err)
 static enum status open_node(struct node *n, struct error *err)
 {
     n->coordinators = config_list_join(&n->run.cfg.coordinator.control);
-    struct links_options lo = { &n->loop,   n->coordinators, n->incarnation, &n->hello, fill_heartbeat,
-                                on_welcome, on_message,      on_lost,        n };
+    const struct links_options lo = { .loop = &n->loop,
+                                      .endpoints = n->coordinators,
+                                      .incarnation = n->incarnation,
+                                      .hello = &n->hello,
+                                      .fill_heartbeat = fill_heartbeat,
+                                      .on_welcome = on_welcome,
+                                      .on_message = on_message,
+                                      .on_lost = on_lost,
+                                      .ctx = n,
+                                      .on_behind = on_behind,
+                                      .kept_bytes = n->run.cfg.coordinator.link_bytes };
     enum status st;
 
     n->metrics = metrics_create();

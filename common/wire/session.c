@@ -100,6 +100,11 @@ static uint64_t last_added(const struct session *s)
     return s->acked + s->n;
 }
 
+static void weigh(struct session *s)
+{
+    s->behind = s->bytes > (s->behind ? s->max_bytes / 4 : s->max_bytes / 2);
+}
+
 static void drop_first(struct session *s)
 {
     struct session_message *m = &s->ring[s->head];
@@ -109,6 +114,7 @@ static void drop_first(struct session *s)
     s->head = (s->head + 1) % s->cap;
     s->n--;
     s->acked++;
+    weigh(s);
 }
 
 void session_fini(struct session *s)
@@ -140,6 +146,7 @@ uint8_t *session_add(struct session *s, size_t n)
     s->ring[(s->head + s->n) % s->cap] = (struct session_message){ p, n };
     s->n++;
     s->bytes += n + MESSAGE_COST;
+    weigh(s);
     return p;
 }
 
@@ -151,6 +158,11 @@ uint8_t *session_add_note(struct session *s, size_t n)
     mem_free(s->note.p);
     s->note = (struct session_message){ p, n };
     return p;
+}
+
+bool session_is_behind(const struct session *s)
+{
+    return s->behind;
 }
 
 void session_ping(struct session *s)

@@ -72,6 +72,7 @@ struct session {
     struct session_message *ring; /* not acknowledged: numbers acked + 1 .. acked + n */
     size_t cap, head, n;
     size_t bytes, max_bytes;
+    bool behind;          /* see session_is_behind() */
     uint64_t acked, next; /* next: number that goes out next on this connection */
     struct session_message note;
     /* in */
@@ -93,7 +94,10 @@ void session_fini(struct session *s);
  * message alone always fits). */
 uint8_t *session_add(struct session *s, size_t n);
 uint8_t *session_add_note(struct session *s, size_t n); /* takes the place of one that is not out yet */
-void session_ping(struct session *s);                   /* asks for a word at once */
+/* Back-pressure: past half of max_bytes, until a quarter is left, whoever makes messages holds back what can wait.
+ * The other half is for what is said of work under way. */
+bool session_is_behind(const struct session *s);
+void session_ping(struct session *s); /* asks for a word at once */
 bool session_all_acked(const struct session *s);
 
 /* Dialler: a new connection is being made. */

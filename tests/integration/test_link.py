@@ -106,6 +106,43 @@ def test_a_coordinator_that_stood_still_loses_nothing(tmp_path):
         no_deaths(c)
 
 
+def decode_metric(cluster, name):
+    return sum(v for key, v in cluster.node_metrics("d0").items() if key.split("{")[0] == name)
+
+
+def stands_still(cluster):
+    """Whether the decode node has made no token for half a second."""
+    tokens = [decode_metric(cluster, "baton_generation_tokens_total")]
+    for _ in range(5):
+        time.sleep(0.1)
+        tokens.append(decode_metric(cluster, "baton_generation_tokens_total"))
+    return tokens[0] == tokens[-1]
+
+
+def test_a_coordinator_that_does_not_acknowledge_holds_its_work_back(tmp_path):
+    """What nodes say to one that stands still is bounded: its requests stand still, too, and go on when it does."""
+    with Cluster(tmp_path, prefill=1, decode=1, coordinator={"link_bytes": "64KiB"}) as c:
+        def answers():
+            done = c.complete(PROMPTS[1], max_tokens=250, ignore_eos=True, logprobs=5, n=4)
+            return [choice["text"] for choice in done["choices"]]
+
+        want = answers()
+        coordinator = c.processes["coordinator"].popen
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            got = pool.submit(answers)
+            c.wait_for(lambda: decode_metric(c, "baton_node_requests_running") == 4, "four streams")
+            coordinator.send_signal(signal.SIGSTOP)
+            try:
+                c.wait_for(lambda: "event=control_behind" in c.processes["d0"].log(), "the node to hold back")
+                c.wait_for(lambda: stands_still(c), "its streams to stand still")
+                assert decode_metric(c, "baton_node_requests_running") == 4
+            finally:
+                coordinator.send_signal(signal.SIGCONT)
+            assert got.result() == want
+        assert "event=control_caught_up" in c.processes["d0"].log()
+        no_deaths(c)
+
+
 def test_a_killed_node_is_known_by_its_connection(tmp_path):
     with Cluster(tmp_path, prefill=1, decode=2, coordinator={"dead_after": "60s"}) as c:
         want = [answer(c, p) for p in PROMPTS]

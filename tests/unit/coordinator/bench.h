@@ -25,6 +25,7 @@ static struct bench { /* one coordinator, its owner, its nodes */
     int32_t tokens[1024];
     uint32_t n_tokens;
     uint32_t dead_after_ms; /* of nodes; 0: a slow machine kills nobody */
+    uint64_t link_bytes;    /* 0: plenty */
     uint32_t stop_after;    /* the owner is content with so many tokens; 0 = never */
     int ended;              /* enum request_state, -1 = not yet */
     struct api_error error;
@@ -67,6 +68,7 @@ static inline void start(void)
                                     .max_queue_bytes = 1 << 20,
                                     .max_attempts = 3,
                                     .heartbeat_ms = 1000,
+                                    .link_bytes = b.link_bytes ? b.link_bytes : 1 << 20,
                                     .dead_after_ms = b.dead_after_ms ? b.dead_after_ms : 600000 };
     cr_assert_eq(dispatch_create(&b.d, &opt, &err), OK, "%s", err.text);
 }

@@ -155,6 +155,29 @@ Test(dispatch, counts_what_another_coordinator_has_at_a_node)
     cr_assert_eq(b.r->state, REQUEST_QUEUED);
 }
 
+/* It stands still, or its network does: what would wait there waits here, and goes elsewhere. */
+Test(dispatch, gives_no_new_work_to_a_node_that_does_not_take_it_in)
+{
+    uint32_t n = 0;
+    b.link_bytes = 4000;
+    start();
+    join(&b.d0, "d0", 2, true, 64);
+    do {
+        submit(8);
+        spin();
+        n++;
+    } while (n < 60 && b.r->state == REQUEST_RESERVING);
+    cr_assert(n > 3 && b.r->state == REQUEST_QUEUED, "%u asked", n);
+    join(&b.d1, "d1", 3, true, 1);
+    cr_assert_eq(expect_job(&b.d1, IS(RESERVE))->reserve->job->request->counter, n);
+    struct request *next = submit(8);
+    spin();
+    cr_assert_eq(next->state, REQUEST_QUEUED); /* d1 is full */
+    for (uint32_t i = 1; i < n; i++) cr_assert_eq(expect_job(&b.d0, IS(RESERVE))->reserve->job->request->counter, i);
+    cr_assert_eq(expect_job(&b.d0, IS(RESERVE))->reserve->job->request->counter, n + 1); /* it has acknowledged */
+    cr_assert_eq(next->epoch, 1);
+}
+
 Test(dispatch, a_name_is_taken_for_both_roles)
 {
     start();

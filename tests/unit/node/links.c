@@ -12,6 +12,7 @@
 #include <zmq.h>
 
 #define NODE 77
+#define KEPT 20000 /* bytes that a link keeps */
 
 struct rig { /* a fake coordinator and the node's links on one loop */
     uv_loop_t loop;
@@ -34,6 +35,7 @@ struct rig { /* a fake coordinator and the node's links on one loop */
     int registers, heartbeats, welcomed, lost, messages;
     int stop_at_registers, stop_at_lost, stop_at_messages, stop_at_heartbeats;
     uint32_t lease_ms;
+    int behind, caught_up; /* how often each was told */
 };
 
 static void send_frame(struct rig *r, const struct session_frame *f)
@@ -193,6 +195,16 @@ static void on_lost(void *ctx, uint64_t incarnation)
     if (++r->lost == r->stop_at_lost) uv_stop(&r->loop);
 }
 
+static void on_behind(void *ctx, uint64_t incarnation, bool behind)
+{
+    struct rig *r = ctx;
+    cr_assert_eq(incarnation, 1000);
+    if (behind)
+        r->behind++;
+    else
+        r->caught_up++;
+}
+
 static void on_timeout(uv_timer_t *t)
 {
     (void)t;
@@ -217,7 +229,17 @@ static void start(struct rig *r, uint32_t lease_ms)
     cr_assert_eq(zsock_watch(r->router, &r->loop, on_router, r, NULL), OK);
     baton__control__register__init(&r->hello);
     r->hello.node = (char *)(uintptr_t) "n0";
-    const struct links_options lo = { &r->loop, r->bound, NODE, &r->hello, fill, on_welcome, on_message, on_lost, r };
+    const struct links_options lo = { .loop = &r->loop,
+                                      .endpoints = r->bound,
+                                      .incarnation = NODE,
+                                      .hello = &r->hello,
+                                      .fill_heartbeat = fill,
+                                      .on_welcome = on_welcome,
+                                      .on_message = on_message,
+                                      .on_lost = on_lost,
+                                      .ctx = r,
+                                      .on_behind = on_behind,
+                                      .kept_bytes = KEPT };
     cr_assert_eq(links_open(&r->links, &lo, NULL), OK);
 }
 
@@ -393,5 +415,50 @@ Test(links, keeps_asking_slowly_when_it_is_refused)
     cr_assert_eq(r.welcomed, 0);
     cr_assert_not(links_any_up(r.links));
     cr_assert_eq(r.registers, 2);
+    stop(&r);
+}
+
+static void send_beats(struct rig *r, int n)
+{
+    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
+    Baton__Control__Heartbeat h = BATON__CONTROL__HEARTBEAT__INIT;
+    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_HEARTBEAT;
+    m.heartbeat = &h;
+    for (int i = 0; i < n; i++) link_send(r->link, &m); /* numbered ones, unlike those of the clock */
+}
+
+/* Who makes messages is told to hold back; what must be said goes on, and nothing is given up. */
+Test(links, holds_back_for_a_coordinator_that_does_not_acknowledge)
+{
+    struct rig r = { .stop_at_heartbeats = 1 };
+    int n = 0;
+    start(&r, 30000);
+    run(&r);
+    r.mute = true;
+    for (; !r.behind && n < 1000; n++) send_beats(&r, 1);
+    cr_assert(r.behind == 1 && n > 20, "after %d messages", n);
+    send_beats(&r, n / 2);
+    cr_assert(r.behind == 1 && r.caught_up == 0 && r.lost == 0);
+    r.mute = false;
+    r.stop_at_heartbeats = r.heartbeats + n + n / 2;
+    run(&r); /* all of them arrive, and are acknowledged */
+    for (int i = 0; i < 500 && !r.caught_up; i++) {
+        r.stop_at_heartbeats = r.heartbeats + 1;
+        run(&r);
+    }
+    cr_assert(r.behind == 1 && r.caught_up == 1 && r.lost == 0 && r.registers == 1);
+    stop(&r);
+}
+
+/* Nobody waits for one that is gone. */
+Test(links, goes_on_when_one_that_did_not_acknowledge_is_lost)
+{
+    struct rig r = { .stop_at_heartbeats = 1, .stop_at_lost = 1 };
+    start(&r, 500);
+    run(&r);
+    r.mute = true;
+    for (int n = 0; !r.behind && n < 1000; n++) send_beats(&r, 1);
+    run(&r);
+    cr_assert(r.lost == 1 && r.behind == 1 && r.caught_up == 1);
     stop(&r);
 }

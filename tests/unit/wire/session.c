@@ -362,6 +362,30 @@ Test(session, keeps_no_more_than_its_bytes)
     session_fini(&s);
 }
 
+Test(session, is_behind_from_half_of_its_bytes_until_a_quarter_is_left)
+{
+    struct session s;
+    session_init(&s, true, ID, 1000, 0);
+    session_dial(&s, 0);
+    struct session_frame f, ack = { .kind = SESSION_READY, .id = ID, .connection = 1 };
+    while (session_next(&s, 0, &f)) session_sent(&s, &f, 0);
+    cr_assert_eq(session_receive(&s, &ack, 0), SESSION_NOTHING);
+    cr_assert_not(session_is_behind(&s));
+    for (int i = 0; i < 6; i++) { /* each costs 100 */
+        cr_assert_eq(session_is_behind(&s), false, "%d", i);
+        cr_assert_not_null(session_add(&s, 36));
+    }
+    cr_assert(session_is_behind(&s));
+    for (int i = 6; i < 10; i++) cr_assert_not_null(session_add(&s, 36)); /* what must be said still can be */
+    while (session_next(&s, 0, &f)) session_sent(&s, &f, 0);
+    ack.kind = SESSION_ACK;
+    for (ack.ack = 1; ack.ack <= 10; ack.ack++) {
+        cr_assert_eq(session_receive(&s, &ack, 0), SESSION_NOTHING);
+        cr_assert_eq(session_is_behind(&s), ack.ack < 8, "%d", (int)ack.ack);
+    }
+    session_fini(&s);
+}
+
 Test(session, of_notes_only_the_newest_is_sent)
 {
     struct session s;
