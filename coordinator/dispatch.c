@@ -169,16 +169,45 @@ struct placing { /* one run over the queue */
     struct router_node rows[REGISTRY_MAX_NODES];
     struct node *from[REGISTRY_MAX_NODES];
     uint32_t n;
+    struct router_pair broken[PAIRS_MAX];
+    uint32_t n_broken;
     bool blocked[DISPATCH_MAX_MODELS]; /* by model: those behind wait for their turn */
 };
+
+static int row_of(struct node *const *from, uint32_t n, uint64_t incarnation)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (from[i]->incarnation == incarnation) return (int)i;
+    return -1;
+}
+
+uint32_t dispatch_broken_pairs(const struct dispatch *d, struct node *const *from, uint32_t n,
+                               struct router_pair out[PAIRS_MAX])
+{
+    uint32_t n_out = 0;
+    uint64_t now = clock_now_us();
+    for (uint32_t i = 0; i < d->pairs.n; i++) {
+        const struct pair *p = &d->pairs.rows[i];
+        struct router_pair row = { .prefill = row_of(from, n, p->prefill),
+                                   .decode = row_of(from, n, p->decode),
+                                   .often = pair_fails_often(p),
+                                   .rests = pair_needs_rest(p, now) };
+        if (pair_is_broken(p, now) && row.prefill >= 0 && row.decode >= 0) out[n_out++] = row;
+    }
+    return n_out;
+}
+
+static void take_snapshot(struct dispatch *d, struct placing *p)
+{
+    p->n = registry_snapshot(&d->registry, clock_now_us(), p->rows, p->from);
+    p->n_broken = dispatch_broken_pairs(d, p->from, p->n, p->broken);
+}
 
 /* The row of the node that failed the request last, while that counts; -1 = none. */
 static int row_to_avoid(const struct placing *p, const struct request *r)
 {
     if (!r->avoid || request_elapsed(clock_now_us(), r->avoided_at) > AVOID_US) return -1;
-    for (uint32_t i = 0; i < p->n; i++)
-        if (p->from[i]->incarnation == r->avoid) return (int)i;
-    return -1;
+    return row_of(p->from, p->n, r->avoid);
 }
 
 static void start(struct dispatch *d, struct request *r, struct placing *p, struct router_choice c)
@@ -190,11 +219,12 @@ static void start(struct dispatch *d, struct request *r, struct placing *p, stru
     r->n_reserved_tokens = r->n_tokens;
     jobs_take_decode(r, decode);
     if (prefill) jobs_take_prefill(r, prefill);
+    if (prefill) pairs_tried(&d->pairs, prefill->incarnation, decode->incarnation, clock_now_us());
     if (jobs_send_reserve(d, r) != OK) {
         recovery_doubt(d, decode, "it cannot be asked for a reservation");
         recovery_refused(d, r, decode, ERR_UNAVAILABLE, "the decode node cannot be reached");
     }
-    p->n = registry_snapshot(&d->registry, clock_now_us(), p->rows, p->from);
+    take_snapshot(d, p);
 }
 
 /* Nodes came and went since it was admitted: what does not fit those that are there is cut off, as it is for those who
@@ -220,6 +250,8 @@ static void place_one(struct dispatch *d, struct request *r, struct placing *p)
         .n_tokens = r->n_tokens,
         .avoid_prefill = to_avoid,
         .avoid_decode = to_avoid,
+        .broken = p->broken,
+        .n_broken = p->n_broken,
         .no_handoff = recovery_is_last_attempt(d, r),
     };
     struct router_choice c;
@@ -241,7 +273,7 @@ static void place(struct dispatch *d)
 {
     static struct placing p; /* too large for the stack; one thread */
     if (!d->queue.head || d->closing) return;
-    p.n = registry_snapshot(&d->registry, clock_now_us(), p.rows, p.from);
+    take_snapshot(d, &p);
     for (uint32_t i = 0; i < DISPATCH_MAX_MODELS; i++) p.blocked[i] = false;
     for (struct request *r = d->queue.head, *next; r; r = next) {
         next = r->q_next;

@@ -7,6 +7,7 @@
 #define COORDINATOR_DISPATCH_INTERNAL_H
 #include "coordinator/control.h"
 #include "coordinator/dispatch.h"
+#include "coordinator/pairs.h"
 #include "coordinator/queue.h"
 #include "coordinator/registry.h"
 
@@ -16,6 +17,7 @@ struct dispatch {
     struct dispatch_options opt;
     struct control *control;
     struct registry registry;
+    struct pairs pairs;
     struct queue queue;
     struct request *by_id; /* uthash */
     struct request *reap;  /* over and without holds: freed in the stage */
@@ -36,6 +38,9 @@ void dispatch_fail(struct dispatch *d, struct request *r, enum status st, const 
 void dispatch_close_hold(struct dispatch *d, struct request *r, struct hold *h);
 /* The decode node is done and nothing is on its way any more: DONE.  `late`: do not wait any longer. */
 void dispatch_try_complete(struct dispatch *d, struct request *r, bool late);
+/* The pairs to be passed over, as rows of a snapshot; returns their number. */
+uint32_t dispatch_broken_pairs(const struct dispatch *d, struct node *const *from, uint32_t n,
+                               struct router_pair out[PAIRS_MAX]);
 void dispatch_requeue(struct dispatch *d, struct request *r);
 
 /* jobs.c: ERR_FULL: too much waits for the node's acknowledgement; ERR_CLOSED: it is not a member any more.  A node

@@ -173,6 +173,7 @@ static void on_prefill_done(struct dispatch *d, struct node *n, const Baton__Con
     if (m->kv_bytes) metric_observe(d->opt.meters->kv_seconds, m->handoff_us / 1e6);
     dispatch_close_hold(d, r, e.hold);
     if (!e.current) return;
+    if (!m->ended && r->decode) pairs_worked(&d->pairs, n->incarnation, r->decode->incarnation);
     request_touch(r);
     if (m->ended && finish_of(m->finish) && r->t.first_token) {
         dispatch_finish(d, r, finish_of(m->finish));
@@ -225,6 +226,14 @@ static bool is_refusal(const struct event *e, enum status st)
     return e->r->state == REQUEST_RESERVING || (busy && is_answer(e));
 }
 
+/* Heard of both is no sign that they hear each other: others are chosen for a while. */
+static void pair_failed(struct dispatch *d, const struct request *r, const struct node *prefill,
+                        const struct node *decode, const char *why)
+{
+    log_warn_limited("pair_unreached", "prefill=%s decode=%s reason=%s", prefill->name, decode->name, log_quote(why));
+    pairs_failed(&d->pairs, prefill->incarnation, decode->incarnation, r->handoff_since, clock_now_us());
+}
+
 static void on_failed(struct dispatch *d, struct node *n, const Baton__Control__Failed *m)
 {
     struct event e;
@@ -247,6 +256,7 @@ static void on_failed(struct dispatch *d, struct node *n, const Baton__Control__
     } else {
         struct node *decode = r->decode;
         meters_kv_failure(d->opt.meters, status_text(st));
+        if (!from_decode && decode && pairs_is_unreached(said)) pair_failed(d, r, n, decode, m->message);
         recovery_prefill_lost(d, r, st, m->message);
         /* Either end of the connection may be gone, and the one that speaks is not: the other one gets no new work
          * until it is heard, as in its answer to the Rebind or Cancel that was just sent. */

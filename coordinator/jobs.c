@@ -135,6 +135,7 @@ enum status jobs_send_prefill(struct dispatch *d, struct request *r, uint64_t cr
     prefill.hit_tokens = hit_tokens;
     m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_PREFILL;
     m.prefill = &prefill;
+    r->handoff_since = clock_now_us();
     enum status st = jobs_send(d, r->prefill, &m);
     request_find_hold(r, r->prefill, r->epoch)->told = st == OK;
     return st;

@@ -132,12 +132,16 @@ static bool pick_prefill(struct dispatch *d, struct request *r, struct node **ou
 {
     static struct router_node rows[REGISTRY_MAX_NODES];
     static struct node *from[REGISTRY_MAX_NODES];
+    static struct router_pair broken[PAIRS_MAX];
     uint32_t n = registry_snapshot(&d->registry, clock_now_us(), rows, from);
     struct router_ask ask = {
         .model_idx = r->model->idx,
+        .max_tokens = r->n_prompt + r->sampling.max_tokens,
         .n_tokens = r->n_tokens,
         .avoid_prefill = -1,
         .avoid_decode = -1,
+        .broken = broken,
+        .n_broken = dispatch_broken_pairs(d, from, n, broken),
         .no_handoff = recovery_is_last_attempt(d, r),
     };
     int decode = -1, picked;
@@ -164,6 +168,7 @@ static bool rebind(struct dispatch *d, struct request *r)
     r->prefill = NULL;
     r->local = !next;
     if (next) jobs_take_prefill(r, next);
+    if (next) pairs_tried(&d->pairs, next->incarnation, r->decode->incarnation, clock_now_us());
     request_set_state(r, REQUEST_RESERVING);
     if (jobs_send_rebind(d, r, old_epoch) == OK) return true;
     recovery_doubt(d, r->decode, "it cannot be told of a new epoch");
@@ -225,6 +230,7 @@ void recovery_node_gone(struct dispatch *d, struct node *n, const char *why)
     struct request *r, *next;
     char text[160];
     n->alive = false;
+    pairs_forget(&d->pairs, n->incarnation);
     snprintf(text, sizeof(text), "node %s is lost: %s", n->name, why);
     HASH_ITER(hh, d->by_id, r, next) lose_node(d, r, n, text);
     HASH_ITER(hh, d->by_id, r, next)

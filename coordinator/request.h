@@ -132,6 +132,7 @@ struct request {
 
     struct request_timing t;
     uint64_t state_since, progress; /* when the state began, when it last moved */
+    uint64_t handoff_since;         /* when the prompt's job of this epoch was sent to the prefill node */
     uint64_t due_since;             /* the next token is waited for since then; 0: it comes from a node that lives */
 
     bool queued; /* queue.c */

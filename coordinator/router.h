@@ -21,13 +21,21 @@ struct router_node {
     enum router_local local_prefill;
 };
 
+struct router_pair { /* indices of a prefill and a decode node that could not reach each other lately (pairs.h) */
+    int prefill, decode;
+    bool often; /* more than once in a row */
+    bool rests; /* not to be tried now even where no other pair is */
+};
+
 struct router_ask {
     uint32_t model_idx;
-    uint32_t reserve_tokens;         /* that the decode node must have room for now */
-    uint32_t max_tokens;             /* prompt and output at most */
-    uint32_t n_tokens;               /* prompt: what the prefill node needs room for */
-    int avoid_prefill, avoid_decode; /* indices of nodes that just failed; used only if no other serves, -1 = none */
-    bool no_handoff;                 /* rather have the prompt read by the decode node itself, where it does that */
+    uint32_t reserve_tokens;          /* that the decode node must have room for now */
+    uint32_t max_tokens;              /* prompt and output at most */
+    uint32_t n_tokens;                /* prompt: what the prefill node needs room for */
+    int avoid_prefill, avoid_decode;  /* indices of nodes that just failed; used only if no other serves, -1 = none */
+    const struct router_pair *broken; /* passed over while another pair exists, busy or not; [n_broken] */
+    uint32_t n_broken;
+    bool no_handoff; /* rather have the prompt read by the decode node itself, where it does that */
 };
 
 enum router_verdict {
@@ -49,7 +57,8 @@ static inline uint32_t router_blocks(uint32_t tokens, uint32_t block_tokens)
 }
 enum router_verdict router_pick(const struct router_node *nodes, uint32_t n, const struct router_ask *ask,
                                 struct router_choice *out);
-/* The same for a prefill node alone: *out is its index, -1 for local prefill at decode node `decode`. */
+/* The same for a prefill node alone, ROUTER_NO_PREFILL also if another decode node would be reached sooner: *out is its
+ * index, -1 for local prefill at decode node `decode`. */
 enum router_verdict router_pick_prefill(const struct router_node *nodes, uint32_t n, const struct router_ask *ask,
                                         int decode, int *out);
 #endif

@@ -20,6 +20,7 @@ class TcpProxy:
     def __init__(self, target_port, port=0, host="127.0.0.1"):
         self.target = (host, target_port)
         self.forward, self.backward = Direction(), Direction()
+        self.refuses = False            # closes new connections at once
         self.connections = 0            # taken and passed on, over all time
         self._lock = threading.Lock()
         self._flowing = threading.Event()
@@ -55,6 +56,12 @@ class TcpProxy:
         for s in old:
             shut(s)
 
+    def refuse(self, on=True):
+        """Closes all connections, and new ones as they come; refuse(False) takes them again."""
+        self.refuses = on
+        if on:
+            self.cut_now()
+
     def stall(self, on=True):
         """Holds all bytes of both directions, connections stay; stall(False) lets them go on."""
         if on:
@@ -78,6 +85,9 @@ class TcpProxy:
                 near, _ = self._listener.accept()
             except OSError:
                 return
+            if self.refuses:
+                near.close()
+                continue
             try:
                 far = socket.create_connection(self.target)
             except OSError:  # the target is away: the client's connection is closed again

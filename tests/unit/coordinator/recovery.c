@@ -41,6 +41,39 @@ Test(recovery, takes_another_decode_node_than_the_one_that_was_not_reached)
     cr_assert_eq(expect_job(&b.d1, IS(RESERVE))->reserve->job->epoch, 2);
 }
 
+/* Both are heard, so doubt ends at once; what they cannot do together is remembered. */
+Test(recovery, does_not_choose_a_pair_that_cannot_reach_each_other)
+{
+    to_prefill();
+    join(&b.d1, "d1", 3, true, 8);
+    say_failed(&b.p0, 1, ERR_CLOSED, false);
+    expect_job(&b.d0, IS(CANCEL)); /* its reservation is of no use to the only prefill node */
+    say_cancel_ack(&b.d0, 1);
+    cr_assert_eq(expect_job(&b.d1, IS(RESERVE))->reserve->job->epoch, 2);
+    for (uint64_t i = 2; i < 4; i++) { /* d0 is idle */
+        struct request *r = submit(8);
+        cr_assert_eq(expect_job(&b.d1, IS(RESERVE))->reserve->job->request->counter, i);
+        cr_assert_eq(r->failures.n, 0);
+    }
+}
+
+/* Once may be a lost connection; then the decode node reads the prompts itself until a hand-off works again. */
+Test(recovery, the_only_pair_is_tried_again_and_then_passed_over)
+{
+    to_prefill();
+    say_failed(&b.p0, 1, ERR_CLOSED, false);
+    cr_assert_not(fake_expect(&b.d0, &b.loop, IS(REBIND))->rebind->local_prefill);
+    say_reserved(&b.d0, 2);
+    fake_expect(&b.p0, &b.loop, IS(PREFILL));
+    submit(8);
+    cr_assert_not(fake_expect(&b.d0, &b.loop, IS(RESERVE))->reserve->local_prefill);
+    say_failed(&b.p0, 2, ERR_CLOSED, false);
+    cr_assert(fake_expect(&b.d0, &b.loop, IS(REBIND))->rebind->local_prefill);
+    say_reserved(&b.d0, 3);
+    submit(8);
+    cr_assert(fake_expect(&b.d0, &b.loop, IS(RESERVE))->reserve->local_prefill);
+}
+
 /* It is unreachable before anybody knows that it is dead: no attempt, no answer, until one of its name is back. */
 Test(recovery, waits_for_the_only_decode_node_to_come_back)
 {

@@ -81,3 +81,53 @@ Test(router, takes_a_failed_node_only_where_no_other_serves)
     n[1].model_idx = 1;
     expect(ROUTER_PICKED, n, 3, &a, 2, 0);
 }
+
+/* Rows: decode 0 and 1, prefill 2 and 3. */
+static struct router_ask ask_with(const struct router_pair *broken, uint32_t n)
+{
+    struct router_ask a = ask;
+    a.broken = broken;
+    a.n_broken = n;
+    return a;
+}
+
+Test(router, passes_a_pair_over_that_could_not_reach_each_other)
+{
+    struct router_node n[] = { node(true, 0), node(true, 1), node(false, 0), node(false, 1) };
+    const struct router_pair broken[] = { { 2, 0 }, { 3, 0 } };
+    struct router_ask a = ask_with(broken, 1);
+    expect(ROUTER_PICKED, n, 4, &a, 3, 0); /* its decode node is still the least loaded */
+    a.n_broken = 2;
+    expect(ROUTER_PICKED, n, 4, &a, 2, 1); /* nobody reaches it */
+    n[1].n_active = 4;
+    expect(ROUTER_BUSY, n, 4, &a, 0, 0); /* the pair that works is waited for */
+    a.max_tokens = a.n_tokens = 500;
+    n[1].max_tokens = 400; /* there is no other pair any more */
+    expect(ROUTER_PICKED, n, 4, &a, 2, 0);
+}
+
+Test(router, waits_for_the_prefill_node_that_reaches_a_reservation)
+{
+    struct router_node n[] = { node(true, 0), node(true, 0), node(false, 0), node(false, 4) };
+    const struct router_pair broken[] = { { 2, 0 } };
+    struct router_ask a = ask_with(broken, 1);
+    int picked;
+    cr_assert_eq(router_pick_prefill(n, 4, &a, 0, &picked), ROUTER_BUSY);
+    cr_assert(router_pick_prefill(n, 4, &a, 1, &picked) == ROUTER_PICKED && picked == 2);
+    cr_assert_eq(router_pick_prefill(n, 3, &a, 0, &picked), ROUTER_NO_PREFILL); /* the other decode node is better */
+    cr_assert(router_pick_prefill(n + 1, 2, &a, 0, &picked) == ROUTER_PICKED && picked == 1);
+}
+
+Test(router, a_node_that_nobody_reaches_again_and_again_reads_prompts_itself)
+{
+    struct router_node n[] = { node(true, 0), node(false, 0) };
+    struct router_pair broken[] = { { 1, 0, false, false } };
+    struct router_ask a = ask_with(broken, 1);
+    expect(ROUTER_PICKED, n, 2, &a, 1, 0); /* once: a lost connection */
+    broken[0].often = true;
+    expect(ROUTER_PICKED, n, 2, &a, -1, 0);
+    n[0].local_prefill = ROUTER_LOCAL_NEVER;
+    expect(ROUTER_PICKED, n, 2, &a, 1, 0);
+    broken[0].rests = true;
+    expect(ROUTER_BUSY, n, 2, &a, 0, 0);
+}
