@@ -52,9 +52,11 @@ static void on_reserved(struct dispatch *d, struct node *n, const Baton__Control
 }
 
 /* False if the alternatives do not make sense. */
-static bool row_of(const Baton__Control__TokenLogprobs *m, struct logprob_row *out)
+static bool row_of(const Baton__Control__TokenLogprobs *m, uint32_t n_vocab, struct logprob_row *out)
 {
     if (!m || m->n_top_ids != m->n_top || m->n_top > OPENAI_MAX_LOGPROBS) return false;
+    for (size_t i = 0; i < m->n_top_ids; i++)
+        if (!token_id_ok(m->top_ids[i], n_vocab)) return false;
     *out = (struct logprob_row){ m->logprob, (uint32_t)m->n_top, m->top_ids, m->top };
     return true;
 }
@@ -86,7 +88,7 @@ static void on_token(struct dispatch *d, const struct event *e, const Baton__Con
 {
     struct request *r = e->r;
     struct logprob_row row;
-    bool has_row = row_of(t->logprobs, &row);
+    bool has_row = row_of(t->logprobs, r->model->n_vocab, &row);
     uint32_t next = request_n_output(r);
     bool usable = token_id_ok(t->id, r->model->n_vocab) && t->output_idx < r->sampling.max_tokens;
     if (usable && t->output_idx == next) {
@@ -125,7 +127,8 @@ static void on_prompt_logprobs(struct dispatch *d, struct node *n, const Baton__
         struct logprob_row row;
         uint64_t position = (uint64_t)m->first_position + i;
         /* in order, without gaps; after a replay the known ones come again */
-        if (position != r->n_prompt_rows + 1 || position >= r->n_prompt || !row_of(m->rows[i], &row)) continue;
+        if (position != r->n_prompt_rows + 1 || position >= r->n_prompt) continue;
+        if (!row_of(m->rows[i], r->model->n_vocab, &row)) continue;
         r->n_prompt_rows++;
         if (r->owner) r->events->prompt_logprobs(r->owner, (uint32_t)position, &row);
     }

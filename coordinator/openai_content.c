@@ -1,5 +1,6 @@
 /* openai_content.c - the request fields that hold text: messages, prompts, stop strings. */
 #include "base/mem.h"
+#include "base/token_id.h"
 #include "coordinator/api_error.h"
 #include "coordinator/neutral.h"
 #include "coordinator/openai.h"
@@ -170,7 +171,7 @@ enum status openai_read_ids(int32_t **out, size_t *n, const json_t *array, const
     for (size_t i = 0; i < count; i++) {
         const json_t *v = json_array_get(array, i);
         int64_t id;
-        if (!openai_whole(v, &id) || id < 0 || id > INT32_MAX) {
+        if (!openai_whole(v, &id) || !token_id_ok(id, INT32_MAX)) {
             char buf[32];
             mem_free(ids);
             return api_error_set(e, ERR_INVALID, NULL, param, "'%s[%zu]' is %s, which is not a token id", path, i,

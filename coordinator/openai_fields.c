@@ -2,6 +2,7 @@
 #include "coordinator/openai_fields.h"
 
 #include "base/mem.h"
+#include "base/token_id.h"
 #include "coordinator/api_error.h"
 
 #include <errno.h>
@@ -145,7 +146,7 @@ static enum status read_logit_bias(struct parse *p, const char *name, const json
         char *end;
         errno = 0;
         long id = strtol(key, &end, 10);
-        if (*key < '0' || *key > '9' || *end || errno || id > INT32_MAX)
+        if (*key < '0' || *key > '9' || *end || errno || !token_id_ok(id, INT32_MAX))
             return api_error_set(p->e, ERR_INVALID, NULL, name, "'logit_bias': the key \"%.40s\" is not a token id",
                                  key);
         double b = json_number_value(item);

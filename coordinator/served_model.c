@@ -29,15 +29,11 @@ static enum status arch_u32(const struct gguf *g, const char *what, uint32_t *ou
 static enum status read_facts(struct served_model *m, const struct gguf *g, struct error *err)
 {
     const struct tensor_dir *dir = gguf_tensors(g);
-    const struct tensor_entry *embd = tensor_dir_find(dir, "token_embd.weight");
     enum status st;
     if ((st = arch_u32(g, "context_length", &m->context_length, err)) != OK) return st;
     if ((st = arch_u32(g, "embedding_length", &m->d_model, err)) != OK) return st;
     if (m->context_length == 0) return error_set(err, ERR_INVALID, "context_length is 0");
-    m->n_vocab = embd && embd->ne[1] <= INT32_MAX ? (uint32_t)embd->ne[1] : m->vocab->n_tokens;
-    if (m->n_vocab < m->vocab->n_tokens)
-        return error_set(err, ERR_INVALID, "token_embd.weight has %u rows for %u tokens", m->n_vocab,
-                         m->vocab->n_tokens);
+    m->n_vocab = m->vocab->n_ids;
     for (size_t i = 0; i < dir->n; i++) {
         const struct tensor_entry *t = &dir->entries[i];
         m->n_params += t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
@@ -126,7 +122,7 @@ enum status served_model_render(const struct served_model *m, const json_t *mess
 void served_model_token_bytes(const struct served_model *m, int32_t id, struct strbuf *out)
 {
     uint8_t buf[256];
-    if (id < 0 || (uint32_t)id >= m->vocab->n_tokens) return;
+    if (!vocab_has_text(m->vocab, id)) return;
     size_t n = vocab_token_bytes(m->vocab, id, buf, sizeof(buf));
     if (n <= sizeof(buf)) {
         strbuf_add(out, buf, n);

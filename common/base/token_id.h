@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define TOKEN_IDS_MAX (1u << 22) /* rows of the largest embedding that is read */
+
 static inline bool token_id_ok(int64_t id, uint32_t n_vocab)
 {
     return id >= 0 && id < (int64_t)n_vocab;

@@ -341,6 +341,8 @@ static enum status check_request(const struct engine *e, const struct seq_reques
     if (r->n_tokens - r->n_prompt >= r->sampling.max_tokens) return ERR_INVALID; /* nothing is left */
     for (uint32_t i = 0; i < r->n_tokens; i++)
         if (!token_id_ok(r->tokens[i], e->n_vocab)) return ERR_INVALID;
+    for (uint32_t i = 0; i < r->sampling.n_bias; i++)
+        if (!token_id_ok(r->sampling.bias_ids[i], e->n_vocab)) return ERR_INVALID;
     /* What fits an empty pool can always go on in the end; what does not never could. */
     return seq_blocks_max(r) > e->kv->n_blocks ? ERR_NO_BLOCKS : OK;
 }

@@ -2,6 +2,7 @@
 #include "formats/vocab_load.h"
 
 #include "base/mem.h"
+#include "base/token_id.h"
 #include "formats/gguf_parse.h"
 #include "text/vocab.h"
 
@@ -156,7 +157,7 @@ static enum status load_merges(struct vocab *v, const struct gguf_kv *kv, struct
 }
 
 /* Lengths are kept in 32 bits. */
-static enum status check_lengths(const struct gguf_kv *kv, const char *key, struct error *err)
+static enum status check_lengths(const struct gguf_kv *kv, const char *key, uint32_t most, struct error *err)
 {
     struct gguf_str_iter it = { 0 };
     struct bytes text;
@@ -164,9 +165,23 @@ static enum status check_lengths(const struct gguf_kv *kv, const char *key, stru
     while (kv && gguf_array_next_str(kv, &it, &text))
         if (text.n > UINT32_MAX)
             return error_set(err, ERR_PARSE, "%s: element %zu is longer than 4 GiB", key, it.i - 1);
-    if (kv && kv->n > INT32_MAX)
-        return error_set(err, ERR_PARSE, "%s has %llu elements, expected at most %d", key, (unsigned long long)kv->n,
-                         INT32_MAX);
+    if (kv && kv->n > most)
+        return error_set(err, ERR_PARSE, "%s has %llu elements, expected at most %u", key, (unsigned long long)kv->n,
+                         most);
+    return OK;
+}
+
+/* A file of a vocabulary alone has no embedding. */
+static enum status load_n_ids(struct vocab *v, const struct gguf *g, struct error *err)
+{
+    const struct tensor_entry *embd = tensor_dir_find(gguf_tensors(g), "token_embd.weight");
+
+    v->n_ids = v->n_tokens;
+    if (!embd) return OK;
+    if (embd->ne[1] < v->n_tokens || embd->ne[1] > TOKEN_IDS_MAX)
+        return error_set(err, ERR_PARSE, "token_embd.weight has %llu rows for %u tokens, expected %u to %u",
+                         (unsigned long long)embd->ne[1], v->n_tokens, v->n_tokens, TOKEN_IDS_MAX);
+    v->n_ids = (uint32_t)embd->ne[1];
     return OK;
 }
 
@@ -179,11 +194,12 @@ static enum status load_tables(struct vocab *v, const struct gguf *g, struct err
     if ((st = require_array(g, KEY("tokens"), true, 0, &tokens, err)) != OK) return st;
     if (tokens->n == 0) return error_set(err, ERR_PARSE, KEY("tokens") " is empty");
     if (v->kind == VOCAB_BPE && (st = require_array(g, KEY("merges"), true, 0, &merges, err)) != OK) return st;
-    if ((st = check_lengths(tokens, KEY("tokens"), err)) != OK) return st;
-    if ((st = check_lengths(merges, KEY("merges"), err)) != OK) return st;
+    if ((st = check_lengths(tokens, KEY("tokens"), TOKEN_IDS_MAX, err)) != OK) return st;
+    if ((st = check_lengths(merges, KEY("merges"), INT32_MAX, err)) != OK) return st;
     if ((st = allocate(v, tokens, merges, err)) != OK) return st;
     store.next = v->storage;
     load_texts(v, tokens, &store);
+    if ((st = load_n_ids(v, g, err)) != OK) return st;
     if ((st = load_types(v, g, err)) != OK) return st;
     if ((st = load_scores(v, g, err)) != OK) return st;
     return load_merges(v, merges, &store, err);
@@ -206,8 +222,8 @@ static enum status load_id(const struct vocab *v, const struct gguf *g, const ch
         *id = TOKEN_NONE;
         return OK;
     }
-    if (value >= v->n_tokens)
-        return error_set(err, ERR_PARSE, "%s is %u, but the vocabulary has %u tokens", key, value, v->n_tokens);
+    if (!token_id_ok(value, v->n_ids))
+        return error_set(err, ERR_PARSE, "%s is %u, but the vocabulary has %u tokens", key, value, v->n_ids);
     *id = (int32_t)value;
     return OK;
 }
@@ -233,7 +249,7 @@ static int32_t find_eot_by_name(const struct vocab *v)
 
 static int32_t id_or_none(const struct vocab *v, int32_t id)
 {
-    return (uint32_t)id < v->n_tokens ? id : TOKEN_NONE;
+    return token_id_ok(id, v->n_ids) ? id : TOKEN_NONE;
 }
 
 static enum status load_specials(struct vocab *v, const struct gguf *g, struct error *err)

@@ -28,7 +28,7 @@ static const char *no_types(struct notes *n)
 
 static const char *no_end(struct notes *n)
 {
-    for (uint32_t id = 0; id < n->v->n_tokens; id++)
+    for (uint32_t id = 0; id < n->v->n_ids; id++)
         if (vocab_is_end(n->v, (int32_t)id)) return NULL;
     return "no token ends an answer (tokenizer.ggml.eos_token_id): answers go on to their limit";
 }
@@ -36,7 +36,8 @@ static const char *no_end(struct notes *n)
 static const char *end_is_text(struct notes *n)
 {
     int32_t id = n->v->eot_id != TOKEN_NONE ? n->v->eot_id : n->v->eos_id;
-    if (id == TOKEN_NONE || n->v->tokens[id].type == TOKEN_CONTROL || !gguf_find(n->g, "tokenizer.ggml.token_type"))
+    if (!vocab_has_text(n->v, id) || n->v->tokens[id].type == TOKEN_CONTROL ||
+        !gguf_find(n->g, "tokenizer.ggml.token_type"))
         return NULL;
     snprintf(n->text, sizeof(n->text),
              "the end token %d is no control token in tokenizer.ggml.token_type: text can become it", id);
@@ -50,11 +51,9 @@ static const char *no_template(struct notes *n)
 
 static const char *rows_without_text(struct notes *n)
 {
-    const struct tensor_entry *embd = tensor_dir_find(gguf_tensors(n->g), "token_embd.weight");
-    if (!embd || embd->ne[1] <= n->v->n_tokens) return NULL;
-    snprintf(n->text, sizeof(n->text),
-             "token_embd.weight has %llu rows for %u tokens: the ids behind them have no text",
-             (unsigned long long)embd->ne[1], n->v->n_tokens);
+    if (n->v->n_ids == n->v->n_tokens) return NULL;
+    snprintf(n->text, sizeof(n->text), "token_embd.weight has %u rows for %u tokens: the ids behind them have no text",
+             n->v->n_ids, n->v->n_tokens);
     return n->text;
 }
 

@@ -2,6 +2,7 @@
 #include "model/arch.h"
 
 #include "base/strbuf.h"
+#include "base/token_id.h"
 #include "formats/gguf.h"
 
 #include <math.h>
@@ -162,7 +163,7 @@ static enum status read_sizes(const struct source *s, struct model_info *info)
     if ((st = read_u32(s, "context_length", 1, 1u << 24, &info->context_length)) != OK) return st;
     if ((st = read_u32(s, "embedding_length", 1, 1u << 17, &info->d_model)) != OK) return st;
     if ((st = read_u32(s, "feed_forward_length", 1, 1u << 20, &info->d_ff)) != OK) return st;
-    if ((st = read_u32_or(s, "vocab_size", 0, 1, 1u << 22, &info->n_vocab)) != OK) return st;
+    if ((st = read_u32_or(s, "vocab_size", 0, 1, TOKEN_IDS_MAX, &info->n_vocab)) != OK) return st;
     if ((st = read_f32_or(s, "attention.layer_norm_rms_epsilon", 1e-5f, 1e-12f, 1e-1f, &info->norm_eps)) != OK)
         return st;
     /* Within its window, a model with sliding attention is one without. */

@@ -1,6 +1,7 @@
 /* model.c - opens a model: file, facts, weights, and the memory that steps use. */
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/token_id.h"
 #include "formats/gguf.h"
 #include "model/host_memory.h"
 #include "model/memory_plan.h"
@@ -46,7 +47,7 @@ static enum status read_vocab_only(struct model_info *info, const struct gguf *g
     enum status st = arch_read(info, &arch, g, err);
     const struct gguf_kv *tokens = gguf_find(g, "tokenizer.ggml.tokens");
     if (st == OK && info->n_vocab == 0 && tokens && tokens->type == GGUF_ARRAY)
-        info->n_vocab = tokens->n <= (1u << 22) ? (uint32_t)tokens->n : 0;
+        info->n_vocab = tokens->n <= TOKEN_IDS_MAX ? (uint32_t)tokens->n : 0;
     return st;
 }
 

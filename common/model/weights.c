@@ -2,6 +2,7 @@
 #include "model/weights.h"
 
 #include "base/mem.h"
+#include "base/token_id.h"
 #include "formats/gguf.h"
 #include "model/weights_plan.h"
 
@@ -224,7 +225,7 @@ static enum status bind_embedding(struct binder *b)
 {
     struct model_info *info = b->info;
     const struct tensor_entry *t = tensor_dir_find(b->dir, "token_embd.weight");
-    if (t && info->n_vocab == 0 && t->ne[1] >= 1 && t->ne[1] <= (1u << 22)) info->n_vocab = (uint32_t)t->ne[1];
+    if (t && info->n_vocab == 0 && t->ne[1] >= 1 && t->ne[1] <= TOKEN_IDS_MAX) info->n_vocab = (uint32_t)t->ne[1];
     enum status st = need(b, "token_embd.weight", info->d_model, info->n_vocab, &t);
     if (st != OK) return st;
     b->w->embed = t;

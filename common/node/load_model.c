@@ -67,8 +67,8 @@ static enum status read_end_ids(const char *path, int32_t **ids, uint32_t *n, st
     gguf_close(g);
     if (st != OK) return st;
     *n = 0;
-    *ids = mem_array(v->n_tokens + 1, sizeof(**ids));
-    for (uint32_t i = 0; i < v->n_tokens; i++)
+    *ids = mem_array(v->n_ids, sizeof(**ids));
+    for (uint32_t i = 0; i < v->n_ids; i++)
         if (vocab_is_end(v, (int32_t)i)) (*ids)[(*n)++] = (int32_t)i;
     vocab_destroy(v);
     return OK;

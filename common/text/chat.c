@@ -28,7 +28,7 @@ struct chat {
 /* The text of a special token, for a template to write into a prompt. */
 static char *special_text(const struct vocab *v, int32_t id)
 {
-    if (id < 0 || (uint32_t)id >= v->n_tokens) return mem_strdup("");
+    if (!vocab_has_text(v, id)) return mem_strdup("");
     return mem_strndup(v->tokens[id].text, v->tokens[id].n);
 }
 

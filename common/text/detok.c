@@ -54,7 +54,7 @@ void detok_add(struct detok *d, int32_t id, struct strbuf *out)
 {
     uint8_t small[128], *large = NULL;
 
-    if (id < 0 || (uint32_t)id >= d->vocab->n_tokens) return;
+    if (!vocab_has_text(d->vocab, id)) return;
     enum token_type type = d->vocab->tokens[id].type;
     if (!d->show_special && (type == TOKEN_CONTROL || type == TOKEN_UNKNOWN)) return;
 

@@ -2,6 +2,7 @@
 #include "text/vocab.h"
 
 #include "base/mem.h"
+#include "base/token_id.h"
 #include "text/bytelevel.h"
 #include "text/utf8.h"
 
@@ -27,10 +28,15 @@ void vocab_destroy(struct vocab *v)
     mem_free(v);
 }
 
+bool vocab_has_text(const struct vocab *v, int64_t id)
+{
+    return token_id_ok(id, v->n_tokens);
+}
+
 bool vocab_is_end(const struct vocab *v, int32_t id)
 {
-    if (id < 0 || (uint32_t)id >= v->n_tokens) return false;
-    if (id == v->eos_id || id == v->eot_id) return true;
+    if (id != TOKEN_NONE && (id == v->eos_id || id == v->eot_id)) return true;
+    if (!vocab_has_text(v, id)) return false;
 
     const struct vocab_token *t = &v->tokens[id];
     if (t->type != TOKEN_CONTROL) return false;
@@ -102,7 +108,7 @@ size_t vocab_token_bytes(const struct vocab *v, int32_t id, uint8_t *buf, size_t
 {
     struct sink s = { buf, cap, 0 };
 
-    if (id < 0 || (uint32_t)id >= v->n_tokens) return 0;
+    if (!vocab_has_text(v, id)) return 0;
     const struct vocab_token *t = &v->tokens[id];
     int byte = vocab_token_byte(v, id);
     if (byte >= 0) {

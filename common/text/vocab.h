@@ -40,6 +40,7 @@ struct vocab {
     enum vocab_kind kind;
     char *pre; /* name of the pre-tokenizer, "" if the file names none */
     uint32_t n_tokens;
+    uint32_t n_ids; /* what bounds a token id (base/token_id.h): rows of the embedding, at least n_tokens */
     struct vocab_token *tokens;
     uint32_t n_merges; /* BPE only, in rank order */
     struct vocab_merge *merges;
@@ -50,6 +51,8 @@ struct vocab {
 };
 
 void vocab_destroy(struct vocab *v); /* NULL is fine */
+/* Whether `id` has a text: those behind the last token, up to n_ids, have none. */
+bool vocab_has_text(const struct vocab *v, int64_t id);
 /* Whether generation ends at `id`: eos, eot, and control tokens that end a turn by their name. */
 bool vocab_is_end(const struct vocab *v, int32_t id);
 /* The byte of a byte token ("<0x0A>"), -1 for any other token.  `id` is of this vocabulary. */

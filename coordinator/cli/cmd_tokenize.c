@@ -1,6 +1,7 @@
 /* cmd_tokenize.c - `baton tokenize`: a text or standard input to token ids, or back. */
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "base/token_id.h"
 #include "coordinator/cli/cli.h"
 #include "formats/gguf.h"
 #include "formats/vocab_load.h"
@@ -82,9 +83,9 @@ static enum status check_id(const struct vocab *v, const json_t *item, size_t i,
 {
     if (!json_is_integer(item)) return error_set(err, ERR_INVALID, "element %zu is not an integer", i);
     json_int_t id = json_integer_value(item);
-    if (id < 0 || id >= (json_int_t)v->n_tokens) {
+    if (!token_id_ok(id, v->n_ids)) {
         return error_set(err, ERR_INVALID, "element %zu: token id %lld is not in 0..%u", i, (long long)id,
-                         v->n_tokens - 1);
+                         v->n_ids - 1);
     }
     return OK;
 }

@@ -2,6 +2,7 @@
 #include "formats/vocab_load.h"
 
 #include "base/mem.h"
+#include "compute/dtype.h"
 #include "formats/gguf.h"
 #include "helpers/gguf_build.h"
 #include "text/vocab.h"
@@ -202,6 +203,38 @@ Test(vocab_load, checks_special_ids)
     add_tables(&b);
     gguf_build_raw(&b, "tokenizer.chat_template", GGUF_STRING, "\x03\0\0\0\0\0\0\0a\0b", 11);
     expect_refused(&b, ERR_PARSE, "chat_template holds a NUL byte");
+}
+
+static void start_with_rows(struct gguf_build *b, const float *rows, uint64_t n_rows)
+{
+    start(b, "gpt2");
+    add_tables(b);
+    gguf_build_tensor(b, "token_embd.weight", DTYPE_F32, 2, (uint64_t[]){ 1, n_rows }, rows, n_rows * sizeof(float));
+}
+
+Test(vocab_load, bounds_ids_by_the_rows_of_the_embedding)
+{
+    static const float rows[N_TOKENS + 3] = { 0 };
+    struct gguf_build b;
+    start_with_rows(&b, rows, N_TOKENS + 3);
+    gguf_build_u32(&b, KEY("eos_token_id"), N_TOKENS + 2); /* the last one, without text */
+    struct vocab *v = load_ok(&b);
+    cr_assert(v->n_tokens == N_TOKENS && v->n_ids == N_TOKENS + 3);
+    cr_assert(v->eos_id == N_TOKENS + 2 && vocab_is_end(v, N_TOKENS + 2) && !vocab_is_end(v, N_TOKENS + 1));
+    cr_assert(vocab_has_text(v, N_TOKENS - 1) && !vocab_has_text(v, N_TOKENS) && !vocab_has_text(v, -1));
+    cr_assert(!vocab_is_end(v, TOKEN_NONE) && !vocab_is_end(v, INT32_MAX));
+    cr_assert_eq(vocab_token_bytes(v, N_TOKENS + 2, NULL, 0), 0);
+    vocab_destroy(v);
+    start_with_rows(&b, rows, N_TOKENS + 3);
+    gguf_build_u32(&b, KEY("eos_token_id"), N_TOKENS + 3);
+    expect_refused(&b, ERR_PARSE, "eos_token_id is 11, but the vocabulary has 11 tokens");
+    start_with_rows(&b, rows, N_TOKENS - 1);
+    expect_refused(&b, ERR_PARSE, "token_embd.weight has 7 rows for 8 tokens, expected 8 to 4194304");
+    start(&b, "gpt2");
+    add_tables(&b);
+    v = load_ok(&b);
+    cr_assert_eq(v->n_ids, N_TOKENS);
+    vocab_destroy(v);
 }
 
 Test(vocab_load, reads_a_real_model)
