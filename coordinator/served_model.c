@@ -4,9 +4,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "formats/file_notes.h"
 #include "formats/gguf.h"
 #include "formats/vocab_load.h"
-#include "formats/vocab_notes.h"
 #include "text/chat.h"
 #include "text/tokenizer.h"
 #include "text/vocab.h"
@@ -67,13 +67,15 @@ enum status served_model_open(struct served_model **out, const char *name, const
     m->name = mem_strdup(name);
     m->created = clock_unix_s();
     if ((st = gguf_open(&g, path, err)) != OK) goto fail;
+    if ((st = file_is_whole(g, err)) != OK) goto fail;
     if ((st = vocab_load_gguf(&m->vocab, g, err)) != OK) goto fail;
     if ((st = read_facts(m, g, err)) != OK) goto fail;
-    vocab_notes(g, m->vocab, log_note, m);
+    file_notes(g, m->vocab, log_note, m);
     gguf_close(g);
     g = NULL;
     if ((st = tokenizer_create(&m->tokenizer, m->vocab, err)) != OK) goto fail;
     create_chat(m);
+    if (m->chat && chat_note(m->chat)) log_note(m, chat_note(m->chat));
     *out = m;
     return OK;
 fail:

@@ -3,6 +3,7 @@
 
 #include "base/strbuf.h"
 #include "base/token_id.h"
+#include "formats/file_notes.h"
 #include "formats/gguf.h"
 
 #include <math.h>
@@ -182,24 +183,11 @@ static enum status unknown_arch(struct bytes name, struct error *err)
     return st;
 }
 
-/* Parts after the first have neither the model's metadata nor a name for what is missing. */
-static enum status refuse_split(const struct gguf *g, struct error *err)
-{
-    uint32_t parts = 0;
-    enum status st = gguf_get_u32(g, "split.count", &parts, err);
-    if (st == ERR_NOT_FOUND || (st == OK && parts <= 1)) return OK;
-    if (st != OK) return st;
-    return error_set(err, ERR_UNSUPPORTED,
-                     "metadata key split.count is %u: the file is one part of a model; join the parts into one file "
-                     "(llama-gguf-split --merge)",
-                     parts);
-}
-
 enum status arch_read(struct model_info *out, const struct arch **arch, const struct gguf *g, struct error *err)
 {
     struct model_info info = { 0 };
     struct bytes name;
-    enum status st = refuse_split(g, err);
+    enum status st = file_is_whole(g, err);
     if (st != OK) return st;
     st = gguf_get_str(g, "general.architecture", &name, err);
     if (st == ERR_NOT_FOUND) return error_set(err, ERR_PARSE, "metadata key general.architecture is missing");

@@ -23,6 +23,7 @@ struct chat {
     struct template *template; /* NULL: the model has none */
     char *bos, *eos;           /* texts of the tokens, "" where the model has none */
     struct way way;
+    char *note; /* NULL: nothing is wrong */
 };
 
 /* The text of a special token, for a template to write into a prompt. */
@@ -76,22 +77,36 @@ static enum status render(const struct chat *c, const json_t *messages, const st
 
 /* The first way in which the template shows what is asked: one that fails on tools, or that overlooks a content which
  * is a text, does so at each chat. */
-static struct way choose_way(const struct chat *c)
+static void choose_way(struct chat *c)
 {
     static const char question[] = "Is it raining?";
     struct chat tried = *c;
+    struct error first = { OK, "" };
     json_t *messages = json_pack("[{s:s, s:s}]", "role", "user", "content", question);
     bool shown = false;
     for (size_t i = 0; i < sizeof(ways) / sizeof(*ways) && !shown; i++) {
         struct chat_prompt prompt = { 0 };
         tried.way = ways[i];
-        shown =
-            render(&tried, messages, &(struct chat_options){ .add_generation_prompt = true }, &prompt, NULL) == OK &&
-            strstr(strbuf_cstr(&prompt.text), question);
+        enum status st = render(&tried, messages, &(struct chat_options){ .add_generation_prompt = true }, &prompt,
+                                i ? NULL : &first);
+        shown = st == OK && strstr(strbuf_cstr(&prompt.text), question);
         chat_prompt_fini(&prompt);
     }
     json_decref(messages);
-    return shown ? tried.way : ways[0];
+    if (shown) c->way = tried.way;
+    /* What it refuses in its own words it may take in another conversation. */
+    if (shown || first.status == ERR_INVALID) return;
+    struct strbuf note = STRBUF_INIT;
+    if (first.status == OK)
+        strbuf_puts(&note, "the chat template shows nothing of a plain question: what messages say is lost");
+    else
+        strbuf_addf(&note, "the chat template fails on a plain question: %s", first.text);
+    c->note = strbuf_take(&note, NULL);
+}
+
+const char *chat_note(const struct chat *c)
+{
+    return c->note;
 }
 
 enum status chat_create(struct chat **out, const struct vocab *v, struct error *err)
@@ -106,7 +121,7 @@ enum status chat_create(struct chat **out, const struct vocab *v, struct error *
             chat_destroy(c);
             return st;
         }
-        c->way = choose_way(c);
+        choose_way(c);
     }
     *out = c;
     return OK;
@@ -118,6 +133,7 @@ void chat_destroy(struct chat *c)
     template_destroy(c->template);
     mem_free(c->bos);
     mem_free(c->eos);
+    mem_free(c->note);
     mem_free(c);
 }
 

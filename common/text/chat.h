@@ -26,6 +26,8 @@ void chat_prompt_fini(struct chat_prompt *p);
  * ERR_UNSUPPORTED from chat_render (not from here). */
 enum status chat_create(struct chat **out, const struct vocab *v, struct error *err) MUST_CHECK;
 void chat_destroy(struct chat *c);
+/* What is wrong with the template though it can be compiled, as a sentence; NULL: nothing. */
+const char *chat_note(const struct chat *c);
 /* `messages` is a validated array of {role, content: string}.  The context holds messages, add_generation_prompt,
  * bos_token, eos_token, tools = none; templates that need it find tools undefined, or content as a list of one text
  * part.  ERR_UNSUPPORTED: no template, or it uses what is left out.  ERR_INVALID: the template refuses these messages,

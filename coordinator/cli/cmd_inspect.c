@@ -4,6 +4,7 @@
 #include "compute/dtype.h"
 #include "coordinator/cli/cell.h"
 #include "coordinator/cli/cli.h"
+#include "coordinator/cli/inspect_notes.h"
 #include "formats/gguf.h"
 
 #include <inttypes.h>
@@ -227,10 +228,12 @@ static int inspect(const struct inspect_options *o, const char *path)
         fprintf(stderr, "error: %s\n", err.text);
         return 1;
     }
-    if (o->template)
+    if (o->template) {
         rc = print_template(g);
-    else
+    } else {
         print_overview(g, path, o->tensors);
+        inspect_notes(g, path);
+    }
     gguf_close(g);
     return rc;
 }

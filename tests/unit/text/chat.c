@@ -100,6 +100,30 @@ Test(chat, asks_a_template_in_the_way_that_shows_the_question)
     json_decref(messages);
 }
 
+Test(chat, notes_a_template_that_shows_no_question)
+{
+    static const struct {
+        const char *source, *note;
+    } rows[] = {
+        { "{{ messages[0].content }}", NULL },
+        { "{{ messages[0].text }}", "what messages say is lost" },
+        { "a\n{{ messages[0].content + 1 }}",
+          "fails on a plain question: template line 2, {{ messages[0].content + 1" },
+        { "{{ raise_exception('two turns, please') }}", NULL },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        char *source = mem_strdup(rows[i].source);
+        struct vocab v = vocab_with(source);
+        struct chat *c = NULL;
+        struct error err = { OK, "" };
+        cr_assert_eq(chat_create(&c, &v, &err), OK, "%s", err.text);
+        const char *note = chat_note(c);
+        cr_assert(rows[i].note ? note && strstr(note, rows[i].note) : !note, "%s: %s", source, note ? note : "none");
+        chat_destroy(c);
+        mem_free(source);
+    }
+}
+
 Test(chat, says_when_the_model_has_no_template)
 {
     struct chat_prompt out = { 0 };

@@ -1,0 +1,165 @@
+/* file_notes: whatever in a file makes answers worse is one sentence, and a file without shortcomings has none. */
+#include "formats/file_notes.h"
+
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "compute/dtype.h"
+#include "formats/vocab_load.h"
+#include "helpers/gguf_build.h"
+#include "text/vocab.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+#define KEY(name) "tokenizer.ggml." name
+
+static const char *const TOKENS[] = { "a", "b", "</s>" };
+static const char *const MERGES[] = { "a b" };
+static const int32_t TYPES[] = { 1, 1, 3 }, NO_CONTROL[] = { 1, 1, 1 };
+static const uint8_t ZEROS[4096];
+
+enum lack { NO_PRE = 1, NO_TYPES = 2, NO_END = 4, END_IS_TEXT = 8, NO_TEMPLATE = 16 };
+
+static void start(struct gguf_build *b, unsigned lacks)
+{
+    gguf_build_init(b, 3);
+    gguf_build_str(b, "general.architecture", "llama");
+    gguf_build_str(b, KEY("model"), "gpt2");
+    gguf_build_strs(b, KEY("tokens"), TOKENS, lacks & NO_END ? 2 : 3);
+    gguf_build_strs(b, KEY("merges"), MERGES, 1);
+    if (!(lacks & NO_PRE)) gguf_build_str(b, KEY("pre"), "smollm");
+    if (!(lacks & NO_TYPES))
+        gguf_build_i32s(b, KEY("token_type"), lacks & END_IS_TEXT ? NO_CONTROL : TYPES, lacks & NO_END ? 2 : 3);
+    if (!(lacks & NO_END)) gguf_build_u32(b, KEY("eos_token_id"), 2);
+    if (!(lacks & NO_TEMPLATE)) gguf_build_str(b, "tokenizer.chat_template", "{{ x }}");
+}
+
+static void add_matrix(struct gguf_build *b, const char *name, uint32_t type)
+{
+    gguf_build_tensor(b, name, type, 2, (uint64_t[]){ 256, 3 }, ZEROS, 3 * dtype_row_bytes(type, 256));
+}
+
+static void add_note(void *out, const char *note)
+{
+    strbuf_addf(out, "%s\n", note);
+}
+
+/* The notes of a file, each on a line. */
+static void expect_notes(struct gguf_build *b, const char *want)
+{
+    struct gguf *g = NULL;
+    struct vocab *v = NULL;
+    struct error err = { 0 };
+    struct strbuf notes = STRBUF_INIT;
+    size_t n;
+    uint8_t *file = gguf_build_finish(b, &n);
+    cr_assert_eq(gguf_open_bytes(&g, bytes_of(file, n), &err), OK, "%s", err.text);
+    cr_assert_eq(vocab_load_gguf(&v, g, &err), OK, "%s", err.text);
+    file_notes(g, v, add_note, &notes);
+    size_t n_lines = 0;
+    for (const char *p = strbuf_cstr(&notes); *p; p++) n_lines += *p == '\n';
+    cr_assert_eq(n_lines, want ? 1 : 0, "%s", strbuf_cstr(&notes));
+    cr_assert(!want || strstr(strbuf_cstr(&notes), want), "%s", strbuf_cstr(&notes));
+    strbuf_fini(&notes);
+    vocab_destroy(v);
+    gguf_close(g);
+    mem_free(file);
+}
+
+Test(file_notes, name_what_the_vocabulary_lacks)
+{
+    static const struct {
+        unsigned lacks;
+        const char *note;
+    } rows[] = {
+        { 0, NULL },
+        { NO_PRE, "tokenizer.ggml.pre is missing" },
+        { NO_END, "no token ends an answer" },
+        { END_IS_TEXT, "the end token 2 is no control token" },
+        { NO_TEMPLATE, "tokenizer.chat_template is missing" },
+        { NO_TYPES, "tokenizer.ggml.token_type is missing" },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct gguf_build b;
+        start(&b, rows[i].lacks);
+        expect_notes(&b, rows[i].note);
+    }
+}
+
+Test(file_notes, name_rows_without_text)
+{
+    struct gguf_build b;
+    start(&b, 0);
+    gguf_build_tensor(&b, "token_embd.weight", DTYPE_F32, 2, (uint64_t[]){ 1, 5 }, ZEROS, 20);
+    expect_notes(&b, "token_embd.weight has 5 rows for 3 tokens");
+}
+
+Test(file_notes, name_weights_of_few_bits)
+{
+    struct gguf_build b;
+    start(&b, 0);
+    for (int i = 0; i < 9; i++) add_matrix(&b, (char[]){ 'a', (char)('a' + i), '\0' }, DTYPE_Q8_0);
+    add_matrix(&b, "b", DTYPE_Q3_K); /* one in ten does not count */
+    expect_notes(&b, NULL);
+    start(&b, 0);
+    add_matrix(&b, "a", DTYPE_Q4_K);
+    add_matrix(&b, "b", DTYPE_Q3_K);
+    add_matrix(&b, "c", DTYPE_Q2_K);
+    expect_notes(&b, "fewer than 4 bits a weight (down to Q2_K)");
+    start(&b, 0);
+    add_matrix(&b, "a", DTYPE_TQ2_0);
+    expect_notes(&b, NULL);
+}
+
+Test(file_notes, name_layers_whose_types_are_far_apart)
+{
+    struct gguf_build b;
+    start(&b, 0);
+    add_matrix(&b, "token_embd.weight", DTYPE_F32);
+    add_matrix(&b, "blk.0.ffn_down.weight", DTYPE_Q4_K);
+    add_matrix(&b, "blk.1.ffn_down.weight", DTYPE_Q6_K);
+    add_matrix(&b, "blk.1.ffn_up.weight", DTYPE_Q8_0);
+    gguf_build_tensor(&b, "blk.0.attn_norm.weight", DTYPE_F32, 1, (uint64_t[]){ 4 }, ZEROS, 16);
+    gguf_build_tensor(&b, "blk.1.attn_norm.weight", DTYPE_F16, 1, (uint64_t[]){ 4 }, ZEROS, 8);
+    expect_notes(&b, NULL);
+    start(&b, 0);
+    add_matrix(&b, "token_embd.weight", DTYPE_F32);
+    add_matrix(&b, "blk.0.ffn_down.weight", DTYPE_F16);
+    add_matrix(&b, "blk.1.ffn_down.weight", DTYPE_Q4_K);
+    expect_notes(&b, "ffn_down.weight is F16 in some layers and Q4_K in others");
+}
+
+Test(file_notes, name_a_window_that_cuts_the_context)
+{
+    struct gguf_build b;
+    start(&b, 0);
+    gguf_build_u32(&b, "llama.context_length", 4096);
+    gguf_build_u32(&b, "llama.attention.sliding_window", 4096);
+    expect_notes(&b, NULL);
+    start(&b, 0);
+    gguf_build_u32(&b, "llama.context_length", 4096);
+    gguf_build_u32(&b, "llama.attention.sliding_window", 512);
+    expect_notes(&b, "attention.sliding_window is 512");
+}
+
+Test(file_notes, know_a_part_of_a_model)
+{
+    static const struct {
+        uint32_t parts;
+        enum status st;
+    } rows[] = { { 0, OK }, { 1, OK }, { 2, ERR_UNSUPPORTED } };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct gguf_build b;
+        struct gguf *g = NULL;
+        struct error err = { 0 };
+        size_t n;
+        gguf_build_init(&b, 3);
+        gguf_build_u32(&b, "split.count", rows[i].parts);
+        uint8_t *file = gguf_build_finish(&b, &n);
+        cr_assert_eq(gguf_open_bytes(&g, bytes_of(file, n), &err), OK, "%s", err.text);
+        cr_assert_eq(file_is_whole(g, &err), rows[i].st);
+        cr_assert(rows[i].st == OK || strstr(err.text, "one part of a model"), "%s", err.text);
+        gguf_close(g);
+        mem_free(file);
+    }
+}
