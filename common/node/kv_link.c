@@ -20,6 +20,8 @@ struct lane {
     void *monitor;
     char *endpoint;
     uint64_t seq;
+    uint64_t n_sent, n_read; /* messages after its Hello; read: as the peer says */
+    uint64_t since_us;       /* when something became unread, or was last read */
 };
 
 struct kv_link {
@@ -27,7 +29,7 @@ struct kv_link {
     char *peer;
     enum kv_link_state state;
     struct error why;
-    uint64_t session, heard_us;
+    uint64_t session, opened_us;
     uint32_t next_lane;
     uint32_t n_lanes;
     struct lane lanes[KV_LINK_MAX_LANES];
@@ -46,6 +48,11 @@ static void lose_by_errno(struct kv_link *l, uint32_t lane)
     struct error err;
     error_set(&err, ERR_CLOSED, "cannot send on lane %u to %s: %s", lane, l->peer, zmq_strerror(errno));
     kv_link_lose(l, &err);
+}
+
+static void note_sent(struct lane *lane)
+{
+    if (lane->n_sent++ == lane->n_read) lane->since_us = clock_now_us();
 }
 
 /* The socket's events on a PAIR of our own: the only way to learn that a connection has ended. */
@@ -116,7 +123,7 @@ enum status kv_link_open(struct kv_link **out, const struct kv_link_options *opt
     l->opt = *opt;
     l->peer = mem_strdup(opt->peer);
     l->n_lanes = opt->n_lanes;
-    l->heard_us = clock_now_us();
+    l->opened_us = clock_now_us();
     l->session = random_id();
     for (uint32_t i = 0; i < l->n_lanes; i++)
         if ((st = lane_open(l, i, err)) != OK) goto fail;
@@ -147,9 +154,9 @@ enum kv_link_state kv_link_state(const struct kv_link *l)
 {
     return l->state;
 }
-uint64_t kv_link_heard_us(const struct kv_link *l)
+uint64_t kv_link_opened_us(const struct kv_link *l)
 {
-    return l->heard_us;
+    return l->opened_us;
 }
 const struct error *kv_link_error(const struct kv_link *l)
 {
@@ -206,6 +213,45 @@ static void on_hello_ack(struct kv_link *l, const Baton__Kv__HelloAck *a)
     kv_link_lose(l, &err);
 }
 
+static void on_lane_ack(struct kv_link *l, const Baton__Kv__LaneAck *a)
+{
+    struct lane *lane = a->lane < l->n_lanes ? &l->lanes[a->lane] : NULL;
+    struct error err;
+
+    if (lane && a->n_messages >= lane->n_read && a->n_messages <= lane->n_sent) {
+        lane->n_read = a->n_messages;
+        lane->since_us = clock_now_us();
+        return;
+    }
+    error_set(&err, ERR_CORRUPT, "%s has read %llu messages of lane %u, which were not sent", l->peer,
+              (unsigned long long)a->n_messages, a->lane);
+    kv_link_lose(l, &err);
+}
+
+bool kv_link_awaits(const struct kv_link *l)
+{
+    for (uint32_t i = 0; i < l->n_lanes; i++)
+        if (l->lanes[i].n_sent != l->lanes[i].n_read) return true;
+    return false;
+}
+
+void kv_link_forgive(struct kv_link *l, uint64_t now_us)
+{
+    for (uint32_t i = 0; i < l->n_lanes; i++) l->lanes[i].since_us = now_us;
+}
+
+void kv_link_check_silence(struct kv_link *l, uint64_t now_us)
+{
+    for (uint32_t i = 0; i < l->n_lanes && l->state == KV_LINK_READY; i++) {
+        const struct lane *lane = &l->lanes[i];
+        struct error err;
+
+        if (lane->n_sent == lane->n_read || now_us <= lane->since_us + KV_LINK_SILENCE_MS * 1000ull) continue;
+        error_set(&err, ERR_TIMEOUT, "%s has read nothing of lane %u for %d ms", l->peer, i, KV_LINK_SILENCE_MS);
+        kv_link_lose(l, &err);
+    }
+}
+
 bool kv_link_receive(struct kv_link *l, struct codec_arena *a, Baton__Kv__KvMessage **out)
 {
     while (l->state != KV_LINK_LOST) {
@@ -219,9 +265,11 @@ bool kv_link_receive(struct kv_link *l, struct codec_arena *a, Baton__Kv__KvMess
             kv_link_lose(l, &err);
             return false;
         }
-        l->heard_us = clock_now_us();
-        if ((*out)->body_case != BATON__KV__KV_MESSAGE__BODY_HELLO_ACK) return true;
-        on_hello_ack(l, (*out)->hello_ack);
+        switch ((*out)->body_case) {
+        case BATON__KV__KV_MESSAGE__BODY_HELLO_ACK: on_hello_ack(l, (*out)->hello_ack); break;
+        case BATON__KV__KV_MESSAGE__BODY_LANE_ACK: on_lane_ack(l, (*out)->lane_ack); break;
+        default: return true;
+        }
     }
     return false;
 }
@@ -232,6 +280,7 @@ void kv_link_send(struct kv_link *l, Baton__Kv__KvMessage *m)
     size_t n = kv_wire_pack(m, (struct bytes){ NULL, 0 }, buf);
 
     if (l->state == KV_LINK_LOST || n == 0) return;
+    note_sent(&l->lanes[0]);
     if (zmq_send(zsock_raw(l->lanes[0].z), buf, n, ZMQ_DONTWAIT) < 0) lose_by_errno(l, 0);
 }
 
@@ -246,6 +295,7 @@ void kv_link_send_block(struct kv_link *l, Baton__Kv__BlockHeader *b, struct fra
     size_t n;
 
     b->seq = ++lane->seq;
+    note_sent(lane);
     m.body_case = BATON__KV__KV_MESSAGE__BODY_BLOCK;
     m.block = b;
     n = kv_wire_pack(&m, bytes_of(frame_bytes(f), b->n_bytes), buf);

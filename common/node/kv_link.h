@@ -27,7 +27,7 @@ struct kv_link_options {
 enum status kv_link_open(struct kv_link **out, const struct kv_link_options *opt, struct error *err) MUST_CHECK;
 void kv_link_close(struct kv_link *l);
 enum kv_link_state kv_link_state(const struct kv_link *l);
-uint64_t kv_link_heard_us(const struct kv_link *l);         /* last message of the peer, or when it was opened */
+uint64_t kv_link_opened_us(const struct kv_link *l);
 const struct error *kv_link_error(const struct kv_link *l); /* why it is lost */
 bool kv_link_has_endpoints(const struct kv_link *l, const char *const *endpoints, uint32_t n);
 
@@ -36,8 +36,15 @@ bool kv_link_has_endpoints(const struct kv_link *l, const char *const *endpoints
 uint32_t kv_link_sockets(const struct kv_link *l, void *sockets[KV_LINK_MAX_SOCKETS]);
 /* Notices lost lanes. */
 void kv_link_watch(struct kv_link *l);
+/* Loses a greeted link of which a lane has messages to read and reads none for KV_LINK_SILENCE_MS: a damaged length
+ * makes TCP's other end wait for ever, and a process that stands still closes nothing. */
+#define KV_LINK_SILENCE_MS 1000
+void kv_link_check_silence(struct kv_link *l, uint64_t now_us);
+bool kv_link_awaits(const struct kv_link *l); /* something that was sent has not been read yet, as far as is known */
+/* This process stood still itself: silence is counted from now on. */
+void kv_link_forgive(struct kv_link *l, uint64_t now_us);
 void kv_link_lose(struct kv_link *l, const struct error *why);
-/* The next message of lane 0 for the caller; HelloAck is handled here.  Lives in the arena. */
+/* The next message of lane 0 for the caller; HelloAck and LaneAck are handled here.  Lives in the arena. */
 bool kv_link_receive(struct kv_link *l, struct codec_arena *a, Baton__Kv__KvMessage **out);
 /* A message without payload, on lane 0. A failure loses the link. */
 void kv_link_send(struct kv_link *l, Baton__Kv__KvMessage *m);

@@ -7,9 +7,11 @@
 
 #include <utlist.h>
 
-#define FIRST_PAUSE_MS 100 /* between a loss and the next try; doubles */
-#define LAST_PAUSE_MS  5000
-#define GREETING_MS    5000 /* a Hello that is not answered for so long is lost */
+#define FIRST_PAUSE_MS  100 /* between a loss and the next try; doubles */
+#define LAST_PAUSE_MS   5000
+#define GREETING_MS     1500 /* a Hello that is not answered for so long is lost */
+#define SILENCE_TICK_MS 200  /* between two looks at lanes with something unread */
+#define LATE_US         (500 * 1000ull)
 
 struct peer { /* a decode node that a coordinator has told of */
     char *node;
@@ -176,17 +178,24 @@ static void drop_lost(struct kv_links *ls)
     }
 }
 
-void kv_links_tend(struct kv_links *ls)
+static void check_greeting(struct kv_link *l, uint64_t now)
+{
+    struct error err;
+
+    if (kv_link_state(l) != KV_LINK_GREETING || now - kv_link_opened_us(l) <= GREETING_MS * 1000ull) return;
+    error_set(&err, ERR_TIMEOUT, "its Hello was not answered for %d ms", GREETING_MS);
+    kv_link_lose(l, &err);
+}
+
+void kv_links_tend(struct kv_links *ls, uint64_t late_us)
 {
     uint64_t now = clock_now_us();
     struct kv_links_told *t;
 
     for (uint32_t i = 0; i < ls->n; i++) {
-        struct kv_link *l = ls->items[i];
-        struct error err;
-        if (kv_link_state(l) != KV_LINK_GREETING || now - kv_link_heard_us(l) <= GREETING_MS * 1000ull) continue;
-        error_set(&err, ERR_TIMEOUT, "its Hello was not answered for %d ms", GREETING_MS);
-        kv_link_lose(l, &err);
+        check_greeting(ls->items[i], now);
+        if (late_us > LATE_US) kv_link_forgive(ls->items[i], now);
+        kv_link_check_silence(ls->items[i], now);
     }
     drop_lost(ls);
     DL_FOREACH(ls->told, t)
@@ -202,8 +211,10 @@ int kv_links_wait_ms(const struct kv_links *ls)
     for (uint32_t i = 0; i < t->n; i++)
         if (!link_of(ls, &t->peers[i]) && t->peers[i].due_us < first) first = t->peers[i].due_us;
     for (uint32_t i = 0; i < ls->n; i++) {
-        uint64_t limit = kv_link_heard_us(ls->items[i]) + GREETING_MS * 1000ull;
-        if (kv_link_state(ls->items[i]) == KV_LINK_GREETING && limit < first) first = limit;
+        uint64_t look = kv_link_opened_us(ls->items[i]) + GREETING_MS * 1000ull;
+        if (kv_link_state(ls->items[i]) != KV_LINK_GREETING)
+            look = kv_link_awaits(ls->items[i]) ? now + SILENCE_TICK_MS * 1000ull : UINT64_MAX;
+        if (look < first) first = look;
     }
     if (first == UINT64_MAX) return -1;
     return first <= now ? 0 : (int)((first - now) / 1000) + 1;

@@ -38,8 +38,9 @@ void kv_links_want(struct kv_links *ls, struct kv_links_told *t);
 /* The link to these endpoints, opened if there is none. */
 enum status kv_links_attach(struct kv_links *ls, const struct kv_links_peer *peer, struct kv_link **out,
                             struct error *err) MUST_CHECK;
-/* Closes those that are lost, opens those that are wanted and due. */
-void kv_links_tend(struct kv_links *ls);
+/* Closes those that are lost or silent, opens those that are wanted and due.  `late_us`: it is called so much too late,
+ * since this process stood still; then nobody is judged by his silence. */
+void kv_links_tend(struct kv_links *ls, uint64_t late_us);
 /* Until kv_links_tend() has something to do; -1: nothing is due. */
 int kv_links_wait_ms(const struct kv_links *ls);
 uint32_t kv_links_count(const struct kv_links *ls);

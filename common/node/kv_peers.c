@@ -56,6 +56,13 @@ struct kv_peer_entry *kv_peers_by_session(struct kv_peers *p, uint64_t session)
     return found;
 }
 
+struct kv_peer_entry *kv_peers_untold(struct kv_peers *p)
+{
+    for (struct slot *s = p->slots; s; s = s->hh.next)
+        if (s->entry.n_read != s->entry.n_told && !s->entry.ignored) return &s->entry;
+    return NULL;
+}
+
 void kv_peers_prove(struct kv_peers *p, struct kv_peer_entry *e)
 {
     if (e->known) return;

@@ -16,7 +16,8 @@ struct kv_peer_entry {
     uint64_t session;
     uint64_t incarnation; /* of its process, as it says; 0: it has said nothing */
     bool known;
-    bool ignored; /* spoke garbage or does not fit: nothing of it is read any more */
+    uint64_t n_read, n_told; /* messages of it on this lane after its Hello; of how many it has been told */
+    bool ignored;            /* spoke garbage or does not fit: nothing of it is read any more */
     size_t id_len;
     uint8_t id[KV_PEER_ID_MAX];
 };
@@ -31,6 +32,8 @@ void kv_peers_destroy(struct kv_peers *p);
 struct kv_peer_entry *kv_peers_find(struct kv_peers *p, const void *id, size_t n);
 /* The latest entry of a session that is heard, or NULL. */
 struct kv_peer_entry *kv_peers_by_session(struct kv_peers *p, uint64_t session);
+/* One that is heard and has not been told of all that was read of it, or NULL. */
+struct kv_peer_entry *kv_peers_untold(struct kv_peers *p);
 /* Adds or resets.  NULL if the identity is longer than ZeroMQ allows. */
 struct kv_peer_entry *kv_peers_put(struct kv_peers *p, const void *id, size_t n, uint64_t session,
                                    uint64_t incarnation);

@@ -163,6 +163,24 @@ static void answer_hello(struct lane *lane, uint64_t session, const struct error
     answer(lane, session, &m);
 }
 
+/* Every sender whose messages were read in this go hears how far its lane has come. */
+static void answer_read(struct lane *lane)
+{
+    struct kv_peer_entry *peer;
+
+    while ((peer = kv_peers_untold(lane->peers))) {
+        Baton__Kv__KvMessage m = BATON__KV__KV_MESSAGE__INIT;
+        Baton__Kv__LaneAck a = BATON__KV__LANE_ACK__INIT;
+
+        peer->n_told = peer->n_read;
+        a.lane = lane->idx;
+        a.n_messages = peer->n_read;
+        m.body_case = BATON__KV__KV_MESSAGE__BODY_LANE_ACK;
+        m.lane_ack = &a;
+        answer(lane, peer->session, &m);
+    }
+}
+
 static void report_failure(struct lane *lane, uint64_t session, const struct kv_inbox_result *res)
 {
     struct kv_recv *r = lane->recv;
@@ -317,6 +335,7 @@ static void on_parts(struct lane *lane, zmq_msg_t *parts, int n_parts)
     }
     if (st == OK && !peer) st = error_set(&err, ERR_DENIED, "a peer that has not said hello");
     if (st == OK) {
+        peer->n_read++;
         if (n_parts == 3) payload = bytes_of(zmq_msg_data(&parts[2]), zmq_msg_size(&parts[2]));
         on_message(lane, peer, m, payload);
     } else if (peer) {
@@ -377,6 +396,7 @@ static void *lane_main(void *arg)
         send_waiting(lane);
         /* A few at a time, so that credits do not wait behind a burst. */
         for (int i = 0; i < 4 && !lane->stop && receive_one(lane); i++) send_waiting(lane);
+        if (!lane->stop) answer_read(lane);
     }
     return NULL;
 }

@@ -1,6 +1,6 @@
 /* kv_recv.h - the decode node's KV plane: one ROUTER and one thread per lane, scattering into the inbox.
  *
- * Lane 0 also answers: HelloAck, Credit, Stored, AbortAck. */
+ * Lane 0 also answers: HelloAck, LaneAck, Credit, Stored, AbortAck. */
 #ifndef NODE_KV_RECV_H
 #define NODE_KV_RECV_H
 #include "node/kv_inbox.h"

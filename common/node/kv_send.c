@@ -66,6 +66,7 @@ struct kv_send {
     struct codec_arena *arena;
     pthread_t thread;
     bool started, stop;
+    uint64_t due_us; /* when the next round is to begin at the latest */
     struct transfer *transfers;
     struct kv_links *links;
     struct metric *n_ready;
@@ -355,7 +356,7 @@ static void on_link_lost(void *ctx, struct kv_link *link)
     if (t->link == link) finish(s, t, KV_SEND_FAILED, kv_link_error(link));
 }
 
-static void read_links(struct kv_send *s)
+static void read_links(struct kv_send *s, uint64_t late_us)
 {
     for (uint32_t i = 0; i < kv_links_count(s->links); i++) {
         struct kv_link *link = kv_links_at(s->links, i);
@@ -364,7 +365,7 @@ static void read_links(struct kv_send *s)
         while (kv_link_receive(link, s->arena, &m)) on_answer(s, link, m);
         kv_link_watch(link);
     }
-    kv_links_tend(s->links);
+    kv_links_tend(s->links, late_us);
     metric_set(s->n_ready, kv_links_ready(s->links));
 }
 
@@ -373,7 +374,7 @@ static bool is_due(const struct transfer *t)
     return t->pieces || t->commit_due;
 }
 
-/* A transfer that has heard nothing for too long fails; if its whole link has been silent, the link is replaced. */
+/* A transfer that has heard nothing for too long fails. */
 static void check_deadlines(struct kv_send *s)
 {
     uint64_t now = clock_now_us(), limit = (uint64_t)s->opt.progress_timeout_ms * 1000;
@@ -384,12 +385,8 @@ static void check_deadlines(struct kv_send *s)
         struct error err;
         if (!is_due(t) || now < t->heard_us || now - t->heard_us <= limit) continue;
         error_set(&err, ERR_TIMEOUT, "%s has not answered for %u ms", t->peer, s->opt.progress_timeout_ms);
-        if (kv_link_heard_us(t->link) <= t->heard_us)
-            kv_link_lose(t->link, &err); /* read_links() ends its transfers */
-        else {
-            send_abort(t, ERR_TIMEOUT, err.text);
-            finish(s, t, KV_SEND_FAILED, &err);
-        }
+        send_abort(t, ERR_TIMEOUT, err.text);
+        finish(s, t, KV_SEND_FAILED, &err);
     }
 }
 
@@ -486,17 +483,31 @@ static int wait_ms(const struct kv_send *s)
     return s->transfers && (links < 0 || links > TICK_MS) ? TICK_MS : links;
 }
 
+/* By how much a round begins too late: this process stood still, and what the others said in that time may still be
+ * unread. */
+static uint64_t late_by(struct kv_send *s)
+{
+    uint64_t now = clock_now_us(), late = s->due_us && now > s->due_us ? now - s->due_us : 0;
+    struct transfer *t;
+
+    DL_FOREACH(s->transfers, t)
+    t->heard_us += late;
+    return late;
+}
+
 static void *send_main(void *arg)
 {
     struct kv_send *s = arg;
 
     while (!s->stop) {
-        bool sent;
+        uint64_t began = clock_now_us(), late_us = late_by(s);
+        int wait = 0;
         run_commands(s);
-        read_links(s);
-        sent = send_round(s);
+        read_links(s, late_us);
+        if (!send_round(s)) wait = wait_ms(s);
         check_deadlines(s);
-        if (!sent && !s->stop) wait_for_work(s, wait_ms(s));
+        s->due_us = wait < 0 ? UINT64_MAX : began + (uint64_t)wait * 1000;
+        if (wait && !s->stop) wait_for_work(s, wait);
     }
     return NULL;
 }

@@ -100,6 +100,7 @@ static bool is_complete(const Baton__Kv__KvMessage *m)
     case BATON__KV__KV_MESSAGE__BODY_STORED: return m->stored && m->stored->request;
     case BATON__KV__KV_MESSAGE__BODY_ABORT: return m->abort && m->abort->request;
     case BATON__KV__KV_MESSAGE__BODY_ABORT_ACK: return m->abort_ack && m->abort_ack->request;
+    case BATON__KV__KV_MESSAGE__BODY_LANE_ACK: return m->lane_ack;
     default: return false;
     }
 }

@@ -1,4 +1,5 @@
 """The KV plane under a TCP proxy: counted bytes, a flipped bit, a cut connection."""
+import concurrent.futures
 import itertools
 
 import pytest
@@ -82,6 +83,19 @@ def test_a_cut_connection_is_retried(proxied, lane):
     got, _ = tokens(c)
     assert victim.cuts == 1 and got == want
     assert tokens(c)[0] == want
+
+
+@pytest.mark.parametrize("lane", [0, 1])
+def test_a_lane_that_hangs_is_given_up(proxied, lane):
+    """No byte passes and no connection ends: a length with a flipped bit looks like that, and so does a process that stands still."""
+    c, proxies = proxied
+    want, _ = tokens(c)
+    proxies[lane].stall()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(tokens, c)
+        c.wait_for(lambda: "has read nothing of lane" in c.processes["p0"].log(), "the silence is noticed")
+        proxies[lane].stall(False)
+        assert answer.result()[0] == want
 
 
 def test_a_new_epoch_keeps_the_hits(proxied):

@@ -6,7 +6,7 @@ import struct
 
 GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 READY = b"\x05READY" + b"\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER" + b"\x08Identity" + struct.pack(">I", 0)
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 
 class Dealer:
