@@ -327,6 +327,13 @@ static bool waits_for_a_node(struct dispatch *d, struct request *r, uint64_t now
     return false;
 }
 
+/* Whether the node that a request waits for is in doubt: members_check() ends it, or it is heard again. */
+static bool is_judged_elsewhere(const struct request *r, const struct node *computing)
+{
+    bool reads = r->state == REQUEST_RESERVED || r->state == REQUEST_PREFILLING || r->state == REQUEST_HANDOFF;
+    return (r->decode && r->decode->doubted) || (reads && computing && computing->doubted);
+}
+
 static void check_request(struct dispatch *d, struct request *r, uint64_t now)
 {
     const struct node *computing = r->local ? r->decode : r->prefill;
@@ -335,7 +342,9 @@ static void check_request(struct dispatch *d, struct request *r, uint64_t now)
     if (r->finish_pending && request_elapsed(now, r->progress) > LATE_US) dispatch_try_complete(d, r, true);
     switch (request_check_deadline(r, &d->opt.limits, now, computing ? computing->last_progress : 0)) {
     case REQUEST_IN_TIME: break;
-    case REQUEST_STALLED: recovery_stalled(d, r); break;
+    case REQUEST_STALLED:
+        if (!is_judged_elsewhere(r, computing)) recovery_stalled(d, r);
+        break;
     case REQUEST_TIMED_OUT:
         dispatch_fail(d, r, ERR_TIMEOUT, "deadline_exceeded",
                       r->state == REQUEST_QUEUED ? "the request waited too long for a free node"
@@ -344,13 +353,23 @@ static void check_request(struct dispatch *d, struct request *r, uint64_t now)
     }
 }
 
+/* The time in which this loop stood still counts for nobody. */
+static void forgive(struct dispatch *d, uint64_t held)
+{
+    struct request *r, *next;
+    control_forgive(d->control);
+    HASH_ITER(hh, d->by_id, r, next) r->progress += held;
+    for (uint32_t i = 0; i < d->opt.n_models; i++)
+        if (d->lacking_since[i]) d->lacking_since[i] += held;
+}
+
 /* A loop that was held up itself has messages waiting unread: nobody is judged before they are read. */
 static void check_members(struct dispatch *d, uint64_t now)
 {
     uint64_t mine = uv_hrtime() / 1000, held = mine - d->last_tick;
     d->last_tick = mine;
     if (held > HELD_UP_US) {
-        control_forgive(d->control);
+        forgive(d, held);
         d->judge_from = mine + (held < GRACE_US ? held : GRACE_US);
     }
     if (mine >= d->judge_from) members_check(d, now);

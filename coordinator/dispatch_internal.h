@@ -84,6 +84,8 @@ void recovery_refused(struct dispatch *d, struct request *r, struct node *n, enu
 void recovery_prefill_unready(struct dispatch *d, struct request *r);
 /* `n` could not be reached: no new work until it is heard. */
 void recovery_doubt(struct dispatch *d, struct node *n, const char *why);
+/* It is heard again: what it does is due from now on. */
+void recovery_undoubt(struct dispatch *d, struct node *n);
 bool recovery_is_no_room(enum status st);
 /* One more failure ends the request: better without a hand-off, then. */
 bool recovery_is_last_attempt(const struct dispatch *d, const struct request *r);

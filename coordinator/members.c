@@ -164,7 +164,8 @@ static void on_heard(void *ctx, struct control_peer *p)
     struct node *n = control_owner(p);
     if (!n) return;
     bool caught_up = n->behind && !control_is_behind(p);
-    if (n->doubted || caught_up) dispatch_kick(d);
+    if (n->doubted) recovery_undoubt(d, n);
+    if (caught_up) dispatch_kick(d);
     if (caught_up) n->behind = false;
     node_heard(n, clock_now_us());
 }
@@ -200,14 +201,26 @@ static bool passed(uint64_t now, uint64_t since, uint64_t ms)
     return now > since && now - since > ms * 1000;
 }
 
+/* Silence alone does not end a node whose work nobody could take over: it keeps that work for its lease, and if it only
+ * stood still the streams go on where they are. */
+static void check_silence(struct dispatch *d, struct node *n, uint64_t now)
+{
+    uint64_t lease = d->opt.dead_after_ms > REGISTRY_LEASE_MS ? d->opt.dead_after_ms : REGISTRY_LEASE_MS;
+    if (!passed(now, n->last_seen, d->opt.dead_after_ms)) return;
+    if (passed(now, n->last_seen, lease) || registry_has_other(&d->registry, n))
+        declare_dead(d, n, "no heartbeat");
+    else
+        recovery_doubt(d, n, "no heartbeat, and no other node could go on with its work");
+}
+
 void members_check(struct dispatch *d, uint64_t now)
 {
     for (struct node *n = d->registry.nodes; n; n = n->next) {
         if (!n->alive) continue;
         if (n->unreachable_since && passed(now, n->unreachable_since, REGISTRY_REDIAL_MS))
             declare_dead(d, n, "it has disconnected");
-        else if (passed(now, n->last_seen, d->opt.dead_after_ms))
-            declare_dead(d, n, "no heartbeat");
+        else
+            check_silence(d, n, now);
     }
 }
 

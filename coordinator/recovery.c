@@ -101,6 +101,15 @@ void recovery_doubt(struct dispatch *d, struct node *n, const char *why)
     dispatch_kick(d);
 }
 
+void recovery_undoubt(struct dispatch *d, struct node *n)
+{
+    struct request *r, *next;
+    HASH_ITER(hh, d->by_id, r, next)
+    if (r->decode == n || r->prefill == n) r->progress = clock_now_us();
+    n->doubted = false;
+    dispatch_kick(d);
+}
+
 bool recovery_is_no_room(enum status st)
 {
     return st == ERR_NO_BLOCKS || st == ERR_FULL || st == ERR_NO_MEMORY;

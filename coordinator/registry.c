@@ -284,6 +284,15 @@ bool registry_can_serve(const struct registry *g, const struct served_model *mod
     return false;
 }
 
+bool registry_has_other(const struct registry *g, const struct node *n)
+{
+    for (const struct node *o = g->nodes; o; o = o->next) {
+        if (o == n || !o->alive || o->doubted || o->draining || o->model != n->model) continue;
+        if (o->decode == n->decode || (o->decode && o->local_prefill != ROUTER_LOCAL_NEVER)) return true;
+    }
+    return false;
+}
+
 enum router_verdict registry_missing(const struct registry *g, const struct served_model *model)
 {
     enum router_verdict verdict = ROUTER_NO_DECODE;

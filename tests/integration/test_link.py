@@ -93,14 +93,16 @@ def test_a_stalled_network_costs_nothing(tmp_path):
         no_deaths(c)
 
 
-def test_a_coordinator_that_stood_still_loses_nothing(tmp_path):
-    with Cluster(tmp_path, prefill=1, decode=1) as c:
+@pytest.mark.parametrize("who", ["coordinator", "d0"])
+def test_who_stood_still_and_has_no_substitute_goes_on(tmp_path, who):
+    """4 s are longer than what makes a node dead and than what makes a request stalled."""
+    with Cluster(tmp_path, prefill=1, decode=1, coordinator={"progress_timeout": "3500ms"}) as c:
         want = [answer(c, p) for p in PROMPTS]
 
         def harm(_):
-            c.processes["coordinator"].popen.send_signal(signal.SIGSTOP)
-            time.sleep(4)  # longer than what makes a node dead
-            c.processes["coordinator"].popen.send_signal(signal.SIGCONT)
+            c.processes[who].popen.send_signal(signal.SIGSTOP)
+            time.sleep(4)
+            c.processes[who].popen.send_signal(signal.SIGCONT)
 
         under(c, want, harm, 1)
         no_deaths(c)

@@ -204,6 +204,33 @@ Test(recovery, takes_another_decode_node_when_one_falls_silent)
     cr_assert_eq(b.ended, -1);
 }
 
+/* Nobody could go on with its work: it keeps it, and goes on itself once it is heard. */
+Test(recovery, keeps_what_the_only_decode_node_does_while_it_is_silent)
+{
+    clock_set_for_test(1000000);
+    b.dead_after_ms = 3000;
+    to_prefill();
+    say_token(&b.p0, 1, 0, 3);
+    say_prefill_done(&b.p0, 1, false);
+    say_token(&b.d0, 1, 1, 4);
+    expect_tokens(2);
+    for (uint64_t t = 3000000; t <= 25000000; t += 2000000) {
+        clock_set_for_test(t);
+        beat(&b.p0);
+        spin();
+    }
+    cr_assert_eq(b.r->epoch, 1);
+    say_token(&b.d0, 1, 2, 5);
+    expect_tokens(3);
+    cr_assert(b.r->epoch == 1 && b.r->failures.n == 0);
+    for (uint64_t t = 27000000; t <= 57000000; t += 2000000) { /* longer than its lease */
+        clock_set_for_test(t);
+        beat(&b.p0);
+        spin();
+    }
+    cr_assert(b.ended == -1 && b.r->epoch == 2 && b.r->decode == NULL);
+}
+
 Test(recovery, gives_up_after_three_failures_in_a_row)
 {
     to_prefill();
