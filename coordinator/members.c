@@ -165,8 +165,10 @@ static void on_heard(void *ctx, struct control_peer *p)
     if (!n) return;
     bool caught_up = n->behind && !control_is_behind(p);
     if (n->doubted) recovery_undoubt(d, n);
-    if (caught_up) dispatch_kick(d);
-    if (caught_up) n->behind = false;
+    if (caught_up) {
+        n->behind = false;
+        dispatch_kick(d);
+    }
     node_heard(n, clock_now_us());
 }
 

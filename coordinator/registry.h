@@ -91,8 +91,8 @@ uint32_t registry_snapshot(const struct registry *g, uint64_t now, struct router
 /* Longest prompt plus answer that a request of the model may have with the nodes there are; where none lives, with the
  * last ones, and before the first one what the model allows. */
 uint32_t registry_context(const struct registry *g, const struct served_model *model);
-/* Whether others can take over what `n` does: nodes of its role and model that are in touch, or for a prefill node a decode
- * node that reads prompts itself. */
+/* Whether others can take over what `n` does: nodes of its role and model that are in touch, or for a prefill node a
+ * decode node that reads prompts itself. */
 bool registry_has_other(const struct registry *g, const struct node *n);
 bool registry_can_serve(const struct registry *g, const struct served_model *model); /* a live decode node */
 /* What the model lacks to be served: ROUTER_NO_DECODE, ROUTER_NO_PREFILL, or ROUTER_PICKED for nothing.  Nodes that are

@@ -6,7 +6,7 @@ import sys
 import pytest
 from cluster import BIN, ROOT
 
-FAULTS = ["kill9_decode", "cut_kv", "flip_kv", "kill9_prefill", "kill9_both_prefill"]
+FAULTS = ["kill9_decode", "flip_control", "cut_kv", "flip_kv", "cut_control", "kill9_prefill", "kill9_both_prefill"]
 
 
 @pytest.mark.slow
