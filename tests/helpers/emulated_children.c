@@ -1,6 +1,7 @@
 /* emulated_children.c - a preload: what an emulated program starts is emulated, too.
  * qemu-user hands execve to Linux, which runs the new program on the processor itself; Criterion starts each test so.
- * BATON_EMULATOR is the emulator with its options, words apart by one blank. */
+ * TEST_EMULATOR is the emulator with its options, words apart by one blank; its name does not begin with BATON_, as
+ * `baton serve` takes those from its children. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@ enum { MAX_WORDS = 256 };
 
 int execve(const char *path, char *const argv[], char *const envp[])
 {
-    const char *emulator = getenv("BATON_EMULATOR");
+    const char *emulator = getenv("TEST_EMULATOR");
     if (!emulator) return (int)syscall(SYS_execve, path, argv, envp);
     char words[1024], *all[MAX_WORDS], *save = NULL;
     size_t n = 0;
@@ -30,4 +31,10 @@ int execve(const char *path, char *const argv[], char *const envp[])
     }
     all[n] = NULL;
     return (int)syscall(SYS_execve, all[0], all, envp);
+}
+
+/* glibc's own goes past the one above. */
+int execv(const char *path, char *const argv[])
+{
+    return execve(path, argv, environ);
 }

@@ -69,7 +69,8 @@ static const uint8_t *decode(const ucontext_t *u, const uint8_t *code, struct ve
     return i->memory ? decode_memory(u, code + 5, modrm, x, b, i) : code + 5;
 }
 
-static void on_illegal(int sig, siginfo_t *info, void *context)
+/* qemu-user 7.2 starts handlers with a stack that is off by 8 bytes, where the compiler's aligned stores fault. */
+__attribute__((force_align_arg_pointer)) static void on_illegal(int sig, siginfo_t *info, void *context)
 {
     ucontext_t *u = context;
     struct vex_instruction i;

@@ -11,7 +11,7 @@
 /* tests/emulated.sh says which processor it emulates. */
 static const char *emulated(void)
 {
-    return getenv("BATON_EMULATED_CPU");
+    return getenv("TEST_EMULATED_CPU");
 }
 
 /* Criterion's children leave qemu-user through execve, unless a preload brings them back: then this sees the host's
