@@ -1,6 +1,8 @@
 /* huge_pages: places, what is ready after a wait, contents, and early ends. */
 #include "base/huge_pages.h"
 
+#include "helpers/memfd.h"
+
 #include <criterion/criterion.h>
 #include <stdint.h>
 #include <string.h>
@@ -13,13 +15,6 @@
 
 #define BYTES (7 * HUGE_PAGE_BYTES + 12345)
 
-static int memfd_of(size_t bytes)
-{
-    int fd = memfd_create("test", 0);
-    cr_assert(fd >= 0 && ftruncate(fd, (off_t)bytes) == 0);
-    return fd;
-}
-
 /* Linux before 5.14 cannot make pages ready: the callers then work as without. */
 static bool kernel_populates(void)
 {
@@ -27,6 +22,13 @@ static bool kernel_populates(void)
     bool can = madvise(p, 4096, MADV_POPULATE_WRITE) == 0;
     munmap(p, 4096);
     return can;
+}
+
+/* At the end of a test that has not compared what is resident. */
+static void say_what_was_not_tested(void)
+{
+    if (!kernel_populates())
+        cr_skip_test("this kernel makes no pages ready (Linux 5.14): contents alone were compared");
 }
 
 static size_t resident_pages(void *p, size_t pages)
@@ -69,6 +71,7 @@ Test(huge_pages, shared_memory_is_ready_after_a_wait_and_unchanged)
     huge_ahead_stop(h);
     for (size_t i = 0; i < some; i++) cr_assert_eq(bytes[i], 1);
     for (size_t i = some; i < BYTES; i++) cr_assert_eq(bytes[i], i % 100000 == 5 ? (uint8_t)(i / 100000 + 1) : 0);
+    say_what_was_not_tested();
 }
 
 Test(huge_pages, private_memory_at_any_address_is_made_ready)
@@ -84,6 +87,7 @@ Test(huge_pages, private_memory_at_any_address_is_made_ready)
         huge_ahead_stop(h);
     }
     cr_assert_eq(resident_pages(all, 1), 0, "a page before the memory was made");
+    say_what_was_not_tested();
 }
 
 Test(huge_pages, ends_early_and_works_without_threads)

@@ -28,9 +28,10 @@ static int file_of(const char *dir)
     for (uint32_t i = 0; i < FILE_BYTES; i++) all[i] = byte_at(i);
     snprintf(path, sizeof(path), "%s/baton-io-XXXXXX", dir);
     int fd = mkstemp(path);
-    cr_assert_geq(fd, 0);
+    if (fd < 0) cr_skip_test("no file can be made in %s: %s", dir, strerror(errno));
     unlink(path);
-    cr_assert_eq(write(fd, all, FILE_BYTES), (ssize_t)FILE_BYTES);
+    const ssize_t n = write(fd, all, FILE_BYTES);
+    if (n != (ssize_t)FILE_BYTES) cr_skip_test("%s takes no file of %u bytes: %s", dir, FILE_BYTES, strerror(errno));
     mem_free(all);
     return fd;
 }
@@ -68,18 +69,31 @@ static void read_all(struct io_reader *r)
     }
 }
 
-Test(io_read, gives_the_files_bytes_in_every_way)
+static void read_file_of(const char *dir, enum io_kind kind)
 {
-    static const enum io_kind KINDS[] = { IO_AUTO, IO_URING, IO_PREAD };
-    static const char *const DIRS[] = { "/tmp", "/dev/shm" };
-    for (int d = 0; d < 2; d++)
-        for (int k = 0; k < 3; k++) {
-            int fd = file_of(DIRS[d]);
-            struct io_reader *r = reader_of_kind(fd, KINDS[k]);
-            if (r) read_all(r); /* NULL: this machine has no io_uring, or that file system no O_DIRECT */
-            io_reader_destroy(r);
-            close(fd);
-        }
+    int fd = file_of(dir);
+    struct io_reader *r = reader_of_kind(fd, kind);
+    if (!r) cr_skip_test("there is no io_uring here, or %s takes no direct reads", dir);
+    read_all(r);
+    io_reader_destroy(r);
+    close(fd);
+}
+
+Test(io_read, gives_the_files_bytes)
+{
+    read_file_of("/tmp", IO_AUTO);
+    read_file_of("/tmp", IO_PREAD);
+}
+
+Test(io_read, gives_the_files_bytes_from_memory)
+{
+    read_file_of("/dev/shm", IO_AUTO);
+    read_file_of("/dev/shm", IO_PREAD);
+}
+
+Test(io_read, gives_the_files_bytes_through_io_uring)
+{
+    read_file_of("/tmp", IO_URING);
 }
 
 Test(io_read, a_file_cut_while_in_use_is_an_error)
@@ -147,7 +161,9 @@ Test(io_read, sees_whether_a_file_is_in_the_page_cache)
     cr_assert_eq(fsync(fd), 0);
     cr_assert_eq(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
     struct io_reader *r = reader_of_kind(fd, IO_AUTO);
-    if (r && io_reader_is_direct(r)) cr_assert(!io_is_cached(map, FILE_BYTES), "dropped"); /* a disk, not memory */
+    if (!io_reader_is_direct(r))
+        cr_skip_test("/tmp is no disk: that a file can be out of the page cache is not tested");
+    cr_assert(!io_is_cached(map, FILE_BYTES), "dropped");
     io_reader_destroy(r);
     munmap(map, FILE_BYTES);
     close(fd);

@@ -2,6 +2,7 @@
 #include "model/model.h"
 
 #include "base/mem.h"
+#include "helpers/memfd.h"
 #include "helpers/tiny_model.h"
 
 #include <criterion/criterion.h>
@@ -228,6 +229,7 @@ Test(model, shares_packed_weights_through_a_sealed_descriptor)
     struct model_options opt = options_for(&r);
     int32_t tokens[70];
     int fd = -1;
+    needs_memfd();
     token_run(tokens, 70, o.n_vocab);
     float *own = logits_after(&r, tokens, 70, 70, 0);
     cr_assert_eq(model_pack_shared(&fd, &opt, &r.err), OK, "%s", r.err.text);
