@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <ctype.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -75,4 +76,24 @@ bool host_port_replace(char *buf, size_t cap, const char *text, uint32_t port)
     const int before = (int)(strrchr(text, ':') - text);
     const int n = snprintf(buf, cap, "%.*s:%u", before, text, port);
     return n > 0 && (size_t)n < cap;
+}
+
+int host_port_resolve(const struct host_port *hp, struct sockaddr_storage *out)
+{
+    static const int families[] = { AF_INET, AF_INET6 };
+    struct addrinfo *found = NULL;
+    char port[8];
+    int e = EAI_NONAME;
+    snprintf(port, sizeof(port), "%u", hp->lo);
+    for (int i = hp->is_ipv6 ? 1 : 0; i < 2 && !found; i++) {
+        const struct addrinfo hints = { .ai_family = families[i],
+                                        .ai_socktype = SOCK_STREAM,
+                                        .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
+        e = getaddrinfo(hp->host, port, &hints, &found);
+    }
+    if (e != 0) return e;
+    memset(out, 0, sizeof(*out));
+    memcpy(out, found->ai_addr, found->ai_addrlen);
+    freeaddrinfo(found);
+    return 0;
 }

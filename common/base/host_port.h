@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 struct host_port {
     char host[256];  /* a name, an IPv4 address, an IPv6 address without its brackets, or "*" */
@@ -19,4 +20,7 @@ bool host_port_split(const char *text, struct host_port *out) MUST_CHECK;
 /* Writes `text` with one port in place of the one, or the range, that it ends with.  False: it cannot be split, or
  * does not fit. */
 bool host_port_replace(char *buf, size_t cap, const char *text, uint32_t port) MUST_CHECK;
+/* The address to bind for it, with port `lo`: of a name that has both kinds the IPv4 one, on every plane.  May wait for
+ * the DNS.  0, or what gai_strerror() has words for. */
+int host_port_resolve(const struct host_port *hp, struct sockaddr_storage *out) MUST_CHECK;
 #endif

@@ -17,17 +17,10 @@
 static enum status resolve(const char *address, struct sockaddr_storage *out, struct error *err)
 {
     struct host_port hp;
-    char port[8];
     if (!host_port_split(address, &hp) || hp.is_tcp || hp.lo != hp.hi)
         return error_set(err, ERR_INVALID, "%s: an HTTP address is host:port, [v6]:port or unix:PATH", address);
-    snprintf(port, sizeof(port), "%u", hp.lo);
-    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
-    struct addrinfo *list = NULL;
-    int e = getaddrinfo(hp.host, port, &hints, &list);
-    if (e != 0) return error_set(err, ERR_INVALID, "%s: %s", address, gai_strerror(e));
-    memcpy(out, list->ai_addr, list->ai_addrlen);
-    freeaddrinfo(list);
-    return OK;
+    const int e = host_port_resolve(&hp, out);
+    return e == 0 ? OK : error_set(err, ERR_INVALID, "%s: %s", address, gai_strerror(e));
 }
 
 static uint16_t bound_port(const uv_tcp_t *tcp)

@@ -6,8 +6,10 @@
 
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <zmq.h>
 
@@ -156,13 +158,30 @@ static bool wants_ipv6(const char *endpoint)
     return hp.is_ipv6 || (!has_address(hp.host, AF_INET) && has_address(hp.host, AF_INET6));
 }
 
+/* ZeroMQ binds addresses and names of interfaces; any other name is looked up here.  What zmq_bind() returns. */
+static int bind_name(void *socket, const char *endpoint)
+{
+    struct sockaddr_storage found;
+    struct host_port hp;
+    char address[NI_MAXHOST], text[NI_MAXHOST + 32];
+
+    if (!host_port_split(endpoint, &hp) || host_port_resolve(&hp, &found) != 0 ||
+        getnameinfo((struct sockaddr *)&found, sizeof(found), address, sizeof(address), NULL, 0, NI_NUMERICHOST) != 0)
+        return errno = ENODEV, -1;
+    snprintf(text, sizeof(text), found.ss_family == AF_INET6 ? "tcp://[%s]:%u" : "tcp://%s:%u", address, hp.lo);
+    return zmq_bind(socket, text);
+}
+
 enum status zsock_bind(struct zsock *z, const char *endpoint, char **bound, struct error *err)
 {
     char last[512] = "";
     size_t n = sizeof(last);
 
     if (set_int(z->socket, ZMQ_IPV6, wants_ipv6(endpoint), err) != OK) return ERR_INTERNAL;
-    if (zmq_bind(z->socket, endpoint) != 0) return name_error("bind", endpoint, err);
+    if (zmq_bind(z->socket, endpoint) != 0 && (errno != ENODEV || bind_name(z->socket, endpoint) != 0)) {
+        if (errno != ENODEV) return name_error("bind", endpoint, err);
+        return error_set(err, ERR_INVALID, "cannot bind %s: no interface and no host has that name", endpoint);
+    }
     if (zmq_getsockopt(z->socket, ZMQ_LAST_ENDPOINT, last, &n) != 0) return name_error("name", endpoint, err);
     *bound = mem_strdup(last);
     return OK;

@@ -73,10 +73,11 @@ class Process:
 
 
 class Cluster:
-    """coordinator + nodes. `kv`, `coordinator`, `nodes` go into the YAML as they are."""
+    """coordinator + nodes. Sections go into the YAML as they are; `dial` has endpoints of the control plane by
+    node, for those that dial another one than the coordinator says it has."""
 
     def __init__(self, tmp, prefill=1, decode=1, model=MODEL, kv=None, coordinator=None, node=None, prefill_node=None,
-                 decode_node=None, models=None):
+                 decode_node=None, models=None, security=None, dial=None):
         self.tmp = pathlib.Path(tmp)
         self.processes = {}
         node = {"threads": 1, "max_seqs": 32, "kv_memory": "256MiB", **(node or {})}
@@ -88,7 +89,9 @@ class Cluster:
             "prefill": [{"name": f"p{i}", **node, **(prefill_node or {})} for i in range(prefill)],
             "decode": [{"name": f"d{i}", **node, "kv": "tcp://127.0.0.1:0", **(decode_node or {})} for i in range(decode)],
         }
-        self.cfg = cfg
+        if security:
+            cfg["security"] = security
+        self.cfg, self.dial = cfg, dial or {}
         self.yaml = self.tmp / "cluster.yaml"
         self.yaml.write_text(json.dumps(cfg, indent=1))  # JSON is YAML
         self.url = None
@@ -106,7 +109,7 @@ class Cluster:
         return self
 
     def start_node(self, name, binary, wait=True):
-        p = self._spawn(name, binary, ["--name", name, "--coordinator", self.control])
+        p = self._spawn(name, binary, ["--name", name, "--coordinator", self.dial.get(name, self.control)])
         return p.wait_ready() if wait else p
 
     def _spawn(self, name, binary, args):

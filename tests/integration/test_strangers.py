@@ -1,6 +1,7 @@
 """What anybody who reaches a port can do: fill neither tables nor logs, and hurt no request."""
 import random
 import socket
+import urllib.request
 
 import pytest
 import zmtp
@@ -72,17 +73,55 @@ def has_ipv6_loopback():
         return False
 
 
-@pytest.mark.skipif(not has_ipv6_loopback(), reason="this host has no ::1 to bind to")
-def test_a_cluster_on_ipv6(tmp_path):
-    base = socket.create_server(("::1", 0), family=socket.AF_INET6)
-    port = base.getsockname()[1]
-    base.close()
-    with Cluster(tmp_path, coordinator={"control": "tcp://[::1]:0"}, kv={"lanes": 1},
-                 decode_node={"kv": f"tcp://[::1]:{port}", "kv_advertise": f"tcp://[::1]:{port}", "local_prefill": "never"}) as c:
-        assert c.control.startswith("tcp://[::1]:") and c.processes["d0"].ready["kv"] == f"tcp://[::1]:{port}"
-        assert c.complete(PROMPT, max_tokens=4)["usage"]["completion_tokens"] == 4
-        sent = c.node_metrics("p0")['baton_kv_transfers_total{node="p0",direction="sent"}']
-        assert sent == 1
+needs_ipv6 = pytest.mark.skipif(not has_ipv6_loopback(), reason="this host has no ::1 to bind to")
+
+
+def free_port(host="::1"):
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as s:
+        return s.getsockname()[1]
+
+
+def hands_off(c):
+    """Both planes carry a request."""
+    before = c.node_metrics("p0")['baton_kv_transfers_total{node="p0",direction="sent"}']
+    assert c.complete(PROMPT, max_tokens=4, cache_salt=str(before))["usage"]["completion_tokens"] == 4
+    assert c.node_metrics("p0")['baton_kv_transfers_total{node="p0",direction="sent"}'] == before + 1
+
+
+@needs_ipv6
+def test_every_plane_works_on_ipv6(tmp_path):
+    kv, admin = f"tcp://[::1]:{free_port()}", free_port()
+    with Cluster(tmp_path, coordinator={"control": "tcp://[::1]:0", "http": "[::1]:0", "admin": f"[::1]:{admin}"},
+                 kv={"lanes": 1}, node={"admin": "[::1]:0"},
+                 decode_node={"kv": kv, "kv_advertise": kv, "local_prefill": "never"}) as c:
+        assert c.control.startswith("tcp://[::1]:") and c.processes["d0"].ready["kv"] == kv
+        assert c.url.startswith("http://[::1]:") and c.processes["p0"].ready["admin"].startswith("[::1]:")
+        with urllib.request.urlopen(f"http://[::1]:{admin}/metrics", timeout=60) as answer:
+            assert b"baton_requests_total" in answer.read()
+        hands_off(c)
+
+
+@needs_ipv6
+@pytest.mark.parametrize("told", ["[::1]", "127.0.0.1"])
+def test_what_listens_on_all_addresses_is_reached_by_both_kinds(tmp_path, told):
+    """One node dials IPv4, the other IPv6; senders are told an address of one kind."""
+    control = free_port()
+    with Cluster(tmp_path, coordinator={"control": f"tcp://[::]:{control}", "http": "[::]:0"}, security={"insecure": True},
+                 decode_node={"kv": f"tcp://[::]:0", "kv_advertise": f"tcp://{told}:0", "local_prefill": "never"},
+                 dial={"p0": f"tcp://127.0.0.1:{control}", "d0": f"tcp://[::1]:{control}"}) as c:
+        port = c.url.rsplit(":", 1)[1]
+        for host in ("127.0.0.1", "[::1]"):
+            with urllib.request.urlopen(f"http://{host}:{port}/ready", timeout=60) as answer:
+                assert answer.status == 200
+        hands_off(c)
+
+
+def test_a_cluster_that_says_localhost(tmp_path):
+    control, kv = free_port("127.0.0.1"), f"tcp://localhost:{free_port('127.0.0.1')}"
+    with Cluster(tmp_path, coordinator={"control": f"tcp://localhost:{control}", "http": "localhost:0"}, kv={"lanes": 1},
+                 node={"admin": "localhost:0"}, decode_node={"kv": kv, "kv_advertise": kv, "local_prefill": "never"},
+                 dial={name: f"tcp://localhost:{control}" for name in ("p0", "d0")}) as c:
+        hands_off(c)
 
 
 @pytest.mark.parametrize("plane", ["control", "kv"])

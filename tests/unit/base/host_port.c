@@ -2,6 +2,7 @@
 #include "base/host_port.h"
 
 #include <criterion/criterion.h>
+#include <netinet/in.h>
 #include <string.h>
 
 #define COUNT(a) (sizeof(a) / sizeof(*(a)))
@@ -144,4 +145,18 @@ Test(host_port, a_port_is_replaced)
     cr_assert(!host_port_replace(buf, sizeof(buf), "host", 1));
     cr_assert(host_port_replace(buf, 7, "host:0", 1));
     cr_assert(!host_port_replace(buf, 6, "host:0", 1), "cut off");
+}
+
+Test(host_port, addresses_to_bind)
+{
+    struct sockaddr_storage got;
+    struct host_port hp;
+    cr_assert(host_port_split("127.0.0.1:80", &hp));
+    cr_assert_eq(host_port_resolve(&hp, &got), 0);
+    cr_assert(got.ss_family == AF_INET && ntohs(((struct sockaddr_in *)&got)->sin_port) == 80);
+    cr_assert(host_port_split("[::1]:81", &hp));
+    cr_assert_eq(host_port_resolve(&hp, &got), 0);
+    cr_assert(got.ss_family == AF_INET6 && ntohs(((struct sockaddr_in6 *)&got)->sin6_port) == 81);
+    cr_assert(host_port_split("nobody.invalid:80", &hp));
+    cr_assert_neq(host_port_resolve(&hp, &got), 0);
 }

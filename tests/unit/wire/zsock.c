@@ -68,6 +68,21 @@ Test(zsock, ping_pong_over_one_loop_never_stalls)
     zsock_context_term();
 }
 
+Test(zsock, binds_a_name)
+{
+    struct zsock *z;
+    struct error err = { 0 };
+    char *bound = NULL;
+    cr_assert_eq(zsock_open(&z, ZSOCK_ROUTER, &options, NULL), OK);
+    cr_assert_eq(zsock_bind(z, "tcp://localhost:0", &bound, &err), OK, "%s", err.text);
+    cr_assert(strncmp(bound, "tcp://127.0.0.1:", 16) == 0 || strncmp(bound, "tcp://[::1]:", 12) == 0, "%s", bound);
+    mem_free(bound);
+    cr_assert_eq(zsock_bind(z, "tcp://nobody.invalid:0", &bound, &err), ERR_INVALID);
+    cr_assert(strstr(err.text, "tcp://nobody.invalid:0: no interface and no host has that name"), "%s", err.text);
+    zsock_close(z);
+    zsock_context_term();
+}
+
 Test(zsock, names_what_it_cannot_bind)
 {
     struct zsock *z;
