@@ -119,7 +119,7 @@ bool recovery_is_no_room(enum status st)
  * it holds nothing else would say so for ever. */
 static bool reason_passes(const struct node *n, enum status st)
 {
-    bool alone = n->n_active + n->foreign_active <= 1 && !n->foreign_blocks;
+    bool alone = n->n_active + n->foreign_active == 0 && !n->foreign_blocks; /* the refused one's hold is closed */
     return st == ERR_UNAVAILABLE || (recovery_is_no_room(st) && !alone);
 }
 

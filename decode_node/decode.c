@@ -132,11 +132,14 @@ static uint64_t first_credit(const struct decode *d, const struct job *j, uint32
     return credit < all ? credit : all;
 }
 
+/* What cannot run now waits at the coordinator, which may find it another node. */
 static enum status check_reserve(const struct decode *d, const Baton__Control__Reserve *m, struct error *err)
 {
+    const uint32_t n = jobs_active(d->jobs), max = node_config(d->node)->self->max_seqs;
     if (node_is_draining(d->node)) return error_set(err, ERR_UNAVAILABLE, "the node is draining");
     if (m->local_prefill && strcmp(node_config(d->node)->self->local_prefill, "never") == 0)
         return error_set(err, ERR_UNAVAILABLE, "local_prefill is never here");
+    if (n >= max) return error_set(err, ERR_FULL, "%u of %u sequences are here", n, max);
     return OK;
 }
 
@@ -189,6 +192,7 @@ static void on_rebind(struct decode *d, struct link *l, const Baton__Control__Re
         return;
     }
     jobs_set_epoch(d->jobs, j, m->new_epoch);
+    j->rebound_from = m->old_epoch;
     j->state = JOB_ASKED;
     j->local = m->local_prefill;
 }
@@ -221,6 +225,7 @@ static void on_reserved(struct decode *d, struct job *j, const struct engine_eve
     enum status st;
 
     if (j->state != JOB_ASKED) return;
+    j->rebound_from = 0;
     j->reservation = random_id();
     if (j->local) {
         job_send_reserved(j, 0, ev->cached_tokens);
@@ -261,16 +266,17 @@ static void on_done(struct decode *d, struct job *j, const struct engine_event *
     jobs_remove(d->jobs, j);
 }
 
-/* A Rebind met a sequence that was over: the job already has its new epoch. */
-static void on_gone_before_rebind(struct decode *d, const struct seq_key *key)
+/* A Rebind met a sequence that was over, or past its reservation: the job already has its new epoch.  It takes the old
+ * one back, under which the engine knows what may be left, and ends. */
+static void on_gone_before_rebind(struct decode *d, const struct engine_event *ev)
 {
-    struct job *j = jobs_first(d->jobs, key->hi, key->lo);
+    struct job *j = jobs_find_rebound(d->jobs, &ev->key);
 
-    while (j && !(j->state == JOB_ASKED && j->key.epoch > key->epoch)) j = j->same;
     if (!j) return;
-    if (engine_cancel(node_engine(d->node), key) != OK) log_error("cancel_lost", "status=full");
     job_send_failed(d->jobs, j, ERR_STALE, "the reservation is over", false);
-    jobs_remove(d->jobs, j);
+    jobs_set_epoch(d->jobs, j, ev->key.epoch);
+    j->in_engine = ev->status == ERR_STALE;
+    end(d, j);
 }
 
 static void on_engine(struct decode *d, const struct engine_event *ev)
@@ -278,7 +284,7 @@ static void on_engine(struct decode *d, const struct engine_event *ev)
     struct job *j = jobs_find(d->jobs, &ev->key);
 
     if (!j) {
-        if (ev->kind == ENGINE_GONE) on_gone_before_rebind(d, &ev->key);
+        if (ev->kind == ENGINE_GONE) on_gone_before_rebind(d, ev);
         return;
     }
     switch (ev->kind) {

@@ -124,11 +124,13 @@ static void begin_transfer(struct prefill *p, struct job *j, const Baton__Contro
 static enum status check_prefill(const struct prefill *p, const Baton__Control__Prefill *m, const struct seq_request *r,
                                  struct error *err)
 {
+    const uint32_t n = jobs_active(p->jobs), max = node_config(p->node)->self->max_seqs;
     if (node_is_draining(p->node)) return error_set(err, ERR_UNAVAILABLE, "the node is draining");
     if (m->n_kv_endpoints == 0 || m->n_kv_endpoints > 64)
         return error_set(err, ERR_INVALID, "%zu KV endpoints", m->n_kv_endpoints);
     if (m->hit_tokens % KV_BLOCK_TOKENS || m->hit_tokens >= r->n_tokens)
         return error_set(err, ERR_INVALID, "a prefix hit of %u of %u tokens", m->hit_tokens, r->n_tokens);
+    if (n >= max) return error_set(err, ERR_FULL, "%u of %u sequences are here", n, max);
     return OK;
 }
 
@@ -141,8 +143,8 @@ static void on_prefill(struct prefill *p, struct link *l, const Baton__Control__
 
     if (!m || !m->job || !m->job->request) return;
     st = job_request_of(&r, m->job, ENGINE_PREFILL_ONLY, link_incarnation(l), &err);
-    if (st == OK) st = check_prefill(p, m, &r, &err);
     if (st == OK && jobs_find(p->jobs, &r.key)) return; /* said twice */
+    if (st == OK) st = check_prefill(p, m, &r, &err);
     if (st == OK && !(j = jobs_add(p->jobs, l, &r))) st = error_set(&err, ERR_FULL, "%d jobs are here", JOBS_MAX);
     if (st != OK) {
         link_send_failed(l, m->job->request->counter, m->job->epoch, st, err.text);

@@ -18,6 +18,7 @@ enum command_kind {
     CMD_START_DECODE,
     CMD_START_PREFILL,
     CMD_REBIND,
+    CMD_WITHDRAW,
     CMD_RELEASE,
     CMD_CANCEL,
     CMD_WAKE,
@@ -86,6 +87,13 @@ static void do_rebind(struct engine *e, struct seq *s, const struct command *c)
     engine_emit_reserved(e, s);
 }
 
+static void do_withdraw(struct engine *e, struct seq *s, const struct command *c)
+{
+    s = seq_set_find(&e->seqs, &c->key); /* one that is gone is no news: who asked will hear of its end */
+    if (s && s->mode == ENGINE_RESERVE && s->state == SEQ_WAITING && !s->started)
+        engine_finish(e, s, FINISH_FAILED, ERR_NO_BLOCKS, "the node had no room for it in time");
+}
+
 static void do_release(struct engine *e, struct seq *s, const struct command *c)
 {
     if (s->state == SEQ_HELD)
@@ -116,6 +124,7 @@ static const struct {
     [CMD_START_DECODE] = { true, do_start_decode },
     [CMD_START_PREFILL] = { true, do_start_prefill },
     [CMD_REBIND] = { true, do_rebind },
+    [CMD_WITHDRAW] = { false, do_withdraw },
     [CMD_RELEASE] = { true, do_release },
     [CMD_CANCEL] = { true, do_cancel },
     [CMD_WAKE] = { false, do_wake },
@@ -385,6 +394,11 @@ enum status engine_start_prefill(struct engine *e, const struct seq_key *key)
 enum status engine_rebind(struct engine *e, const struct seq_key *key, uint32_t new_epoch)
 {
     return post(e, &(struct command){ .kind = CMD_REBIND, .key = *key, .new_epoch = new_epoch });
+}
+
+enum status engine_withdraw(struct engine *e, const struct seq_key *key)
+{
+    return post(e, &(struct command){ .kind = CMD_WITHDRAW, .key = *key });
 }
 
 enum status engine_release(struct engine *e, const struct seq_key *key)

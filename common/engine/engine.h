@@ -118,6 +118,9 @@ enum status engine_start_prefill(struct engine *e, const struct seq_key *key) MU
 /* RESERVE only: same reservation, new epoch (key.epoch is the old one). Nothing of the old epoch is stored any more:
  * the caller has fenced its writers. Answered by ENGINE_RESERVED with the new key. */
 enum status engine_rebind(struct engine *e, const struct seq_key *key, uint32_t new_epoch) MUST_CHECK;
+/* RESERVE only: gives it up if it still waits for its blocks (ENGINE_DONE, ERR_NO_BLOCKS); otherwise nothing happens.
+ */
+enum status engine_withdraw(struct engine *e, const struct seq_key *key) MUST_CHECK;
 /* PREFILL_ONLY after its token: give the blocks back (ENGINE_DONE, FINISH_STOP). */
 enum status engine_release(struct engine *e, const struct seq_key *key) MUST_CHECK;
 /* Any state; ENGINE_DONE with FINISH_CANCELLED, or GONE. */

@@ -35,6 +35,14 @@ uint32_t jobs_count(const struct jobs *js)
     return js->n;
 }
 
+uint32_t jobs_active(const struct jobs *js)
+{
+    uint32_t n = 0;
+    for (const struct job *j = js->by_id; j; j = j->hh.next)
+        for (const struct job *k = j; k; k = k->same) n += k->state != JOB_ENDING;
+    return n;
+}
+
 struct job *jobs_first(struct jobs *js, uint64_t hi, uint64_t lo)
 {
     const uint64_t id[2] = { hi, lo };
@@ -79,6 +87,13 @@ void jobs_set_epoch(struct jobs *js, struct job *j, uint32_t epoch)
 {
     jobs_flush(js); /* what was gathered belongs to the old epoch */
     j->key.epoch = epoch;
+}
+
+struct job *jobs_find_rebound(struct jobs *js, const struct seq_key *old)
+{
+    struct job *j = jobs_first(js, old->hi, old->lo);
+    while (j && (j->state != JOB_ASKED || j->rebound_from != old->epoch)) j = j->same;
+    return j;
 }
 
 static void unlink_job(struct jobs *js, struct job *j)
@@ -145,6 +160,18 @@ static void retry(void *ctx, struct job *j)
 void jobs_retry(struct jobs *js, struct engine *e)
 {
     jobs_each(js, retry, e);
+}
+
+static void withdraw_if_late(void *ctx, struct job *j)
+{
+    uint64_t asked_us = clock_now_us() - j->start_us;
+    if (j->state != JOB_ASKED || asked_us <= JOBS_ASK_MAX_MS * 1000ull) return;
+    if (engine_withdraw(ctx, &j->key) != OK) return; /* a full mailbox: again at the next tick */
+}
+
+void jobs_withdraw_late(struct jobs *js, struct engine *e)
+{
+    jobs_each(js, withdraw_if_late, e);
 }
 
 void jobs_cancel(struct jobs *js, struct link *l, const Baton__Control__Cancel *m,

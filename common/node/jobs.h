@@ -9,7 +9,8 @@
 
 #include <uthash.h>
 
-#define JOBS_MAX 8192
+#define JOBS_MAX        8192
+#define JOBS_ASK_MAX_MS 1000 /* so long a reservation waits for its blocks; then it may be had elsewhere */
 
 enum job_state {
     JOB_ASKED,   /* decode: the engine was asked for blocks */
@@ -25,7 +26,8 @@ struct job {
         uint64_t hi, lo;
     } id;
     struct seq_key key;
-    struct link *link; /* whose request it is; its incarnation is key.hi */
+    uint32_t rebound_from; /* decode: a Rebind from this epoch is under way; 0: none */
+    struct link *link;     /* whose request it is; its incarnation is key.hi */
     enum job_state state;
     uint32_t n_prompt, n_tokens;
     uint64_t reservation;
@@ -51,12 +53,18 @@ struct jobs;
 struct jobs *jobs_create(void);
 void jobs_destroy(struct jobs *js);
 uint32_t jobs_count(const struct jobs *js);
+uint32_t jobs_active(const struct jobs *js); /* those that are not ending */
 struct job *jobs_find(struct jobs *js, const struct seq_key *key);
 /* The first job of a request in any epoch; the others by job->same. */
 struct job *jobs_first(struct jobs *js, uint64_t hi, uint64_t lo);
 /* NULL: JOBS_MAX are there. */
 struct job *jobs_add(struct jobs *js, struct link *link, const struct seq_request *r);
 void jobs_set_epoch(struct jobs *js, struct job *j, uint32_t epoch);
+/* The job whose Rebind from this epoch is under way, or NULL.  Another one of the same request, asked for anew, is
+ * none. */
+struct job *jobs_find_rebound(struct jobs *js, const struct seq_key *old);
+/* Reservations that have waited too long for their blocks are given back to be had elsewhere. */
+void jobs_withdraw_late(struct jobs *js, struct engine *e);
 /* Sends its reports and, if this was the last one asked for, its CancelAck; frees. */
 void jobs_remove(struct jobs *js, struct job *j);
 /* Gives the engine the command that a job wants; if its mailbox is full, jobs_retry() does. */

@@ -296,6 +296,7 @@ static void on_tick(uv_timer_t *h)
     struct node *n = h->data;
 
     jobs_retry(n->jobs, n->model.engine);
+    jobs_withdraw_late(n->jobs, n->model.engine);
     jobs_flush(n->jobs);
     log_left_out();
     if (n->leaving && (!links_any_up(n->links) || clock_now_ms() - n->leave_ms > GOODBYE_MS)) uv_stop(&n->loop);

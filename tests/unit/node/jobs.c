@@ -135,3 +135,38 @@ Test(jobs, are_bounded)
     cr_assert_null(jobs_add(js, NULL, &r));
     jobs_destroy(js);
 }
+
+static struct job *add_job(struct jobs *js, uint64_t counter, uint32_t epoch)
+{
+    static const int32_t tokens[] = { 1, 2 };
+    const struct seq_request r = { .key = { 1, counter, epoch }, .tokens = tokens, .n_tokens = 2, .n_prompt = 2 };
+    return jobs_add(js, NULL, &r);
+}
+
+Test(jobs, counts_those_that_are_not_ending)
+{
+    struct jobs *js = jobs_create();
+    add_job(js, 1, 1)->state = JOB_ENDING;
+    add_job(js, 1, 2)->state = JOB_RUNNING;
+    add_job(js, 2, 1)->state = JOB_ASKED;
+    cr_assert(jobs_count(js) == 3 && jobs_active(js) == 2);
+    jobs_destroy(js);
+}
+
+/* An older epoch's end says nothing of one that was asked for anew, only of one that was bound anew. */
+Test(jobs, a_rebind_is_not_a_new_reservation)
+{
+    struct jobs *js = jobs_create();
+    const struct seq_key old = { 1, 5, 1 };
+    struct job *anew = add_job(js, 5, 2), *bound = add_job(js, 5, 1);
+    anew->state = JOB_ASKED;
+    cr_assert_null(jobs_find_rebound(js, &old));
+    jobs_set_epoch(js, bound, 3);
+    bound->state = JOB_ASKED;
+    bound->rebound_from = 1;
+    cr_assert_eq(jobs_find_rebound(js, &old), bound);
+    cr_assert_null(jobs_find_rebound(js, &(struct seq_key){ 1, 5, 2 }));
+    bound->rebound_from = 0; /* Reserved has come */
+    cr_assert_null(jobs_find_rebound(js, &old));
+    jobs_destroy(js);
+}

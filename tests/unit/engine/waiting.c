@@ -1,4 +1,5 @@
-/* engine_pause: one coordinator's sequences stand still, and those of others do not notice. */
+/* waiting: one coordinator's sequences are paused and others' are not; a reservation that gets no blocks is withdrawn.
+ */
 #include "unit/engine/engine_rig.h"
 
 static void submit_for(struct rig *r, uint64_t hi, uint32_t i, enum engine_mode mode, uint32_t max_tokens)
@@ -33,6 +34,25 @@ Test(engine, who_is_paused_stands_still_and_others_go_on)
     WAIT(r, r->heard[5].n_done == 1);
     cr_assert_eq(r->heard[5].n_out, 200);
     cr_assert_eq(engine_cancel(r->engine, &(struct seq_key){ 1, 6, 1 }), OK);
+    expect_idle(r);
+    rig_free(r);
+}
+
+Test(engine, only_a_reservation_that_waits_is_withdrawn)
+{
+    struct rig_options o = rig_defaults();
+    o.max_seqs = 1;
+    struct rig *r = rig_of(o);
+    submit_for(r, 1, 5, ENGINE_RESERVE, 20);
+    submit_for(r, 1, 6, ENGINE_RESERVE, 20);
+    WAIT(r, r->heard[5].n_reserved == 1);
+    for (uint64_t i = 5; i < 8; i++) cr_assert_eq(engine_withdraw(r->engine, &(struct seq_key){ 1, i, 1 }), OK);
+    WAIT(r, r->heard[6].n_done == 1);
+    cr_assert(r->heard[6].finish == FINISH_FAILED && r->heard[6].status == ERR_NO_BLOCKS);
+    cr_assert_eq(engine_start_prefill(r->engine, &(struct seq_key){ 1, 5, 1 }), OK);
+    WAIT(r, r->heard[5].n_done == 1);
+    cr_assert_eq(r->heard[5].n_out, 20);
+    cr_assert_eq(r->heard[7].n_gone, 0); /* nobody waits for a word of it */
     expect_idle(r);
     rig_free(r);
 }
