@@ -90,7 +90,8 @@ static enum status render(const struct seat *s, struct token_list *out, uint32_t
     struct chat_prompt prompt = { 0 };
     struct chat_options how = { .add_generation_prompt = s->r->add_generation_prompt,
                                 .content_specials = s->content_specials,
-                                .now = clock_unix_s() };
+                                .now = clock_unix_s(),
+                                .stop = s->stop };
     struct error err;
     json_t *open = s->r->continue_final ? chat_open_mark(s->r->messages) : NULL;
     enum status st = served_model_render(s->model, open ? open : s->r->messages, &how, &prompt, &err);

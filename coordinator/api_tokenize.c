@@ -65,7 +65,7 @@ struct text_ask { /* of either endpoint */
 static enum status load(const struct ask *ask, const char *const *known, json_t **root, struct served_model **model,
                         struct api_error *e)
 {
-    enum status st = openai_load_object(root, ask_body(ask), e);
+    enum status st = openai_load_object(root, ask_body(ask), &ask->item.stop, e);
     if (st != OK) return st;
     const json_t *name = json_object_get(*root, "model");
     if (name && !json_is_null(name) && !json_is_string(name))

@@ -2,6 +2,7 @@
 #include "coordinator/ask.h"
 
 #include "base/mem.h"
+#include "base/mem_later.h"
 #include "base/metrics.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/dispatch.h"
@@ -61,7 +62,7 @@ static void done(struct work_item *item)
             api_reply_error(&a->http, a->model, &a->e);
     }
     a->kind->fini(a);
-    mem_free(a->body);
+    mem_free_later(a->body, a->n_body); /* still there if it was cancelled before its turn */
     mem_free(a);
 }
 

@@ -68,7 +68,7 @@ static enum status prepare(struct ask *ask)
     struct call_plan *plan = &ca->plan;
     const struct config *cfg = ask->http.co->cfg;
     struct openai_limits limits = { cfg->coordinator.max_prompt_logprobs, cfg->coordinator.strict_params,
-                                    cfg->coordinator.prefill_assistant };
+                                    cfg->coordinator.prefill_assistant, &ask->item.stop };
     struct admit_view view = { ask->http.co, ask->n_ctx, &ask->item.stop };
     enum status st = openai_parse(&plan->req, ca->endpoint, ask_body(ask), &limits, &ask->e);
     if (st != OK) return st;

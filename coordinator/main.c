@@ -8,6 +8,7 @@
 #include "http/http_server.h"
 #include "wire/zsock.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -97,6 +98,8 @@ int main(int argc, char **argv)
         return EXIT_CONFIG;
     }
     int rc = 0;
+    /* Large bodies and answers are mapped by themselves: giving one back trims no heap under its lock. */
+    mallopt(M_MMAP_THRESHOLD, 4 << 20);
     if (!cfg.help && !cfg.check_only) {
         if (log_level_parse(cfg.cfg.log.level, &level) != OK) level = LOG_LEVEL_INFO;
         log_init(level, "coordinator");

@@ -127,7 +127,7 @@ enum status openai_parse(struct api_request **out, enum api_endpoint endpoint, s
                          const struct openai_limits *limits, struct api_error *e)
 {
     json_t *root;
-    enum status st = openai_load_object(&root, body, e);
+    enum status st = openai_load_object(&root, body, limits->stop, e);
     if (st != OK) return st;
     struct api_request *r = mem_zalloc(sizeof(*r));
     r->endpoint = endpoint;

@@ -10,6 +10,7 @@
 #include "base/strbuf.h"
 
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdint.h>
 
 struct api_error;
@@ -70,6 +71,7 @@ struct openai_limits {
     uint32_t max_prompt_logprobs; /* widest logprobs together with echo */
     bool strict_params;           /* refuse what would be ignored */
     bool prefill_assistant;       /* without a word of the request: a last message of the assistant is continued */
+    const atomic_bool *stop;      /* once true, parsing ends with ERR_CANCELLED; NULL: never */
 };
 
 /* Parses and checks `body`.  The caller owns *out; on failure it is untouched and `e` says what and where. */
@@ -79,8 +81,10 @@ enum status openai_parse(struct api_request **out, enum api_endpoint endpoint, s
 void api_request_drop_texts(struct api_request *r);
 void api_request_destroy(struct api_request *r); /* NULL is fine */
 
-/* A JSON object from `body`; the caller gives the reference back.  For small endpoints, too. */
-enum status openai_load_object(json_t **out, struct bytes body, struct api_error *e) MUST_CHECK;
+/* A JSON object from `body`; the caller gives the reference back.  For small endpoints, too.  ERR_CANCELLED once *stop
+ * (NULL: never) is true. */
+enum status openai_load_object(json_t **out, struct bytes body, const atomic_bool *stop,
+                               struct api_error *e) MUST_CHECK;
 /* Reads a JSON array of token ids (at least one), which stands at `path` in field `param`.  The caller frees *out. */
 enum status openai_read_ids(int32_t **out, size_t *n, const json_t *array, const char *path, const char *param,
                             struct api_error *e) MUST_CHECK;

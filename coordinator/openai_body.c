@@ -94,7 +94,27 @@ static struct bytes content_of(struct bytes body)
     return blanks == body.n ? bytes_of(body.p, 0) : body;
 }
 
-enum status openai_load_object(json_t **out, struct bytes body, struct api_error *e)
+struct body_reader { /* hands a body to the parser piece by piece, so that it can be stopped */
+    struct bytes left;
+    const atomic_bool *stop;
+};
+
+static bool is_stopped(const struct body_reader *r)
+{
+    return r->stop && atomic_load_explicit(r->stop, memory_order_relaxed);
+}
+
+static size_t read_piece(void *to, size_t max, void *ctx)
+{
+    struct body_reader *r = ctx;
+    size_t n = r->left.n < max ? r->left.n : max;
+    if (is_stopped(r)) return (size_t)-1;
+    memcpy(to, r->left.p, n);
+    r->left = bytes_of(r->left.p + n, r->left.n - n);
+    return n;
+}
+
+enum status openai_load_object(json_t **out, struct bytes body, const atomic_bool *stop, struct api_error *e)
 {
     json_error_t err;
     body = content_of(body);
@@ -103,7 +123,9 @@ enum status openai_load_object(json_t **out, struct bytes body, struct api_error
     enum status st = check_utf8(body, e);
     if (st == OK) st = check_values(body, e);
     if (st != OK) return st;
-    json_t *root = json_loadb((const char *)body.p, body.n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &err);
+    struct body_reader r = { body, stop };
+    json_t *root = json_load_callback(read_piece, &r, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &err);
+    if (!root && is_stopped(&r)) return api_error_set(e, ERR_CANCELLED, NULL, NULL, "the client went away");
     if (!root) return say(body, &err, e);
     if (!json_is_object(root)) {
         api_error_set(e, ERR_INVALID, NULL, NULL, "the body must be a JSON object, not %s", openai_kind(root));

@@ -3,6 +3,7 @@
 
 #include "base/json_write.h"
 #include "base/mem.h"
+#include "base/mem_later.h"
 #include "http/http_status.h"
 
 #include <assert.h>
@@ -161,7 +162,7 @@ void http_reply_take(struct http_exchange *x, int status, const char *content_ty
     bool small = body->n < HTTP_COPY_BYTES;
     if (small || !c || x->req.is_head || c->flying || c->out.n > 0) {
         http_reply(x, status, content_type, body->s, body->n);
-        strbuf_fini(body);
+        strbuf_fini_later(body);
         return;
     }
     size_t n = body->n;

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/mem_later.h"
 
 #include <assert.h>
 #include <netinet/in.h>
@@ -74,6 +75,13 @@ static void set_state(struct http_conn *c, enum conn_state state)
     }
 }
 
+static void free_flying(struct http_conn *c)
+{
+    mem_free(c->flying_body ? c->flying : NULL);
+    mem_free_later(c->flying_body ? c->flying_body : c->flying, c->flying_bytes);
+    c->flying = c->flying_body = NULL;
+}
+
 static void unlink_conn(struct http_conn *c)
 {
     struct http_server *s = c->server;
@@ -95,8 +103,7 @@ static void on_closed(uv_handle_t *handle)
     unlink_conn(c);
     strbuf_fini(&c->in);
     strbuf_fini(&c->out);
-    mem_free(c->flying);
-    mem_free(c->flying_body);
+    free_flying(c);
     mem_free(c->proxy);
     mem_free(c);
     http_server_free_if_last(s);
@@ -155,9 +162,7 @@ size_t http_conn_unsent(const struct http_conn *c)
 static void on_written(uv_write_t *req, int status)
 {
     struct http_conn *c = req->handle->data;
-    mem_free(c->flying);
-    mem_free(c->flying_body);
-    c->flying = c->flying_body = NULL;
+    free_flying(c);
     c->sent_bytes += c->flying_bytes;
     c->flying_bytes = 0;
     if (c->state == CONN_CLOSED) return;
@@ -199,7 +204,7 @@ void http_conn_send_body(struct http_conn *c, char *body, size_t n)
     uv_buf_t bufs[2];
     size_t n_head;
     if (c->state == CONN_CLOSED) {
-        mem_free(body);
+        mem_free_later(body, n);
         return;
     }
     assert(!c->flying && c->out.n > 0);

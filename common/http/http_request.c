@@ -1,6 +1,8 @@
 /* http_request.c - scans a request's head, drives llhttp and applies the limits. */
 #include "http/http_request.h"
 
+#include "base/mem_later.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -222,7 +224,7 @@ void http_request_init(struct http_request *r, uint32_t max_header_bytes, uint32
 void http_request_fini(struct http_request *r)
 {
     strbuf_fini(&r->text);
-    strbuf_fini(&r->body);
+    strbuf_fini_later(&r->body);
 }
 
 /* Takes one raw byte of the head: 1 = the head ends with it, 0 = it goes on, -1 = refused. */

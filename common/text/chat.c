@@ -61,7 +61,7 @@ static enum status render(const struct chat *c, const json_t *messages, const st
     json_t *said = c->way.parts ? in_parts(messages) : json_incref((json_t *)messages);
     json_t *literal = json_pack("{s:o}", "messages", said);
     struct template_input in = {
-        .own = own, .literal = literal, .own_name = "role", .own_words = roles, .now = opt->now
+        .own = own, .literal = literal, .own_name = "role", .own_words = roles, .now = opt->now, .stop = opt->stop
     };
     enum status st;
     if (!own)

@@ -6,14 +6,16 @@
 #include "text/spans.h"
 
 #include <jansson.h>
+#include <stdatomic.h>
 
 struct vocab;
 struct chat;
 
 struct chat_options {
     bool add_generation_prompt;
-    bool content_specials; /* what messages say may become control tokens, as if the template had said it */
-    int64_t now;           /* unix seconds */
+    bool content_specials;   /* what messages say may become control tokens, as if the template had said it */
+    int64_t now;             /* unix seconds */
+    const atomic_bool *stop; /* as in struct template_input */
 };
 
 struct chat_prompt { /* zero is the empty one */

@@ -10,6 +10,7 @@
 #include "base/strbuf.h"
 
 #include <jansson.h>
+#include <stdatomic.h>
 
 struct spans;
 struct template;
@@ -23,6 +24,7 @@ struct template_input {
     const char *own_name;         /* under this name in `literal`, texts that are one of own_words ... */
     const char *const *own_words; /* ... (ends with NULL) are the template's own; NULL: none */
     int64_t now;                  /* unix seconds, for strftime_now */
+    const atomic_bool *stop;      /* once true, rendering ends with ERR_CANCELLED; NULL: never */
 };
 
 /* Appends the text to `out`, and to `literal` (NULL: not wanted) which bytes of `out` came from a client.

@@ -41,6 +41,8 @@ bool template_charge(struct render *r, size_t bytes)
         template_fail(r, ERR_TOO_LARGE, "rendering takes more than %d steps", TEMPLATE_STEPS_MAX);
     else if (r->arena.used > TEMPLATE_MEMORY_MAX)
         template_fail(r, ERR_TOO_LARGE, "rendering needs more than %d MiB of memory", TEMPLATE_MEMORY_MAX >> 20);
+    else if (r->in->stop && atomic_load_explicit(r->in->stop, memory_order_relaxed))
+        template_fail(r, ERR_CANCELLED, "rendering was stopped");
     return r->status == OK;
 }
 

@@ -266,7 +266,7 @@ Test(openai, says_what_is_wrong_with_a_body)
         const struct body *b = &bodies[i];
         struct api_error e = { 0 };
         json_t *root;
-        enum status st = openai_load_object(&root, bytes_of(b->body, strlen(b->body)), &e);
+        enum status st = openai_load_object(&root, bytes_of(b->body, strlen(b->body)), NULL, &e);
         cr_assert_eq(st, b->valid ? ERR_INVALID : ERR_PARSE, "%s", b->body);
         cr_assert_eq(e.http, 400, "%s", b->body);
         cr_assert_eq(e.code != NULL, !b->valid, "%s: %s", b->body, e.message);
@@ -284,10 +284,10 @@ Test(openai, knows_its_limits_of_nesting_and_takes_a_byte_order_mark)
     json_t *root;
     for (int i = 0; i < 100000; i++) strbuf_putc(&body, '[');
     for (int i = 0; i < 100000; i++) strbuf_putc(&body, ']');
-    cr_assert_eq(openai_load_object(&root, bytes_of(body.s, body.n), &e), ERR_INVALID);
+    cr_assert_eq(openai_load_object(&root, bytes_of(body.s, body.n), NULL, &e), ERR_INVALID);
     cr_assert(!e.code && strstr(e.message, "2048"), "%s", e.message);
     strbuf_fini(&body);
-    cr_assert_eq(openai_load_object(&root, bytes_of(marked, strlen(marked)), &e), OK, "%s", e.message);
+    cr_assert_eq(openai_load_object(&root, bytes_of(marked, strlen(marked)), NULL, &e), OK, "%s", e.message);
     json_decref(root);
 }
 
@@ -357,4 +357,18 @@ Test(openai, bounds_batches_stops_and_biases)
     cr_assert_neq(parse(API_COMPLETIONS, body.s, &r, &e), OK);
     cr_assert_not_null(strstr(e.message, "1024"));
     strbuf_fini(&body);
+}
+
+/* Its client has left. */
+Test(openai, parsing_ends_when_it_is_stopped)
+{
+    static const char body[] = "{\"prompt\": \"some words\"}";
+    struct api_error e = { 0 };
+    struct api_request *r;
+    atomic_bool stop = false;
+    const struct openai_limits with = { .stop = &stop };
+    cr_assert_eq(openai_parse(&r, API_COMPLETIONS, bytes_of(body, strlen(body)), &with, &e), OK, "%s", e.message);
+    api_request_destroy(r);
+    stop = true;
+    cr_assert_eq(openai_parse(&r, API_COMPLETIONS, bytes_of(body, strlen(body)), &with, &e), ERR_CANCELLED);
 }

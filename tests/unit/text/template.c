@@ -182,3 +182,19 @@ Test(template, one_template_renders_many_times)
     json_decref(context);
     strbuf_fini(&out);
 }
+
+Test(template, rendering_ends_when_it_is_stopped)
+{
+    static const char source[] = "{% for i in range(100000) %}{{ i }}{% endfor %}";
+    struct template *t;
+    struct strbuf out = STRBUF_INIT;
+    struct error err;
+    atomic_bool stop = false;
+    cr_assert_eq(template_compile(&t, source, strlen(source), &err), OK);
+    const struct template_input in = { .stop = &stop };
+    cr_assert_eq(template_render(t, &in, &out, NULL, &err), OK, "%s", err.text);
+    stop = true;
+    cr_assert_eq(template_render(t, &in, &out, NULL, &err), ERR_CANCELLED);
+    strbuf_fini(&out);
+    template_destroy(t);
+}
