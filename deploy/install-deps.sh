@@ -19,7 +19,7 @@ done
 # shellcheck disable=SC1091
 release=$(. /etc/os-release && echo "$ID-${VERSION_ID:-testing}")
 case $release in
-debian-12) http_parser=node-llhttp ;;
+debian-12 | ubuntu-24.04) http_parser=node-llhttp ;;
 *) http_parser=libllhttp-dev ;;
 esac
 
@@ -43,7 +43,7 @@ done
 if [ ${#missing[@]} -gt 0 ]; then
     case $release in
     debian-12 | debian-13) ;;
-    *) echo "note: $release was never tried; packages are asked for by their names in Debian 13" >&2 ;;
+    *) echo "note: $release was never tried; packages are asked for by the names in CONTRIBUTING.md" >&2 ;;
     esac
     echo "installing from Debian: ${missing[*]}"
     sudo=

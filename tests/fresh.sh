@@ -28,6 +28,7 @@ if [ -z "${FRESH_INSIDE:-}" ]; then
         command -v $tool >/dev/null || fail "there is no $tool: deploy/install-deps.sh --all installs it"
     done
     unshare --mount true 2>/dev/null || fail "mounts are not permitted here (unshare --mount): a fresh machine cannot be tried"
+    unshare --mount mount --bind /proc /proc 2>/dev/null || fail "bind mounts are not permitted here: a fresh machine cannot be tried"
     chroot / true 2>/dev/null || fail "chroot is not permitted here: a fresh machine cannot be tried"
     FRESH_INSIDE=1 exec unshare --mount --propagation private "$0" "${args[@]}"
 fi
