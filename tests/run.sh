@@ -25,7 +25,7 @@ units() { # <build folder> <ctest options>...
     grep -h '^\[SKIP\]' "$1/Testing/Temporary/LastTest.log" || true
 }
 cluster() { # <build folder> <pytest options>...
-    BATON_BUILD=$1 "${fixed[@]}" .venv/bin/python -m pytest -q -p no:cacheprovider --timeout 300 tests/integration "${@:2}"
+    BATON_BUILD=$1 "${fixed[@]}" .venv/bin/python -m pytest -q -p no:cacheprovider --timeout 300 --durations 8 tests/integration "${@:2}"
 }
 
 # The sanitizers of gcc 12 and clang 14 do not start where the kernel spreads addresses over too many bits.
@@ -103,9 +103,12 @@ case " ${stages[*]} " in
 *) deploy/install-deps.sh --tests ;;
 esac
 deploy/fetch-model.sh
+took=()
 for stage in "${stages[@]}"; do
+    begun=$SECONDS
     fixed=()
     case $stage in asan* | tsan* | fuzz) fix_addresses ;; esac
     "stage_$stage"
+    took+=("$stage $((SECONDS - begun)) s")
 done
-step "all passed: ${stages[*]}"
+step "all passed: $(IFS=, && echo "${took[*]}" | sed 's/,/, /g')"
