@@ -6,7 +6,7 @@
 #include "coordinator/api_error.h"
 #include "coordinator/ask.h"
 #include "coordinator/coordinator.h"
-#include "coordinator/openai.h"
+#include "coordinator/openai_fields.h"
 #include "coordinator/served_model.h"
 #include "text/detok.h"
 #include "text/tokenizer.h"
@@ -41,18 +41,22 @@ static enum status read_flag(const json_t *root, const char *const *names, bool 
     return OK;
 }
 
-/* Refuses members that are not in `known`, which ends with NULL. */
-static enum status check_members(const json_t *root, const char *const *known, struct api_error *e)
+/* What /tokenize and /detokenize read themselves. */
+struct text_endpoint {
+    enum api_endpoint id;
+    const char *known[8]; /* ends with NULL */
+};
+
+static enum status check_members(const json_t *root, const struct text_endpoint *of, bool strict, struct api_error *e)
 {
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)root, key, v)
     {
         size_t i = 0;
-        while (known[i] && strcmp(known[i], key) != 0) i++;
-        if (known[i] || json_is_null(v)) continue;
-        return api_error_set(e, ERR_UNSUPPORTED, "unsupported_parameter", key,
-                             "'%.60s' is not a parameter that this endpoint supports", key);
+        while (of->known[i] && strcmp(of->known[i], key) != 0) i++;
+        enum status st = of->known[i] ? OK : fields_check_other(key, v, of->id, strict, e);
+        if (st != OK) return st;
     }
     return OK;
 }
@@ -62,15 +66,15 @@ struct text_ask { /* of either endpoint */
     struct strbuf json; /* the answer */
 };
 
-static enum status load(const struct ask *ask, const char *const *known, json_t **root, struct served_model **model,
-                        struct api_error *e)
+static enum status load(const struct ask *ask, const struct text_endpoint *of, json_t **root,
+                        struct served_model **model, struct api_error *e)
 {
     enum status st = openai_load_object(root, ask_body(ask), &ask->item.stop, e);
     if (st != OK) return st;
     const json_t *name = json_object_get(*root, "model");
     if (name && !json_is_null(name) && !json_is_string(name))
         st = api_error_set(e, ERR_INVALID, NULL, "model", "'model' must be a string, not %s", openai_kind(name));
-    if (st == OK) st = check_members(*root, known, e);
+    if (st == OK) st = check_members(*root, of, ask->http.co->cfg->coordinator.strict_params, e);
     if (st == OK)
         st = coordinator_find_model(ask->http.co, json_is_string(name) ? json_string_value(name) : "", model, e);
     if (st != OK) json_decref(*root);
@@ -105,13 +109,14 @@ static enum status encode(const json_t *root, const struct served_model *m, cons
 
 static enum status tokenize(struct ask *ask)
 {
-    static const char *const known[] = { "model",         "content", "prompt", "add_special", "add_special_tokens",
-                                         "parse_special", NULL };
+    static const struct text_endpoint of = {
+        API_TOKENIZE, { "model", "content", "prompt", "add_special", "add_special_tokens", "parse_special" }
+    };
     struct strbuf *out = &((struct text_ask *)ask)->json;
     struct served_model *m;
     struct token_list ids = { 0 };
     json_t *root;
-    enum status st = load(ask, known, &root, &m, &ask->e);
+    enum status st = load(ask, &of, &root, &m, &ask->e);
     if (st != OK) return st;
     ask->model = m->name;
     st = encode(root, m, &ask->item.stop, &ids, &ask->e);
@@ -149,11 +154,11 @@ static enum status decode(const json_t *root, const struct served_model *m, stru
 
 static enum status detokenize(struct ask *ask)
 {
-    static const char *const known[] = { "model", "tokens", NULL };
+    static const struct text_endpoint of = { API_DETOKENIZE, { "model", "tokens" } };
     struct strbuf text = STRBUF_INIT, *out = &((struct text_ask *)ask)->json;
     struct served_model *m;
     json_t *root;
-    enum status st = load(ask, known, &root, &m, &ask->e);
+    enum status st = load(ask, &of, &root, &m, &ask->e);
     if (st != OK) return st;
     ask->model = m->name;
     st = decode(root, m, &text, &ask->e);

@@ -23,7 +23,7 @@ struct api_error;
 #define OPENAI_MAX_SALT     256     /* bytes of cache_salt */
 #define OPENAI_MAX_VALUES   2000000 /* JSON values of one body */
 
-enum api_endpoint { API_CHAT, API_COMPLETIONS };
+enum api_endpoint { API_CHAT, API_COMPLETIONS, API_TOKENIZE, API_DETOKENIZE };
 
 struct api_prompt { /* text, or ids if n_ids > 0 */
     char *text;

@@ -15,6 +15,7 @@
 #define CHAT (1u << API_CHAT)
 #define TEXT (1u << API_COMPLETIONS)
 #define BOTH (CHAT | TEXT)
+#define TOK  (1u << API_TOKENIZE)
 
 static enum status refuse(struct parse *p, const char *name, const char *want, const json_t *v)
 {
@@ -343,6 +344,9 @@ static const struct field fields[] = {
     { "thinking", FIELD_REFUSED, BOTH, OR(EMPTY, "disabled") },
     { "enable_thinking", FIELD_REFUSED, BOTH, OR(FALSE) },
     { "extra_body", FIELD_REFUSED, BOTH, OR(EMPTY) },
+    /* /tokenize's, of either server */
+    { "with_pieces", FIELD_REFUSED, TOK, OR(FALSE) },
+    { "return_token_strs", FIELD_REFUSED, TOK, OR(FALSE) },
 };
 
 const struct field *fields_find(const char *name, enum api_endpoint endpoint)
@@ -367,6 +371,23 @@ static enum status leave_out(struct parse *p, const struct field *f)
     snprintf(why, sizeof(why), words[0] ? "is not supported: leave it out, or let it be %s" : "is not supported%s",
              words);
     return fields_unsupported(p, f->name, why);
+}
+
+enum status fields_check_other(const char *name, const json_t *v, enum api_endpoint endpoint, bool strict,
+                               struct api_error *e)
+{
+    struct parse p = { .e = e };
+    const struct field *own = fields_find(name, endpoint), *any = NULL;
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+        if (strcmp(fields[i].name, name) != 0) continue;
+        any = &fields[i];
+        if (neutral_is(&any->neutral, v) || (any->kind == FIELD_IGNORED && !strict)) return OK;
+    }
+    if (json_is_null(v)) return OK;
+    if (own && own->kind == FIELD_REFUSED) return leave_out(&p, own);
+    return api_error_set(e, ERR_UNSUPPORTED, "unsupported_parameter", name,
+                         "'%.60s' is not a parameter that this endpoint supports%s", name,
+                         any ? ", and its value would ask others for something" : "");
 }
 
 enum status fields_read(struct parse *p, const struct field *f, const json_t *v)

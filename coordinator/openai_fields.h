@@ -33,6 +33,10 @@ struct field {
 /* NULL: the endpoint has no such field. */
 const struct field *fields_find(const char *name, enum api_endpoint endpoint);
 enum status fields_read(struct parse *p, const struct field *f, const json_t *v) MUST_CHECK;
+/* A member that the endpoint does not read itself: taken where it asks for nothing at an endpoint that knows it, or is
+ * without effect everywhere (but for `strict`). */
+enum status fields_check_other(const char *name, const json_t *v, enum api_endpoint endpoint, bool strict,
+                               struct api_error *e) MUST_CHECK;
 /* "'name' why" as an error, which it returns. */
 enum status fields_unsupported(struct parse *p, const char *name, const char *why);
 #endif

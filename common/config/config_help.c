@@ -48,7 +48,7 @@ static void print_flag(FILE *f, const struct config_option *row, enum config_rol
 {
     char env[80], key[80], flag[64];
     fprintf(f, "  %-28s %s", flags_show(row, shown_flag(row, role), flag, sizeof(flag)), row->help);
-    if (row->scope != SCOPE_ARGS || row->type == OPTION_NAME) print_allowed(f, row);
+    if (row->scope != SCOPE_ARGS || row->type == OPTION_NAME || row->type == OPTION_MODEL_NAME) print_allowed(f, row);
     config_table_env(row, role, env, sizeof(env));
     key_of(row, role, key, sizeof(key));
     if (env[0] || key[0]) fprintf(f, "\n  %-28s %s%s%s", "", key, env[0] && key[0] ? ", " : "", env);

@@ -35,8 +35,8 @@ const struct config_option config_table[] = {
       "which node of the file this is, or its name if there is no file" },
     { SCOPE_ARGS, NULL, "model", "model", "m", ROLES_MODEL, OPTION_STRING, AT_ARGS(model), 0, 0, 0, NULL, "",
       "GGUF file, or the name of a model of the file" },
-    { SCOPE_ARGS, NULL, "model_name", "model-name", "alias", ROLES_MODEL, OPTION_NAME, AT_ARGS(model_name), 0, 0, 0,
-      NULL, "", "name under which --model is served; without it, the file's" },
+    { SCOPE_ARGS, NULL, "model_name", "model-name", "alias", ROLES_MODEL, OPTION_MODEL_NAME, AT_ARGS(model_name), 0, 0,
+      0, NULL, "", "name under which --model is served; without it, the file's" },
     { SCOPE_ARGS, NULL, "host", "host", NULL, ROLES_HTTP, OPTION_HOST, AT_ARGS(host), 0, 0, 0, NULL, "",
       "host part of --http" },
     { SCOPE_ARGS, NULL, "port", "port", NULL, ROLES_HTTP, OPTION_PORT, AT_ARGS(port), 0, 65535, 0, NULL, "",
@@ -50,7 +50,7 @@ const struct config_option config_table[] = {
     { SCOPE_ARGS, NULL, "ready_fd", "ready-fd", NULL, ROLES_ALL, OPTION_FD, AT_ARGS(ready_fd), 0, 1u << 20, 0, NULL,
       "", "descriptor to which one line goes when ready" },
 
-    { SCOPE_MODEL, NULL, "name", NULL, NULL, 0, OPTION_NAME, AT_MODEL(name), 0, 0, 0, NULL, "",
+    { SCOPE_MODEL, NULL, "name", NULL, NULL, 0, OPTION_MODEL_NAME, AT_MODEL(name), 0, 0, 0, NULL, "",
       "name in requests and in nodes' entries; without it, the file's" },
     { SCOPE_MODEL, NULL, "path", NULL, NULL, 0, OPTION_STRING, AT_MODEL(path), 0, 0, 0, NULL, "",
       "GGUF file, relative to the working directory" },
@@ -148,7 +148,7 @@ const struct config_option config_table[] = {
 
     { SCOPE_NODE, NULL, "name", NULL, NULL, 0, OPTION_NAME, AT_NODE(name), 0, 0, 0, NULL, "",
       "name of the node, unique in the cluster; without it p0, p1, ... or d0, d1, ..." },
-    { SCOPE_NODE, NULL, "model", NULL, NULL, 0, OPTION_NAME, AT_NODE(model), 0, 0, 0, NULL, "",
+    { SCOPE_NODE, NULL, "model", NULL, NULL, 0, OPTION_MODEL_NAME, AT_NODE(model), 0, 0, 0, NULL, "",
       "name of its model; may be left out if there is one only" },
     { SCOPE_NODE, NULL, "threads", "threads", "t", ROLES_ENGINE, OPTION_U32, AT_NODE(threads), 0, 1024, 0, NULL, "0",
       "compute threads; serve: of all nodes together; 0: one for each core that may be used" },
@@ -212,7 +212,8 @@ const char *config_table_env(const struct config_option *row, enum config_role r
     const char *section = row->section;
     buf[0] = '\0';
     /* A switch, a descriptor or a part of --http belongs to one command line. */
-    if (row->scope == SCOPE_ARGS && row->type != OPTION_NAME && row->type != OPTION_STRING) return buf;
+    bool is_text = row->type == OPTION_NAME || row->type == OPTION_MODEL_NAME || row->type == OPTION_STRING;
+    if (row->scope == SCOPE_ARGS && !is_text) return buf;
     if (row->scope == SCOPE_NODE) {
         section = role == CONFIG_PREFILL ? "prefill" : role == CONFIG_DECODE ? "decode" : NULL;
     }

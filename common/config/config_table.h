@@ -17,6 +17,7 @@ enum config_type {
     OPTION_CHOICE,     /* char *, one of `choices` */
     OPTION_STRING,     /* char *, anything */
     OPTION_NAME,       /* char *, [A-Za-z0-9._-]{1,63} */
+    OPTION_MODEL_NAME, /* char *, such names with a / between them, 63 characters in all */
     OPTION_HOST,       /* char *, a host name or address */
     OPTION_PORT,       /* char *, 0..65535 */
     OPTION_LISTEN,     /* char *, host:port or unix:path */

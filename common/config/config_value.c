@@ -81,14 +81,25 @@ static bool is_choice(const char *choices, const char *text)
     return false;
 }
 
-static bool is_name(const char *name)
+static bool is_name_of(const char *name, const char *signs)
 {
     size_t n = strlen(name);
     if (n < 1 || n > 63) return false;
     for (size_t i = 0; i < n; i++) {
-        if (!isalnum((unsigned char)name[i]) && !strchr("._-", name[i])) return false;
+        if (!isalnum((unsigned char)name[i]) && !strchr(signs, name[i])) return false;
     }
     return true;
+}
+
+static bool is_name(const char *name)
+{
+    return is_name_of(name, "._-");
+}
+
+/* As hubs name models, "org/name": it has to be a path's end, so no part is empty. */
+static bool is_model_name(const char *name)
+{
+    return is_name_of(name, "._-/") && name[0] != '/' && name[strlen(name) - 1] != '/' && !strstr(name, "//");
 }
 
 /* Whether an address is of the form that `range` allows: low-high, or one port. */
@@ -132,6 +143,7 @@ static bool text_fits(const struct config_option *row, const char *text)
     switch (row->type) {
     case OPTION_CHOICE: return is_choice(row->choices, text);
     case OPTION_NAME: return is_name(text);
+    case OPTION_MODEL_NAME: return is_model_name(text);
     case OPTION_PORT: return read_number(row, text, &number) && in_range(row, number);
     case OPTION_LISTEN: return is_listen(text);
     case OPTION_HTTP_RANGE: return is_http_address(text, true);
@@ -160,6 +172,7 @@ const char *config_value_allowed(const struct config_option *row, char *buf, siz
     switch (row->type) {
     case OPTION_BOOL: snprintf(buf, cap, "true or false"); break;
     case OPTION_NAME: snprintf(buf, cap, "1 to 63 of A-Z a-z 0-9 . _ -"); break;
+    case OPTION_MODEL_NAME: snprintf(buf, cap, "1 to 63 of A-Z a-z 0-9 . _ - and single / between them"); break;
     case OPTION_LISTEN: snprintf(buf, cap, "host:port, [v6]:port or unix:path"); break;
     case OPTION_ENDPOINT: snprintf(buf, cap, "tcp://host:port or ipc://path"); break;
     case OPTION_HTTP_RANGE: snprintf(buf, cap, "host:port or host:low-high"); break;

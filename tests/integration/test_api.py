@@ -2,7 +2,7 @@
 import json
 
 import pytest
-from cluster import Cluster, stream
+from cluster import MODEL, Cluster, stream
 
 GERMANY = [{"role": "user", "content": "What is the capital of Germany?"}]
 
@@ -196,6 +196,17 @@ def test_what_asks_for_nothing_changes_nothing(client):
     assert again.choices[0].message.content
 
 
+def test_tokenize_and_detokenize_take_what_asks_for_nothing(cluster):
+    plain = cluster.post("/tokenize", {"content": "Hello world"})[1]
+    neutral = {"model": "", "prompt": None, "add_special": None, "with_pieces": False, "return_token_strs": False, "tools": [],
+               "tool_choice": "none", "mirostat": 0, "chat_template_kwargs": {}, "stop": "", "stream_options": None,
+               "response_format": {"type": "text"}, "user": "someone", "metadata": {"a": "b"}, "nobody_knows": None}
+    assert cluster.post("/tokenize", {"content": "Hello world", **neutral})[1] == plain
+    back = cluster.post("/detokenize", {"tokens": plain["tokens"]})[1]
+    assert cluster.post("/detokenize", {"tokens": plain["tokens"], **neutral})[1] == back
+    assert cluster.post("/detokenize", {"tokens": [], **neutral})[1]["content"] == ""
+
+
 def test_minus_one_is_no_limit_and_top_p_0_is_greedy(client, cluster):
     prompt = "<|im_start|>user\nCount from 1 to 15.<|im_end|>\n<|im_start|>assistant\n"
     r = client.completions.create(model="smollm2", prompt=prompt, max_tokens=-1, temperature=0)
@@ -217,6 +228,19 @@ def test_a_model_is_found_by_the_names_that_requests_may_use(cluster, tmp_path):
             code, body = c.get("/v1/models/" + path)
             assert code == 200 and json.loads(body)["id"] == "smollm2"
         assert c.complete("x", model="org/gpt-9", max_tokens=1)["model"] == "smollm2"
+
+
+def test_a_model_may_be_called_as_on_a_hub(tmp_path):
+    name = "HuggingFaceTB/SmolLM2-135M"
+    with Cluster(tmp_path, models=[{"name": name, "path": str(MODEL)}], node={"model": name}) as c:
+        for path in (name, name.replace("/", "%2F")):
+            code, body = c.get("/v1/models/" + path)
+            assert code == 200 and json.loads(body)["id"] == name
+        assert c.complete("x", model=name, max_tokens=2)["model"] == name
+        for wrong in ("SmolLM2-135M", "HuggingFaceTB", "HuggingFaceTB//SmolLM2-135M", "huggingfacetb/SmolLM2-135M"):
+            assert c.get("/v1/models/" + wrong)[0] == 404
+            assert c.post("/v1/completions", {"prompt": "x", "model": wrong})[0] == 404
+        assert f'model="{name}"' in c.get("/metrics")[1].decode()
 
 
 def test_one_token_from_the_prefill_node_alone(cluster):

@@ -54,6 +54,10 @@ CASES = [  # path, body (bytes = sent as they are), status, param, a word of the
     (COMPLETE, {"prompt": [5] * 8192}, 400, "prompt", "8192"),
     ("/tokenize", {"content": 5}, 400, "content", "string"),
     ("/detokenize", {"tokens": [99999999]}, 400, "tokens", "99999999"),
+    ("/tokenize", {"content": "x", "with_pieces": True}, 400, "with_pieces", "let it be false"),
+    ("/tokenize", {"content": "x", "temperature": 1}, 400, "temperature", "this endpoint"),
+    ("/tokenize", {"content": "x", "tools": [1]}, 400, "tools", "this endpoint"),
+    ("/detokenize", {"tokens": [1], "mystery": 0}, 400, "mystery", "this endpoint"),
 ]
 
 

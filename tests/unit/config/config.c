@@ -249,8 +249,20 @@ Test(config, names_and_models_have_to_fit)
                         "3: decode[0].name: the name x is taken by prefill[0]");
     expect_file_refused("models: [ { name: smollm2, path: a } ]\ndecode:\n  - { model: smolm2 }\n",
                         "3: decode[0].model: there is no model smolm2; did you mean smollm2?");
-    expect_file_refused("models: [ { name: a/b, path: a } ]\n",
-                        "1: models[0].name: \"a/b\" is not allowed; allowed: 1 to 63 of A-Z a-z 0-9 . _ -");
+    static const char *const bad[] = { "a//b", "/a", "a/", "a b", "a%2fb" };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        char file[64], want[160];
+        snprintf(file, sizeof(file), "models: [ { name: %s, path: a } ]\n", bad[i]);
+        snprintf(
+            want, sizeof(want),
+            "1: models[0].name: \"%s\" is not allowed; allowed: 1 to 63 of A-Z a-z 0-9 . _ - and single / between them",
+            bad[i]);
+        expect_file_refused(file, want);
+    }
+    expect_file_refused("models: [ { name: o/m, path: a } ]\ndecode: [ { name: a/b, model: o/m } ]\n",
+                        "2: decode[0].name: \"a/b\" is not allowed; allowed: 1 to 63 of A-Z a-z 0-9 . _ -");
+    expect_file_refused("models: [ { name: o/m, path: a } ]\ndecode: [ { name: d, model: m } ]\n",
+                        "2: decode[0].model: there is no model m; the first is o/m");
     expect_refused(CONFIG_COORDINATOR, "models: [ {path: a}, {path: b} ]\ndecode: [ { name: d } ]\n", "--config @",
                    "decode[0] needs model: there is more than one");
     expect_refused(CONFIG_COORDINATOR, "kv: { lanes: 2 }\n", "--config @", "no model; give models:");
