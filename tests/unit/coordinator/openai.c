@@ -1,6 +1,6 @@
 /* openai: request bodies are read, defaulted, ignored or refused by name. */
-#include "coordinator/openai.h"
 #include "coordinator/api_error.h"
+#include "coordinator/openai_fields.h"
 
 #include "http/http_status.h"
 
@@ -371,4 +371,28 @@ Test(openai, parsing_ends_when_it_is_stopped)
     api_request_destroy(r);
     stop = true;
     cr_assert_eq(openai_parse(&r, API_COMPLETIONS, bytes_of(body, strlen(body)), &with, &e), ERR_CANCELLED);
+}
+
+Test(openai, other_endpoints_take_what_asks_for_nothing)
+{
+    static const struct {
+        const char *name, *value;
+        bool lenient, strict;
+    } rows[] = {
+        { "tools", "[]", true, true },           { "tools", "[1]", false, false },
+        { "mystery", "null", true, true },       { "mystery", "0", false, false },
+        { "user", "\"someone\"", true, false },  { "user", "\"\"", true, true },
+        { "logprobs", "0", true, true },         { "with_pieces", "false", true, true },
+        { "with_pieces", "true", false, false }, { "temperature", "1", false, false },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        json_t *v = json_loads(rows[i].value, JSON_DECODE_ANY, NULL);
+        struct api_error e = { 0 };
+        for (int strict = 0; strict < 2; strict++) {
+            bool taken = fields_check_other(rows[i].name, v, API_TOKENIZE, strict, &e) == OK;
+            cr_assert_eq(taken, strict ? rows[i].strict : rows[i].lenient, "%s: %s", rows[i].name, rows[i].value);
+            cr_assert(taken || strstr(e.message, rows[i].name), "%s", e.message);
+        }
+        json_decref(v);
+    }
 }
