@@ -7,13 +7,12 @@
 #ifndef COMPUTE_BACKEND_H
 #define COMPUTE_BACKEND_H
 #include "base/error.h"
+#include "base/kv_block.h"
 #include "compute/dtype.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#define KV_BLOCK_TOKENS 64
 
 enum kv_format { KV_INT8, KV_F16 };
 

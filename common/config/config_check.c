@@ -1,6 +1,7 @@
 /* config_check.c - checks that need the whole configuration: names, references, sockets, values that go together. */
 #include "base/cpus.h"
 #include "base/host_port.h"
+#include "base/kv_block.h"
 #include "config/config_internal.h"
 #include "config/config_value.h"
 
@@ -8,8 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
-
-#define BLOCK_TOKENS 64 /* of a kv block: a prompt goes on beside a full batch */
 
 struct checker {
     const struct config *cfg;
@@ -121,11 +120,12 @@ static enum status check_engine(const struct checker *c, const struct config_nod
     if (strcmp(node->weights, "stream") == 0 && strcmp(node->io, "mmap") == 0)
         return error_set(c->err, ERR_INVALID, "%s: weights are not streamed through a mapping; auto, uring or pread",
                          config_origin_of(c->origins, &node->io, key));
-    if (node->max_batch_tokens < node->max_seqs + BLOCK_TOKENS)
+    /* a prompt goes on beside a full batch */
+    if (node->max_batch_tokens < node->max_seqs + KV_BLOCK_TOKENS)
         return error_set(c->err, ERR_INVALID,
                          "%s: %u tokens a step are too few for max_seqs %u; %u let prompts go on beside them",
                          config_origin_of(c->origins, &node->max_batch_tokens, key), node->max_batch_tokens,
-                         node->max_seqs, node->max_seqs + BLOCK_TOKENS);
+                         node->max_seqs, node->max_seqs + KV_BLOCK_TOKENS);
     return OK;
 }
 

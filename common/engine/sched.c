@@ -3,7 +3,7 @@
 
 #define EWMA_WEIGHT 0.2
 /* Shorter pieces say little about a row: what a step costs besides its rows weighs too much in them. */
-#define LEARN_ROWS (SCHED_BLOCK_TOKENS / 2)
+#define LEARN_ROWS (KV_BLOCK_TOKENS / 2)
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
@@ -44,7 +44,7 @@ static uint32_t chunk_rows(const struct sched_seq *s, uint32_t room)
 {
     uint32_t left = s->n_tokens - s->n_computed;
     if (left <= room) return left;
-    uint32_t end = (s->n_computed + room) / SCHED_BLOCK_TOKENS * SCHED_BLOCK_TOKENS;
+    uint32_t end = (s->n_computed + room) / KV_BLOCK_TOKENS * KV_BLOCK_TOKENS;
     return end > s->n_computed ? end - s->n_computed : 0;
 }
 
@@ -53,7 +53,7 @@ static uint32_t rows_within(const struct sched_cost *cost, const struct sched_se
 {
     uint32_t n = 0;
     while (n < room) {
-        uint32_t next = min_u32(n + SCHED_BLOCK_TOKENS, room);
+        uint32_t next = min_u32(n + KV_BLOCK_TOKENS, room);
         if (sched_work(cost, s->n_computed, next) * cost->row_us > us) break;
         n = next;
     }
@@ -79,7 +79,7 @@ static uint32_t room_for(const struct time_left *t, const struct sched_cost *cos
 {
     if (!t->is_bound) return room;
     uint32_t fit = rows_within(cost, s, room, t->us);
-    if (t->is_first && fit < SCHED_BLOCK_TOKENS) fit = SCHED_BLOCK_TOKENS; /* a prompt always goes on */
+    if (t->is_first && fit < KV_BLOCK_TOKENS) fit = KV_BLOCK_TOKENS; /* a prompt always goes on */
     return min_u32(room, fit);
 }
 

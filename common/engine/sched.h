@@ -6,10 +6,10 @@
  * end within the gap that running streams may see; one block always goes through. */
 #ifndef ENGINE_SCHED_H
 #define ENGINE_SCHED_H
+#include "base/kv_block.h"
+
 #include <stdbool.h>
 #include <stdint.h>
-
-#define SCHED_BLOCK_TOKENS 64
 
 struct sched_limits {
     uint32_t max_batch_tokens; /* rows of one step */

@@ -11,21 +11,21 @@ static void hash_blocks(struct seq *s, uint32_t n)
     struct prefix_chain *c = &s->prefix;
     for (; c->n_hashes < n; c->n_hashes++) {
         const struct prefix_hash *prev = c->n_hashes ? &c->hashes[c->n_hashes - 1] : &c->root;
-        const int32_t *ids = s->tokens + c->n_hashes * BLOCK_TABLE_TOKENS;
-        c->hashes[c->n_hashes] = prefix_hash_extend(&c->root, prev, ids, BLOCK_TABLE_TOKENS);
+        const int32_t *ids = s->tokens + c->n_hashes * KV_BLOCK_TOKENS;
+        c->hashes[c->n_hashes] = prefix_hash_extend(&c->root, prev, ids, KV_BLOCK_TOKENS);
     }
 }
 
 /* The block of the last token of its input. */
 static uint32_t tail_block(const struct seq *s)
 {
-    return (s->n_input - 1) / BLOCK_TABLE_TOKENS;
+    return (s->n_input - 1) / KV_BLOCK_TOKENS;
 }
 
 static const struct prefix_hash *hash_tail(struct seq *s)
 {
     struct prefix_chain *c = &s->prefix;
-    uint32_t b = tail_block(s), t0 = b * BLOCK_TABLE_TOKENS;
+    uint32_t b = tail_block(s), t0 = b * KV_BLOCK_TOKENS;
     if (c->has_tail) return &c->tail;
     hash_blocks(s, b);
     c->tail = prefix_hash_extend(&c->root, b ? &c->hashes[b - 1] : &c->root, s->tokens + t0, s->n_input - t0);
@@ -42,7 +42,7 @@ bool seq_is_looked_up(const struct seq *s)
 /* The last token is always computed. */
 static uint32_t blocks_to_find(const struct seq *s)
 {
-    return (s->n_tokens - 1) / BLOCK_TABLE_TOKENS;
+    return (s->n_tokens - 1) / KV_BLOCK_TOKENS;
 }
 
 void seq_take_prefix(struct seq *s)
@@ -53,7 +53,7 @@ void seq_take_prefix(struct seq *s)
     if (!seq_is_looked_up(s)) return;
     hash_blocks(s, n);
     c->n_published = s->table.n = prefix_cache_match(c->cache, c->hashes, n, s->table.ids);
-    s->n_computed = s->table.n * BLOCK_TABLE_TOKENS;
+    s->n_computed = s->table.n * KV_BLOCK_TOKENS;
     /* What it will copy should not be what makes room for it. */
     if (c->n_published == tail_block(s)) prefix_cache_touch(c->cache, hash_tail(s), 1);
 }
@@ -61,7 +61,7 @@ void seq_take_prefix(struct seq *s)
 bool seq_find_tail(struct seq *s, kv_block_id *to, kv_block_id *from)
 {
     const uint32_t b = tail_block(s);
-    if (!seq_is_looked_up(s) || s->n_tokens != s->n_input || s->n_computed != b * BLOCK_TABLE_TOKENS) return false;
+    if (!seq_is_looked_up(s) || s->n_tokens != s->n_input || s->n_computed != b * KV_BLOCK_TOKENS) return false;
     if (s->n_tokens - s->n_computed < 2) return false; /* the last token alone */
     *to = s->table.ids[b];
     return prefix_cache_find(s->prefix.cache, hash_tail(s), from);
@@ -82,7 +82,7 @@ enum seq_fill seq_fill_from_tier(struct seq *s, struct kv_tier *tier, double com
                                  uint64_t until_us)
 {
     const uint32_t n = seq_is_looked_up(s) ? blocks_to_find(s) : 0;
-    for (uint32_t i; (i = s->n_computed / BLOCK_TABLE_TOKENS) < n; s->n_computed += BLOCK_TABLE_TOKENS) {
+    for (uint32_t i; (i = s->n_computed / KV_BLOCK_TOKENS) < n; s->n_computed += KV_BLOCK_TOKENS) {
         if (clock_now_us() >= until_us) return FILL_LATER;
         enum kv_tier_found found =
             kv_tier_get(tier, s->prefix.hashes + i, n - i, s->table.ids[i], compute_us, may_read);
@@ -96,7 +96,7 @@ enum seq_fill seq_fill_from_tier(struct seq *s, struct kv_tier *tier, double com
 void seq_publish(struct seq *s)
 {
     struct prefix_chain *c = &s->prefix;
-    uint32_t n = s->n_computed / BLOCK_TABLE_TOKENS;
+    uint32_t n = s->n_computed / KV_BLOCK_TOKENS;
     if (!c->cache) return;
     hash_blocks(s, n);
     for (; c->n_published < n; c->n_published++)

@@ -4,9 +4,8 @@
  * so growing it in a step allocates nothing. */
 #ifndef KV_BLOCK_TABLE_H
 #define KV_BLOCK_TABLE_H
+#include "base/kv_block.h"
 #include "kv/kv_pool.h"
-
-#define BLOCK_TABLE_TOKENS 64 /* = KV_BLOCK_TOKENS; kv stands below compute */
 
 struct block_table {
     kv_block_id *ids; /* owned */
@@ -16,7 +15,7 @@ struct block_table {
 /* Blocks that n_tokens need. */
 static inline uint32_t block_table_blocks_for(uint64_t n_tokens)
 {
-    return (uint32_t)((n_tokens + BLOCK_TABLE_TOKENS - 1) / BLOCK_TABLE_TOKENS);
+    return (uint32_t)((n_tokens + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS);
 }
 
 /* An empty table with room for max_blocks. */

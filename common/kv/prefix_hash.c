@@ -35,9 +35,9 @@ struct prefix_hash prefix_hash_extend(const struct prefix_hash *root, const stru
 {
     struct { /* no padding: hashed as bytes */
         struct prefix_hash prev;
-        int32_t ids[BLOCK_TABLE_TOKENS];
+        int32_t ids[KV_BLOCK_TOKENS];
     } block = { .prev = *prev };
-    assert(n > 0 && n <= BLOCK_TABLE_TOKENS);
+    assert(n > 0 && n <= KV_BLOCK_TOKENS);
     memcpy(block.ids, ids, n * sizeof(*ids));
     return hash_of(&block, sizeof(block.prev) + n * sizeof(*ids), root->lo);
 }

@@ -15,7 +15,7 @@ struct prefix_hash {
 struct prefix_hash prefix_hash_cluster(uint64_t fingerprint, const char *secret);
 /* The root of one request's chain; "" for none. */
 struct prefix_hash prefix_hash_root(const struct prefix_hash *cluster, const char *adapter, const char *salt);
-/* The hash of the block with `ids`[n] that follows `prev`; the first one follows the root.  n: BLOCK_TABLE_TOKENS, or
+/* The hash of the block with `ids`[n] that follows `prev`; the first one follows the root.  n: KV_BLOCK_TOKENS, or
  * fewer for a tail, which nothing follows. */
 struct prefix_hash prefix_hash_extend(const struct prefix_hash *root, const struct prefix_hash *prev,
                                       const int32_t *ids, uint32_t n);

@@ -3,11 +3,9 @@
 
 #include <string.h>
 
-#define BLOCK KV_BLOCK_TOKENS
-
 enum status kv_cut_check_store(const struct kv_store *kv, const Baton__Kv__Geometry *g, struct error *err)
 {
-    if (kv->n_layers != g->n_layers || g->block_tokens != BLOCK || g->head_dim > KV_CUT_MAX_HEAD_DIM)
+    if (kv->n_layers != g->n_layers || g->block_tokens != KV_BLOCK_TOKENS || g->head_dim > KV_CUT_MAX_HEAD_DIM)
         return error_set(err, ERR_UNSUPPORTED, "kv of %u layers, %u tokens per block, head_dim %u", g->n_layers,
                          g->block_tokens, g->head_dim);
     for (uint32_t l = 0; l < kv->n_layers; l++) {
@@ -35,8 +33,8 @@ static uint8_t *slice_of(const struct row *row, uint32_t block_idx)
 
 static uint32_t tokens_in(const struct row *row, uint32_t block_idx)
 {
-    uint32_t left = row->n_tokens - block_idx * BLOCK;
-    return left < BLOCK ? left : BLOCK;
+    uint32_t left = row->n_tokens - block_idx * KV_BLOCK_TOKENS;
+    return left < KV_BLOCK_TOKENS ? left : KV_BLOCK_TOKENS;
 }
 
 static size_t row_bytes(const struct row *row)
@@ -50,19 +48,19 @@ static enum status export_row(const struct row *row, uint8_t *wire)
 {
     const struct kv_geometry *geom = &row->slices->geom;
     uint32_t value_bytes = geom->format == KV_INT8 ? geom->head_dim : 2 * geom->head_dim;
-    uint8_t block[BLOCK * (KV_CUT_MAX_HEAD_DIM + 4)];
+    uint8_t block[KV_BLOCK_TOKENS * (KV_CUT_MAX_HEAD_DIM + 4)];
     uint8_t *scales = wire + (size_t)row->n_tokens * value_bytes;
-    bool direct = geom->format != KV_INT8 || row->n_tokens <= BLOCK;
+    bool direct = geom->format != KV_INT8 || row->n_tokens <= KV_BLOCK_TOKENS;
 
-    for (uint32_t i = 0; i * BLOCK < row->n_tokens; i++) {
+    for (uint32_t i = 0; i * KV_BLOCK_TOKENS < row->n_tokens; i++) {
         uint32_t n = tokens_in(row, i);
-        uint8_t *values = wire + (size_t)i * BLOCK * value_bytes;
+        uint8_t *values = wire + (size_t)i * KV_BLOCK_TOKENS * value_bytes;
         enum status st = row->backend->ops->kv_export(row->backend, slice_of(row, i), geom, row->head, row->is_v, 0, n,
                                                       direct ? values : block);
         if (st != OK) return st;
         if (direct) continue;
         memcpy(values, block, (size_t)n * value_bytes);
-        memcpy(scales + (size_t)i * BLOCK * 4, block + (size_t)n * value_bytes, (size_t)n * 4);
+        memcpy(scales + (size_t)i * KV_BLOCK_TOKENS * 4, block + (size_t)n * value_bytes, (size_t)n * 4);
     }
     return OK;
 }
@@ -71,17 +69,17 @@ static enum status import_row(const struct row *row, const uint8_t *wire)
 {
     const struct kv_geometry *geom = &row->slices->geom;
     uint32_t value_bytes = geom->format == KV_INT8 ? geom->head_dim : 2 * geom->head_dim;
-    uint8_t block[BLOCK * (KV_CUT_MAX_HEAD_DIM + 4)];
+    uint8_t block[KV_BLOCK_TOKENS * (KV_CUT_MAX_HEAD_DIM + 4)];
     const uint8_t *scales = wire + (size_t)row->n_tokens * value_bytes;
-    bool direct = geom->format != KV_INT8 || row->n_tokens <= BLOCK;
+    bool direct = geom->format != KV_INT8 || row->n_tokens <= KV_BLOCK_TOKENS;
 
-    for (uint32_t i = 0; i * BLOCK < row->n_tokens; i++) {
+    for (uint32_t i = 0; i * KV_BLOCK_TOKENS < row->n_tokens; i++) {
         uint32_t n = tokens_in(row, i);
-        const uint8_t *values = wire + (size_t)i * BLOCK * value_bytes;
+        const uint8_t *values = wire + (size_t)i * KV_BLOCK_TOKENS * value_bytes;
         enum status st;
         if (!direct) {
             memcpy(block, values, (size_t)n * value_bytes);
-            memcpy(block + (size_t)n * value_bytes, scales + (size_t)i * BLOCK * 4, (size_t)n * 4);
+            memcpy(block + (size_t)n * value_bytes, scales + (size_t)i * KV_BLOCK_TOKENS * 4, (size_t)n * 4);
         }
         st = row->backend->ops->kv_import(row->backend, slice_of(row, i), geom, row->head, row->is_v, 0, n,
                                           direct ? values : block);
@@ -138,7 +136,7 @@ static uint32_t at_most(uint64_t want, uint32_t limit)
 struct kv_wire_range kv_cut_walk_peek(const struct kv_cut_walk *w, const Baton__Kv__Geometry *g, uint64_t max_bytes)
 {
     const struct kv_wire_range *a = &w->all;
-    uint32_t t1 = a->t1 - w->token > BLOCK ? w->token + BLOCK : a->t1;
+    uint32_t t1 = a->t1 - w->token > KV_BLOCK_TOKENS ? w->token + KV_BLOCK_TOKENS : a->t1;
     uint64_t head = kv_wire_head_bytes(g->codec, g->head_dim, t1 - w->token);
     uint64_t layer = head * (a->h1 - a->h0);
     struct kv_wire_range r = { w->layer, w->layer + 1, w->head, w->head + 1, w->token, t1 };

@@ -8,7 +8,6 @@
 #include <string.h>
 #include <uthash.h>
 
-#define BLOCK       KV_BLOCK_TOKENS
 #define PROGRESS_US 500000 /* between two progress reports of one offer */
 
 struct offer_key { /* no padding: hashed as bytes */
@@ -94,13 +93,13 @@ static struct offer *find(struct kv_inbox *in, uint64_t hi, uint64_t lo, uint32_
 enum status kv_inbox_add(struct kv_inbox *in, const struct kv_offer *offer)
 {
     const Baton__Kv__Geometry *g = in->geometry;
-    uint32_t n = (offer->n_tokens + BLOCK - 1) / BLOCK;
+    uint32_t n = (offer->n_tokens + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
     uint64_t n_bits = (uint64_t)g->n_layers * g->n_kv_heads * n;
     struct offer *o;
     enum status st;
     void *claimed;
 
-    if (offer->n_tokens == 0 || offer->n_blocks < n || offer->hit_tokens % BLOCK ||
+    if (offer->n_tokens == 0 || offer->n_blocks < n || offer->hit_tokens % KV_BLOCK_TOKENS ||
         offer->hit_tokens >= offer->n_tokens)
         return ERR_INVALID;
     if ((st = mem_try_array(&claimed, n_bits / 8 + 1, 1)) != OK) return st;
@@ -113,7 +112,7 @@ enum status kv_inbox_add(struct kv_inbox *in, const struct kv_offer *offer)
     o->blocks = mem_array(n, sizeof(*o->blocks));
     memcpy(o->blocks, offer->blocks, n * sizeof(*o->blocks));
     o->claimed = claimed;
-    o->n_missing = (uint64_t)g->n_layers * g->n_kv_heads * (n - offer->hit_tokens / BLOCK);
+    o->n_missing = (uint64_t)g->n_layers * g->n_kv_heads * (n - offer->hit_tokens / KV_BLOCK_TOKENS);
     o->granted = offer->credit_bytes;
     o->expected = kv_inbox_expected_bytes(g, offer->n_tokens, offer->hit_tokens);
 
@@ -162,7 +161,7 @@ uint32_t kv_inbox_n_open(struct kv_inbox *in)
 /* Claims the range's bits; false if any of them was claimed before or is not expected (then none is taken). */
 static bool claim(struct offer *o, const Baton__Kv__Geometry *g, const struct kv_wire_range *r)
 {
-    uint32_t b0 = r->t0 / BLOCK, b1 = (r->t1 + BLOCK - 1) / BLOCK;
+    uint32_t b0 = r->t0 / KV_BLOCK_TOKENS, b1 = (r->t1 + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
 
     if (r->t0 < o->hit_tokens) return false;
     for (int take = 0; take < 2; take++)
@@ -182,7 +181,8 @@ static bool claim(struct offer *o, const Baton__Kv__Geometry *g, const struct kv
 
 static uint64_t range_bits(const struct kv_wire_range *r)
 {
-    return (uint64_t)(r->l1 - r->l0) * (r->h1 - r->h0) * ((r->t1 + BLOCK - 1) / BLOCK - r->t0 / BLOCK);
+    return (uint64_t)(r->l1 - r->l0) * (r->h1 - r->h0) *
+           ((r->t1 + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS - r->t0 / KV_BLOCK_TOKENS);
 }
 
 /* With the lock: the open offer that a message of this session speaks of. */
@@ -279,7 +279,7 @@ enum kv_inbox_verdict kv_inbox_block(struct kv_inbox *in, uint64_t session, Bato
         v = fail(o);
     } else {
         pthread_mutex_unlock(&in->lock);
-        st = kv_cut_import(in->kv, &r, o->blocks + r.t0 / BLOCK, payload.p);
+        st = kv_cut_import(in->kv, &r, o->blocks + r.t0 / KV_BLOCK_TOKENS, payload.p);
         pthread_mutex_lock(&in->lock);
         v = settle(in, o, b, st, out);
     }

@@ -159,7 +159,7 @@ enum status kv_wire_check_block(const Baton__Kv__BlockHeader *b, const Baton__Kv
     if ((st = check_span("layers", r.l0, r.l1, g->n_layers, err)) != OK) return st;
     if ((st = check_span("kv heads", r.h0, r.h1, g->n_kv_heads, err)) != OK) return st;
     if ((st = check_span("tokens", r.t0, r.t1, n_tokens, err)) != OK) return st;
-    if (r.t0 % KV_WIRE_BLOCK_TOKENS || (r.t1 % KV_WIRE_BLOCK_TOKENS && r.t1 != n_tokens))
+    if (r.t0 % KV_BLOCK_TOKENS || (r.t1 % KV_BLOCK_TOKENS && r.t1 != n_tokens))
         return error_set(err, ERR_CORRUPT, "tokens [%u, %u) of %u do not end on block borders", r.t0, r.t1, n_tokens);
     n_bytes = kv_wire_range_bytes(g, &r);
     if (n_bytes != b->n_bytes || n_bytes > KV_WIRE_FRAME_MAX)

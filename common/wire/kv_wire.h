@@ -6,14 +6,14 @@
 #define WIRE_KV_WIRE_H
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/kv_block.h"
 #include "proto/kv.pb-c.h"
 #include "wire/codec.h"
 
 #include <stdbool.h>
 
-#define KV_WIRE_BLOCK_TOKENS 64
-#define KV_WIRE_FRAME_MAX    ((size_t)4 << 20)   /* bytes of one payload frame */
-#define KV_WIRE_ARENA        ((size_t)256 << 10) /* enough to open any header frame */
+#define KV_WIRE_FRAME_MAX ((size_t)4 << 20)   /* bytes of one payload frame */
+#define KV_WIRE_ARENA     ((size_t)256 << 10) /* enough to open any header frame */
 
 /* What one request's transfer is called on the wire. */
 struct kv_wire_id {

@@ -53,7 +53,7 @@ static size_t carve(struct attn_scratch *s, uint8_t *at, uint32_t dim)
     const size_t n = ATTN_TILE_QUERIES;
     const size_t start = (size_t)at;
     s->scores = (float *)(void *)at;
-    s->o = s->scores + n * ATTN_BLOCK;
+    s->o = s->scores + n * KV_BLOCK_TOKENS;
     s->o_segment = s->o + n * dim;
     s->qf = s->o_segment + n * dim;
     s->q_scale = s->qf + n * dim;
@@ -62,7 +62,7 @@ static size_t carve(struct attn_scratch *s, uint8_t *at, uint32_t dim)
     s->state_segment = s->state + n;
     s->qi = (int16_t *)(void *)(s->state_segment + n);
     s->p = s->qi + n * dim;
-    return (size_t)(s->p + n * ATTN_BLOCK) - start;
+    return (size_t)(s->p + n * KV_BLOCK_TOKENS) - start;
 }
 
 size_t cpu_attention_scratch(const struct backend_limits *limits)
@@ -124,8 +124,8 @@ static void block_int8(const struct attn_run *r, const struct attn_tile *t, stru
     uint8_t *vp = slice + kv_slice_offset(geom, t->kv_head, true);
     k->qk_int8(s->scores, (int8_t *)kp, kv_slice_scales(geom, kp), s->qi + (size_t)f * dim, s->q_scale + f, n - f, dim);
     for (uint32_t i = f; i < n; i++)
-        s->weights[i - f] = k->softmax_int8(s->p + (size_t)(i - f) * ATTN_BLOCK, &s->state_segment[i],
-                                            s->scores + (size_t)(i - f) * ATTN_BLOCK, kv_slice_scales(geom, vp),
+        s->weights[i - f] = k->softmax_int8(s->p + (size_t)(i - f) * KV_BLOCK_TOKENS, &s->state_segment[i],
+                                            s->scores + (size_t)(i - f) * KV_BLOCK_TOKENS, kv_slice_scales(geom, vp),
                                             n_valid_of(t, i, block));
     k->pv_int8(s->o_segment + (size_t)f * dim, (int8_t *)vp, s->p, s->weights, n - f, dim);
 }

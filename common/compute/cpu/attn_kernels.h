@@ -9,7 +9,7 @@
 VEC void qk_rows(float *s, const int8_t *k, const float *k_scale, const int16_t *q, const float *q_scale, uint32_t dim,
                  int rows)
 {
-    for (uint32_t j = 0; j < ATTN_BLOCK / 16; j++) {
+    for (uint32_t j = 0; j < KV_BLOCK_TOKENS / 16; j++) {
         ivec acc[LEVEL_ROWS];
         UNROLL for (int r = 0; r < rows; r++) acc[r] = iv_zero();
         for (uint32_t d = 0; d < dim; d += 4, k += 64) {
@@ -23,7 +23,7 @@ VEC void qk_rows(float *s, const int8_t *k, const float *k_scale, const int16_t 
         }
         vec ks = v_load(k_scale + 16 * j);
         UNROLL for (int r = 0; r < rows; r++)
-            v_store(s + r * ATTN_BLOCK + 16 * j, v_mul(v_mul(iv_float(acc[r]), ks), v_set(q_scale[r])));
+            v_store(s + r * KV_BLOCK_TOKENS + 16 * j, v_mul(v_mul(iv_float(acc[r]), ks), v_set(q_scale[r])));
     }
 }
 
@@ -33,11 +33,11 @@ VEC void pv_rows(float *o, const int8_t *v, const int16_t *p, const struct attn_
         ivec acc[LEVEL_ROWS];
         UNROLL for (int r = 0; r < rows; r++) acc[r] = iv_zero();
         const int8_t *at = v + 4 * (size_t)i;
-        for (uint32_t t = 0; t < ATTN_BLOCK; t += 4, at += 4 * (size_t)dim) {
+        for (uint32_t t = 0; t < KV_BLOCK_TOKENS; t += 4, at += 4 * (size_t)dim) {
             ivec x = iv_load(at), even = iv_even(x), odd = iv_odd(x);
             UNROLL for (int r = 0; r < rows; r++)
             {
-                const int16_t *pr = p + r * ATTN_BLOCK + t;
+                const int16_t *pr = p + r * KV_BLOCK_TOKENS + t;
                 acc[r] = iv_dot16(acc[r], even, iv_four(pr));
                 acc[r] = iv_dot16(acc[r], odd, iv_four(pr + 2));
             }
@@ -89,7 +89,7 @@ VEC void pv_rows(float *o, const int8_t *v, const int16_t *p, const struct attn_
 TARGET static void qk_int8(float *s, const int8_t *k, const float *k_scale, const int16_t *q, const float *q_scale,
                            uint32_t n, uint32_t dim)
 {
-#define QK(rows) qk_rows(s + (size_t)i * ATTN_BLOCK, k, k_scale, q + (size_t)i * dim, q_scale + i, dim, rows)
+#define QK(rows) qk_rows(s + (size_t)i * KV_BLOCK_TOKENS, k, k_scale, q + (size_t)i * dim, q_scale + i, dim, rows)
     for (uint32_t i = 0; i < n;) ATTN_CASES(QK)
 #undef QK
 }
@@ -97,7 +97,7 @@ TARGET static void qk_int8(float *s, const int8_t *k, const float *k_scale, cons
 TARGET static void pv_int8(float *o, const int8_t *v, const int16_t *p, const struct attn_weights *w, uint32_t n,
                            uint32_t dim)
 {
-#define PV(rows) pv_rows(o + (size_t)i * dim, v, p + (size_t)i * ATTN_BLOCK, w + i, dim, rows)
+#define PV(rows) pv_rows(o + (size_t)i * dim, v, p + (size_t)i * KV_BLOCK_TOKENS, w + i, dim, rows)
     for (uint32_t i = 0; i < n;) ATTN_CASES(PV)
 #undef PV
 }

@@ -3,6 +3,7 @@
  * Every row of a table gives the same bits as the "ref" row: docs/numerics.md says which. */
 #ifndef COMPUTE_CPU_CPU_KERNELS_H
 #define COMPUTE_CPU_CPU_KERNELS_H
+#include "base/kv_block.h"
 #include "compute/cpu/pack.h"
 
 #include <stdbool.h>
@@ -64,7 +65,6 @@ static inline size_t matmul_scratch_bytes(uint32_t n_cols)
 }
 
 /* --- attention --- */
-#define ATTN_BLOCK 64 /* tokens, = KV_BLOCK_TOKENS */
 
 /* The online softmax of one query over a run of blocks. */
 struct attn_state {

@@ -80,11 +80,11 @@ static void qk_int8(float *s, const int8_t *k, const float *k_scale, const int16
                     uint32_t dim)
 {
     for (uint32_t i = 0; i < n; i++)
-        for (uint32_t t = 0; t < ATTN_BLOCK; t++) {
+        for (uint32_t t = 0; t < KV_BLOCK_TOKENS; t++) {
             const int8_t *kt = k + (size_t)t / 16 * 16 * dim + t % 16 * 4;
             int32_t dot = 0;
             for (uint32_t d = 0; d < dim; d++) dot += q[i * dim + quad_place(d)] * kt[d / 4 * 64 + d % 4];
-            s[i * ATTN_BLOCK + t] = (float)dot * k_scale[t] * q_scale[i];
+            s[i * KV_BLOCK_TOKENS + t] = (float)dot * k_scale[t] * q_scale[i];
         }
 }
 
@@ -93,8 +93,8 @@ static void pv_int8(float *o, const int8_t *v, const int16_t *p, const struct at
     for (uint32_t i = 0; i < n; i++)
         for (uint32_t d = 0; d < dim; d++) {
             int32_t dot = 0;
-            for (uint32_t t = 0; t < ATTN_BLOCK; t++)
-                dot += p[i * ATTN_BLOCK + quad_place(t)] * v[(size_t)t / 4 * 4 * dim + d * 4 + t % 4];
+            for (uint32_t t = 0; t < KV_BLOCK_TOKENS; t++)
+                dot += p[i * KV_BLOCK_TOKENS + quad_place(t)] * v[(size_t)t / 4 * 4 * dim + d * 4 + t % 4];
             float *at = &o[i * dim + d];
             *at = __builtin_fmaf((float)dot, w[i].scale, *at * w[i].alpha);
         }

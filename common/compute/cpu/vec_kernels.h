@@ -205,7 +205,7 @@ TARGET static struct attn_weights softmax_int8(int16_t *out, struct attn_state *
         m = v_magnitude(m, p[j]);
     }
     struct step step = step_of(v_magnitude_bits(m), 32767.0f);
-    if (!step.finite) memset(out, 0, ATTN_BLOCK * sizeof(*out));
+    if (!step.finite) memset(out, 0, KV_BLOCK_TOKENS * sizeof(*out));
     if (!step.finite) return (struct attn_weights){ alpha, step.scale };
     UNROLL for (uint32_t j = 0; j < 4; j++) v_store_int16(out + 16 * j, v_fma(p[j], v_set(step.inv), v_set(ROUND)));
     return (struct attn_weights){ alpha, step.scale };

@@ -26,7 +26,7 @@ Test(sched, chunks_end_on_block_borders_except_the_last)
             cr_assert_eq(sched_plan(&lim, &UNMEASURED, &s, 1, &rows), rows);
             cr_assert(rows > 0 && rows <= 128);
             done += rows;
-            cr_assert(done == n || done % SCHED_BLOCK_TOKENS == 0);
+            cr_assert(done == n || done % KV_BLOCK_TOKENS == 0);
         }
 }
 

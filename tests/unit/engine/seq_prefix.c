@@ -6,12 +6,11 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#define BLOCK    BLOCK_TABLE_TOKENS
 #define N_BLOCKS 24
 #define N_SEQS   6
 #define DEPTH    7 /* blocks of the longest sequence */
 #define N_OPS    20000
-#define N_TOKENS (DEPTH * BLOCK)
+#define N_TOKENS (DEPTH * KV_BLOCK_TOKENS)
 
 struct rig {
     struct kv_pool *pool;
@@ -52,10 +51,10 @@ static bool grow(struct rig *r, struct seq *s, uint32_t n)
 static void expect_hits_hold_the_prefix(struct rig *r, const struct seq *s)
 {
     cr_assert_lt(s->n_computed, s->n_tokens, "the last token is always computed");
-    cr_assert_eq(s->n_computed, s->table.n * BLOCK);
+    cr_assert_eq(s->n_computed, s->table.n * KV_BLOCK_TOKENS);
     for (uint32_t b = 0; b < s->table.n; b++) {
         kv_block_id id = s->table.ids[b];
-        cr_assert_eq(r->n_held[id], (b + 1) * BLOCK);
+        cr_assert_eq(r->n_held[id], (b + 1) * KV_BLOCK_TOKENS);
         cr_assert_eq(memcmp(r->held[id], s->tokens, r->n_held[id] * sizeof(int32_t)), 0);
     }
     r->n_hits += s->table.n;
@@ -78,10 +77,10 @@ static void copy_tail(struct rig *r, struct seq *s)
 /* Computes up to `end` tokens: what is written is the sequence's own. */
 static void compute(struct rig *r, struct seq *s, uint32_t end)
 {
-    for (uint32_t b = s->n_computed / BLOCK; b * BLOCK < end; b++) {
+    for (uint32_t b = s->n_computed / KV_BLOCK_TOKENS; b * KV_BLOCK_TOKENS < end; b++) {
         kv_block_id id = s->table.ids[b];
         cr_assert_eq(n_holders(r, id), 1, "a shared block was written");
-        r->n_held[id] = end < (b + 1) * BLOCK ? end : (b + 1) * BLOCK;
+        r->n_held[id] = end < (b + 1) * KV_BLOCK_TOKENS ? end : (b + 1) * KV_BLOCK_TOKENS;
         memcpy(r->held[id], s->tokens, r->n_held[id] * sizeof(int32_t));
     }
     s->n_computed = end;
@@ -92,7 +91,7 @@ static void compute(struct rig *r, struct seq *s, uint32_t end)
 static void fill_tokens(struct rig *r, int32_t *tokens, uint32_t from, uint32_t to)
 {
     for (uint32_t i = from; i < to; i++) {
-        int32_t kind = i % BLOCK ? tokens[i - 1] / 1000 : (int32_t)draw(r, 2);
+        int32_t kind = i % KV_BLOCK_TOKENS ? tokens[i - 1] / 1000 : (int32_t)draw(r, 2);
         tokens[i] = (int32_t)i + 1000 * kind;
     }
 }
@@ -137,7 +136,7 @@ static void go_on(struct rig *r, int slot)
         compute(r, s, s->n_computed + 1 + draw(r, s->n_tokens - s->n_computed));
         return;
     }
-    uint32_t more = 1 + draw(r, BLOCK);
+    uint32_t more = 1 + draw(r, KV_BLOCK_TOKENS);
     if (s->n_tokens + more >= N_TOKENS || !grow(r, s, block_table_blocks_for(s->n_tokens + more))) {
         end(r, slot);
         return;
@@ -160,10 +159,10 @@ static void expect_counts(const struct rig *r)
 static void see_tails(struct rig *r, const struct prefix_hash *prev, uint32_t b, uint32_t kind, bool *seen)
 {
     const struct prefix_hash root = { 0 };
-    int32_t tokens[BLOCK];
+    int32_t tokens[KV_BLOCK_TOKENS];
     kv_block_id id;
-    for (uint32_t i = 0; i < BLOCK; i++) tokens[i] = (int32_t)(b * BLOCK + i + 1000 * kind);
-    for (uint32_t n = 1; n < BLOCK; n++) {
+    for (uint32_t i = 0; i < KV_BLOCK_TOKENS; i++) tokens[i] = (int32_t)(b * KV_BLOCK_TOKENS + i + 1000 * kind);
+    for (uint32_t n = 1; n < KV_BLOCK_TOKENS; n++) {
         const struct prefix_hash tail = prefix_hash_extend(&root, prev, tokens, n);
         if (prefix_cache_find(r->cache, &tail, &id)) seen[id] = true;
     }
@@ -178,9 +177,10 @@ static void expect_all_reachable(struct rig *r)
         struct prefix_hash root = { 0 }, hashes[DEPTH];
         kv_block_id ids[DEPTH];
         for (uint32_t b = 0; b < DEPTH; b++) {
-            int32_t tokens[BLOCK];
-            for (uint32_t i = 0; i < BLOCK; i++) tokens[i] = (int32_t)(b * BLOCK + i + 1000 * (kinds >> b & 1));
-            hashes[b] = prefix_hash_extend(&root, b ? &hashes[b - 1] : &root, tokens, BLOCK_TABLE_TOKENS);
+            int32_t tokens[KV_BLOCK_TOKENS];
+            for (uint32_t i = 0; i < KV_BLOCK_TOKENS; i++)
+                tokens[i] = (int32_t)(b * KV_BLOCK_TOKENS + i + 1000 * (kinds >> b & 1));
+            hashes[b] = prefix_hash_extend(&root, b ? &hashes[b - 1] : &root, tokens, KV_BLOCK_TOKENS);
         }
         uint32_t hits = prefix_cache_match(r->cache, hashes, DEPTH, ids);
         for (uint32_t b = 0; b < hits; b++) seen[ids[b]] = true;

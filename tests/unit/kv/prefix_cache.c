@@ -23,11 +23,11 @@ static struct rig rig_of(void)
 {
     struct rig r = { 0 };
     struct prefix_hash root = root_of("", "", "");
-    int32_t ids[BLOCK_TABLE_TOKENS] = { 0 };
+    int32_t ids[KV_BLOCK_TOKENS] = { 0 };
     cr_assert_eq(kv_pool_create(&r.pool, N_BLOCKS), OK);
     cr_assert_eq(prefix_cache_create(&r.cache, r.pool), OK);
     for (int i = 0; i < N_BLOCKS; i++)
-        r.chain[i] = prefix_hash_extend(&root, i ? &r.chain[i - 1] : &root, ids, BLOCK_TABLE_TOKENS);
+        r.chain[i] = prefix_hash_extend(&root, i ? &r.chain[i - 1] : &root, ids, KV_BLOCK_TOKENS);
     return r;
 }
 
@@ -58,15 +58,15 @@ static uint32_t n_found(struct rig *r)
 Test(prefix_cache, hashes_are_the_same_in_every_process)
 {
     struct prefix_hash root = root_of("", "", "");
-    int32_t ids[BLOCK_TABLE_TOKENS];
-    for (int i = 0; i < BLOCK_TABLE_TOKENS; i++) ids[i] = i * 100;
-    struct prefix_hash first = prefix_hash_extend(&root, &root, ids, BLOCK_TABLE_TOKENS);
+    int32_t ids[KV_BLOCK_TOKENS];
+    for (int i = 0; i < KV_BLOCK_TOKENS; i++) ids[i] = i * 100;
+    struct prefix_hash first = prefix_hash_extend(&root, &root, ids, KV_BLOCK_TOKENS);
     cr_assert_eq(first.lo, 0xb81ae8d7ee706600u, "%llx", (unsigned long long)first.lo);
     cr_assert_eq(first.hi, 0x724b05157e624071u, "%llx", (unsigned long long)first.hi);
-    struct prefix_hash second = prefix_hash_extend(&root, &first, ids, BLOCK_TABLE_TOKENS);
+    struct prefix_hash second = prefix_hash_extend(&root, &first, ids, KV_BLOCK_TOKENS);
     cr_assert_not(prefix_hash_equal(&first, &second), "what stands before a block counts");
     ids[63]++;
-    struct prefix_hash other = prefix_hash_extend(&root, &root, ids, BLOCK_TABLE_TOKENS);
+    struct prefix_hash other = prefix_hash_extend(&root, &root, ids, KV_BLOCK_TOKENS);
     cr_assert_not(prefix_hash_equal(&first, &other), "every token counts");
 }
 
@@ -145,7 +145,7 @@ Test(prefix_cache, a_block_is_found_by_its_tail_until_it_is_taken)
 {
     struct rig r = rig_of();
     const struct prefix_hash root = root_of("", "", "");
-    const int32_t ids[BLOCK_TABLE_TOKENS] = { 0 };
+    const int32_t ids[KV_BLOCK_TOKENS] = { 0 };
     const struct prefix_hash tails[2] = { prefix_hash_extend(&root, &root, ids, 60),
                                           prefix_hash_extend(&root, &root, ids, 61) };
     kv_block_id both, alone, found;
