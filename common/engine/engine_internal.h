@@ -1,4 +1,5 @@
-/* engine_internal.h - what the engine's thread owns; shared by engine.c (commands) and engine_step.c (steps). */
+/* engine_internal.h - what the engine's thread owns; shared by engine.c (commands), engine_admit.c, engine_step.c,
+ * engine_sample.c and engine_emit.c. */
 #ifndef ENGINE_ENGINE_INTERNAL_H
 #define ENGINE_ENGINE_INTERNAL_H
 #include "base/mailbox.h"
@@ -59,10 +60,18 @@ bool engine_admit(struct engine *e);
 void engine_begin_prefill(struct engine *e, struct seq *s);
 /* One step over the running sequences. */
 void engine_step(struct engine *e);
+/* Logprobs of the prompt tokens that follow the rows of this chunk, in slices as wide as the head's buffer. */
+enum status engine_send_prompt_logprobs(struct engine *e, struct seq *s, const struct batch_seq *bs) MUST_CHECK;
+/* Sequences whose last known token was in the batch get their next one. */
+enum status engine_sample(struct engine *e) MUST_CHECK;
 /* The only way out: gives blocks back, sends DONE, forgets the sequence. */
 void engine_finish(struct engine *e, struct seq *s, enum finish_reason finish, enum status st, const char *message);
 /* Appends a token and says whether the sequence ends with it. */
 enum finish_reason engine_append(struct engine *e, struct seq *s, int32_t token);
 void engine_emit(struct engine *e, const struct engine_event *ev);
 void engine_emit_reserved(struct engine *e, const struct seq *s);
+/* Layers [layer0, layer1) of tokens [t0, t1) are final. */
+void engine_emit_kv(struct engine *e, const struct seq *s, uint32_t layer0, uint32_t layer1, uint32_t t0, uint32_t t1);
+/* Nobody waits for the tier's disk any more. */
+void engine_stop_reading(struct engine *e);
 #endif

@@ -75,6 +75,11 @@ static inline bool seq_is_running(const struct seq *s)
 {
     return s->state == SEQ_PREFILL || s->state == SEQ_DECODE;
 }
+/* In steps: whoever asked for it takes in what is said of it. */
+static inline bool seq_can_run(const struct seq *s)
+{
+    return seq_is_running(s) && !s->paused;
+}
 
 /* All sequences of an engine: found by key, walked in order of rank: priority, then arrival.  Bounded. */
 struct seq_set {
