@@ -160,7 +160,8 @@ static struct args eval_unpacked(struct render *r, const struct node *n)
     struct value more = n->c ? eval(r, n->c) : value_undef();
     r->at = n;
     if (n->c && r->status == OK) add_unpacked(r, kw, more);
-    return (struct args){ pos.list->v, pos.list->n, kw->v, kw->n };
+    const struct value *given = pos.list->n ? pos.list->v : template_alloc(&r->arena, 0); /* filters skip some */
+    return (struct args){ given, pos.list->n, kw->v, kw->n };
 }
 
 struct args eval_args(struct render *r, const struct node *n)

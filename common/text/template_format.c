@@ -1,6 +1,7 @@
 /* template_format.c - str.format(), with fields by order, index or name, and the old way with %. */
 #include "text/template_internal.h"
 
+#include <math.h>
 #include <string.h>
 
 struct field_spec {
@@ -220,8 +221,12 @@ static void put_percent(struct render *r, struct text_out *sb, char kind, struct
     } else if (kind == 'r' && spec.n == 0) {
         print_repr(r, sb, v);
     } else if ((kind == 'd' || kind == 'i') && spec.n == 0 && value_is_number(v)) {
-        if (!value_as_int(v, &i)) i = (int64_t)value_as_float(v);
-        out_fmt(sb, "%lld", (long long)i);
+        double d = value_as_float(v);
+        if (value_as_int(v, &i) || fabs(d) < 9.2e18)
+            out_fmt(sb, "%lld", (long long)(v.type == V_FLOAT ? (int64_t)d : i));
+        else
+            template_fail(r, isfinite(d) ? ERR_UNSUPPORTED : ERR_INTERNAL, "%%%c format: %g has no integer of 64 bits",
+                          kind, d);
     } else if (kind == 'f' && value_is_number(v) && (spec.n == 0 || spec.p[0] == '.')) {
         if (spec.n) f.precision = read_number(spec, &end, 0);
         if (f.precision > 100) f.precision = 100;

@@ -1,5 +1,6 @@
 /* fuzz_gguf.c - opens any bytes as a GGUF file and walks all that a reader can reach. */
 #include "compute/dtype.h"
+#include "formats/file_notes.h"
 #include "formats/gguf.h"
 #include "formats/vocab_load.h"
 #include "text/vocab.h"
@@ -41,12 +42,19 @@ static void walk_tensors(const struct gguf *g)
     }
 }
 
+static void take_note(void *arg, const char *note)
+{
+    if (!*note) abort();
+}
+
 static void walk_vocab(const struct gguf *g)
 {
     struct vocab *v;
     uint8_t buf[64];
 
-    if (vocab_load_gguf(&v, g, NULL) != OK) return;
+    if (file_is_whole(g, NULL) != OK || vocab_load_gguf(&v, g, NULL) != OK) return;
+    if (v->n_ids < v->n_tokens) abort();
+    file_notes(g, v, take_note, NULL);
     for (uint32_t i = 0; i < v->n_tokens; i++) {
         vocab_token_bytes(v, (int32_t)i, buf, sizeof(buf));
         vocab_is_end(v, (int32_t)i);
