@@ -1,6 +1,7 @@
 /* api_tokenize.c - POST /tokenize and /detokenize, in the words of llama-server and of vLLM. */
 #include "base/json_write.h"
 #include "base/mem.h"
+#include "base/mem_later.h"
 #include "base/token_id.h"
 #include "coordinator/api.h"
 #include "coordinator/api_error.h"
@@ -188,7 +189,7 @@ static void answer(struct ask *ask)
 
 static void fini(struct ask *ask)
 {
-    strbuf_fini(&((struct text_ask *)ask)->json);
+    strbuf_fini_later(&((struct text_ask *)ask)->json); /* the client may have left */
 }
 
 void api_tokenize(const struct api_ask *http)

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/mem_later.h"
 #include "base/metrics.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/dispatch.h"
@@ -63,7 +64,7 @@ static void write_event(struct call *c, struct strbuf *json)
 {
     sse_data(c->x, json->s, json->n);
     c->last_write = clock_now_us();
-    strbuf_fini(json);
+    strbuf_fini_later(json);
 }
 
 /* Opens the event stream; from here on an error is an event. */
@@ -117,7 +118,7 @@ static void reply_whole(struct call *c, struct strbuf *json)
     struct http_exchange *x = c->x;
     struct api_error e = { 0 };
     if (json->overflowed) {
-        strbuf_fini(json);
+        strbuf_fini_later(json);
         api_error_set(&e, ERR_INTERNAL, NULL, NULL, "the answer is larger than %zu MiB", STRBUF_MAX >> 20);
         call_fail(c, &e);
         return;
@@ -263,7 +264,7 @@ void call_job_done(struct call *c, bool whole, struct strbuf *json)
 {
     c->job = NULL;
     if (c->dropped) {
-        strbuf_fini(json);
+        strbuf_fini_later(json);
         free_call(c);
         return;
     }
