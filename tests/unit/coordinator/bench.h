@@ -23,11 +23,11 @@ static struct bench { /* one coordinator, its owner, its nodes */
     struct fake_node p0, d0, d1;
     struct request *r;
     int32_t tokens[1024];
-    uint32_t n_tokens;
-    uint32_t dead_after_ms; /* of nodes; 0: a slow machine kills nobody */
-    uint64_t link_bytes;    /* 0: plenty */
-    uint32_t stop_after;    /* the owner is content with so many tokens; 0 = never */
-    int ended;              /* enum request_state, -1 = not yet */
+    uint32_t n_tokens, n_rows; /* rows: tokens that came with logprobs */
+    uint32_t dead_after_ms;    /* of nodes; 0: a slow machine kills nobody */
+    uint64_t link_bytes;       /* 0: plenty */
+    uint32_t stop_after;       /* the owner is content with so many tokens; 0 = never */
+    int ended;                 /* enum request_state, -1 = not yet */
     struct api_error error;
     struct request_failures failures; /* both as it ended: the request itself is freed then */
 } b;
@@ -35,6 +35,7 @@ static struct bench { /* one coordinator, its owner, its nodes */
 static inline void on_token(void *owner, int32_t id, const struct logprob_row *row)
 {
     b.tokens[b.n_tokens++] = id;
+    b.n_rows += row != NULL;
     if (b.stop_after == b.n_tokens) dispatch_finish(b.d, b.r, REQUEST_FINISH_STOP);
 }
 

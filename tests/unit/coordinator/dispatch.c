@@ -72,6 +72,31 @@ Test(dispatch, drops_what_is_stale_repeated_or_impossible)
     cr_assert_eq(metric_value(b.meters->tokens_dropped), 4);
 }
 
+static void say_token_beside(struct fake_node *n, uint32_t idx, int32_t id, int32_t alternative)
+{
+    Baton__Control__TokenLogprobs row = BATON__CONTROL__TOKEN_LOGPROBS__INIT;
+    Baton__Control__Token t = BATON__CONTROL__TOKEN__INIT, *list[] = { &t };
+    row.top_ids = &alternative;
+    row.top = &(float){ -1.0f };
+    row.n_top_ids = row.n_top = 1;
+    t.output_idx = idx;
+    t.id = id;
+    t.logprobs = &row;
+    SAY(n, Tokens, tokens, TOKENS, 1, x.n_tokens = 1; x.tokens = list);
+}
+
+Test(dispatch, takes_no_logprobs_of_what_is_no_token)
+{
+    to_prefill();
+    say_token_beside(&b.p0, 0, 3, TINY_COUNT - 1);
+    expect_tokens(1);
+    cr_assert_eq(b.n_rows, 1);
+    static const int32_t impossible[] = { TINY_COUNT, -1, INT32_MAX };
+    for (uint32_t i = 0; i < 3; i++) say_token_beside(&b.d0, i + 1, 4, impossible[i]);
+    expect_tokens(4);
+    cr_assert_eq(b.n_rows, 1, "the tokens are there, their rows are not");
+}
+
 Test(dispatch, refuses_a_hopeless_request_at_once)
 {
     pair_and_request();
