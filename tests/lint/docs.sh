@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # What docs/ name exists, and docs/operations.md names every option with its default, every metric
-# and every log event, docs/api.md every endpoint, request field and status of an error.
+# and every log event, docs/troubleshooting.md every event that is a warning or an error, docs/api.md every endpoint,
+# request field and status of an error.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 page=docs/operations.md
+pages=$(git ls-files 'docs/*.md' README.md)
 bad=0
 report() { echo "$1"; bad=1; }
 code=$(git ls-files 'common/*.c' 'coordinator/*.c' '*_node/*.c')
@@ -13,10 +15,17 @@ while IFS='|' read -r section key default; do
 done < <(tr '\n' ' ' <common/config/config_table.c | grep -oP '\{ SCOPE_(GLOBAL|NODE),[^}]*\}' |
     sed -E 's/^\{ SCOPE_[A-Z]+, +(NULL|"(\w+)"), "(\w+)".*, +"([^"]*)", +"[^"]*"(, \w+)? \}$/\2|\3|\4/')
 metrics=$(grep -ohP '"\Kbaton_[a-z0-9_]+(?=")' $code | sort -u | grep -v '^baton_tok_s$')
-events=$(cat $code | tr '\n' ' ' | grep -oP 'log_(error|warn|info|debug|write)(_limited)?\((level, )?\s*"\K[a-z_]+' | sort -u)
+events_of() { cat $code | tr '\n' ' ' | grep -oP "log_($1)(_limited)?"'\((level, )?\s*"\K[a-z_]+' | sort -u; }
+events=$(events_of 'error|warn|info|debug|write')
+alarms=$(events_of 'error|warn|write')
+trouble=docs/troubleshooting.md
+rows=$(grep -oP '^\| `\K[a-z_]+(?=` \|)' $trouble | sort)
 for name in $metrics; do grep -qP "\`$name[\`{]" $page || report "$page: no metric $name"; done
 for name in $events; do grep -qF "\`$name\`" $page || report "$page: no log event $name"; done
-for name in $(grep -ohP '\bbaton_[a-z0-9_]+' docs/*.md README.md | sort -u); do
+for name in $alarms; do grep -qxF "$name" <<<"$rows" || report "$trouble: no row of the event $name, a warning or an error"; done
+for name in $rows; do grep -qxF "$name" <<<"$alarms" || report "$trouble: $name is no warning and no error"; done
+for name in $(uniq -d <<<"$rows"); do report "$trouble: two rows of $name"; done
+for name in $(grep -ohP '\bbaton_[a-z0-9_]+' $pages | sort -u); do
     grep -qxF "$name" <<<"$metrics" || report "docs: $name is no metric"
 done
 for name in $(sed -n '/^## Log events/,$p' $page | grep -P '^\| `' | cut -d'|' -f2 | grep -oP '`\K[a-z_]+'); do
@@ -35,7 +44,7 @@ for status in $(grep -oP '^    X\(\K[45]\d\d' common/http/http_status.h); do
     sed -n '/^## Errors/,$p' docs/api.md | cut -d'|' -f2 | grep -qw "$status" || report "docs/api.md: no status $status"
 done
 files=$(git ls-files)
-for name in $(grep -ohP '[\w/-]+\.(c|h|py|sh|md|yaml|proto)\b' docs/*.md README.md CONTRIBUTING.md | sort -u); do
+for name in $(grep -ohP '[\w/-]+\.(c|h|py|sh|md|yaml|proto)\b' $pages CONTRIBUTING.md | sort -u); do
     grep -qE "(^|/)${name#/}$" <<<"$files" || report "docs: there is no file $name"
 done
 exit $bad
