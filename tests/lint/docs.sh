@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What docs/ name exists, and docs/operations.md names every option with its default, every metric
-# and every log event, docs/troubleshooting.md every event that is a warning or an error, docs/api.md every endpoint,
-# request field and status of an error.
+# Docs say what is there.  The files that pages name exist, links lead somewhere, drawings are what their scripts draw.
+# docs/operations.md has every option with its default, every metric and every log event; docs/troubleshooting.md every
+# event that is a warning or an error; docs/api.md every endpoint, request field and status of an error.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 page=docs/operations.md
@@ -47,4 +47,14 @@ files=$(git ls-files)
 for name in $(grep -ohP '[\w/-]+\.(c|h|py|sh|md|yaml|proto)\b' $pages CONTRIBUTING.md | sort -u); do
     grep -qE "(^|/)${name#/}$" <<<"$files" || report "docs: there is no file $name"
 done
+slugs_of() { grep -P '^#+ ' "$1" | tr '[:upper:]' '[:lower:]' | sed -E 's/^#+ //; s/[^a-z0-9_ -]//g; s/ /-/g'; }
+for from in $pages CONTRIBUTING.md; do
+    for link in $(grep -oP '\]\(\K[^)\s]+' "$from" | grep -v '^http' | sort -u); do
+        to=$(dirname "$from")/${link%%#*}
+        [ -n "${link%%#*}" ] || to=$from
+        if [ ! -e "$to" ]; then report "$from: the link $link leads nowhere"; continue; fi
+        case $link in *'#'*) slugs_of "$to" | grep -qxF "${link#*#}" || report "$from: $to has no heading ${link#*#}" ;; esac
+    done
+done
+/usr/bin/python3 docs/draw/all.py --check || bad=1
 exit $bad
