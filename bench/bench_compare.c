@@ -144,7 +144,7 @@ static enum status open_one(struct run *r, struct candidate *c, const struct var
     if ((st = model_open(&c->model, &mo, err)) != OK) return st;
     r->n_vocab = info.n_vocab;
     r->n_blocks = (r->opt.window + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
-    return kv_store_create(&c->kv, c->model, r->n_blocks, err);
+    return model_kv_create(&c->kv, c->model, r->n_blocks, err);
 }
 
 /* Logits become log-probabilities. */

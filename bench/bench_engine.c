@@ -50,7 +50,7 @@ static enum status prepare_kv(struct engine_bench *r, uint32_t longest, struct e
 {
     r->blocks_each = (longest + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
     uint32_t n_blocks = r->opt.streams * r->blocks_each;
-    enum status st = kv_store_create(&r->kv, r->model, n_blocks, err);
+    enum status st = model_kv_create(&r->kv, r->model, n_blocks, err);
     if (st != OK) return st;
     r->blocks = mem_array(n_blocks, sizeof(*r->blocks));
     for (uint32_t i = 0; i < n_blocks; i++) r->blocks[i] = i;

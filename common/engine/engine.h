@@ -15,9 +15,9 @@
 #define ENGINE_ENGINE_H
 #include "base/error.h"
 #include "compute/backend.h"
-#include "engine/kv_tier.h"
 #include "engine/sampler.h"
 #include "kv/kv_pool.h"
+#include "store/kv_tier.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -11,9 +11,9 @@
 #ifndef ENGINE_SEQ_H
 #define ENGINE_SEQ_H
 #include "engine/engine.h"
-#include "engine/swap.h"
 #include "kv/block_table.h"
 #include "kv/prefix_cache.h"
+#include "store/swap.h"
 
 enum seq_state {
     SEQ_WAITING,

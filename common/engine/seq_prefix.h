@@ -1,8 +1,8 @@
 /* seq_prefix.h - a sequence and the prefix cache: what it finds there, what it leaves there. */
 #ifndef ENGINE_SEQ_PREFIX_H
 #define ENGINE_SEQ_PREFIX_H
-#include "engine/kv_tier.h"
 #include "engine/seq.h"
+#include "store/kv_tier.h"
 
 /* Whether its tokens are looked for in the prefix cache and the tier. */
 bool seq_is_looked_up(const struct seq *s);

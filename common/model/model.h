@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/io_read.h"
 #include "compute/backend.h"
+#include "store/kv_store.h"
 
 struct model;
 
@@ -71,24 +72,11 @@ struct backend *model_backend(const struct model *m);
 bool model_is_streamed(const struct model *m);
 struct kv_geometry model_kv_geometry(const struct model *m, uint32_t layer);
 
-/* KV memory for all layers: layer l's block slices start at layers[l].base. */
-struct kv_store {
-    uint32_t n_layers, n_blocks;
-    struct kv_slices *layers; /* [n_layers] */
-    uint8_t *memory;
-    size_t bytes;
-    struct backend *backend;
-};
-/* Bytes of one block over all layers. */
+/* Bytes of one KV block over all layers. */
 size_t model_kv_block_bytes(const struct model *m);
-enum status kv_store_create(struct kv_store **out, const struct model *m, uint32_t n_blocks,
+/* KV memory of the model's layers, in its backend: kv_store_create(). */
+enum status model_kv_create(struct kv_store **out, const struct model *m, uint32_t n_blocks,
                             struct error *err) MUST_CHECK;
-void kv_store_destroy(struct kv_store *kv);
-/* A block in host memory: the layers' slices, one after the other. */
-size_t kv_store_block_bytes(const struct kv_store *kv);
-enum status kv_store_read_block(const struct kv_store *kv, uint32_t block, uint8_t *dst) MUST_CHECK;
-enum status kv_store_write_block(const struct kv_store *kv, uint32_t block, const uint8_t *src) MUST_CHECK;
-enum status kv_store_copy_block(const struct kv_store *kv, uint32_t to, uint32_t from) MUST_CHECK;
 
 /* Called on the caller's thread after layer `layer` of the batch has written its KV. */
 typedef void (*model_layer_fn)(void *ctx, uint32_t layer);

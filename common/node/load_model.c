@@ -5,9 +5,9 @@
 #include "base/cpus.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "compute/host_memory.h"
 #include "formats/gguf.h"
 #include "formats/vocab_load.h"
-#include "model/host_memory.h"
 #include "text/vocab.h"
 
 #include <stdio.h>
@@ -209,7 +209,7 @@ enum status load_model(struct loaded_model *out, const struct config_run *run, e
         goto fail;
     }
     m.n_blocks = (uint32_t)n_blocks;
-    if ((st = kv_store_create(&kv, model, m.n_blocks, err)) != OK) goto fail;
+    if ((st = model_kv_create(&kv, model, m.n_blocks, err)) != OK) goto fail;
     if ((st = start_engine(&m, model, kv, run, on_event, ctx, err)) != OK) goto fail;
     unpin(run->self);
     log_info("loaded", "model=%s arch=%s isa=%s threads=%u weights=%s weights_mib=%llu kv_blocks=%u context=%u ms=%llu",

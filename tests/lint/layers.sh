@@ -10,9 +10,10 @@ allowed() {
     formats) echo "formats base text compute/dtype.h" ;; # the table of types alone, no kernels
     compute) echo "compute base" ;;
     parallel) echo "parallel base compute" ;;
-    model) echo "model base formats kv compute parallel" ;;
-    engine) echo "engine base text kv compute parallel model" ;;
-    node) echo "node base config text formats kv wire http compute parallel model engine proto" ;;
+    store) echo "store base kv compute parallel" ;;
+    model) echo "model base formats kv compute parallel store" ;;
+    engine) echo "engine base text kv compute parallel store model" ;;
+    node) echo "node base config text formats kv wire http compute parallel store model engine proto" ;;
     coordinator) echo "coordinator base config text formats kv wire http proto" ;;
     cli) echo "coordinator base config text formats compute model http" ;;
     prefill_node | decode_node) echo "$1 node engine config base" ;;

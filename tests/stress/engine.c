@@ -74,7 +74,7 @@ static int run(const char *path, struct backend *backend)
                                  .on_event = on_event };
     pthread_t threads[POSTERS];
     uint64_t firsts[POSTERS];
-    if (model_open(&eo.model, &mo, NULL) != OK || kv_store_create(&eo.kv, eo.model, 12, NULL) != OK) return 1;
+    if (model_open(&eo.model, &mo, NULL) != OK || model_kv_create(&eo.kv, eo.model, 12, NULL) != OK) return 1;
     eo.tier_bytes = 11 * model_kv_block_bytes(eo.model); /* two blocks in RAM, the others in the file or its queue */
     eo.tier_disk_bytes = 12 * model_kv_block_bytes(eo.model);
     if (engine_create(&engine, &eo, NULL) != OK) return 1;

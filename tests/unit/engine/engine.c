@@ -562,7 +562,7 @@ Test(engine, refuses_options_that_would_starve_prompts)
                                  .on_event = on_event };
     struct engine *e = NULL;
     cr_assert_eq(model_open(&eo.model, &mo, &err), OK, "%s", err.text);
-    cr_assert_eq(kv_store_create(&eo.kv, eo.model, 8, &err), OK);
+    cr_assert_eq(model_kv_create(&eo.kv, eo.model, 8, &err), OK);
     cr_assert_eq(engine_create(&e, &eo, &err), ERR_INVALID);
     cr_assert(strstr(err.text, "164"), "%s", err.text);
     eo.max_seqs = 4;

@@ -163,7 +163,7 @@ static struct rig *rig_of(struct rig_options o)
         eo.tier_io = o.tier_io;
         eo.tier_path = o.tier_disk_blocks > 0 ? "/tmp" : "";
     }
-    cr_assert_eq(kv_store_create(&eo.kv, eo.model, o.n_blocks, &err), OK, "%s", err.text);
+    cr_assert_eq(model_kv_create(&eo.kv, eo.model, o.n_blocks, &err), OK, "%s", err.text);
     cr_assert_eq(engine_create(&r->engine, &eo, &err), OK, "%s", err.text);
     r->n_layers = info.n_layers;
     return r;

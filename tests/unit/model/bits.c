@@ -101,7 +101,7 @@ static struct got run(const char *path, enum kv_format format)
                                  .max_context = CONTEXT,
                                  .weights_fd = -1 };
     cr_assert_eq(model_open(&m, &opt, &err), OK, "%s", err.text);
-    cr_assert_eq(kv_store_create(&kv, m, BLOCKS, &err), OK, "%s", err.text);
+    cr_assert_eq(model_kv_create(&kv, m, BLOCKS, &err), OK, "%s", err.text);
     XXH3_state_t *hash = XXH3_createState();
     XXH3_64bits_reset(hash);
     for (uint32_t i = 0; i < N_PROMPT; i++)

@@ -137,7 +137,7 @@ static void run_all(enum kv_format format, bool one_by_one, const char *what)
                                  .max_context = 1024,
                                  .weights_fd = -1 };
     cr_assert_eq(model_open(&m, &opt, &err), OK, "%s", err.text);
-    cr_assert_eq(kv_store_create(&kv, m, BLOCKS, &err), OK, "%s", err.text);
+    cr_assert_eq(model_kv_create(&kv, m, BLOCKS, &err), OK, "%s", err.text);
     json_t *golden = json_load_file(TEST_DATA "/golden/smollm2.json", 0, NULL);
     cr_assert_not_null(golden);
     json_array_foreach(golden, i, j) if (prompt_load(&p, j)) run_prompt(m, kv, &p, one_by_one, &t);

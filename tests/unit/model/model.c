@@ -52,7 +52,7 @@ static struct rig rig_of(const struct tiny_options *o)
     r.backend = backend_for(r.path, 2);
     struct model_options opt = options_for(&r);
     cr_assert_eq(model_open(&r.model, &opt, &r.err), OK, "%s", r.err.text);
-    cr_assert_eq(kv_store_create(&r.kv, r.model, 32, &r.err), OK, "%s", r.err.text);
+    cr_assert_eq(model_kv_create(&r.kv, r.model, 32, &r.err), OK, "%s", r.err.text);
     return r;
 }
 
@@ -412,9 +412,9 @@ Test(model, refuses_kv_memory_that_does_not_fit_with_numbers)
     struct tiny_options o = tiny_defaults();
     struct rig r = rig_of(&o);
     struct kv_store *kv = NULL;
-    cr_assert_eq(kv_store_create(&kv, r.model, UINT32_MAX, &r.err), ERR_NO_MEMORY);
+    cr_assert_eq(model_kv_create(&kv, r.model, UINT32_MAX, &r.err), ERR_NO_MEMORY);
     cr_assert(strstr(r.err.text, "available"), "%s", r.err.text);
-    cr_assert_eq(kv_store_create(&kv, r.model, 0, &r.err), ERR_INVALID);
+    cr_assert_eq(model_kv_create(&kv, r.model, 0, &r.err), ERR_INVALID);
     rig_free(&r);
 }
 
@@ -454,7 +454,7 @@ static bool try_file(const char *path)
     struct model_options opt = {
         .path = path, .backend = r.backend, .max_batch_tokens = 64, .max_context = context, .weights_fd = -1
     };
-    if (model_open(&r.model, &opt, &r.err) == OK && kv_store_create(&r.kv, r.model, 2, &r.err) == OK) {
+    if (model_open(&r.model, &opt, &r.err) == OK && model_kv_create(&r.kv, r.model, 2, &r.err) == OK) {
         int32_t tokens[3] = { 0, 1, 2 };
         uint32_t blocks[2] = { 0, 1 };
         struct batch_seq seq = { 0, 3, 0, blocks, 2 };

@@ -34,7 +34,7 @@ static enum status rig_open(struct rig *r, const char *path, enum weights_mode w
                                  .weights = weights,
                                  .io = io };
     enum status st = model_open(&r->model, &opt, err);
-    if (st == OK) cr_assert_eq(kv_store_create(&r->kv, r->model, 8, err), OK, "%s", err->text);
+    if (st == OK) cr_assert_eq(model_kv_create(&r->kv, r->model, 8, err), OK, "%s", err->text);
     return st;
 }
 

@@ -2,9 +2,11 @@
  *
  * A thread of its own has them under way through base/io_read and compares their checksums.  Threads: the engine's,
  * except where it says otherwise. */
-#ifndef ENGINE_KV_TIER_READ_H
-#define ENGINE_KV_TIER_READ_H
-#include "engine/kv_tier.h"
+#ifndef STORE_KV_TIER_READ_H
+#define STORE_KV_TIER_READ_H
+#include "store/kv_tier_base.h"
+
+#include <stdbool.h>
 
 #define KV_TIER_MAX_READS 4
 

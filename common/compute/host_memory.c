@@ -1,5 +1,5 @@
 /* host_memory.c - asks the kernel for the memory that is left, before a large part of it is taken. */
-#include "model/host_memory.h"
+#include "compute/host_memory.h"
 
 #include <stdio.h>
 #include <stdlib.h>

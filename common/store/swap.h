@@ -2,8 +2,8 @@
  *
  * The arena has a fixed size: what does not fit is computed again.  A run's slots are chained, so swapping allocates
  * nothing.  Threads: engine thread only. */
-#ifndef ENGINE_SWAP_H
-#define ENGINE_SWAP_H
+#ifndef STORE_SWAP_H
+#define STORE_SWAP_H
 #include "base/error.h"
 #include "kv/kv_pool.h"
 

@@ -1,8 +1,8 @@
 /* swap: blocks come back bit for bit, slots are never lost, and a full arena says so. */
-#include "engine/swap.h"
+#include "store/swap.h"
 
 #include "base/mem.h"
-#include "unit/engine/kv_blocks.h"
+#include "unit/store/kv_blocks.h"
 
 #include <criterion/criterion.h>
 #include <string.h>

@@ -1,7 +1,8 @@
 /* kv_blocks.h - KV memory of plain bytes over a backend that copies; for tests of what moves whole blocks. */
-#ifndef UNIT_ENGINE_KV_BLOCKS_H
-#define UNIT_ENGINE_KV_BLOCKS_H
-#include "model/model.h"
+#ifndef UNIT_STORE_KV_BLOCKS_H
+#define UNIT_STORE_KV_BLOCKS_H
+#include "kv/kv_pool.h"
+#include "store/kv_store.h"
 
 #include <criterion/criterion.h>
 #include <string.h>

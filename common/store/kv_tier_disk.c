@@ -1,10 +1,10 @@
 /* kv_tier_disk.c - a file without a name, a bounded queue of blocks to write, and reads that must pay. */
-#include "engine/kv_tier_disk.h"
+#include "store/kv_tier_disk.h"
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "engine/kv_tier_read.h"
 #include "kv/hash_lru.h"
+#include "store/kv_tier_read.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,11 +1,10 @@
 /* kv_tier_read.c - a thread that keeps a few reads under way, in the order in which they were asked for. */
-#include "engine/kv_tier_read.h"
+#include "store/kv_tier_read.h"
 
 #include "base/clock.h"
 #include "base/io_read.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "engine/kv_tier_disk.h"
 
 #include <pthread.h>
 

@@ -1,34 +1,29 @@
 /* kv_store.c - the bytes behind block ids: one run of block slices per layer, in backend memory. */
+#include "store/kv_store.h"
+
 #include "base/bytes.h"
 #include "base/huge_pages.h"
 #include "base/mem.h"
-#include "model/host_memory.h"
-#include "model/model.h"
+#include "compute/host_memory.h"
 
 #include <stdio.h>
 #include <string.h>
 
-size_t model_kv_block_bytes(const struct model *m)
+size_t kv_store_bytes_for(struct backend *backend, const struct kv_geometry *layers, uint32_t n_layers)
 {
-    struct backend *be = model_backend(m);
     size_t bytes = 0;
-    for (uint32_t l = 0; l < model_info(m)->n_layers; l++) {
-        struct kv_geometry geom = model_kv_geometry(m, l);
-        bytes += be->ops->kv_slice_bytes(be, &geom);
-    }
+    for (uint32_t l = 0; l < n_layers; l++) bytes += backend->ops->kv_slice_bytes(backend, &layers[l]);
     return bytes;
 }
 
 /* Layers one after the other, so that a run of blocks of a layer is one piece. */
-static void lay_out(struct kv_store *kv, const struct model *m)
+static void lay_out(struct kv_store *kv, const struct kv_geometry *layers)
 {
     uint8_t *at = kv->memory;
     for (uint32_t l = 0; l < kv->n_layers; l++) {
-        struct kv_slices *s = &kv->layers[l];
-        s->geom = model_kv_geometry(m, l);
-        s->slice_bytes = kv->backend->ops->kv_slice_bytes(kv->backend, &s->geom);
-        s->base = at;
-        at += s->slice_bytes * kv->n_blocks;
+        const size_t slice = kv->backend->ops->kv_slice_bytes(kv->backend, &layers[l]);
+        kv->layers[l] = (struct kv_slices){ at, slice, layers[l] };
+        at += slice * kv->n_blocks;
     }
 }
 
@@ -42,31 +37,28 @@ static void make_first_pages(struct kv_store *kv)
     }
 }
 
-enum status kv_store_create(struct kv_store **out, const struct model *m, uint32_t n_blocks, struct error *err)
+enum status kv_store_create(struct kv_store **out, struct backend *backend, const struct kv_geometry *layers,
+                            uint32_t n_layers, uint32_t n_blocks, struct error *err)
 {
-    struct backend *be = model_backend(m);
+    const size_t block = kv_store_bytes_for(backend, layers, n_layers);
     uint64_t bytes;
     char what[64];
     void *memory = NULL;
     if (n_blocks == 0) return error_set(err, ERR_INVALID, "KV memory for 0 blocks");
-    if (!size_mul(model_kv_block_bytes(m), n_blocks, &bytes) || bytes > PTRDIFF_MAX)
-        return error_set(err, ERR_TOO_LARGE, "%u KV blocks of %zu bytes do not fit an address space", n_blocks,
-                         model_kv_block_bytes(m));
-    snprintf(what, sizeof(what), "%u KV blocks of %zu bytes", n_blocks, model_kv_block_bytes(m));
-    enum status st = host_memory_check(be, bytes, what, err);
+    if (!size_mul(block, n_blocks, &bytes) || bytes > PTRDIFF_MAX)
+        return error_set(err, ERR_TOO_LARGE, "%u KV blocks of %zu bytes do not fit an address space", n_blocks, block);
+    snprintf(what, sizeof(what), "%u KV blocks of %zu bytes", n_blocks, block);
+    enum status st = host_memory_check(backend, bytes, what, err);
     if (st != OK) return st;
-    if ((st = be->ops->alloc(be, (size_t)bytes, &memory)) != OK)
-        return error_set(err, st, "%s: the %s backend cannot give %llu bytes", what, be->ops->name,
+    if ((st = backend->ops->alloc(backend, (size_t)bytes, &memory)) != OK)
+        return error_set(err, st, "%s: the %s backend cannot give %llu bytes", what, backend->ops->name,
                          (unsigned long long)bytes);
     struct kv_store *kv = mem_zalloc(sizeof(*kv));
-    kv->n_layers = model_info(m)->n_layers;
-    kv->n_blocks = n_blocks;
-    kv->layers = mem_array(kv->n_layers, sizeof(*kv->layers));
+    *kv = (struct kv_store){ .n_layers = n_layers, .n_blocks = n_blocks, .bytes = (size_t)bytes, .backend = backend };
+    kv->layers = mem_array(n_layers, sizeof(*kv->layers));
     kv->memory = memory;
-    kv->bytes = (size_t)bytes;
-    kv->backend = be;
-    lay_out(kv, m);
-    if (host_memory_is_of(be)) make_first_pages(kv);
+    lay_out(kv, layers);
+    if (host_memory_is_of(backend)) make_first_pages(kv);
     *out = kv;
     return OK;
 }

@@ -1,6 +1,6 @@
 /* host_memory.h - how much memory this process may still take. */
-#ifndef MODEL_HOST_MEMORY_H
-#define MODEL_HOST_MEMORY_H
+#ifndef COMPUTE_HOST_MEMORY_H
+#define COMPUTE_HOST_MEMORY_H
 #include "base/error.h"
 #include "compute/backend.h"
 

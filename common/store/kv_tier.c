@@ -1,15 +1,13 @@
 /* kv_tier.c - the level in RAM: an arena of blocks by hash, least recently used out first. */
-#include "engine/kv_tier.h"
+#include "store/kv_tier.h"
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "engine/kv_tier_disk.h"
-#include "engine/kv_tier_read.h"
+#include "compute/host_memory.h"
 #include "kv/hash_lru.h"
-#include "model/host_memory.h"
-#include "model/model.h"
-
-#include <xxhash.h>
+#include "store/kv_store.h"
+#include "store/kv_tier_disk.h"
+#include "store/kv_tier_read.h"
 
 struct kv_tier {
     const struct kv_store *kv; /* borrowed */
@@ -21,16 +19,6 @@ struct kv_tier {
     struct kv_tier_disk *disk;
     struct kv_tier_counters counters;
 };
-
-void kv_tier_drop(struct kv_tier_counters *c, enum kv_tier_drop why)
-{
-    atomic_fetch_add_explicit(&c->dropped[why], 1, memory_order_relaxed);
-}
-
-uint64_t kv_tier_sum(const uint8_t *p, size_t n)
-{
-    return XXH3_64bits(p, n);
-}
 
 /* Sizes that do not go together, or not with this model or this host. */
 static enum status check(const struct kv_tier *t, const struct kv_tier_options *opt, struct error *err)

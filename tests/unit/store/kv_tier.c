@@ -1,10 +1,10 @@
 /* kv_tier: blocks come back bit for bit or not at all, whatever the memory and the disk under it do. */
-#include "engine/kv_tier.h"
+#include "store/kv_tier.h"
 
 #include "base/mem.h"
-#include "engine/kv_tier_disk.h"
-#include "engine/kv_tier_read.h"
-#include "unit/engine/kv_blocks.h"
+#include "store/kv_tier_disk.h"
+#include "store/kv_tier_read.h"
+#include "unit/store/kv_blocks.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -1,9 +1,9 @@
 /* swap.c - copies blocks between the KV store and chained slots of a host arena. */
-#include "engine/swap.h"
+#include "store/swap.h"
 
 #include "base/mem.h"
-#include "model/host_memory.h"
-#include "model/model.h"
+#include "compute/host_memory.h"
+#include "store/kv_store.h"
 
 #include <assert.h>
 

@@ -2,20 +2,12 @@
  *
  * The file has its full size from the start and no name, so nothing stays behind.  It is not read after a restart.  A
  * write error ends its use; a read error or a wrong checksum loses one block. */
-#ifndef ENGINE_KV_TIER_DISK_H
-#define ENGINE_KV_TIER_DISK_H
-#include "engine/kv_tier.h"
-
-#include <stdatomic.h>
+#ifndef STORE_KV_TIER_DISK_H
+#define STORE_KV_TIER_DISK_H
+#include "kv/prefix_hash.h"
+#include "store/kv_tier_base.h"
 
 #define KV_TIER_MIN_QUEUE 8 /* blocks on their way to the file, in buffers of the arena */
-
-struct kv_tier_counters { /* written by the engine's thread and the writer, read by any; each by itself */
-    atomic_uint blocks[KV_TIER_LEVEL_COUNT];
-    atomic_ullong hits[KV_TIER_LEVEL_COUNT], dropped[KV_TIER_DROP_COUNT];
-};
-void kv_tier_drop(struct kv_tier_counters *c, enum kv_tier_drop why);
-uint64_t kv_tier_sum(const uint8_t *p, size_t n);
 
 struct kv_tier_disk;
 

@@ -5,41 +5,16 @@
  * it is: when the pool gives it up again, nothing has to be copied.  Every block has a checksum, so bytes that have
  * changed are never used: what is lost here is computed again, and costs time alone.  Threads: engine thread only,
  * except kv_tier_stats(). */
-#ifndef ENGINE_KV_TIER_H
-#define ENGINE_KV_TIER_H
+#ifndef STORE_KV_TIER_H
+#define STORE_KV_TIER_H
 #include "base/error.h"
 #include "kv/kv_pool.h"
 #include "kv/prefix_hash.h"
-
-#include <sys/types.h>
+#include "store/kv_tier_base.h"
 
 struct kv_store;
 struct kv_tier;
 
-struct kv_tier_io { /* how the file is read and written; tests make it fail */
-    ssize_t (*read)(int fd, void *p, size_t n, off_t at);
-    ssize_t (*write)(int fd, const void *p, size_t n, off_t at);
-};
-
-struct kv_tier_options {
-    uint64_t ram_bytes;          /* > 0 */
-    const char *path;            /* folder of the file; NULL or "": none */
-    uint64_t disk_bytes;         /* of the file */
-    uint64_t other_bytes;        /* memory that others have asked for and not touched yet */
-    const struct kv_tier_io *io; /* NULL: pread and pwrite */
-    void (*on_read)(void *ctx);  /* a read is over: kv_tier_get() again.  From another thread; NULL: nobody waits */
-    void *ctx;
-};
-
-enum kv_tier_level { KV_TIER_RAM, KV_TIER_DISK, KV_TIER_LEVEL_COUNT };
-enum kv_tier_drop {
-    KV_TIER_CORRUPT,
-    KV_TIER_READ_ERROR,
-    KV_TIER_WRITE_ERROR,
-    KV_TIER_QUEUE_FULL, /* the disk is slower than blocks come */
-    KV_TIER_NO_ROOM,    /* least recently used in the last level */
-    KV_TIER_DROP_COUNT
-};
 struct kv_tier_stats {
     uint32_t blocks[KV_TIER_LEVEL_COUNT];
     uint64_t hits[KV_TIER_LEVEL_COUNT]; /* blocks that came back */
@@ -55,7 +30,6 @@ void kv_tier_destroy(struct kv_tier *t); /* NULL is fine; joins its threads */
 void kv_tier_put(struct kv_tier *t, const struct prefix_hash *hash, kv_block_id block);
 /* The chain hashes[0..n) is asked for just now: what follows falls out before what it follows. */
 void kv_tier_touch(struct kv_tier *t, const struct prefix_hash *hashes, uint32_t n);
-enum kv_tier_found { KV_TIER_MISS, KV_TIER_FOUND, KV_TIER_COMING };
 /* Fills `block` with what hashes[0] names.  MISS: it is not there, not any more, or reading it is slower than the
  * `compute_us` (0: unknown) that computing it takes; the block's bytes are then of no meaning.  COMING: it is being
  * read, from now on if it was not, and so are some of hashes[1..n), which will be asked for next; or it would have to
