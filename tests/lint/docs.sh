@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Docs say what is there.  The files that pages name exist, links lead somewhere, drawings are what their scripts draw.
-# docs/operations.md has every option with its default, every metric and every log event; docs/troubleshooting.md every
-# event that is a warning or an error; docs/api.md every endpoint, request field and status of an error.
+# What docs/howto.md calls by name is in the code.  docs/operations.md has every option with its default, every metric and
+# every log event; docs/troubleshooting.md every event that is a warning or an error; docs/api.md every endpoint, request
+# field and status of an error.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 page=docs/operations.md
@@ -46,6 +47,9 @@ done
 files=$(git ls-files)
 for name in $(grep -ohP '[\w/-]+\.(c|h|py|sh|md|yaml|proto)\b' $pages CONTRIBUTING.md | sort -u); do
     grep -qE "(^|/)${name#/}$" <<<"$files" || report "docs: there is no file $name"
+done
+for name in $(grep -oP '`\K[A-Za-z]\w*(?=(\(\))?`)' docs/howto.md | grep '[_A-Z]' | sort -u); do
+    git grep -qwF "$name" -- '*.c' '*.h' '*.proto' '*.txt' || report "docs/howto.md: nothing in the code is called $name"
 done
 slugs_of() { grep -P '^#+ ' "$1" | tr '[:upper:]' '[:lower:]' | sed -E 's/^#+ //; s/[^a-z0-9_ -]//g; s/ /-/g'; }
 for from in $pages CONTRIBUTING.md; do
