@@ -116,37 +116,23 @@ static enum status check_length(const struct seat *s, size_t n)
     return refuse_length(s, param, "", n);
 }
 
-static enum status fill_sampling(const struct seat *s, uint32_t n_prompt, struct request_sampling *out)
+static enum status fill_sampling(const struct seat *s, uint32_t n_prompt, struct admitted_prompt *out)
 {
     const struct api_request *r = s->r;
     const struct token_limit limit = token_limit_of(r->max_tokens, s->default_tokens, s->n_ctx - n_prompt);
-    *out = (struct request_sampling){
-        .temperature = (float)r->temperature,
-        .top_p = (float)r->top_p,
-        .min_p = (float)r->min_p,
-        .top_k = r->top_k < 0 ? 0 : (uint32_t)r->top_k,
-        .repetition_penalty = (float)r->repetition_penalty,
-        .frequency_penalty = (float)r->frequency_penalty,
-        .presence_penalty = (float)r->presence_penalty,
-        .seed = r->seed,
-        .max_tokens = limit.n,
-        .limit_from = limit.from,
-        .ignore_eos = r->ignore_eos,
-        .hidden = r->echo && r->max_tokens == 0,
-        .n_logprobs = (int32_t)r->n_logprobs,
-        .n_prompt_logprobs = r->echo ? (int32_t)r->n_logprobs : -1,
-        .n_bias = r->n_bias,
-        .bias_ids = r->bias_ids,
-        .bias = r->bias,
-    };
-    out->min_tokens = r->min_tokens > out->max_tokens ? out->max_tokens : (uint32_t)r->min_tokens;
-    for (uint32_t i = 0; i < r->n_bias; i++) {
-        if (!token_id_ok(r->bias_ids[i], s->model->n_vocab))
+    struct sampling_params *p = &out->sampling;
+    *p = r->sampling;
+    p->max_tokens = limit.n;
+    out->limit_from = limit.from;
+    if (p->min_tokens > p->max_tokens) p->min_tokens = p->max_tokens;
+    if (r->echo) p->n_prompt_logprobs = p->n_logprobs;
+    for (uint32_t i = 0; i < p->n_bias; i++) {
+        if (!token_id_ok(p->bias_ids[i], s->model->n_vocab))
             return api_error_set(s->e, ERR_INVALID, NULL, "logit_bias",
-                                 "'logit_bias' names token %d; the vocabulary has %u tokens", r->bias_ids[i],
+                                 "'logit_bias' names token %d; the vocabulary has %u tokens", p->bias_ids[i],
                                  s->model->n_vocab);
     }
-    if (!r->has_seed && getrandom(&out->seed, sizeof(out->seed), 0) != (ssize_t)sizeof(out->seed))
+    if (!r->has_seed && getrandom(&p->seed, sizeof(p->seed), 0) != (ssize_t)sizeof(p->seed))
         return api_error_set(s->e, ERR_INTERNAL, NULL, NULL, "no random seed to be had");
     return OK;
 }
@@ -164,7 +150,7 @@ static enum status admit_one(const struct seat *s, struct admitted_prompt *out)
     else
         st = encode(s, p->text, p->n_text, &as_asked, "prompt", &ids, &out->n_hidden);
     if (st == OK) st = check_length(s, ids.n);
-    if (st == OK) st = fill_sampling(s, (uint32_t)ids.n, &out->sampling);
+    if (st == OK) st = fill_sampling(s, (uint32_t)ids.n, out);
     if (st != OK) {
         token_list_fini(&ids);
         return st;

@@ -16,8 +16,9 @@ struct coordinator;
 struct admitted_prompt {
     int32_t *ids; /* mem_free; NULL once taken */
     uint32_t n;
-    uint32_t n_hidden;                /* tokens in front that are no part of the echoed text (BOS) */
-    struct request_sampling sampling; /* its biases are the API request's */
+    uint32_t n_hidden;               /* tokens in front that are no part of the echoed text (BOS) */
+    struct sampling_params sampling; /* its biases are the API request's */
+    enum token_limit_source limit_from;
 };
 
 struct admitted {

@@ -5,7 +5,7 @@
 static void put_logprobs(const struct choice *c, struct strbuf *out)
 {
     struct logprob_style style = { c->call->model, c->call->req->tokens_as_ids };
-    if (c->call->req->n_logprobs < 0 || c->log.n == 0)
+    if (c->call->req->sampling.n_logprobs < 0 || c->log.n == 0)
         strbuf_puts(out, "null");
     else
         logprobs_chat_json(&c->log, &style, out);

@@ -8,7 +8,7 @@ static void put_choice(const struct choice *c, const char *finish_reason, struct
     strbuf_addf(out, "{\"index\":%u,\"text\":", c->idx);
     json_str(out, strbuf_cstr(&c->text), c->text.n);
     strbuf_puts(out, ",\"logprobs\":");
-    if (c->call->req->n_logprobs < 0 || c->log.n == 0)
+    if (c->call->req->sampling.n_logprobs < 0 || c->log.n == 0)
         strbuf_puts(out, "null");
     else
         logprobs_text_json(&c->log, &style, out);

@@ -175,7 +175,6 @@ static bool prompt_is_known(const struct choice *ch)
 static void start_others(struct choice *first, const struct request *r)
 {
     struct call *c = first->call;
-    struct request_sampling sampling = r->sampling;
     const char *slash = strrchr(r->tag, '/');
     char tag[API_REQUEST_ID_MAX + 16];
     if (!first->leads) return;
@@ -184,10 +183,20 @@ static void start_others(struct choice *first, const struct request *r)
         struct choice *ch = first + k;
         int32_t *ids = mem_array(r->n_prompt, sizeof(*ids));
         memcpy(ids, r->tokens, r->n_prompt * sizeof(*ids));
-        sampling.choice = k;
         snprintf(tag, sizeof(tag), "%.*s/%u", (int)(slash - r->tag), r->tag, ch->idx);
-        ch->request = dispatch_submit(c->co->dispatch, c->model, ids, r->n_prompt, r->priority, &sampling,
-                                      r->cache_salt, &events, ch, tag);
+        struct request_spec spec = { .model = c->model,
+                                     .tokens = ids,
+                                     .n_prompt = r->n_prompt,
+                                     .priority = r->priority,
+                                     .sampling = r->sampling,
+                                     .limit_from = r->limit_from,
+                                     .hidden = r->hidden,
+                                     .cache_salt = r->cache_salt,
+                                     .tag = tag,
+                                     .events = &events,
+                                     .owner = ch };
+        spec.sampling.choice = k;
+        ch->request = dispatch_submit(c->co->dispatch, &spec);
     }
 }
 
@@ -208,12 +217,12 @@ static void on_token(void *owner, int32_t id, const struct logprob_row *row)
     if (!c->hide_output) {
         uint32_t at = ch->echo_chars + ch->stream.chars;
         stop = stream_feed(&ch->stream, id, &ch->text);
-        if (c->req->n_logprobs >= 0) token_log_add(&ch->log, id, at, row);
+        if (c->req->sampling.n_logprobs >= 0) token_log_add(&ch->log, id, at, row);
         if (stop) token_log_cut(&ch->log, ch->echo_chars + ch->stream.chars, c->req->echo ? ch->request->n_prompt : 0);
     }
     if (stop) {
         ch->stopped = true;
-        dispatch_finish(c->co->dispatch, ch->request, REQUEST_FINISH_STOP);
+        dispatch_finish(c->co->dispatch, ch->request, FINISH_STOP);
     } else {
         flush(ch);
     }
@@ -232,7 +241,7 @@ static void keep_results(struct choice *ch, const struct request *r)
     ch->t = r->t;
     memcpy(ch->decode_name, r->decode_name, sizeof(ch->decode_name));
     if (!r->local) memcpy(ch->prefill_name, r->prefill_name, sizeof(ch->prefill_name));
-    ch->finish_reason = r->finish == REQUEST_FINISH_STOP && !ch->call->hide_output ? "stop" : "length";
+    ch->finish_reason = r->finish == FINISH_STOP && !ch->call->hide_output ? "stop" : "length";
 }
 
 /* The last chunk of a choice that has ended; false while others are being written. */
@@ -306,10 +315,19 @@ static void start_prompt(struct call *c, uint32_t i, struct admitted_prompt *p, 
     char tag[API_REQUEST_ID_MAX + 16];
     ch->leads = n > 1;
     snprintf(tag, sizeof(tag), c->n_choices > 1 ? "%s/%u" : "%s", request_id, ch->idx);
-    int32_t *ids = p->ids;
+    struct request_spec spec = { .model = c->model,
+                                 .tokens = p->ids,
+                                 .n_prompt = p->n,
+                                 .priority = (int32_t)c->req->priority,
+                                 .sampling = p->sampling,
+                                 .limit_from = p->limit_from,
+                                 .hidden = c->hide_output,
+                                 .cache_salt = c->req->cache_salt,
+                                 .tag = tag,
+                                 .events = &events,
+                                 .owner = ch };
     p->ids = NULL;
-    ch->request = dispatch_submit(c->co->dispatch, c->model, ids, p->n, (int32_t)c->req->priority, &p->sampling,
-                                  c->req->cache_salt, &events, ch, tag);
+    ch->request = dispatch_submit(c->co->dispatch, &spec);
 }
 
 void call_create(const struct api_ask *ask, struct call_plan *plan)

@@ -23,7 +23,7 @@ static void echo(struct choice *ch, const struct call_plan *plan, const struct a
     detok_init(&detok, plan->admitted.model->vocab, true);
     for (uint32_t i = 0; i < p->n; i++) {
         size_t before = text.n;
-        if (req->n_logprobs >= 0) token_log_add(&ch->log, p->ids[i], chars, NULL);
+        if (req->sampling.n_logprobs >= 0) token_log_add(&ch->log, p->ids[i], chars, NULL);
         if (i < p->n_hidden) continue;
         detok_add(&detok, p->ids[i], &text);
         chars += stream_count_chars(strbuf_cstr(&text) + before, text.n - before);
@@ -47,7 +47,7 @@ static void make_choices(struct call_plan *plan)
         const struct admitted_prompt *p = &plan->admitted.prompts[i / (uint32_t)req->n];
         *ch = (struct choice){ .idx = i };
         stream_init(&ch->stream, plan->admitted.model->vocab, req->stops, req->n_stops, p->sampling.min_tokens);
-        ch->log.n_top = req->n_logprobs > 0 ? (uint32_t)req->n_logprobs : 0;
+        ch->log.n_top = req->sampling.n_logprobs > 0 ? (uint32_t)req->sampling.n_logprobs : 0;
         if (req->echo) echo(ch, plan, p);
     }
 }

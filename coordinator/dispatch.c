@@ -79,7 +79,7 @@ static void log_end(const struct request *r)
               "prefill_ms=%.1f kv_ms=%.1f kv_bytes=%llu ttft_ms=%.1f itl_ms=%.2f total_ms=%.1f status=%s%s%s",
               log_quote(r->tag), (unsigned long long)r->id, r->model->name, request_state_name(r->state),
               r->local ? "local" : r->prefill_name, r->decode_name, r->n_prompt, n.prompt, n.cached, n.output,
-              r->sampling.max_tokens, token_limit_name(r->sampling.limit_from), r->epoch,
+              r->sampling.max_tokens, token_limit_name(r->limit_from), r->epoch,
               seconds(r->t.created, r->t.dispatched ? r->t.dispatched : r->t.ended) * 1e3, r->t.prefill_us / 1e3,
               r->t.handoff_us / 1e3, (unsigned long long)r->t.kv_bytes, seconds(r->t.created, r->t.first_token) * 1e3,
               itl, seconds(r->t.created, r->t.ended) * 1e3, status_text(r->error.status),
@@ -133,7 +133,7 @@ void dispatch_fail(struct dispatch *d, struct request *r, enum status st, const 
     end_request(d, r, REQUEST_FAILED);
 }
 
-void dispatch_finish(struct dispatch *d, struct request *r, enum request_finish finish)
+void dispatch_finish(struct dispatch *d, struct request *r, enum finish_reason finish)
 {
     if (request_is_over(r)) return;
     r->finish = finish;
@@ -234,7 +234,7 @@ static bool cut_to_fit(struct dispatch *d, struct request *r)
     uint32_t longest = registry_context(&d->registry, r->model);
     if (longest <= r->n_tokens || r->n_prompt + r->sampling.max_tokens <= longest) return false;
     r->sampling.max_tokens = longest - r->n_prompt;
-    r->sampling.limit_from = TOKEN_LIMIT_CONTEXT;
+    r->limit_from = TOKEN_LIMIT_CONTEXT;
     if (r->sampling.min_tokens > r->sampling.max_tokens) r->sampling.min_tokens = r->sampling.max_tokens;
     dispatch_kick(d);
     return true;
@@ -465,17 +465,10 @@ enum status dispatch_check_room(const struct dispatch *d, uint32_t n, uint64_t b
                          (unsigned long long)d->queue.bytes, (unsigned long long)d->queue.max_bytes);
 }
 
-struct request *dispatch_submit(struct dispatch *d, const struct served_model *model, int32_t *tokens,
-                                uint32_t n_prompt, int32_t priority, const struct request_sampling *sampling,
-                                const char *cache_salt, const struct request_events *events, void *owner,
-                                const char *tag)
+struct request *dispatch_submit(struct dispatch *d, const struct request_spec *spec)
 {
-    struct request *r = request_create(model, tokens, n_prompt, sampling, cache_salt, d->counts);
+    struct request *r = request_create(spec, d->counts);
     r->id = ++d->last_id;
-    r->priority = priority;
-    r->events = events;
-    r->owner = owner;
-    snprintf(r->tag, sizeof(r->tag), "%s", tag);
     HASH_ADD(hh, d->by_id, id, sizeof(r->id), r);
     queue_push(&d->queue, r);
     dispatch_kick(d);

@@ -37,14 +37,11 @@ const uint32_t *dispatch_state_counts(const struct dispatch *d); /* [REQUEST_STA
 /* Whether n more requests of `bytes` in all may wait: ERR_FULL (429).  They may while no node is there: one may come.
  */
 enum status dispatch_check_room(const struct dispatch *d, uint32_t n, uint64_t bytes, struct api_error *e) MUST_CHECK;
-/* Queues a request behind those of its priority; takes `tokens` (mem_free).  `cache_salt` and `tag` are copied; the tag
- * names it in logs.  The record is the dispatcher's; the owner may use it until its `end` has run. */
-struct request *dispatch_submit(struct dispatch *d, const struct served_model *model, int32_t *tokens,
-                                uint32_t n_prompt, int32_t priority, const struct request_sampling *sampling,
-                                const char *cache_salt, const struct request_events *events, void *owner,
-                                const char *tag);
+/* Queues a request behind those of its priority.  The record is the dispatcher's; the owner may use it until its `end`
+ * has run. */
+struct request *dispatch_submit(struct dispatch *d, const struct request_spec *spec);
 /* The owner has what it wants (stop string): DONE, and nodes give everything back. */
-void dispatch_finish(struct dispatch *d, struct request *r, enum request_finish finish);
+void dispatch_finish(struct dispatch *d, struct request *r, enum finish_reason finish);
 /* The owner gives up, `why` goes to `end` and the log: CANCELLED. */
 void dispatch_cancel(struct dispatch *d, struct request *r, const struct api_error *why);
 /* Requests whose end nodes have not confirmed yet, and those not over. */

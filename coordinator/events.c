@@ -7,9 +7,7 @@
 #include "coordinator/dispatch_internal.h"
 #include "coordinator/meters.h"
 #include "coordinator/served_model.h"
-
-#define WIRE_FINISH_STOP   1 /* enum finish_reason of the nodes */
-#define WIRE_FINISH_LENGTH 2
+#include "wire/job.h"
 
 struct event { /* what every message about a request says */
     struct node *node;
@@ -54,7 +52,7 @@ static void on_reserved(struct dispatch *d, struct node *n, const Baton__Control
 /* False if the alternatives do not make sense. */
 static bool row_of(const Baton__Control__TokenLogprobs *m, uint32_t n_vocab, struct logprob_row *out)
 {
-    if (!m || m->n_top_ids != m->n_top || m->n_top > OPENAI_MAX_LOGPROBS) return false;
+    if (!m || m->n_top_ids != m->n_top || m->n_top > SAMPLING_MAX_LOGPROBS) return false;
     for (size_t i = 0; i < m->n_top_ids; i++)
         if (!token_id_ok(m->top_ids[i], n_vocab)) return false;
     *out = (struct logprob_row){ m->logprob, (uint32_t)m->n_top, m->top_ids, m->top };
@@ -149,13 +147,6 @@ static void on_progress(struct dispatch *d, struct node *n, const Baton__Control
         request_set_state(e.r, REQUEST_DECODING);
 }
 
-static enum request_finish finish_of(uint32_t wire)
-{
-    return wire == WIRE_FINISH_STOP     ? REQUEST_FINISH_STOP
-           : wire == WIRE_FINISH_LENGTH ? REQUEST_FINISH_LENGTH
-                                        : REQUEST_FINISH_NONE;
-}
-
 /* What `bytes` of this node's KV would be in 16 bits a value, without scales. */
 static uint64_t in_16_bits(const struct node *n, uint64_t bytes)
 {
@@ -178,8 +169,9 @@ static void on_prefill_done(struct dispatch *d, struct node *n, const Baton__Con
     if (!e.current) return;
     if (!m->ended && r->decode) pairs_worked(&d->pairs, n->incarnation, r->decode->incarnation);
     request_touch(r);
-    if (m->ended && finish_of(m->finish) && r->t.first_token) {
-        dispatch_finish(d, r, finish_of(m->finish));
+    enum finish_reason finish = finish_unpack(m->finish);
+    if (m->ended && finish_is_answer(finish) && r->t.first_token) {
+        dispatch_finish(d, r, finish);
         return;
     }
     if (m->ended) {
@@ -199,11 +191,12 @@ static void on_finished(struct dispatch *d, struct node *n, const Baton__Control
     if (!e.current || n != r->decode) return;
     request_touch(r);
     if (r->local) r->t.prefill_us = m->prefill_us;
-    if (finish_of(m->finish) == REQUEST_FINISH_NONE) {
+    enum finish_reason finish = finish_unpack(m->finish);
+    if (!finish_is_answer(finish)) {
         recovery_decode_lost(d, r, ERR_INTERNAL, "the decode node gave the request up");
         return;
     }
-    r->finish = finish_of(m->finish);
+    r->finish = finish;
     r->finish_pending = true;
     r->finish_n_output = m->n_output <= r->sampling.max_tokens ? m->n_output : 0;
     dispatch_try_complete(d, r, false);

@@ -3,16 +3,11 @@
 #include "base/log.h"
 #include "coordinator/dispatch_internal.h"
 #include "coordinator/served_model.h"
+#include "wire/job.h"
 
 #include <stdio.h>
 
 #define GROWTH_TOKENS 256 /* room for output that a reservation is expected to take at first */
-
-struct job { /* the parts of a Job message, which point at each other */
-    Baton__Control__Job msg;
-    Baton__Control__Sampling sampling;
-    Baton__Kv__RequestId id;
-};
 
 uint32_t jobs_reserve_tokens(const struct request *r)
 {
@@ -28,31 +23,6 @@ static void fill_id(const struct dispatch *d, uint64_t id, Baton__Kv__RequestId 
     out->counter = id;
 }
 
-static void fill_sampling(struct request *r, Baton__Control__Sampling *out)
-{
-    struct request_sampling *s = &r->sampling;
-    baton__control__sampling__init(out);
-    out->temperature = s->temperature;
-    out->top_k = s->top_k;
-    out->top_p = s->top_p;
-    out->min_p = s->min_p;
-    out->repetition_penalty = s->repetition_penalty;
-    out->frequency_penalty = s->frequency_penalty;
-    out->presence_penalty = s->presence_penalty;
-    out->seed = s->seed;
-    out->choice = s->choice;
-    out->max_tokens = s->max_tokens;
-    out->min_tokens = s->min_tokens;
-    out->ignore_eos = s->ignore_eos;
-    out->logprobs = s->n_logprobs;
-    /* a replay does not compute again what has arrived */
-    bool rows_there = r->n_prompt_rows + 1 >= r->n_prompt;
-    out->prompt_logprobs = rows_there ? -1 : s->n_prompt_logprobs;
-    out->n_bias_ids = out->n_bias = s->n_bias;
-    out->bias_ids = s->bias_ids;
-    out->bias = s->bias;
-}
-
 /* What is left of the time that the request has to its next token. */
 static uint32_t deadline_ms(const struct dispatch *d, const struct request *r)
 {
@@ -61,20 +31,23 @@ static uint32_t deadline_ms(const struct dispatch *d, const struct request *r)
     return used < whole ? (uint32_t)(whole - used) : 1;
 }
 
-static void fill_job(const struct dispatch *d, struct request *r, struct job *out)
+static void pack(const struct dispatch *d, struct request *r, struct job_message *out)
 {
-    baton__control__job__init(&out->msg);
-    fill_id(d, r->id, &out->id);
-    fill_sampling(r, &out->sampling);
-    out->msg.request = &out->id;
-    out->msg.epoch = r->epoch;
-    out->msg.n_tokens = r->n_tokens;
-    out->msg.tokens = r->tokens;
-    out->msg.n_prompt = r->n_prompt;
-    out->msg.sampling = &out->sampling;
-    out->msg.deadline_ms = deadline_ms(d, r);
-    out->msg.cache_salt = r->cache_salt;
-    out->msg.priority = r->priority;
+    struct job_record j = {
+        .incarnation = d->opt.incarnation,
+        .counter = r->id,
+        .epoch = r->epoch,
+        .tokens = r->tokens,
+        .n_tokens = r->n_tokens,
+        .n_prompt = r->n_prompt,
+        .sampling = r->sampling,
+        .deadline_ms = deadline_ms(d, r),
+        .cache_salt = r->cache_salt,
+        .priority = r->priority,
+    };
+    /* a replay does not compute again what has arrived */
+    if (r->n_prompt_rows + 1 >= r->n_prompt) j.sampling.n_prompt_logprobs = -1;
+    job_pack(out, &j);
 }
 
 enum status jobs_send(struct dispatch *d, struct node *n, Baton__Control__ControlMessage *m)
@@ -106,8 +79,8 @@ enum status jobs_send_reserve(struct dispatch *d, struct request *r)
 {
     Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
     Baton__Control__Reserve reserve = BATON__CONTROL__RESERVE__INIT;
-    struct job job;
-    fill_job(d, r, &job);
+    struct job_message job;
+    pack(d, r, &job);
     reserve.job = &job.msg;
     reserve.local_prefill = r->local;
     m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_RESERVE;
@@ -122,8 +95,8 @@ enum status jobs_send_prefill(struct dispatch *d, struct request *r, uint64_t cr
 {
     Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
     Baton__Control__Prefill prefill = BATON__CONTROL__PREFILL__INIT;
-    struct job job;
-    fill_job(d, r, &job);
+    struct job_message job;
+    pack(d, r, &job);
     prefill.job = &job.msg;
     prefill.reservation = r->reservation;
     prefill.decode_node = r->decode->name;

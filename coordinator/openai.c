@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define LEAST_TOP_P 1e-6 /* the likeliest token alone */
+#define LEAST_TOP_P 1e-6f /* the likeliest token alone */
 
 const char *openai_kind(const json_t *v)
 {
@@ -47,9 +47,9 @@ static enum status check_lengths(struct parse *p)
     if (r->max_tokens == 0 && !r->echo)
         return api_error_set(p->e, ERR_INVALID, NULL, "max_tokens",
                              "'max_tokens' must be at least 1 (0 is allowed with echo)");
-    if (r->max_tokens >= 0 && r->min_tokens > r->max_tokens)
+    if (r->max_tokens >= 0 && r->sampling.min_tokens > r->max_tokens)
         return api_error_set(p->e, ERR_INVALID, NULL, "min_tokens",
-                             "'min_tokens' (%lld) is more than 'max_tokens' (%lld)", (long long)r->min_tokens,
+                             "'min_tokens' (%u) is more than 'max_tokens' (%lld)", r->sampling.min_tokens,
                              (long long)r->max_tokens);
     return OK;
 }
@@ -95,12 +95,12 @@ static enum status check_together(struct parse *p)
     if (p->top_logprobs >= 0 && !p->chat_logprobs)
         return api_error_set(p->e, ERR_INVALID, NULL, "top_logprobs",
                              "'top_logprobs' is only allowed when 'logprobs' is true");
-    if (p->chat_logprobs) r->n_logprobs = p->top_logprobs < 0 ? 0 : p->top_logprobs;
-    if (r->echo && r->n_logprobs > (int64_t)p->limits->max_prompt_logprobs)
+    if (p->chat_logprobs) r->sampling.n_logprobs = p->top_logprobs < 0 ? 0 : (int32_t)p->top_logprobs;
+    if (r->echo && r->sampling.n_logprobs > (int64_t)p->limits->max_prompt_logprobs)
         return api_error_set(p->e, ERR_INVALID, NULL, "logprobs",
-                             "'logprobs' together with 'echo' may be at most %u, got %lld",
-                             p->limits->max_prompt_logprobs, (long long)r->n_logprobs);
-    if (r->top_p < LEAST_TOP_P) r->top_p = LEAST_TOP_P;
+                             "'logprobs' together with 'echo' may be at most %u, got %d",
+                             p->limits->max_prompt_logprobs, r->sampling.n_logprobs);
+    if (r->sampling.top_p < LEAST_TOP_P) r->sampling.top_p = LEAST_TOP_P;
     return check_lengths(p);
 }
 
@@ -131,8 +131,8 @@ enum status openai_parse(struct api_request **out, enum api_endpoint endpoint, s
     if (st != OK) return st;
     struct api_request *r = mem_zalloc(sizeof(*r));
     r->endpoint = endpoint;
-    r->max_tokens = r->max_completion_tokens = r->n_logprobs = -1;
-    r->temperature = r->top_p = r->repetition_penalty = 1;
+    r->max_tokens = r->max_completion_tokens = -1;
+    r->sampling = sampling_defaults();
     r->parse_special = true;
     r->n = 1;
     struct parse p = { .r = r, .limits = limits, .e = e, .top_logprobs = -1 };
@@ -167,8 +167,7 @@ void api_request_destroy(struct api_request *r)
     api_request_drop_texts(r);
     for (uint32_t i = 0; i < r->n_stops; i++) mem_free(r->stops[i].text);
     strbuf_fini(&r->ignored);
-    mem_free(r->bias_ids);
-    mem_free(r->bias);
+    sampling_fini(&r->sampling);
     mem_free(r->cache_salt);
     mem_free(r->model);
     mem_free(r);

@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "base/status.h"
 #include "base/strbuf.h"
+#include "job/sampling.h"
 
 #include <jansson.h>
 #include <stdatomic.h>
@@ -15,13 +16,11 @@
 
 struct api_error;
 
-#define OPENAI_MAX_CHOICES  128 /* answers to one request, all prompts together */
-#define OPENAI_MAX_STOPS    64
-#define OPENAI_MAX_STOP     1024 /* bytes of one stop string */
-#define OPENAI_MAX_BIAS     1024
-#define OPENAI_MAX_LOGPROBS 20
-#define OPENAI_MAX_SALT     256     /* bytes of cache_salt */
-#define OPENAI_MAX_VALUES   2000000 /* JSON values of one body */
+#define OPENAI_MAX_CHOICES 128 /* answers to one request, all prompts together */
+#define OPENAI_MAX_STOPS   64
+#define OPENAI_MAX_STOP    1024    /* bytes of one stop string */
+#define OPENAI_MAX_SALT    256     /* bytes of cache_salt */
+#define OPENAI_MAX_VALUES  2000000 /* JSON values of one body */
 
 enum api_endpoint { API_CHAT, API_COMPLETIONS, API_TOKENIZE, API_DETOKENIZE };
 
@@ -48,21 +47,12 @@ struct api_request {
     bool add_generation_prompt, continue_final; /* chat: opens a new turn, or stays in the last one; never both */
     bool echo, tokens_as_ids;                   /* completions */
     int64_t max_tokens, max_completion_tokens;  /* -1 = not given, INT32_MAX = no limit; equal after the parse */
-    int64_t min_tokens;
-    int64_t priority;   /* lower is earlier */
-    int64_t n_logprobs; /* -1 = none, else 0..20 alternatives */
-    double temperature, top_p, min_p;
-    int64_t top_k; /* 0, -1 = off */
-    double repetition_penalty, frequency_penalty, presence_penalty;
-    bool ignore_eos;
-    bool parse_special; /* completions: control tokens in the text of a prompt count */
-    bool has_seed;
-    uint64_t seed;
+    int64_t priority;                           /* lower is earlier */
+    struct sampling_params sampling;            /* but for max_tokens, which comes with the model */
+    bool has_seed;                              /* else one is drawn */
+    bool parse_special;                         /* completions: control tokens in the text of a prompt count */
     struct api_stop stops[OPENAI_MAX_STOPS];
     uint32_t n_stops;
-    uint32_t n_bias;
-    int32_t *bias_ids; /* [n_bias] */
-    float *bias;
     char *cache_salt;      /* "" = none */
     struct strbuf ignored; /* names of ignored fields: "user, store" */
 };

@@ -34,7 +34,7 @@ static enum status read_num(struct parse *p, const struct field *f, const json_t
     if (!isfinite(d) || d < f->min || d > f->max)
         return api_error_set(p->e, ERR_INVALID, NULL, f->name, "'%s' must be from %g to %g, got %g", f->name, f->min,
                              f->max, d);
-    *(double *)((char *)p->r + f->offset) = d;
+    *(float *)(void *)((char *)p->r + f->offset) = (float)d;
     return OK;
 }
 
@@ -47,6 +47,15 @@ static enum status int_in(struct parse *p, const char *name, const json_t *v, in
                              (long long)min, (long long)max, (long long)i);
     *out = i;
     return OK;
+}
+
+/* -1 where the row allows it: off, as 0. */
+static enum status read_count(struct parse *p, const struct field *f, const json_t *v)
+{
+    int64_t i = 0;
+    enum status st = int_in(p, f->name, v, (int64_t)f->min, (int64_t)f->max, &i);
+    if (st == OK) *(uint32_t *)(void *)((char *)p->r + f->offset) = i < 0 ? 0 : (uint32_t)i;
+    return st;
 }
 
 static enum status read_bool(struct parse *p, const char *name, const json_t *v, bool *out)
@@ -126,7 +135,7 @@ static enum status read_seed(struct parse *p, const char *name, const json_t *v)
 {
     int64_t seed;
     if (!openai_whole(v, &seed)) return refuse(p, name, "a 64-bit integer", v);
-    p->r->seed = (uint64_t)seed;
+    p->r->sampling.seed = (uint64_t)seed;
     p->r->has_seed = true;
     return OK;
 }
@@ -135,13 +144,12 @@ static enum status read_logit_bias(struct parse *p, const char *name, const json
 {
     const char *key;
     json_t *item;
-    struct api_request *r = p->r;
+    struct sampling_params *s = &p->r->sampling;
     if (!json_is_object(v)) return refuse(p, name, "an object of token ids", v);
-    if (json_object_size(v) > OPENAI_MAX_BIAS)
+    if (json_object_size(v) > SAMPLING_MAX_BIAS)
         return api_error_set(p->e, ERR_INVALID, NULL, name, "'logit_bias' may have at most %d entries, got %zu",
-                             OPENAI_MAX_BIAS, json_object_size(v));
-    r->bias_ids = mem_resize(r->bias_ids, json_object_size(v) + 1, sizeof(*r->bias_ids));
-    r->bias = mem_resize(r->bias, json_object_size(v) + 1, sizeof(*r->bias));
+                             SAMPLING_MAX_BIAS, json_object_size(v));
+    sampling_alloc_bias(s, (uint32_t)json_object_size(v));
     json_object_foreach((json_t *)v, key, item)
     {
         char *end;
@@ -156,8 +164,8 @@ static enum status read_logit_bias(struct parse *p, const char *name, const json
                                  "'logit_bias': the value of \"%.40s\" must be a number from -100 "
                                  "to 100",
                                  key);
-        r->bias_ids[r->n_bias] = (int32_t)id;
-        r->bias[r->n_bias++] = (float)b;
+        s->bias_ids[s->n_bias] = (int32_t)id;
+        s->bias[s->n_bias++] = (float)b;
     }
     return OK;
 }
@@ -185,12 +193,15 @@ static enum status read_chat_logprobs(struct parse *p, const char *name, const j
 
 static enum status read_text_logprobs(struct parse *p, const char *name, const json_t *v)
 {
-    return int_in(p, name, v, 0, OPENAI_MAX_LOGPROBS, &p->r->n_logprobs);
+    int64_t n = 0;
+    enum status st = int_in(p, name, v, 0, SAMPLING_MAX_LOGPROBS, &n);
+    if (st == OK) p->r->sampling.n_logprobs = (int32_t)n;
+    return st;
 }
 
 static enum status read_top_logprobs(struct parse *p, const char *name, const json_t *v)
 {
-    return int_in(p, name, v, 0, OPENAI_MAX_LOGPROBS, &p->top_logprobs);
+    return int_in(p, name, v, 0, SAMPLING_MAX_LOGPROBS, &p->top_logprobs);
 }
 
 static enum status read_best_of(struct parse *p, const char *name, const json_t *v)
@@ -215,16 +226,16 @@ static const struct field fields[] = {
     { "prompt", FIELD_FN, TEXT, .fn = read_prompt },
     { "max_tokens", FIELD_FN, BOTH, .fn = read_limit },
     { "max_completion_tokens", FIELD_FN, BOTH, .fn = read_limit },
-    { "min_tokens", FIELD_INT, BOTH, AT(min_tokens), 0, INT32_MAX },
-    { "temperature", FIELD_NUM, BOTH, AT(temperature), 0, 100 },
-    { "top_p", FIELD_NUM, BOTH, AT(top_p), 0, 1 },
-    { "top_k", FIELD_INT, BOTH, AT(top_k), -1, INT32_MAX },
-    { "min_p", FIELD_NUM, BOTH, AT(min_p), 0, 1 },
-    { "frequency_penalty", FIELD_NUM, BOTH, AT(frequency_penalty), -2, 2 },
-    { "presence_penalty", FIELD_NUM, BOTH, AT(presence_penalty), -2, 2 },
-    { "repetition_penalty", FIELD_NUM, BOTH, AT(repetition_penalty), 0.01, 10 },
-    { "repeat_penalty", FIELD_NUM, BOTH, AT(repetition_penalty), 0.01, 10 },
-    { "ignore_eos", FIELD_BOOL, BOTH, AT(ignore_eos) },
+    { "min_tokens", FIELD_COUNT, BOTH, AT(sampling.min_tokens), 0, INT32_MAX },
+    { "temperature", FIELD_NUM, BOTH, AT(sampling.temperature), 0, 100 },
+    { "top_p", FIELD_NUM, BOTH, AT(sampling.top_p), 0, 1 },
+    { "top_k", FIELD_COUNT, BOTH, AT(sampling.top_k), -1, INT32_MAX },
+    { "min_p", FIELD_NUM, BOTH, AT(sampling.min_p), 0, 1 },
+    { "frequency_penalty", FIELD_NUM, BOTH, AT(sampling.frequency_penalty), -2, 2 },
+    { "presence_penalty", FIELD_NUM, BOTH, AT(sampling.presence_penalty), -2, 2 },
+    { "repetition_penalty", FIELD_NUM, BOTH, AT(sampling.repetition_penalty), 0.01, 10 },
+    { "repeat_penalty", FIELD_NUM, BOTH, AT(sampling.repetition_penalty), 0.01, 10 },
+    { "ignore_eos", FIELD_BOOL, BOTH, AT(sampling.ignore_eos) },
     { "parse_special", FIELD_BOOL, TEXT, AT(parse_special) },
     { "priority", FIELD_INT, BOTH, AT(priority), INT32_MIN, INT32_MAX },
     { "echo", FIELD_BOOL, TEXT, AT(echo) },
@@ -397,6 +408,7 @@ enum status fields_read(struct parse *p, const struct field *f, const json_t *v)
     switch (f->kind) {
     case FIELD_NUM: return read_num(p, f, v);
     case FIELD_INT: return int_in(p, f->name, v, (int64_t)f->min, (int64_t)f->max, (int64_t *)(void *)at);
+    case FIELD_COUNT: return read_count(p, f, v);
     case FIELD_BOOL: return read_bool(p, f->name, v, (bool *)at);
     case FIELD_FN: return f->fn(p, f->name, v);
     case FIELD_IGNORED: return ignore(p, f);

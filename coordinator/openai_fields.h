@@ -18,7 +18,8 @@ struct parse { /* one request body on its way */
 
 typedef enum status (*field_fn)(struct parse *p, const char *name, const json_t *v);
 
-enum field_kind { FIELD_NUM, FIELD_INT, FIELD_BOOL, FIELD_FN, FIELD_IGNORED, FIELD_REFUSED };
+/* Members: NUM float, INT int64_t, COUNT uint32_t, BOOL bool; a FN writes its own. */
+enum field_kind { FIELD_NUM, FIELD_INT, FIELD_COUNT, FIELD_BOOL, FIELD_FN, FIELD_IGNORED, FIELD_REFUSED };
 
 struct field {
     const char *name;

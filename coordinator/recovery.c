@@ -13,15 +13,15 @@
 #define MAX_REFUSALS     30      /* in a row, for reasons that do not pass by themselves */
 
 /* Whether what was sent is a whole answer, and only the word of it is missing. */
-static bool output_is_complete(const struct request *r, enum request_finish *finish)
+static bool output_is_complete(const struct request *r, enum finish_reason *finish)
 {
     uint32_t n = request_n_output(r);
     if (n == 0) return false;
     if (!r->sampling.ignore_eos && vocab_is_end(r->model->vocab, r->tokens[r->n_tokens - 1])) {
-        *finish = REQUEST_FINISH_STOP;
+        *finish = FINISH_STOP;
         return true;
     }
-    *finish = REQUEST_FINISH_LENGTH;
+    *finish = FINISH_LENGTH;
     return n >= r->sampling.max_tokens;
 }
 
@@ -50,7 +50,7 @@ static void give_up(struct dispatch *d, struct request *r, const char *why)
 /* A node failed the request: counts it, if the node had taken the work on.  False: the request has ended. */
 static bool may_go_on(struct dispatch *d, struct request *r, const char *node, enum status st, const char *why)
 {
-    enum request_finish finish;
+    enum finish_reason finish;
     bool taken_on = r->state > REQUEST_RESERVING;
     if (request_is_over(r)) return false;
     if (output_is_complete(r, &finish)) {

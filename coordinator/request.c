@@ -31,25 +31,20 @@ const char *request_state_name(enum request_state s)
     return (unsigned)s < REQUEST_STATE_COUNT ? names[s] : "unknown";
 }
 
-static void *copy_of(const void *p, uint32_t n, size_t size)
-{
-    if (n == 0) return NULL;
-    void *copy = mem_array(n, size);
-    memcpy(copy, p, n * size);
-    return copy;
-}
-
-struct request *request_create(const struct served_model *model, int32_t *tokens, uint32_t n_prompt,
-                               const struct request_sampling *sampling, const char *cache_salt, uint32_t *state_counts)
+struct request *request_create(const struct request_spec *spec, uint32_t *state_counts)
 {
     struct request *r = mem_zalloc(sizeof(*r));
-    r->model = model;
-    r->tokens = tokens;
-    r->n_tokens = r->n_prompt = n_prompt;
-    r->sampling = *sampling;
-    r->sampling.bias_ids = copy_of(sampling->bias_ids, sampling->n_bias, sizeof(*sampling->bias_ids));
-    r->sampling.bias = copy_of(sampling->bias, sampling->n_bias, sizeof(*sampling->bias));
-    r->cache_salt = mem_strdup(cache_salt);
+    r->model = spec->model;
+    r->tokens = spec->tokens;
+    r->n_tokens = r->n_prompt = spec->n_prompt;
+    r->priority = spec->priority;
+    sampling_copy(&r->sampling, &spec->sampling);
+    r->limit_from = spec->limit_from;
+    r->hidden = spec->hidden;
+    r->cache_salt = mem_strdup(spec->cache_salt);
+    snprintf(r->tag, sizeof(r->tag), "%s", spec->tag);
+    r->events = spec->events;
+    r->owner = spec->owner;
     r->epoch = 1;
     r->state_counts = state_counts;
     r->state_counts[REQUEST_QUEUED]++;
@@ -63,8 +58,7 @@ void request_destroy(struct request *r)
     r->state_counts[r->state]--;
     request_drop_early(r);
     while (r->holds) request_close_hold(r, r->holds);
-    mem_free(r->sampling.bias_ids);
-    mem_free(r->sampling.bias);
+    sampling_fini(&r->sampling);
     mem_free(r->cache_salt);
     mem_free(r->tokens);
     mem_free(r);
@@ -124,7 +118,7 @@ struct request_tokens request_count(const struct request *r)
         n.prompt = r->n_prompt;
         n.cached = r->t.cached_tokens;
     }
-    if (!r->sampling.hidden) n.output = request_n_output(r);
+    if (!r->hidden) n.output = request_n_output(r);
     return n;
 }
 
@@ -141,7 +135,7 @@ bool request_add_early(struct request *r, uint32_t output_idx, int32_t id, const
         e->row.top_ids = e->top_ids;
         e->row.top = e->top;
         e->row.logprob = row->logprob;
-        e->row.n_top = row->n_top < OPENAI_MAX_LOGPROBS ? row->n_top : OPENAI_MAX_LOGPROBS;
+        e->row.n_top = row->n_top < SAMPLING_MAX_LOGPROBS ? row->n_top : SAMPLING_MAX_LOGPROBS;
         for (uint32_t i = 0; i < e->row.n_top; i++) {
             e->top_ids[i] = row->top_ids[i];
             e->top[i] = row->top[i];

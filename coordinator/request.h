@@ -17,6 +17,8 @@
 #include "coordinator/openai.h"
 #include "coordinator/registry.h"
 #include "coordinator/token_limit.h"
+#include "job/finish.h"
+#include "job/sampling.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -38,34 +40,26 @@ enum request_state {
     REQUEST_STATE_COUNT
 };
 
-enum request_finish { /* numbers of enum finish_reason on the wire */
-                      REQUEST_FINISH_NONE,
-                      REQUEST_FINISH_STOP,
-                      REQUEST_FINISH_LENGTH,
-};
-
-struct request_sampling { /* as it goes over the wire */
-    float temperature, top_p, min_p;
-    uint32_t top_k;
-    float repetition_penalty, frequency_penalty, presence_penalty;
-    uint64_t seed;
-    uint32_t choice; /* which of `n` answers to a prompt: each draws differently */
-    uint32_t max_tokens, min_tokens;
-    enum token_limit_source limit_from; /* who set max_tokens; for the log alone */
-    bool ignore_eos;
-    bool hidden; /* not on the wire: its one token is computed for the prompt's sake, and neither shown nor counted */
-    int32_t n_logprobs, n_prompt_logprobs;
-    uint32_t n_bias;
-    int32_t *bias_ids; /* [n_bias]; a request has its own copy of both */
-    float *bias;
-};
-
 /* What the owner hears.  It may call dispatch_finish() and dispatch_cancel() from within. */
 struct request_events {
     void (*token)(void *owner, int32_t id, const struct logprob_row *row /* NULL: not asked for */);
     void (*prompt_logprobs)(void *owner, uint32_t position, const struct logprob_row *row);
     /* The end, once: state, finish and error say how.  The owner forgets the request in this call. */
     void (*end)(void *owner, struct request *r);
+};
+
+struct request_spec { /* what an owner asks for: copied, but for the tokens, which are taken */
+    const struct served_model *model;
+    int32_t *tokens; /* [n_prompt], mem_free */
+    uint32_t n_prompt;
+    int32_t priority; /* lower is earlier */
+    struct sampling_params sampling;
+    enum token_limit_source limit_from;
+    bool hidden;
+    const char *cache_salt; /* "" = none */
+    const char *tag;        /* names it in logs: the client's request id and the choice */
+    const struct request_events *events;
+    void *owner;
 };
 
 struct request_timing { /* microseconds of clock.h; 0 = has not happened */
@@ -92,8 +86,8 @@ struct early_token { /* came before the ones it follows: two nodes report over t
     int32_t id;
     bool has_row;
     struct logprob_row row; /* points into this struct */
-    int32_t top_ids[OPENAI_MAX_LOGPROBS];
-    float top[OPENAI_MAX_LOGPROBS];
+    int32_t top_ids[SAMPLING_MAX_LOGPROBS];
+    float top[SAMPLING_MAX_LOGPROBS];
 };
 
 struct request {
@@ -108,7 +102,9 @@ struct request {
     int32_t *tokens; /* prompt, then output */
     uint32_t n_tokens, n_prompt;
     int32_t priority; /* lower is earlier, here and on the nodes */
-    struct request_sampling sampling;
+    struct sampling_params sampling;
+    enum token_limit_source limit_from; /* who set max_tokens; for the log alone */
+    bool hidden;      /* its one token is computed for the prompt's sake, and neither shown nor counted */
     char *cache_salt; /* "" = none */
     const struct request_events *events;
     void *owner; /* NULL after `end` */
@@ -125,7 +121,7 @@ struct request {
     uint64_t avoid, avoided_at; /* incarnation of the node that failed it last, and when */
     uint32_t n_prompt_rows;     /* prompt logprobs received; the next position is this + 1 */
     struct early_token *early;  /* tokens ahead of order, by index */
-    enum request_finish finish;
+    enum finish_reason finish;
     bool finish_pending; /* the decode node is done; tokens or PrefillDone are on their way */
     uint32_t finish_n_output;
     struct api_error error; /* FAILED, CANCELLED */
@@ -140,9 +136,8 @@ struct request {
     UT_hash_handle hh; /* by id, in the dispatcher */
 };
 
-/* A new request in QUEUED.  Takes `tokens` (mem_free), which are the prompt. */
-struct request *request_create(const struct served_model *model, int32_t *tokens, uint32_t n_prompt,
-                               const struct request_sampling *sampling, const char *cache_salt, uint32_t *state_counts);
+/* A new request in QUEUED. */
+struct request *request_create(const struct request_spec *spec, uint32_t *state_counts);
 void request_destroy(struct request *r);
 
 /* The only writer of `state`; an illegal move is a bug (assert).  Keeps the counters and time stamps. */

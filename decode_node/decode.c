@@ -255,7 +255,7 @@ static void on_token(struct decode *d, struct job *j, const struct engine_event 
 
 static void on_done(struct decode *d, struct job *j, const struct engine_event *ev)
 {
-    bool finished = ev->kind == ENGINE_DONE && (ev->finish == FINISH_STOP || ev->finish == FINISH_LENGTH);
+    bool finished = ev->kind == ENGINE_DONE && finish_is_answer(ev->finish);
 
     j->in_engine = false;
     kv_inbox_close(d->inbox, &j->key);

@@ -325,26 +325,11 @@ void engine_destroy(struct engine *e)
     free_engine(e);
 }
 
-static bool is_in(float v, float min, float max)
-{
-    return v >= min && v <= max; /* false for NaN */
-}
-
-static enum status check_sampling(const struct sampling_params *p)
-{
-    bool ok = is_in(p->temperature, 0.0f, 1e6f) && is_in(p->top_p, 0.0f, 1.0f) && is_in(p->min_p, 0.0f, 1.0f) &&
-              is_in(p->repetition_penalty, 1e-6f, 1e6f) && is_in(p->frequency_penalty, -1e6f, 1e6f) &&
-              is_in(p->presence_penalty, -1e6f, 1e6f) && p->max_tokens > 0 && p->n_logprobs <= SAMPLER_MAX_LOGPROBS &&
-              p->n_prompt_logprobs <= SAMPLER_MAX_LOGPROBS && p->n_bias <= SAMPLER_MAX_BIAS;
-    for (uint32_t i = 0; ok && i < p->n_bias; i++) ok = !isnan(p->bias[i]);
-    return ok ? OK : ERR_INVALID;
-}
-
 static enum status check_request(const struct engine *e, const struct seq_request *r)
 {
     if (r->mode != ENGINE_PREFILL_ONLY && r->mode != ENGINE_RESERVE && r->mode != ENGINE_GENERATE) return ERR_INVALID;
     if (r->n_prompt == 0 || r->n_tokens < r->n_prompt) return ERR_INVALID;
-    enum status st = check_sampling(&r->sampling);
+    enum status st = sampling_check(&r->sampling, NULL);
     if (st != OK) return st;
     if ((uint64_t)r->n_prompt + r->sampling.max_tokens > e->opt.max_context) return ERR_CONTEXT_LENGTH;
     if (r->n_tokens - r->n_prompt >= r->sampling.max_tokens) return ERR_INVALID; /* nothing is left */

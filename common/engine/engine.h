@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "compute/backend.h"
 #include "engine/sampler.h"
+#include "job/finish.h"
 #include "kv/kv_pool.h"
 #include "store/kv_tier.h"
 
@@ -53,7 +54,6 @@ enum engine_event_kind {
     ENGINE_DONE,
     ENGINE_GONE
 };
-enum finish_reason { FINISH_NONE, FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_FAILED };
 
 struct engine_event { /* valid during the callback */
     enum engine_event_kind kind;

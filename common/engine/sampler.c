@@ -197,7 +197,7 @@ void sampler_logprobs(struct sampler *s, const float *logits, int32_t token, uin
     float top = logits[arg_max(logits, s->n_vocab)];
     double sum = 0.0;
     uint32_t n = 0;
-    assert(n_top <= SAMPLER_MAX_LOGPROBS);
+    assert(n_top <= SAMPLING_MAX_LOGPROBS);
     for (uint32_t i = 0; i < s->n_vocab; i++) {
         float x = logits[i] - top;
         if (x > NEGLIGIBLE) sum += (double)expf(x);

@@ -7,38 +7,16 @@
  * probabilities when neither is set). */
 #ifndef ENGINE_SAMPLER_H
 #define ENGINE_SAMPLER_H
-#include "base/status.h"
+#include "job/sampling.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#define SAMPLER_MAX_LOGPROBS 20
-#define SAMPLER_MAX_BIAS     1024 /* what the API takes, too */
-
-struct sampling_params {
-    float temperature;                         /* 0 = greedy */
-    uint32_t top_k;                            /* 0 = off */
-    float top_p;                               /* 1 = off */
-    float min_p;                               /* 0 = off */
-    float repetition_penalty;                  /* 1 = off; over prompt and output */
-    float frequency_penalty, presence_penalty; /* 0 = off; over output */
-    uint64_t seed;                             /* always set: the coordinator draws a missing one */
-    uint32_t choice;                           /* index of the choice (n > 1) */
-    uint32_t max_tokens;                       /* output tokens at most, > 0 */
-    uint32_t min_tokens;                       /* end tokens are masked before this many */
-    bool ignore_eos;                           /* end tokens do not end generation */
-    int32_t n_logprobs;                        /* -1 = none, else 0..20 alternatives */
-    int32_t n_prompt_logprobs;                 /* -1 = none, else for every prompt token (echo) */
-    uint32_t n_bias;
-    const int32_t *bias_ids; /* [n_bias], borrowed; a sequence has its own copy */
-    const float *bias;
-};
-
 struct token_logprobs {
     float logprob; /* of the token itself */
     uint32_t n_top;
-    int32_t top_ids[SAMPLER_MAX_LOGPROBS]; /* falling */
-    float top[SAMPLER_MAX_LOGPROBS];
+    int32_t top_ids[SAMPLING_MAX_LOGPROBS]; /* falling */
+    float top[SAMPLING_MAX_LOGPROBS];
 };
 
 struct sampler; /* scratch for one thread, sized by the vocabulary */

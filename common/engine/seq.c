@@ -51,22 +51,6 @@ uint32_t seq_blocks_to_admit(const struct seq *s)
     return n < s->table.cap ? n : s->table.cap;
 }
 
-/* Biases are borrowed from the request: a sequence keeps its own, ids and then values in one piece. */
-static enum status copy_bias(struct seq *s, const struct sampling_params *p)
-{
-    void *ids = NULL;
-    if (p->n_bias == 0) return OK;
-    enum status st = mem_try_array(&ids, p->n_bias, sizeof(*p->bias_ids) + sizeof(*p->bias));
-    if (st != OK) return st;
-    float *values = (float *)(void *)((int32_t *)ids + p->n_bias);
-    memcpy(ids, p->bias_ids, p->n_bias * sizeof(*p->bias_ids));
-    memcpy(values, p->bias, p->n_bias * sizeof(*p->bias));
-    s->own_bias = ids;
-    s->sampling.bias_ids = ids;
-    s->sampling.bias = values;
-    return OK;
-}
-
 enum status seq_create(struct seq **out, const struct seq_request *r)
 {
     struct seq *s = mem_zalloc(sizeof(*s));
@@ -77,8 +61,7 @@ enum status seq_create(struct seq **out, const struct seq_request *r)
     if (st == OK) st = block_table_init(&s->table, seq_blocks_max(r));
     if (st == OK) st = mem_try_array(&hashes, s->table.cap, sizeof(*s->prefix.hashes));
     s->prefix.hashes = hashes;
-    s->sampling = r->sampling;
-    if (st == OK) st = copy_bias(s, &r->sampling);
+    sampling_copy(&s->sampling, &r->sampling);
     if (st != OK) {
         seq_destroy(s);
         return st;
@@ -99,7 +82,7 @@ void seq_destroy(struct seq *s)
     if (!s) return;
     block_table_fini(&s->table);
     mem_free(s->prefix.hashes);
-    mem_free(s->own_bias);
+    sampling_fini(&s->sampling);
     mem_free(s->tokens);
     mem_free(s);
 }

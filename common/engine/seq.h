@@ -38,11 +38,10 @@ struct seq {
     struct seq_key key;
     enum engine_mode mode;
     enum seq_state state;
-    int32_t priority; /* lower is earlier */
-    struct sampling_params sampling;
-    int32_t *own_bias; /* memory of sampling.bias_ids and .bias; NULL: none */
-    int32_t *tokens;   /* owned, room for n_prompt + max_tokens */
-    uint32_t n_tokens; /* known: prompt, then output */
+    int32_t priority;                /* lower is earlier */
+    struct sampling_params sampling; /* with biases of its own */
+    int32_t *tokens;                 /* owned, room for n_prompt + max_tokens */
+    uint32_t n_tokens;               /* known: prompt, then output */
     uint32_t n_prompt;
     uint32_t n_input;    /* as submitted: what a hand-off covers */
     uint32_t n_computed; /* tokens whose KV is in the blocks */

@@ -1,6 +1,7 @@
 /* job_reports.c - what a node says about its jobs. */
 #include "base/mem.h"
 #include "node/jobs_internal.h"
+#include "wire/job.h"
 
 #include <stdio.h>
 #include <utlist.h>
@@ -207,7 +208,7 @@ void job_send_prefill_done(struct jobs *js, struct job *j, uint64_t prefill_us, 
     p.prefill_us = clip(prefill_us);
     p.handoff_us = clip(j->handoff_us);
     p.ended = ended != FINISH_NONE;
-    p.finish = ended;
+    p.finish = finish_pack(ended);
     m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_PREFILL_DONE;
     m.prefill_done = &p;
     link_send(j->link, &m);
@@ -223,7 +224,7 @@ void job_send_finished(struct jobs *js, struct job *j, const struct engine_event
     if (!is_heard(j)) return;
     f.request = &id;
     f.epoch = j->key.epoch;
-    f.finish = done->finish;
+    f.finish = finish_pack(done->finish);
     f.n_output = j->n_output;
     f.decode_us = clip(done->decode_us);
     f.prefill_us = clip(done->prefill_us);

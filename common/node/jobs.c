@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "node/jobs_internal.h"
+#include "wire/job.h"
 
 #include <string.h>
 
@@ -193,49 +194,22 @@ void jobs_cancel(struct jobs *js, struct link *l, const Baton__Control__Cancel *
     if (!found) link_send_cancel_ack(l, m->request->counter, m->epoch);
 }
 
-static enum status sampling_of(struct sampling_params *p, const Baton__Control__Sampling *m, struct error *err)
-{
-    if (m->n_bias != m->n_bias_ids || m->n_bias > SAMPLER_MAX_BIAS)
-        return error_set(err, ERR_INVALID, "%zu logit biases for %zu ids, at most %d are possible", m->n_bias,
-                         m->n_bias_ids, SAMPLER_MAX_BIAS);
-    *p = (struct sampling_params){
-        .temperature = m->temperature,
-        .top_k = m->top_k,
-        .top_p = m->top_p,
-        .min_p = m->min_p,
-        .repetition_penalty = m->repetition_penalty,
-        .frequency_penalty = m->frequency_penalty,
-        .presence_penalty = m->presence_penalty,
-        .seed = m->seed,
-        .choice = m->choice,
-        .max_tokens = m->max_tokens,
-        .min_tokens = m->min_tokens,
-        .ignore_eos = m->ignore_eos,
-        .n_logprobs = m->logprobs < 0 ? -1 : m->logprobs,
-        .n_prompt_logprobs = m->prompt_logprobs < 0 ? -1 : m->prompt_logprobs,
-        .n_bias = (uint32_t)m->n_bias,
-        .bias_ids = m->bias_ids,
-        .bias = m->bias,
-    };
-    return OK;
-}
-
 enum status job_request_of(struct seq_request *out, const Baton__Control__Job *m, enum engine_mode mode,
                            uint64_t incarnation, struct error *err)
 {
-    if (!m || !m->request || !m->sampling) return error_set(err, ERR_PARSE, "a job lacks its parts");
-    if (m->request->incarnation != incarnation || incarnation == 0 || m->epoch == 0)
-        return error_set(err, ERR_STALE, "a job of another coordinator, or without an epoch");
-    if (m->n_tokens == 0 || m->n_tokens > UINT32_MAX / 2 || m->n_prompt == 0 || m->n_prompt > m->n_tokens)
-        return error_set(err, ERR_INVALID, "a job of %zu tokens with a prompt of %u", m->n_tokens, m->n_prompt);
+    struct job_record j;
+    enum status st = job_unpack(&j, m, err);
+    if (st != OK) return st;
+    if (j.incarnation != incarnation) return error_set(err, ERR_STALE, "a job of another coordinator");
     *out = (struct seq_request){
-        .key = { m->request->incarnation, m->request->counter, m->epoch },
+        .key = { j.incarnation, j.counter, j.epoch },
         .mode = mode,
-        .tokens = m->tokens,
-        .n_tokens = (uint32_t)m->n_tokens,
-        .n_prompt = m->n_prompt,
-        .cache_salt = m->cache_salt,
-        .priority = m->priority,
+        .tokens = j.tokens,
+        .n_tokens = j.n_tokens,
+        .n_prompt = j.n_prompt,
+        .sampling = j.sampling,
+        .cache_salt = j.cache_salt,
+        .priority = j.priority,
     };
-    return sampling_of(&out->sampling, m->sampling, err);
+    return OK;
 }

@@ -77,8 +77,8 @@ void jobs_cancel(struct jobs *js, struct link *l, const Baton__Control__Cancel *
 /* fn may remove the job it is given. */
 void jobs_each(struct jobs *js, void (*fn)(void *ctx, struct job *j), void *ctx);
 
-/* A Job message as the engine wants it; tokens are borrowed from the message.  Everything is checked that the engine
- * does not check: presence, identity (of the coordinator with that incarnation), counts. */
+/* A Job message as the engine wants it; tokens are borrowed from the message.  Checked is all that needs no vocabulary
+ * (wire/job.h), and that it comes from the coordinator with that incarnation (ERR_STALE). */
 enum status job_request_of(struct seq_request *out, const Baton__Control__Job *m, enum engine_mode mode,
                            uint64_t incarnation, struct error *err) MUST_CHECK;
 

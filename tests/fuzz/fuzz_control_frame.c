@@ -16,7 +16,7 @@ static void try_job(const Baton__Control__Job *job)
         if (err.text[0] == 0) abort();
         return;
     }
-    if (r.n_prompt > r.n_tokens || r.sampling.n_bias > SAMPLER_MAX_BIAS) abort();
+    if (r.n_prompt > r.n_tokens || sampling_check(&r.sampling, NULL) != OK) abort();
     int32_t last = r.tokens[r.n_tokens - 1];
     if (last != job->tokens[job->n_tokens - 1]) abort();
 }

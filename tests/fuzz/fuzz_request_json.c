@@ -20,7 +20,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             continue;
         }
         if (endpoint == API_COMPLETIONS ? r->n_prompts == 0 : json_array_size(r->messages) == 0) abort();
-        if (r->n_stops > OPENAI_MAX_STOPS || r->n_bias > OPENAI_MAX_BIAS || r->n_logprobs > OPENAI_MAX_LOGPROBS)
+        if (r->n_stops > OPENAI_MAX_STOPS || r->sampling.n_bias > SAMPLING_MAX_BIAS ||
+            r->sampling.n_logprobs > SAMPLING_MAX_LOGPROBS)
             abort();
         api_request_destroy(r);
     }

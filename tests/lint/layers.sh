@@ -5,16 +5,16 @@ cd "$(dirname "$0")/../.."
 allowed() {
     case $1 in
     base) echo "base" ;;
-    config | kv | http | text) echo "$1 base" ;;
-    wire) echo "wire base proto" ;;
+    config | job | kv | http | text) echo "$1 base" ;;
+    wire) echo "wire base job proto" ;;
     formats) echo "formats base text compute/dtype.h" ;; # the table of types alone, no kernels
     compute) echo "compute base" ;;
     parallel) echo "parallel base compute" ;;
     store) echo "store base kv compute parallel" ;;
     model) echo "model base formats kv compute parallel store" ;;
-    engine) echo "engine base text kv compute parallel store model" ;;
-    node) echo "node base config text formats kv wire http compute parallel store model engine proto" ;;
-    coordinator) echo "coordinator base config text formats kv wire http proto" ;;
+    engine) echo "engine base job text kv compute parallel store model" ;;
+    node) echo "node base config job text formats kv wire http compute parallel store model engine proto" ;;
+    coordinator) echo "coordinator base config job text formats kv wire http proto" ;;
     cli) echo "coordinator base config text formats compute model http" ;;
     prefill_node | decode_node) echo "$1 node engine config base" ;;
     esac

@@ -8,6 +8,7 @@
 #include "coordinator/meters.h"
 #include "tests/unit/coordinator/fake_node.h"
 #include "tests/unit/coordinator/tiny_model.h"
+#include "wire/job.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
@@ -36,7 +37,7 @@ static inline void on_token(void *owner, int32_t id, const struct logprob_row *r
 {
     b.tokens[b.n_tokens++] = id;
     b.n_rows += row != NULL;
-    if (b.stop_after == b.n_tokens) dispatch_finish(b.d, b.r, REQUEST_FINISH_STOP);
+    if (b.stop_after == b.n_tokens) dispatch_finish(b.d, b.r, FINISH_STOP);
 }
 
 static inline void on_prompt_logprobs(void *owner, uint32_t position, const struct logprob_row *row) {}
@@ -84,9 +85,16 @@ static inline void join(struct fake_node *n, const char *name, uint64_t incarnat
 
 static inline struct request *submit(uint32_t max_tokens)
 {
-    struct request_sampling s = { .max_tokens = max_tokens, .n_logprobs = -1, .n_prompt_logprobs = -1 };
-    int32_t *ids = mem_array(10, sizeof(*ids));
-    b.r = dispatch_submit(b.d, b.models[0], ids, 10, 0, &s, "", &events, &b, "test");
+    struct request_spec s = { .model = b.models[0],
+                              .tokens = mem_array(10, sizeof(int32_t)),
+                              .n_prompt = 10,
+                              .sampling = sampling_defaults(),
+                              .cache_salt = "",
+                              .tag = "test",
+                              .events = &events,
+                              .owner = &b };
+    s.sampling.max_tokens = max_tokens;
+    b.r = dispatch_submit(b.d, &s);
     return b.r;
 }
 
@@ -148,12 +156,13 @@ static inline void say_token(struct fake_node *n, uint32_t epoch, uint32_t idx, 
 
 static inline void say_prefill_done(struct fake_node *n, uint32_t epoch, bool ended)
 {
-    SAY(n, PrefillDone, prefill_done, PREFILL_DONE, epoch, x.kv_bytes = 500; x.ended = ended; x.finish = ended);
+    SAY(n, PrefillDone, prefill_done, PREFILL_DONE, epoch, x.kv_bytes = 500; x.ended = ended;
+        x.finish = finish_pack(ended ? FINISH_STOP : FINISH_NONE));
 }
 
 static inline void say_finished(struct fake_node *n, uint32_t epoch, uint32_t n_output)
 {
-    SAY(n, Finished, finished, FINISHED, epoch, x.finish = 2; x.n_output = n_output);
+    SAY(n, Finished, finished, FINISHED, epoch, x.finish = finish_pack(FINISH_LENGTH); x.n_output = n_output);
 }
 
 static inline void say_failed(struct fake_node *n, uint32_t epoch, enum status st, bool kept)

@@ -23,9 +23,10 @@ Test(openai, fills_in_defaults)
     struct api_error e;
     cr_assert_eq(parse(API_CHAT, "{" USER "}", &r, &e), OK);
     cr_assert_eq(r->max_tokens, -1);
-    cr_assert_eq(r->n_logprobs, -1);
-    cr_assert(r->temperature == 1 && r->top_p == 1 && r->min_p == 0 && r->repetition_penalty == 1);
-    cr_assert(!r->stream && !r->has_seed && !r->n_stops && !r->n_bias);
+    cr_assert_eq(r->sampling.n_logprobs, -1);
+    cr_assert(r->sampling.temperature == 1 && r->sampling.top_p == 1 && r->sampling.min_p == 0 &&
+              r->sampling.repetition_penalty == 1);
+    cr_assert(!r->stream && !r->has_seed && !r->n_stops && !r->sampling.n_bias);
     cr_assert_str_eq(r->model, "");
     cr_assert_eq(json_array_size(r->messages), 1);
     api_request_destroy(r);
@@ -47,12 +48,14 @@ Test(openai, reads_every_field)
         OK, "%s", e.message);
     cr_assert_eq(r->n_prompts, 2);
     cr_assert(r->prompts[0].n_ids == 2 && r->prompts[0].ids[1] == 2 && !strcmp(r->prompts[1].text, "x"));
-    cr_assert(r->max_tokens == 7 && r->min_tokens == 2 && r->priority == -7 && r->top_k == 40 && r->n_logprobs == 5);
-    cr_assert(r->frequency_penalty == -2 && r->presence_penalty == 2 && r->repetition_penalty == 1.5);
-    cr_assert(r->ignore_eos && r->echo && r->tokens_as_ids && r->stream && r->include_usage);
-    cr_assert(r->has_seed && r->seed == (uint64_t)INT64_MIN);
+    cr_assert(r->max_tokens == 7 && r->sampling.min_tokens == 2 && r->priority == -7 && r->sampling.top_k == 40 &&
+              r->sampling.n_logprobs == 5);
+    cr_assert(r->sampling.frequency_penalty == -2 && r->sampling.presence_penalty == 2 &&
+              r->sampling.repetition_penalty == 1.5);
+    cr_assert(r->sampling.ignore_eos && r->echo && r->tokens_as_ids && r->stream && r->include_usage);
+    cr_assert(r->has_seed && r->sampling.seed == (uint64_t)INT64_MIN);
     cr_assert(r->n_stops == 2 && !strcmp(r->stops[1].text, "b"));
-    cr_assert(r->n_bias == 1 && r->bias_ids[0] == 5 && r->bias[0] == -100);
+    cr_assert(r->sampling.n_bias == 1 && r->sampling.bias_ids[0] == 5 && r->sampling.bias[0] == -100);
     api_request_destroy(r);
 }
 
@@ -187,10 +190,12 @@ Test(openai, neutral_values_ask_for_nothing)
         strbuf_addf(&body, "{" USER ",%s}", neutral[i]);
         cr_assert_eq(openai_parse(&r, API_CHAT, bytes_of(body.s, body.n), &strict, &e), OK, "%s: %s", neutral[i],
                      e.message);
-        cr_assert(r->n == 1 && r->n_logprobs == -1 && !r->n_stops && !r->n_bias && !r->has_seed && !r->ignored.n, "%s",
-                  neutral[i]);
-        cr_assert(r->temperature == 1 && r->top_p == 1 && r->top_k == 0 && r->max_tokens == -1 && !r->min_tokens, "%s",
-                  neutral[i]);
+        cr_assert(r->n == 1 && r->sampling.n_logprobs == -1 && !r->n_stops && !r->sampling.n_bias && !r->has_seed &&
+                      !r->ignored.n,
+                  "%s", neutral[i]);
+        cr_assert(r->sampling.temperature == 1 && r->sampling.top_p == 1 && r->sampling.top_k == 0 &&
+                      r->max_tokens == -1 && !r->sampling.min_tokens,
+                  "%s", neutral[i]);
         cr_assert(!r->cache_salt[0] && !r->stream, "%s", neutral[i]);
         api_request_destroy(r);
         strbuf_fini(&body);
@@ -222,8 +227,9 @@ Test(openai, whole_numbers_no_limit_and_least_top_p)
                        "\"best_of\":3,\"top_p\":0}",
                        &r, &e),
                  OK, "%s", e.message);
-    cr_assert(r->prompts[0].ids[0] == 1 && r->max_tokens == 7 && r->has_seed && r->seed == 42 && r->top_k == 5);
-    cr_assert(r->n_logprobs == 2 && r->n == 3 && r->top_p > 0 && r->top_p < 1e-5);
+    cr_assert(r->prompts[0].ids[0] == 1 && r->max_tokens == 7 && r->has_seed && r->sampling.seed == 42 &&
+              r->sampling.top_k == 5);
+    cr_assert(r->sampling.n_logprobs == 2 && r->n == 3 && r->sampling.top_p > 0 && r->sampling.top_p < 1e-5);
     api_request_destroy(r);
     cr_assert_eq(parse(API_COMPLETIONS, "{\"prompt\":\"x\",\"max_tokens\":-1}", &r, &e), OK, "%s", e.message);
     cr_assert_eq(r->max_tokens, INT32_MAX);
@@ -352,7 +358,7 @@ Test(openai, bounds_batches_stops_and_biases)
     cr_assert_neq(parse(API_COMPLETIONS, body.s, &r, &e), OK);
     strbuf_reset(&body);
     strbuf_puts(&body, "{\"prompt\":\"x\",\"logit_bias\":{");
-    for (int i = 0; i <= OPENAI_MAX_BIAS; i++) strbuf_addf(&body, "%s\"%d\":1", i ? "," : "", i);
+    for (int i = 0; i <= SAMPLING_MAX_BIAS; i++) strbuf_addf(&body, "%s\"%d\":1", i ? "," : "", i);
     strbuf_puts(&body, "}}");
     cr_assert_neq(parse(API_COMPLETIONS, body.s, &r, &e), OK);
     cr_assert_not_null(strstr(e.message, "1024"));

@@ -12,8 +12,13 @@ static uint32_t counts[REQUEST_STATE_COUNT];
 
 static struct request *request_of(uint32_t n_prompt)
 {
-    static const struct request_sampling sampling = { .max_tokens = 1000 };
-    return request_create(tiny_model(), mem_array(n_prompt, sizeof(int32_t)), n_prompt, &sampling, "", counts);
+    const struct request_spec spec = { .model = tiny_model(),
+                                       .tokens = mem_array(n_prompt, sizeof(int32_t)),
+                                       .n_prompt = n_prompt,
+                                       .sampling = { .max_tokens = 1000 },
+                                       .cache_salt = "",
+                                       .tag = "test" };
+    return request_create(&spec, counts);
 }
 
 Test(request, counts_its_states)
@@ -202,7 +207,7 @@ Test(request, counts_a_prompt_once_and_no_hidden_token)
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct request *r = request_of(7);
         r->sampling.choice = rows[i].choice;
-        r->sampling.hidden = rows[i].hidden;
+        r->hidden = rows[i].hidden;
         r->t.cached_tokens = 4;
         for (uint32_t k = 0; k < rows[i].n_output; k++) request_add_token(r, 1);
         struct request_tokens n = request_count(r);

@@ -364,12 +364,12 @@ Test(engine, refuses_at_once_what_can_never_be_done)
     bad.sampling.temperature = -1.0f;
     cr_assert_eq(engine_submit(r->engine, &bad), ERR_INVALID);
     bad = q;
-    bad.sampling.n_bias = SAMPLER_MAX_BIAS + 1;
+    bad.sampling.n_bias = SAMPLING_MAX_BIAS + 1;
     cr_assert_eq(engine_submit(r->engine, &bad), ERR_INVALID);
     bad = q;
     bad.sampling.n_bias = 1;
-    bad.sampling.bias_ids = (const int32_t[]){ 160 };
-    bad.sampling.bias = (const float[]){ 1.0f };
+    bad.sampling.bias_ids = (int32_t[]){ 160 };
+    bad.sampling.bias = (float[]){ 1.0f };
     cr_assert_eq(engine_submit(r->engine, &bad), ERR_INVALID, "a bias for no token");
     tokens[3] = 160;
     cr_assert_eq(engine_submit(r->engine, &q), ERR_INVALID, "no such token");

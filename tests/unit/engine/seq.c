@@ -46,23 +46,23 @@ Test(seq, rank_is_priority_then_arrival)
 
 Test(seq, keeps_its_own_biases)
 {
-    int32_t ids[SAMPLER_MAX_BIAS];
-    float values[SAMPLER_MAX_BIAS];
+    int32_t ids[SAMPLING_MAX_BIAS];
+    float values[SAMPLING_MAX_BIAS];
     struct seq *s = NULL;
     struct seq_request r = { .key = { 1, 1, 1 },
                              .tokens = (const int32_t[]){ 1 },
                              .n_tokens = 1,
                              .n_prompt = 1,
                              .sampling = {
-                                 .max_tokens = 1, .n_bias = SAMPLER_MAX_BIAS, .bias_ids = ids, .bias = values } };
-    for (int i = 0; i < SAMPLER_MAX_BIAS; i++) {
+                                 .max_tokens = 1, .n_bias = SAMPLING_MAX_BIAS, .bias_ids = ids, .bias = values } };
+    for (int i = 0; i < SAMPLING_MAX_BIAS; i++) {
         ids[i] = i;
         values[i] = (float)-i;
     }
     cr_assert_eq(seq_create(&s, &r), OK);
     memset(ids, 0, sizeof(ids)); /* the caller's are gone once it is submitted */
     memset(values, 0, sizeof(values));
-    for (int i = 0; i < SAMPLER_MAX_BIAS; i++)
+    for (int i = 0; i < SAMPLING_MAX_BIAS; i++)
         cr_assert(s->sampling.bias_ids[i] == i && s->sampling.bias[i] == (float)-i);
     seq_destroy(s);
 }

@@ -11,8 +11,8 @@ struct wire_job { /* a valid Job message to spoil */
     Baton__Kv__RequestId id;
     Baton__Control__Sampling sampling;
     int32_t tokens[5];
-    int32_t bias_ids[SAMPLER_MAX_BIAS + 1];
-    float bias[SAMPLER_MAX_BIAS + 1];
+    int32_t bias_ids[SAMPLING_MAX_BIAS + 1];
+    float bias[SAMPLING_MAX_BIAS + 1];
 };
 
 static Baton__Control__Job *fill(struct wire_job *w)
@@ -21,6 +21,7 @@ static Baton__Control__Job *fill(struct wire_job *w)
     baton__control__job__init(&w->job);
     baton__kv__request_id__init(&w->id);
     baton__control__sampling__init(&w->sampling);
+    w->sampling.repetition_penalty = 1;
     w->id.incarnation = 1;
     w->id.counter = 2;
     w->job.request = &w->id;
@@ -33,7 +34,7 @@ static Baton__Control__Job *fill(struct wire_job *w)
     w->sampling.max_tokens = 7;
     w->sampling.seed = 99;
     w->sampling.logprobs = -1;
-    w->sampling.prompt_logprobs = -5;
+    w->sampling.prompt_logprobs = -1;
     w->sampling.n_bias = w->sampling.n_bias_ids = 2;
     w->sampling.bias_ids = w->bias_ids;
     w->sampling.bias = w->bias;
@@ -78,7 +79,7 @@ Test(jobs, refuses_messages_that_lack_parts_or_lie_about_counts)
     fill(&w)->n_tokens = 0;
     cr_assert_eq(convert(&w.job), ERR_INVALID);
     fill(&w)->epoch = 0;
-    cr_assert_eq(convert(&w.job), ERR_STALE);
+    cr_assert_eq(convert(&w.job), ERR_INVALID);
     fill(&w);
     w.id.incarnation = 8;
     cr_assert_eq(convert(&w.job), ERR_STALE);
@@ -86,7 +87,7 @@ Test(jobs, refuses_messages_that_lack_parts_or_lie_about_counts)
     w.sampling.n_bias = 1;
     cr_assert_eq(convert(&w.job), ERR_INVALID);
     fill(&w);
-    w.sampling.n_bias = w.sampling.n_bias_ids = SAMPLER_MAX_BIAS + 1;
+    w.sampling.n_bias = w.sampling.n_bias_ids = SAMPLING_MAX_BIAS + 1;
     cr_assert_eq(convert(&w.job), ERR_INVALID);
 }
 
