@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures every table of docs/performance.md, and writes bench/results/performance.json, its plot, and the tables.
+"""Measures every table of docs/measurements/performance.md, and writes bench/results/performance.json, its plot, and the tables.
 
 usage: bench/tables.py [--only peer,kernels,serve] [--match WORD] [-r ROUNDS] [--models build/bench-models] [--build build]
        bench/tables.py --render        tables and plot from the JSON that is there
@@ -19,7 +19,7 @@ import plot
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench/results/performance.json"
-DOC = ROOT / "docs/performance.md"
+DOC = ROOT / "docs/measurements/performance.md"
 SMOLLM2 = "models/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 # (file, arguments of synth or None for a real model, cases)
@@ -112,7 +112,7 @@ def machine_line(m):
 
 def render(result):
     tables = {
-        "peer": lambda d: [*peer_table(d), "", machine_line(d[-1]["machine"]), "", "![ratios](../bench/results/performance.svg)"],
+        "peer": lambda d: [*peer_table(d), "", machine_line(d[-1]["machine"]), "", "![ratios](../../bench/results/performance.svg)"],
         "kernels": lambda d: [*kernel_table(d), "", machine_line(d["machine"])],
         "serve": lambda d: [*serve_table(d), "", machine_line(d["machine"])],
     }
