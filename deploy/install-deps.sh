@@ -57,7 +57,7 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 $tests || exit 0
-has_modules() { .venv/bin/python -c 'import jinja2, openai, pytest, pytest_timeout' && .venv/bin/clang-format --version; }
+has_modules() { .venv/bin/python -c 'import jinja2, openai, pytest, pytest_timeout, xdist' && .venv/bin/clang-format --version; }
 if ! has_modules >/dev/null 2>&1; then
     echo "installing from PyPI into .venv: $(grep -v '^#' tests/requirements.txt | tr '\n' ' ')"
     /usr/bin/python3 -m venv --clear .venv

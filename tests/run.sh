@@ -15,7 +15,7 @@ for arg in "$@"; do
     esac
 done
 if [ ${#stages[@]} = 0 ]; then
-    if $full; then stages=(lint fresh trixie templates asan tsan fuzz); else stages=(lint release asan tsan fuzz); fi
+    if $full; then stages=(lint fresh trixie templates emulated asan tsan fuzz); else stages=(lint release asan tsan fuzz); fi
 fi
 
 step() { printf '\n== %s (%d s)\n' "$1" $SECONDS; }
@@ -24,8 +24,8 @@ units() { # <build folder> <ctest options>...
     "${fixed[@]}" ctest --test-dir "$1" --output-on-failure --no-tests=error -j"$(nproc)" "${@:2}"
     grep -h '^\[SKIP\]' "$1/Testing/Temporary/LastTest.log" || true
 }
-cluster() { # <build folder> <pytest options>...
-    BATON_BUILD=$1 "${fixed[@]}" .venv/bin/python -m pytest -q -p no:cacheprovider --timeout 300 --durations 8 tests/integration "${@:2}"
+cluster() { # <build folder> <pytest options>...; the tests wait more than they compute, so two files at a time
+    BATON_BUILD=$1 "${fixed[@]}" .venv/bin/python -m pytest -q -p no:cacheprovider --timeout 300 --durations 8 -n 2 --dist loadfile tests/integration "${@:2}"
 }
 
 # The sanitizers of gcc 12 and clang 14 do not start where the kernel spreads addresses over too many bits.
