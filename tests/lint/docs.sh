@@ -22,6 +22,10 @@ alarms=$(events_of 'error|warn|write')
 trouble=docs/troubleshooting.md
 rows=$(grep -oP '^\| `\K[a-z_]+(?=` \|)' $trouble | sort)
 for name in $metrics; do grep -qP "\`$name[\`{]" $page || report "$page: no metric $name"; done
+limited=$(sed -n '/The limited events are/,/^$/p' $page)
+for name in $(cat $code | tr '\n' ' ' | grep -oP 'log_\w+_limited\(\s*"\K[a-z_]+' | sort -u); do
+    grep -qF "\`$name\`" <<<"$limited" || report "$page: the limited event $name is not among them"
+done
 for name in $events; do grep -qF "\`$name\`" $page || report "$page: no log event $name"; done
 for name in $alarms; do grep -qxF "$name" <<<"$rows" || report "$trouble: no row of the event $name, a warning or an error"; done
 for name in $rows; do grep -qxF "$name" <<<"$alarms" || report "$trouble: $name is no warning and no error"; done
