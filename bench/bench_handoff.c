@@ -35,6 +35,7 @@ struct setup {
     Baton__Kv__Geometry geometry;
     struct backend *backend;
     struct kv_store from, to;
+    struct kv_map *from_map, *to_map;
     struct kv_recv *recv;
     struct kv_send *send;
     struct metrics *metrics;
@@ -87,11 +88,26 @@ static void fill_store(struct setup *s, struct kv_store *kv)
     for (uint32_t l = 0; l < N_LAYERS; l++)
         for (uint32_t b = 0; b < N_BLOCKS; b++)
             for (uint32_t hv = 0; hv < 2 * N_KV_HEADS; hv++) {
-                struct kv_slices *sl = &kv->layers[l];
-                if (s->backend->ops->kv_import(s->backend, sl->base + b * sl->slice_bytes, &sl->geom, hv / 2, hv % 2, 0,
-                                               KV_BLOCK_TOKENS, wire) != OK)
+                const struct kv_piece p = { .layer = l,
+                                            .head = hv / 2,
+                                            .is_v = hv % 2,
+                                            .block = b,
+                                            .t1 = KV_BLOCK_TOKENS,
+                                            .scales = KV_BLOCK_TOKENS * HEAD_DIM };
+                if (s->backend->ops->kv_unpack(s->backend, NULL, kv->layers, &p, 1, wire) != OK)
                     fail("cannot fill the KV memory");
             }
+}
+
+static struct kv_map *map_of(struct kv_store *kv)
+{
+    const struct mesh mesh = {
+        .tp = 1, .pp = 1, .n_layers = N_LAYERS, .n_heads = N_KV_HEADS, .n_kv_heads = N_KV_HEADS
+    };
+    struct kv_map *map;
+    struct error err;
+    if (kv_map_create(&map, &mesh, &kv, &err) != OK) fail(err.text);
+    return map;
 }
 
 static void set_up(struct setup *s)
@@ -110,12 +126,14 @@ static void set_up(struct setup *s)
     make_store(s, &s->to);
     fill_store(s, &s->from);
     fill_store(s, &s->to);
+    s->from_map = map_of(&s->from);
+    s->to_map = map_of(&s->to);
     s->metrics = metrics_create();
     if (mailbox_create(&s->done, 16) != OK) fail("out of memory");
-    const struct kv_recv_options r = { "tcp://127.0.0.1:0", s->lanes, "to", 1, &s->geometry, &s->to,
-                                       s->metrics,          on_recv,  s };
-    const struct kv_send_options o = { "from",  2,          &s->geometry, &s->from, s->frame_bytes,
-                                       WAIT_MS, s->metrics, on_send,      s };
+    const struct kv_recv_options r = { "tcp://127.0.0.1:0", s->lanes,   "to",    1, &s->geometry,
+                                       s->to_map,           s->metrics, on_recv, s };
+    const struct kv_send_options o = { "from",  2, &s->geometry, s->from_map, s->frame_bytes, WAIT_MS, s->metrics,
+                                       on_send, s };
     if (kv_recv_open(&s->recv, &r, &err) != OK || kv_send_open(&s->send, &o, &err) != OK) fail(err.text);
 }
 
@@ -125,6 +143,8 @@ static void tear_down(struct setup *s)
     kv_recv_close(s->recv);
     mailbox_destroy(s->done);
     metrics_destroy(s->metrics);
+    kv_map_destroy(s->from_map);
+    kv_map_destroy(s->to_map);
     for (int i = 0; i < 2; i++) {
         struct kv_store *kv = i ? &s->to : &s->from;
         s->backend->ops->release(s->backend, kv->memory, kv->bytes);

@@ -48,7 +48,7 @@ static enum status decode_open(struct node *n, void **state, struct error *err)
         .node = self->name,
         .incarnation = node_incarnation(n),
         .geometry = &m->geometry,
-        .kv = engine_kv(m->engine),
+        .map = m->kv_map,
         .metrics = node_metrics(n),
         .on_event = node_post_kv_recv,
         .ctx = n,

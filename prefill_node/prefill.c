@@ -25,7 +25,7 @@ static enum status prefill_open(struct node *n, void **state, struct error *err)
         .node = node_config(n)->self->name,
         .incarnation = node_incarnation(n),
         .geometry = &m->geometry,
-        .kv = engine_kv(m->engine),
+        .map = m->kv_map,
         .frame_bytes = node_config(n)->cfg.kv.frame_bytes,
         .progress_timeout_ms = PROGRESS_TIMEOUT_MS,
         .metrics = node_metrics(n),

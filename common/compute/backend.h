@@ -73,6 +73,15 @@ struct kv_slices {
     struct kv_geometry geom;
 };
 
+/* K or V of one head in one block, on its way between KV memory and a host buffer: int8[t1 - t0][head_dim] at `values`
+ * and fp32[t1 - t0] at `scales`, or fp16[t1 - t0][head_dim] at `values`. */
+struct kv_piece {
+    uint32_t layer, head, block; /* the rank's own numbers */
+    uint32_t t0, t1;             /* tokens within the block */
+    uint32_t values, scales;     /* bytes from the buffer's start; scales: KV_INT8 alone */
+    bool is_v;
+};
+
 struct stream;
 
 struct backend_limits {
@@ -136,13 +145,19 @@ struct backend_ops {
                              uint32_t n_heads, const struct kv_slices *kv, float scale, const struct batch *batch);
     /* Bytes of one block's slice for this geometry, a multiple of 64. */
     size_t (*kv_slice_bytes)(struct backend *b, const struct kv_geometry *geom);
-    /* One (block slice, kv head, K or V) to and from the wire's canonical order, tokens [t0, t1) within the block:
-     * int8[t1-t0][head_dim] then fp32 scale[t1-t0], or fp16[t1-t0][head_dim].  Host memory on the wire side.
-     * Import refuses (ERR_CORRUPT) the value -128 and scales that are not finite and positive. Thread safe. */
-    enum status (*kv_export)(struct backend *b, const uint8_t *slice, const struct kv_geometry *geom, uint32_t head,
-                             bool is_v, uint32_t t0, uint32_t t1, uint8_t *wire);
-    enum status (*kv_import)(struct backend *b, uint8_t *slice, const struct kv_geometry *geom, uint32_t head,
-                             bool is_v, uint32_t t0, uint32_t t1, const uint8_t *wire);
+    /* Host memory from which and to which this backend copies fastest: pinned where it has memory of its own, plain on
+     * the CPU.  Zeroed, 64-byte aligned. */
+    enum status (*host_alloc)(struct backend *b, size_t bytes, void **out);
+    void (*host_free)(struct backend *b, void *p, size_t bytes);
+    /* n pieces of layers[] into and out of the buffer `wire` on the host, in the wire's canonical order; from
+     * host_alloc() it is fastest.  Both wait for their own work on `s`, so they are done when they return, and are
+     * thread safe: two callers never have the same (layer, head, block).  ERR_INVALID: a head or tokens that the
+     * geometry has not. Unpacking refuses (ERR_CORRUPT) the value -128 and scales that are not finite and positive, for
+     * fp16 what is not finite; blocks of refused pieces hold anything then. */
+    enum status (*kv_pack)(struct backend *b, struct stream *s, const struct kv_slices *layers,
+                           const struct kv_piece *pieces, uint32_t n, uint8_t *wire);
+    enum status (*kv_unpack)(struct backend *b, struct stream *s, const struct kv_slices *layers,
+                             const struct kv_piece *pieces, uint32_t n, const uint8_t *wire);
 };
 
 struct backend {

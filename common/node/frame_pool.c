@@ -22,12 +22,13 @@ struct frame_pool {
     uint32_t n_free, n_frames;
     bool wanted; /* a take failed: wake the taker */
     int fd;
+    struct backend *backend; /* borrowed; its is the memory */
     uint8_t *memory;
     size_t bytes;
     struct frame frames[];
 };
 
-enum status frame_pool_create(struct frame_pool **out, uint32_t n_frames, size_t frame_bytes)
+enum status frame_pool_create(struct frame_pool **out, struct backend *backend, uint32_t n_frames, size_t frame_bytes)
 {
     size_t stride = (frame_bytes + 4095) / 4096 * 4096;
     struct frame_pool *p = mem_zalloc(sizeof(*p) + n_frames * sizeof(struct frame));
@@ -35,13 +36,14 @@ enum status frame_pool_create(struct frame_pool **out, uint32_t n_frames, size_t
     enum status st;
 
     p->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    st = p->fd < 0 ? ERR_IO : mem_try_map(&memory, n_frames * stride);
+    st = p->fd < 0 ? ERR_IO : backend->ops->host_alloc(backend, n_frames * stride, &memory);
     if (st != OK) {
         if (p->fd >= 0) close(p->fd);
         mem_free(p);
         return st;
     }
     memset(memory, 0, n_frames * stride); /* its pages are made now, not by the first request */
+    p->backend = backend;
     p->memory = memory;
     p->bytes = n_frames * stride;
     p->n_frames = p->n_free = n_frames;
@@ -63,7 +65,7 @@ void frame_pool_destroy(struct frame_pool *p)
     pthread_mutex_unlock(&p->lock);
     pthread_cond_destroy(&p->all_back);
     pthread_mutex_destroy(&p->lock);
-    mem_unmap(p->memory, p->bytes);
+    p->backend->ops->host_free(p->backend, p->memory, p->bytes);
     close(p->fd);
     mem_free(p);
 }

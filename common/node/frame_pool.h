@@ -3,7 +3,7 @@
  * One thread takes; ZeroMQ's I/O threads give back. */
 #ifndef NODE_FRAME_POOL_H
 #define NODE_FRAME_POOL_H
-#include "base/status.h"
+#include "compute/backend.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -11,7 +11,9 @@
 struct frame_pool;
 struct frame; /* one buffer */
 
-enum status frame_pool_create(struct frame_pool **out, uint32_t n_frames, size_t frame_bytes) MUST_CHECK;
+/* Its memory is the backend's host_alloc(): what the backend packs into fastest. */
+enum status frame_pool_create(struct frame_pool **out, struct backend *backend, uint32_t n_frames,
+                              size_t frame_bytes) MUST_CHECK;
 /* Waits until ZeroMQ has given back every buffer: close the sockets before. */
 void frame_pool_destroy(struct frame_pool *p);
 /* NULL when all are in flight; then frame_pool_fd() becomes readable once one is back. */

@@ -1,119 +1,36 @@
-/* kv_cut.c - cuts KV blocks into wire frames and scatters frames back into blocks. */
+/* kv_cut.c - the wire's view of a node's cache: ranges of the whole model, cut into frames. */
 #include "node/kv_cut.h"
 
-#include <string.h>
-
-enum status kv_cut_check_store(const struct kv_store *kv, const Baton__Kv__Geometry *g, struct error *err)
+enum status kv_cut_check_map(const struct kv_map *map, const Baton__Kv__Geometry *g, struct error *err)
 {
-    if (kv->n_layers != g->n_layers || g->block_tokens != KV_BLOCK_TOKENS || g->head_dim > KV_CUT_MAX_HEAD_DIM)
-        return error_set(err, ERR_UNSUPPORTED, "kv of %u layers, %u tokens per block, head_dim %u", g->n_layers,
-                         g->block_tokens, g->head_dim);
-    for (uint32_t l = 0; l < kv->n_layers; l++) {
-        const struct kv_geometry *geom = &kv->layers[l].geom;
-        if (geom->n_kv_heads != g->n_kv_heads || geom->head_dim != g->head_dim ||
-            (geom->format == KV_INT8) != (g->codec == BATON__KV__CODEC__INT8))
-            return error_set(err, ERR_UNSUPPORTED, "layer %u has another kv geometry than layer 0", l);
-    }
-    return OK;
+    const struct kv_geometry geom = kv_map_geometry(map);
+    const uint32_t n_layers = kv_map_mesh(map)->n_layers;
+    if (n_layers == g->n_layers && g->block_tokens == KV_BLOCK_TOKENS && geom.n_kv_heads == g->n_kv_heads &&
+        geom.head_dim == g->head_dim && (geom.format == KV_INT8) == (g->codec == BATON__KV__CODEC__INT8))
+        return OK;
+    return error_set(err, ERR_UNSUPPORTED,
+                     "kv of %u layers, %u heads of %u, %u tokens per block, where the cache has %u, %u of %u, %u",
+                     g->n_layers, g->n_kv_heads, g->head_dim, g->block_tokens, n_layers, geom.n_kv_heads, geom.head_dim,
+                     KV_BLOCK_TOKENS);
 }
 
-/* One (layer, head, K or V) of a range: values of all tokens, then (int8) their scales. */
-struct row {
-    const struct kv_slices *slices;
-    struct backend *backend;
-    const kv_block_id *blocks;
-    uint32_t head, n_tokens;
-    bool is_v;
-};
-
-static uint8_t *slice_of(const struct row *row, uint32_t block_idx)
+static struct kv_range of_model(const struct kv_wire_range *r)
 {
-    return row->slices->base + (size_t)row->blocks[block_idx] * row->slices->slice_bytes;
+    return (struct kv_range){ r->l0, r->l1, r->h0, r->h1, r->t0, r->t1 };
 }
 
-static uint32_t tokens_in(const struct row *row, uint32_t block_idx)
+enum status kv_cut_pack(const struct kv_map *map, const struct kv_wire_range *r, const kv_block_id *blocks,
+                        uint8_t *wire)
 {
-    uint32_t left = row->n_tokens - block_idx * KV_BLOCK_TOKENS;
-    return left < KV_BLOCK_TOKENS ? left : KV_BLOCK_TOKENS;
+    const struct kv_range range = of_model(r);
+    return kv_map_pack(map, &range, blocks, wire);
 }
 
-static size_t row_bytes(const struct row *row)
-{
-    const struct kv_geometry *geom = &row->slices->geom;
-    return (size_t)kv_wire_bytes(geom->format, geom->head_dim, row->n_tokens) / 2;
-}
-
-/* A backend's call gives values and scales of one block side by side; in a frame all values come first. */
-static enum status export_row(const struct row *row, uint8_t *wire)
-{
-    const struct kv_geometry *geom = &row->slices->geom;
-    uint32_t value_bytes = geom->format == KV_INT8 ? geom->head_dim : 2 * geom->head_dim;
-    uint8_t block[KV_BLOCK_TOKENS * (KV_CUT_MAX_HEAD_DIM + 4)];
-    uint8_t *scales = wire + (size_t)row->n_tokens * value_bytes;
-    bool direct = geom->format != KV_INT8 || row->n_tokens <= KV_BLOCK_TOKENS;
-
-    for (uint32_t i = 0; i * KV_BLOCK_TOKENS < row->n_tokens; i++) {
-        uint32_t n = tokens_in(row, i);
-        uint8_t *values = wire + (size_t)i * KV_BLOCK_TOKENS * value_bytes;
-        enum status st = row->backend->ops->kv_export(row->backend, slice_of(row, i), geom, row->head, row->is_v, 0, n,
-                                                      direct ? values : block);
-        if (st != OK) return st;
-        if (direct) continue;
-        memcpy(values, block, (size_t)n * value_bytes);
-        memcpy(scales + (size_t)i * KV_BLOCK_TOKENS * 4, block + (size_t)n * value_bytes, (size_t)n * 4);
-    }
-    return OK;
-}
-
-static enum status import_row(const struct row *row, const uint8_t *wire)
-{
-    const struct kv_geometry *geom = &row->slices->geom;
-    uint32_t value_bytes = geom->format == KV_INT8 ? geom->head_dim : 2 * geom->head_dim;
-    uint8_t block[KV_BLOCK_TOKENS * (KV_CUT_MAX_HEAD_DIM + 4)];
-    const uint8_t *scales = wire + (size_t)row->n_tokens * value_bytes;
-    bool direct = geom->format != KV_INT8 || row->n_tokens <= KV_BLOCK_TOKENS;
-
-    for (uint32_t i = 0; i * KV_BLOCK_TOKENS < row->n_tokens; i++) {
-        uint32_t n = tokens_in(row, i);
-        const uint8_t *values = wire + (size_t)i * KV_BLOCK_TOKENS * value_bytes;
-        enum status st;
-        if (!direct) {
-            memcpy(block, values, (size_t)n * value_bytes);
-            memcpy(block + (size_t)n * value_bytes, scales + (size_t)i * KV_BLOCK_TOKENS * 4, (size_t)n * 4);
-        }
-        st = row->backend->ops->kv_import(row->backend, slice_of(row, i), geom, row->head, row->is_v, 0, n,
-                                          direct ? values : block);
-        if (st != OK) return st;
-    }
-    return OK;
-}
-
-enum status kv_cut_export(const struct kv_store *kv, const struct kv_wire_range *r, const kv_block_id *blocks,
-                          uint8_t *wire)
-{
-    for (uint32_t l = r->l0; l < r->l1; l++)
-        for (uint32_t h = r->h0; h < r->h1; h++)
-            for (int v = 0; v < 2; v++) {
-                struct row row = { &kv->layers[l], kv->backend, blocks, h, r->t1 - r->t0, v };
-                enum status st = export_row(&row, wire);
-                if (st != OK) return st;
-                wire += row_bytes(&row);
-            }
-    return OK;
-}
-
-enum status kv_cut_import(const struct kv_store *kv, const struct kv_wire_range *r, const kv_block_id *blocks,
+enum status kv_cut_unpack(const struct kv_map *map, const struct kv_wire_range *r, const kv_block_id *blocks,
                           const uint8_t *wire)
 {
-    for (uint32_t l = r->l0; l < r->l1; l++)
-        for (uint32_t h = r->h0; h < r->h1; h++)
-            for (int v = 0; v < 2; v++) {
-                struct row row = { &kv->layers[l], kv->backend, blocks, h, r->t1 - r->t0, v };
-                enum status st = import_row(&row, wire);
-                if (st != OK) return st;
-                wire += row_bytes(&row);
-            }
-    return OK;
+    const struct kv_range range = of_model(r);
+    return kv_map_unpack(map, &range, blocks, wire);
 }
 
 struct kv_cut_walk kv_cut_walk_of(const struct kv_wire_range *all)

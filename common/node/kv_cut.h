@@ -1,22 +1,19 @@
-/* kv_cut.h - cuts KV blocks into wire frames and scatters frames back into blocks.
+/* kv_cut.h - the wire's view of a node's cache: ranges of the whole model, cut into frames.
  *
- * By global layer, head and token numbers, so neither side needs to know the other's layout.  Any thread may
- * call; two callers never write the same (layer, head, block). */
+ * By global layer, head and token numbers, so neither side needs to know the other's layout, nor its own: that is the
+ * kv map's.  Any thread may call; two callers never write the same (layer, head, block). */
 #ifndef NODE_KV_CUT_H
 #define NODE_KV_CUT_H
-#include "kv/kv_pool.h"
-#include "model/model.h"
+#include "store/kv_map.h"
 #include "wire/kv_wire.h"
 
-#define KV_CUT_MAX_HEAD_DIM 512
-
-/* What a node's store must be, as the wire says it; the rope part comes from the model. */
-enum status kv_cut_check_store(const struct kv_store *kv, const Baton__Kv__Geometry *g, struct error *err) MUST_CHECK;
+/* Whether a node's cache is what its geometry on the wire says; the rope part comes from the model. */
+enum status kv_cut_check_map(const struct kv_map *map, const Baton__Kv__Geometry *g, struct error *err) MUST_CHECK;
 /* `blocks[0]` holds token r->t0, which is a multiple of 64.  `wire` has kv_wire_range_bytes(r) bytes. */
-enum status kv_cut_export(const struct kv_store *kv, const struct kv_wire_range *r, const kv_block_id *blocks,
-                          uint8_t *wire) MUST_CHECK;
+enum status kv_cut_pack(const struct kv_map *map, const struct kv_wire_range *r, const kv_block_id *blocks,
+                        uint8_t *wire) MUST_CHECK;
 /* ERR_CORRUPT: a value or a scale that no sender makes. */
-enum status kv_cut_import(const struct kv_store *kv, const struct kv_wire_range *r, const kv_block_id *blocks,
+enum status kv_cut_unpack(const struct kv_map *map, const struct kv_wire_range *r, const kv_block_id *blocks,
                           const uint8_t *wire) MUST_CHECK;
 
 /* Walks a range in frames of at most max_bytes (at least one head of one block each), block by block: as many layers

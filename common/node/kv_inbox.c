@@ -37,17 +37,17 @@ struct offer {
 };
 
 struct kv_inbox {
-    const struct kv_store *kv;
+    const struct kv_map *map;
     const Baton__Kv__Geometry *geometry;
     pthread_mutex_t lock;
     pthread_cond_t no_writers;
     struct offer *offers;
 };
 
-struct kv_inbox *kv_inbox_create(const struct kv_store *kv, const Baton__Kv__Geometry *geometry)
+struct kv_inbox *kv_inbox_create(const struct kv_map *map, const Baton__Kv__Geometry *geometry)
 {
     struct kv_inbox *in = mem_zalloc(sizeof(*in));
-    in->kv = kv;
+    in->map = map;
     in->geometry = geometry;
     pthread_mutex_init(&in->lock, NULL);
     pthread_cond_init(&in->no_writers, NULL);
@@ -279,7 +279,7 @@ enum kv_inbox_verdict kv_inbox_block(struct kv_inbox *in, uint64_t session, Bato
         v = fail(o);
     } else {
         pthread_mutex_unlock(&in->lock);
-        st = kv_cut_import(in->kv, &r, o->blocks + r.t0 / KV_BLOCK_TOKENS, payload.p);
+        st = kv_cut_unpack(in->map, &r, o->blocks + r.t0 / KV_BLOCK_TOKENS, payload.p);
         pthread_mutex_lock(&in->lock);
         v = settle(in, o, b, st, out);
     }

@@ -37,8 +37,8 @@ struct kv_inbox_result {
     struct error err;  /* FAILED, GARBAGE */
 };
 
-/* `kv` and `geometry` are borrowed for the inbox's life. */
-struct kv_inbox *kv_inbox_create(const struct kv_store *kv, const Baton__Kv__Geometry *geometry);
+/* `map` and `geometry` are borrowed for the inbox's life. */
+struct kv_inbox *kv_inbox_create(const struct kv_map *map, const Baton__Kv__Geometry *geometry);
 void kv_inbox_destroy(struct kv_inbox *in);
 /* Payload bytes that an offer expects in all. */
 uint64_t kv_inbox_expected_bytes(const Baton__Kv__Geometry *g, uint32_t n_tokens, uint32_t hit_tokens);

@@ -447,8 +447,8 @@ enum status kv_recv_open(struct kv_recv **out, const struct kv_recv_options *opt
     r->n_lanes = opt->n_lanes;
     r->told = kv_told_create();
     kv_metrics_init(&r->metrics, opt->metrics, opt->node, "received");
-    if ((st = kv_cut_check_store(opt->kv, opt->geometry, err)) != OK) goto fail;
-    r->inbox = kv_inbox_create(opt->kv, opt->geometry);
+    if ((st = kv_cut_check_map(opt->map, opt->geometry, err)) != OK) goto fail;
+    r->inbox = kv_inbox_create(opt->map, opt->geometry);
     for (uint32_t i = 0; i < r->n_lanes; i++)
         if ((st = lane_open(r, i, err)) != OK) goto fail;
     for (uint32_t i = 0; i < r->n_lanes; i++) {

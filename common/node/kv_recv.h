@@ -24,10 +24,10 @@ typedef void (*kv_recv_fn)(void *ctx, const struct kv_recv_event *ev);
 struct kv_recv_options {
     const char *endpoint; /* tcp://HOST:PORT; port 0: a free one per lane; port P: P .. P + n_lanes - 1 */
     uint32_t n_lanes;
-    const char *node; /* borrowed, as are geometry and kv */
+    const char *node; /* borrowed, as are geometry and map */
     uint64_t incarnation;
     const Baton__Kv__Geometry *geometry;
-    const struct kv_store *kv;
+    const struct kv_map *map;
     struct metrics *metrics;
     kv_recv_fn on_event;
     void *ctx;

@@ -419,9 +419,9 @@ static bool send_frame(struct kv_send *s, struct transfer *t)
     r = kv_cut_walk_peek(&p->walk, s->opt.geometry, s->opt.frame_bytes);
     fill_header(s, t, &r, &b);
     if (b.n_bytes > t->credit || !(f = frame_pool_take(s->pool))) return false;
-    if (kv_cut_export(s->opt.kv, &r, p->blocks + (r.t0 - p->t0) / KV_BLOCK_TOKENS, frame_bytes(f)) != OK) {
+    if (kv_cut_pack(s->opt.map, &r, p->blocks + (r.t0 - p->t0) / KV_BLOCK_TOKENS, frame_bytes(f)) != OK) {
         struct error err;
-        error_set(&err, ERR_INTERNAL, "cannot export layers [%u, %u)", r.l0, r.l1);
+        error_set(&err, ERR_INTERNAL, "cannot pack layers [%u, %u)", r.l0, r.l1);
         frame_give_back(NULL, f);
         send_abort(t, err.status, err.text);
         finish(s, t, KV_SEND_FAILED, &err);
@@ -543,9 +543,9 @@ enum status kv_send_open(struct kv_send **out, const struct kv_send_options *opt
     }
     open_links(s);
     s->arena = codec_arena_create(KV_WIRE_ARENA);
-    if ((st = kv_cut_check_store(opt->kv, opt->geometry, err)) != OK) goto fail;
+    if ((st = kv_cut_check_map(opt->map, opt->geometry, err)) != OK) goto fail;
     if ((st = mailbox_create(&s->box, COMMANDS_MAX)) != OK) goto fail;
-    if ((st = frame_pool_create(&s->pool, (uint32_t)n_frames, frame)) != OK) goto fail;
+    if ((st = frame_pool_create(&s->pool, kv_map_backend(opt->map), (uint32_t)n_frames, frame)) != OK) goto fail;
     s->started = pthread_create(&s->thread, NULL, send_main, s) == 0;
     if (!s->started) {
         st = error_set(err, ERR_NO_MEMORY, "cannot start the thread that sends KV");

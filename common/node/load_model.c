@@ -74,13 +74,23 @@ static enum status read_end_ids(const char *path, int32_t **ids, uint32_t *n, st
     return OK;
 }
 
-static void fill_geometry(struct loaded_model *m, const struct model *model)
+/* The only rank has all layers and heads. */
+static enum status open_map(struct loaded_model *m, struct kv_store *kv, struct error *err)
 {
-    const struct kv_geometry g = model_kv_geometry(model, 0);
+    const struct mesh mesh = {
+        .tp = 1, .pp = 1, .n_layers = m->info.n_layers, .n_heads = m->info.n_heads, .n_kv_heads = m->info.n_kv_heads
+    };
+    return kv_map_create(&m->kv_map, &mesh, &kv, err);
+}
+
+/* Of the whole model, as it is compared with other nodes: nobody out there knows ranks. */
+static void fill_geometry(struct loaded_model *m)
+{
+    const struct kv_geometry g = kv_map_geometry(m->kv_map);
 
     baton__kv__geometry__init(&m->geometry);
     m->geometry.fingerprint = m->info.fingerprint;
-    m->geometry.n_layers = m->info.n_layers;
+    m->geometry.n_layers = kv_map_mesh(m->kv_map)->n_layers;
     m->geometry.n_kv_heads = g.n_kv_heads;
     m->geometry.head_dim = g.head_dim;
     m->geometry.block_tokens = KV_BLOCK_TOKENS;
@@ -99,7 +109,7 @@ static uint32_t layers_per_event(const struct model_info *info, const struct kv_
 {
     uint64_t chunk =
         run->self->chunk_tokens < run->self->max_batch_tokens ? run->self->chunk_tokens : run->self->max_batch_tokens;
-    uint64_t layer = kv_wire_bytes(g->format, g->head_dim, chunk) * g->n_kv_heads;
+    uint64_t layer = kv_wire_bytes(g->format, g->head_dim, chunk) * info->n_kv_heads;
     uint64_t n = run->cfg.kv.frame_bytes / (layer ? layer : 1);
 
     if (n < 1) n = 1;
@@ -200,7 +210,6 @@ enum status load_model(struct loaded_model *out, const struct config_run *run, e
         goto fail;
     }
     if ((st = open_model(&m, &model, run, err)) != OK) goto fail;
-    fill_geometry(&m, model);
     n_blocks = run->self->kv_memory / model_kv_block_bytes(model);
     if (n_blocks == 0 || n_blocks > UINT32_MAX / 2) {
         st = error_set(err, ERR_INVALID, "kv_memory of %llu bytes holds %llu blocks of %zu bytes",
@@ -210,6 +219,8 @@ enum status load_model(struct loaded_model *out, const struct config_run *run, e
     }
     m.n_blocks = (uint32_t)n_blocks;
     if ((st = model_kv_create(&kv, model, m.n_blocks, err)) != OK) goto fail;
+    if ((st = open_map(&m, kv, err)) != OK) goto fail;
+    fill_geometry(&m);
     if ((st = start_engine(&m, model, kv, run, on_event, ctx, err)) != OK) goto fail;
     unpin(run->self);
     log_info("loaded", "model=%s arch=%s isa=%s threads=%u weights=%s weights_mib=%llu kv_blocks=%u context=%u ms=%llu",
@@ -220,6 +231,7 @@ enum status load_model(struct loaded_model *out, const struct config_run *run, e
     *out = m;
     return OK;
 fail:
+    kv_map_destroy(m.kv_map);
     kv_store_destroy(kv);
     model_close(model);
     if (m.backend) cpu_backend_destroy(m.backend);
@@ -228,6 +240,7 @@ fail:
 
 void unload_model(struct loaded_model *m)
 {
+    kv_map_destroy(m->kv_map);
     engine_destroy(m->engine);
     if (m->backend) cpu_backend_destroy(m->backend);
     *m = (struct loaded_model){ 0 };

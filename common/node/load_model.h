@@ -5,11 +5,13 @@
 #include "engine/engine.h"
 #include "model/model.h"
 #include "proto/kv.pb-c.h"
+#include "store/kv_map.h"
 
 struct loaded_model {
     struct engine *engine;
     struct backend *backend;
     const struct config_model *config; /* borrowed from the configuration */
+    struct kv_map *kv_map;             /* of the engine's KV memory */
     struct model_info info;            /* a copy; rope.freq_factors is the model's */
     Baton__Kv__Geometry geometry;      /* model_name points into the configuration */
     uint32_t n_blocks, max_context;

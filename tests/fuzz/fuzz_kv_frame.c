@@ -11,7 +11,7 @@
 #define N_TOKENS 130
 
 static Baton__Kv__Geometry geometry;
-static struct kv_store *store;
+static struct kv_map *map;
 static struct codec_arena *arena;
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -19,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void set_up(void)
 {
     geometry = fake_geometry(2, 2, 16);
-    store = fake_store(&geometry, 4, false);
+    map = fake_map(fake_store(&geometry, 4, false));
     arena = codec_arena_create(KV_WIRE_ARENA);
 }
 
@@ -64,13 +64,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct bytes header, payload;
     size_t n;
 
-    if (!store) set_up();
+    if (!map) set_up();
     if (size < 2) return 0;
     n = data[0] | (size_t)data[1] << 8;
     if (n > size - 2) n = size - 2;
     header = bytes_of(data + 2, n);
     payload = bytes_of(data + 2 + n, size - 2 - n);
-    in = kv_inbox_create(store, &geometry);
+    in = kv_inbox_create(map, &geometry);
     if (kv_inbox_add(in, &(struct kv_offer){ { 1, 2, 3 }, 4, blocks, 3, N_TOKENS, 0, 1 << 20 }) != OK) abort();
     if (kv_wire_open(arena, header, &m, NULL) == OK) {
         try_message(in, m, payload);

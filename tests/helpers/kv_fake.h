@@ -1,10 +1,11 @@
-/* kv_fake.h - KV memory for hand-off tests: plain slices, a backend that copies, a recorder of events. */
+/* kv_fake.h - KV memory for hand-off tests: plain slices and a backend that copies. */
 #ifndef TESTS_KV_FAKE_H
 #define TESTS_KV_FAKE_H
 #include "base/mem.h"
-#include "model/model.h"
+#include "store/kv_map.h"
 #include "wire/kv_wire.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* A slice holds, for each head, K then V: values of 64 tokens, then 64 scales. */
@@ -14,31 +15,66 @@ static inline uint8_t *fake_at(const uint8_t *slice, const struct kv_geometry *g
     return (uint8_t *)(uintptr_t)slice + (2 * (size_t)head + is_v) * row;
 }
 
-static inline enum status fake_export(struct backend *b, const uint8_t *slice, const struct kv_geometry *g,
-                                      uint32_t head, bool is_v, uint32_t t0, uint32_t t1, uint8_t *wire)
+static inline size_t fake_value(const struct kv_geometry *g)
 {
-    const uint8_t *p = fake_at(slice, g, head, is_v);
-    size_t value = g->format == KV_INT8 ? g->head_dim : 2 * g->head_dim;
-    (void)b;
-    memcpy(wire, p + t0 * value, (t1 - t0) * value);
-    if (g->format == KV_INT8) memcpy(wire + (t1 - t0) * value, p + KV_BLOCK_TOKENS * value + t0 * 4, (t1 - t0) * 4);
+    return g->format == KV_INT8 ? g->head_dim : 2 * g->head_dim;
+}
+
+static inline uint8_t *fake_part(const struct kv_slices *layers, const struct kv_piece *p)
+{
+    const struct kv_slices *l = &layers[p->layer];
+    return fake_at(l->base + p->block * l->slice_bytes, &l->geom, p->head, p->is_v);
+}
+
+static inline enum status fake_pack(struct backend *b, struct stream *s, const struct kv_slices *layers,
+                                    const struct kv_piece *pieces, uint32_t n, uint8_t *wire)
+{
+    (void)b, (void)s;
+    for (const struct kv_piece *p = pieces; p < pieces + n; p++) {
+        const struct kv_geometry *g = &layers[p->layer].geom;
+        const uint8_t *part = fake_part(layers, p);
+        memcpy(wire + p->values, part + p->t0 * fake_value(g), (p->t1 - p->t0) * fake_value(g));
+        if (g->format != KV_INT8) continue;
+        memcpy(wire + p->scales, part + KV_BLOCK_TOKENS * fake_value(g) + p->t0 * 4, (p->t1 - p->t0) * 4);
+    }
     return OK;
 }
 
-static inline enum status fake_import(struct backend *b, uint8_t *slice, const struct kv_geometry *g, uint32_t head,
-                                      bool is_v, uint32_t t0, uint32_t t1, const uint8_t *wire)
+static inline enum status fake_unpack(struct backend *b, struct stream *s, const struct kv_slices *layers,
+                                      const struct kv_piece *pieces, uint32_t n, const uint8_t *wire)
 {
-    uint8_t *p = fake_at(slice, g, head, is_v);
-    size_t value = g->format == KV_INT8 ? g->head_dim : 2 * g->head_dim;
-    (void)b;
-    for (size_t i = 0; g->format == KV_INT8 && i < (t1 - t0) * value; i++)
-        if (wire[i] == 0x80) return ERR_CORRUPT;
-    memcpy(p + t0 * value, wire, (t1 - t0) * value);
-    if (g->format == KV_INT8) memcpy(p + KV_BLOCK_TOKENS * value + t0 * 4, wire + (t1 - t0) * value, (t1 - t0) * 4);
+    (void)b, (void)s;
+    for (const struct kv_piece *p = pieces; p < pieces + n; p++) {
+        const struct kv_geometry *g = &layers[p->layer].geom;
+        const size_t bytes = (p->t1 - p->t0) * fake_value(g);
+        uint8_t *part = fake_part(layers, p);
+        for (size_t i = 0; g->format == KV_INT8 && i < bytes; i++)
+            if (wire[p->values + i] == 0x80) return ERR_CORRUPT;
+        memcpy(part + p->t0 * fake_value(g), wire + p->values, bytes);
+        if (g->format != KV_INT8) continue;
+        memcpy(part + KV_BLOCK_TOKENS * fake_value(g) + p->t0 * 4, wire + p->scales, (p->t1 - p->t0) * 4);
+    }
     return OK;
 }
 
-static const struct backend_ops fake_ops = { .name = "fake", .kv_export = fake_export, .kv_import = fake_import };
+static inline enum status fake_host_alloc(struct backend *b, size_t bytes, void **out)
+{
+    (void)b;
+    *out = mem_zalloc(bytes);
+    return OK;
+}
+
+static inline void fake_host_free(struct backend *b, void *p, size_t bytes)
+{
+    (void)b, (void)bytes;
+    mem_free(p);
+}
+
+static const struct backend_ops fake_ops = { .name = "fake",
+                                             .host_alloc = fake_host_alloc,
+                                             .host_free = fake_host_free,
+                                             .kv_pack = fake_pack,
+                                             .kv_unpack = fake_unpack };
 static struct backend fake_backend = { &fake_ops };
 
 static inline Baton__Kv__Geometry fake_geometry(uint32_t n_layers, uint32_t n_heads, uint32_t head_dim)
@@ -85,6 +121,17 @@ static inline void fake_store_free(struct kv_store *kv)
     mem_free(kv);
 }
 
+/* The map of the only rank. */
+static inline struct kv_map *fake_map(struct kv_store *kv)
+{
+    const uint32_t n_heads = kv->layers[0].geom.n_kv_heads;
+    const struct mesh mesh = { 1, 1, kv->n_layers, n_heads, n_heads };
+    struct kv_map *map;
+    struct error err;
+    if (kv_map_create(&map, &mesh, &kv, &err) != OK) abort();
+    return map;
+}
+
 /* Whether n_tokens in blocks a of one store equal those in blocks b of the other. */
 static inline bool fake_same(const struct kv_store *x, const kv_block_id *a, const struct kv_store *y,
                              const kv_block_id *b, uint32_t n_tokens)
@@ -97,10 +144,12 @@ static inline bool fake_same(const struct kv_store *x, const kv_block_id *a, con
             for (int v = 0; v < 2; v++)
                 for (uint32_t t = 0; t < n_tokens; t += 64) {
                     uint32_t n = n_tokens - t < 64 ? n_tokens - t : 64;
-                    size_t bytes = (size_t)kv_wire_bytes(g->format, g->head_dim, n) / 2;
-                    fake_export(NULL, x->layers[l].base + a[t / 64] * x->layers[l].slice_bytes, g, h, v, 0, n, wa);
-                    fake_export(NULL, y->layers[l].base + b[t / 64] * y->layers[l].slice_bytes, g, h, v, 0, n, wb);
-                    if (memcmp(wa, wb, bytes) != 0) return false;
+                    struct kv_piece p = { .layer = l, .head = h, .block = a[t / 64], .t1 = n, .is_v = v };
+                    p.scales = n * (uint32_t)fake_value(g);
+                    fake_pack(NULL, NULL, x->layers, &p, 1, wa);
+                    p.block = b[t / 64];
+                    fake_pack(NULL, NULL, y->layers, &p, 1, wb);
+                    if (memcmp(wa, wb, (size_t)kv_wire_bytes(g->format, g->head_dim, n) / 2) != 0) return false;
                 }
     return true;
 }

@@ -25,6 +25,7 @@ struct slot { /* one transfer after the other, always into the same blocks */
 struct rig {
     Baton__Kv__Geometry geometry;
     struct kv_store *from, *to;
+    struct kv_map *from_map, *to_map;
     struct kv_recv *recv;
     struct kv_send *send;
     struct metrics *metrics;
@@ -120,10 +121,14 @@ static void open_rig(struct rig *r)
     r->geometry = fake_geometry(4, 2, 64);
     r->from = fake_store(&r->geometry, SLOTS * PER_SLOT, true);
     r->to = fake_store(&r->geometry, SLOTS * PER_SLOT, false);
+    r->from_map = fake_map(r->from);
+    r->to_map = fake_map(r->to);
     r->metrics = metrics_create();
     check(mailbox_create(&r->box, 1024) == OK, "no mailbox");
-    const struct kv_recv_options ro = { "tcp://127.0.0.1:0", 2, "to", 1, &r->geometry, r->to, r->metrics, on_recv, r };
-    const struct kv_send_options so = { "from", 2, &r->geometry, r->from, 20000, 5000, r->metrics, on_send, r };
+    const struct kv_recv_options ro = {
+        "tcp://127.0.0.1:0", 2, "to", 1, &r->geometry, r->to_map, r->metrics, on_recv, r
+    };
+    const struct kv_send_options so = { "from", 2, &r->geometry, r->from_map, 20000, 5000, r->metrics, on_send, r };
     check(kv_recv_open(&r->recv, &ro, &err) == OK, err.text);
     check(kv_send_open(&r->send, &so, &err) == OK, err.text);
     for (uint32_t i = 0; i < SLOTS * PER_SLOT; i++) {
@@ -141,6 +146,8 @@ static void close_rig(struct rig *r)
     while ((n = mailbox_try_take(r->box))) mem_free(n);
     mailbox_destroy(r->box);
     metrics_destroy(r->metrics);
+    kv_map_destroy(r->from_map);
+    kv_map_destroy(r->to_map);
     fake_store_free(r->from);
     fake_store_free(r->to);
     zsock_context_term();

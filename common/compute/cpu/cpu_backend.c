@@ -217,16 +217,20 @@ static size_t cpu_kv_slice_bytes(struct backend *b, const struct kv_geometry *ge
     return kv_slice_dim_ok(geom->head_dim) ? kv_slice_bytes(geom) : 0;
 }
 
-static enum status cpu_kv_export(struct backend *b, const uint8_t *slice, const struct kv_geometry *geom, uint32_t head,
-                                 bool is_v, uint32_t t0, uint32_t t1, uint8_t *wire)
+static enum status cpu_kv_pack(struct backend *b, struct stream *s, const struct kv_slices *layers,
+                               const struct kv_piece *pieces, uint32_t n, uint8_t *wire)
 {
-    return kv_slice_export(cpu_of(b)->kernels, slice, geom, head, is_v, t0, t1, wire);
+    enum status st = OK;
+    for (uint32_t i = 0; i < n && st == OK; i++) st = kv_slice_pack(cpu_of(b)->kernels, layers, &pieces[i], wire);
+    return st;
 }
 
-static enum status cpu_kv_import(struct backend *b, uint8_t *slice, const struct kv_geometry *geom, uint32_t head,
-                                 bool is_v, uint32_t t0, uint32_t t1, const uint8_t *wire)
+static enum status cpu_kv_unpack(struct backend *b, struct stream *s, const struct kv_slices *layers,
+                                 const struct kv_piece *pieces, uint32_t n, const uint8_t *wire)
 {
-    return kv_slice_import(cpu_of(b)->kernels, slice, geom, head, is_v, t0, t1, wire);
+    enum status st = OK;
+    for (uint32_t i = 0; i < n && st == OK; i++) st = kv_slice_unpack(cpu_of(b)->kernels, layers, &pieces[i], wire);
+    return st;
 }
 
 static const struct backend_ops cpu_ops = {
@@ -251,8 +255,10 @@ static const struct backend_ops cpu_ops = {
     .rope_kv_write = cpu_rope_kv_write,
     .attention = cpu_attention,
     .kv_slice_bytes = cpu_kv_slice_bytes,
-    .kv_export = cpu_kv_export,
-    .kv_import = cpu_kv_import,
+    .host_alloc = cpu_alloc,
+    .host_free = cpu_release,
+    .kv_pack = cpu_kv_pack,
+    .kv_unpack = cpu_kv_unpack,
 };
 
 /* --- life --- */

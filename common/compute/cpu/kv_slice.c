@@ -72,25 +72,26 @@ static void get_k(int8_t *values, const uint8_t *part, uint32_t dim, uint32_t t)
     for (uint32_t d = 0; d < dim; d += 4) memcpy(values + d, src + (size_t)d * 16, 4);
 }
 
-static void export_int8(const struct cpu_kernels *k, const uint8_t *part, uint32_t dim, bool is_v, uint32_t t0,
-                        uint32_t t1, uint8_t *wire)
+static void pack_int8(const struct cpu_kernels *k, const uint8_t *part, uint32_t dim, const struct kv_piece *p,
+                      uint8_t *wire)
 {
-    int8_t *out = (int8_t *)wire;
-    for (uint32_t t = t0; t < t1;) {
-        if (is_v && t % 4 == 0 && t + 4 <= t1) {
+    int8_t *out = (int8_t *)wire + p->values;
+    for (uint32_t t = p->t0; t < p->t1;) {
+        if (p->is_v && t % 4 == 0 && t + 4 <= p->t1) {
             k->v_unzip(out, (const int8_t *)part + v_at(dim, t, 0), dim);
             out += 4 * (size_t)dim;
             t += 4;
             continue;
         }
-        if (is_v)
+        if (p->is_v)
             get_int8(out, part, dim, true, t);
         else
             get_k(out, part, dim, t);
         out += dim;
         t++;
     }
-    memcpy(out, part + (size_t)KV_BLOCK_TOKENS * dim + t0 * sizeof(float), (t1 - t0) * sizeof(float));
+    memcpy(wire + p->scales, part + (size_t)KV_BLOCK_TOKENS * dim + p->t0 * sizeof(float),
+           (p->t1 - p->t0) * sizeof(float));
 }
 
 static bool scales_ok(const uint8_t *wire, uint32_t n)
@@ -103,34 +104,35 @@ static bool scales_ok(const uint8_t *wire, uint32_t n)
     return true;
 }
 
-static enum status import_int8(const struct cpu_kernels *k, uint8_t *part, uint32_t dim, bool is_v, uint32_t t0,
-                               uint32_t t1, const uint8_t *wire)
+static enum status unpack_int8(const struct cpu_kernels *k, uint8_t *part, uint32_t dim, const struct kv_piece *p,
+                               const uint8_t *wire)
 {
-    const size_t n = (size_t)(t1 - t0) * dim;
-    const int8_t *in = (const int8_t *)wire;
-    if (!scales_ok(wire + n, t1 - t0) || k->has_min8(in, n)) return ERR_CORRUPT;
-    for (uint32_t t = t0; t < t1;) {
-        if (is_v && t % 4 == 0 && t + 4 <= t1) {
+    const int8_t *in = (const int8_t *)wire + p->values;
+    const uint32_t n = p->t1 - p->t0;
+    if (!scales_ok(wire + p->scales, n) || k->has_min8(in, (size_t)n * dim)) return ERR_CORRUPT;
+    for (uint32_t t = p->t0; t < p->t1;) {
+        if (p->is_v && t % 4 == 0 && t + 4 <= p->t1) {
             k->v_zip((int8_t *)part + v_at(dim, t, 0), in, dim);
             in += 4 * (size_t)dim;
             t += 4;
             continue;
         }
-        kv_slice_put_int8(part, dim, is_v, t, in);
+        kv_slice_put_int8(part, dim, p->is_v, t, in);
         in += dim;
         t++;
     }
-    memcpy(part + (size_t)KV_BLOCK_TOKENS * dim + t0 * sizeof(float), wire + n, (t1 - t0) * sizeof(float));
+    memcpy(part + (size_t)KV_BLOCK_TOKENS * dim + p->t0 * sizeof(float), wire + p->scales, n * sizeof(float));
     return OK;
 }
 
-static void export_f16(const uint8_t *part, uint32_t dim, bool is_v, uint32_t t0, uint32_t t1, uint8_t *wire)
+static void pack_f16(const uint8_t *part, uint32_t dim, const struct kv_piece *p, uint8_t *wire)
 {
-    if (is_v) {
-        memcpy(wire, part + (size_t)t0 * dim * 2, (size_t)(t1 - t0) * dim * 2);
+    wire += p->values;
+    if (p->is_v) {
+        memcpy(wire, part + (size_t)p->t0 * dim * 2, (size_t)(p->t1 - p->t0) * dim * 2);
         return;
     }
-    for (uint32_t t = t0; t < t1; t++)
+    for (uint32_t t = p->t0; t < p->t1; t++)
         for (uint32_t d = 0; d < dim; d++, wire += 2) memcpy(wire, part + 2 * k_half_at(dim, t, d), 2);
 }
 
@@ -142,40 +144,47 @@ static bool halves_ok(const uint8_t *wire, size_t n)
     return !bad;
 }
 
-static enum status import_f16(uint8_t *part, uint32_t dim, bool is_v, uint32_t t0, uint32_t t1, const uint8_t *wire)
+static enum status unpack_f16(uint8_t *part, uint32_t dim, const struct kv_piece *p, const uint8_t *wire)
 {
-    if (!halves_ok(wire, (size_t)(t1 - t0) * dim)) return ERR_CORRUPT;
-    if (is_v) {
-        memcpy(part + (size_t)t0 * dim * 2, wire, (size_t)(t1 - t0) * dim * 2);
+    const size_t n = (size_t)(p->t1 - p->t0) * dim;
+    wire += p->values;
+    if (!halves_ok(wire, n)) return ERR_CORRUPT;
+    if (p->is_v) {
+        memcpy(part + (size_t)p->t0 * dim * 2, wire, n * 2);
         return OK;
     }
-    for (uint32_t t = t0; t < t1; t++)
+    for (uint32_t t = p->t0; t < p->t1; t++)
         for (uint32_t d = 0; d < dim; d++, wire += 2) memcpy(part + 2 * k_half_at(dim, t, d), wire, 2);
     return OK;
 }
 
-static bool range_ok(const struct kv_geometry *geom, uint32_t head, uint32_t t0, uint32_t t1)
+static bool is_of(const struct kv_geometry *geom, const struct kv_piece *p)
 {
-    return kv_slice_dim_ok(geom->head_dim) && head < geom->n_kv_heads && t0 < t1 && t1 <= KV_BLOCK_TOKENS;
+    return kv_slice_dim_ok(geom->head_dim) && p->head < geom->n_kv_heads && p->t0 < p->t1 && p->t1 <= KV_BLOCK_TOKENS;
 }
 
-enum status kv_slice_export(const struct cpu_kernels *k, const uint8_t *slice, const struct kv_geometry *geom,
-                            uint32_t head, bool is_v, uint32_t t0, uint32_t t1, uint8_t *wire)
+static uint8_t *part_of(const struct kv_slices *layer, const struct kv_piece *p)
 {
-    if (!range_ok(geom, head, t0, t1)) return ERR_INVALID;
-    const uint8_t *part = slice + kv_slice_offset(geom, head, is_v);
-    if (geom->format == KV_INT8)
-        export_int8(k, part, geom->head_dim, is_v, t0, t1, wire);
+    return layer->base + p->block * layer->slice_bytes + kv_slice_offset(&layer->geom, p->head, p->is_v);
+}
+
+enum status kv_slice_pack(const struct cpu_kernels *k, const struct kv_slices *layers, const struct kv_piece *piece,
+                          uint8_t *wire)
+{
+    const struct kv_slices *layer = &layers[piece->layer];
+    if (!is_of(&layer->geom, piece)) return ERR_INVALID;
+    if (layer->geom.format == KV_INT8)
+        pack_int8(k, part_of(layer, piece), layer->geom.head_dim, piece, wire);
     else
-        export_f16(part, geom->head_dim, is_v, t0, t1, wire);
+        pack_f16(part_of(layer, piece), layer->geom.head_dim, piece, wire);
     return OK;
 }
 
-enum status kv_slice_import(const struct cpu_kernels *k, uint8_t *slice, const struct kv_geometry *geom, uint32_t head,
-                            bool is_v, uint32_t t0, uint32_t t1, const uint8_t *wire)
+enum status kv_slice_unpack(const struct cpu_kernels *k, const struct kv_slices *layers, const struct kv_piece *piece,
+                            const uint8_t *wire)
 {
-    if (!range_ok(geom, head, t0, t1)) return ERR_INVALID;
-    uint8_t *part = slice + kv_slice_offset(geom, head, is_v);
-    if (geom->format == KV_INT8) return import_int8(k, part, geom->head_dim, is_v, t0, t1, wire);
-    return import_f16(part, geom->head_dim, is_v, t0, t1, wire);
+    const struct kv_slices *layer = &layers[piece->layer];
+    if (!is_of(&layer->geom, piece)) return ERR_INVALID;
+    if (layer->geom.format == KV_INT8) return unpack_int8(k, part_of(layer, piece), layer->geom.head_dim, piece, wire);
+    return unpack_f16(part_of(layer, piece), layer->geom.head_dim, piece, wire);
 }

@@ -30,9 +30,9 @@ static inline float *kv_slice_scales(const struct kv_geometry *geom, uint8_t *pa
 void kv_slice_put_int8(uint8_t *part, uint32_t dim, bool is_v, uint32_t t, const int8_t *values);
 void kv_slice_put_f16(uint8_t *part, uint32_t dim, bool is_v, uint32_t t, const uint16_t *values);
 
-/* The wire's canonical order: contracts in compute/backend.h. */
-enum status kv_slice_export(const struct cpu_kernels *k, const uint8_t *slice, const struct kv_geometry *geom,
-                            uint32_t head, bool is_v, uint32_t t0, uint32_t t1, uint8_t *wire);
-enum status kv_slice_import(const struct cpu_kernels *k, uint8_t *slice, const struct kv_geometry *geom, uint32_t head,
-                            bool is_v, uint32_t t0, uint32_t t1, const uint8_t *wire);
+/* A piece to and from the wire's canonical order: contracts in compute/backend.h. */
+enum status kv_slice_pack(const struct cpu_kernels *k, const struct kv_slices *layers, const struct kv_piece *piece,
+                          uint8_t *wire);
+enum status kv_slice_unpack(const struct cpu_kernels *k, const struct kv_slices *layers, const struct kv_piece *piece,
+                            const uint8_t *wire);
 #endif

@@ -159,13 +159,11 @@ static void carry(struct rig *from, const kv_block_id *src, struct rig *to, cons
         for (uint32_t blk = 0; blk * 64 < n; blk++)
             for (uint32_t hv = 0; hv < 2 * a->layers[l].geom.n_kv_heads; hv++) {
                 uint32_t t1 = n - blk * 64 < 64 ? n - blk * 64 : 64;
-                const struct kv_slices *s = &a->layers[l], *t = &b->layers[l];
-                cr_assert_eq(a->backend->ops->kv_export(a->backend, s->base + src[blk] * s->slice_bytes, &s->geom,
-                                                        hv / 2, hv % 2, 0, t1, wire),
-                             OK);
-                cr_assert_eq(b->backend->ops->kv_import(b->backend, t->base + dst[blk] * t->slice_bytes, &t->geom,
-                                                        hv / 2, hv % 2, 0, t1, wire),
-                             OK);
+                struct kv_piece p = { .layer = l, .head = hv / 2, .block = src[blk], .t1 = t1, .is_v = hv % 2 };
+                p.scales = sizeof(wire) / 2;
+                cr_assert_eq(a->backend->ops->kv_pack(a->backend, NULL, a->layers, &p, 1, wire), OK);
+                p.block = dst[blk];
+                cr_assert_eq(b->backend->ops->kv_unpack(b->backend, NULL, b->layers, &p, 1, wire), OK);
             }
 }
 

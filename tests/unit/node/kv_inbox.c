@@ -10,6 +10,7 @@
 
 static Baton__Kv__Geometry geom;
 static struct kv_store *from, *to;
+static struct kv_map *from_map, *to_map;
 static struct kv_inbox *in;
 static const kv_block_id from_blocks[] = { 5, 1, 3, 7 };
 static const kv_block_id to_blocks[] = { 2, 0, 6, 4 };
@@ -20,7 +21,9 @@ static void start(uint64_t credit)
     geom = fake_geometry(4, 3, 64);
     from = fake_store(&geom, 8, true);
     to = fake_store(&geom, 8, false);
-    in = kv_inbox_create(to, &geom);
+    from_map = fake_map(from);
+    to_map = fake_map(to);
+    in = kv_inbox_create(to_map, &geom);
     cr_assert_eq(kv_inbox_add(in, &(struct kv_offer){ .key = { 1, 2, 3 },
                                                       .reservation = 9,
                                                       .blocks = to_blocks,
@@ -33,6 +36,8 @@ static void start(uint64_t credit)
 static void stop(void)
 {
     kv_inbox_destroy(in);
+    kv_map_destroy(from_map);
+    kv_map_destroy(to_map);
     fake_store_free(from);
     fake_store_free(to);
 }
@@ -68,7 +73,7 @@ static enum kv_inbox_verdict put(struct kv_wire_range r, struct change ch, struc
     b.l0 = r.l0, b.l1 = r.l1, b.h0 = r.h0, b.h1 = r.h1, b.t0 = r.t0, b.t1 = r.t1;
     b.n_bytes = (uint32_t)n + ch.add_bytes;
     if (r.t1 <= N_TOKENS && r.l1 <= geom.n_layers)
-        cr_assert_eq(kv_cut_export(from, &r, from_blocks + r.t0 / 64, payload), OK);
+        cr_assert_eq(kv_cut_pack(from_map, &r, from_blocks + r.t0 / 64, payload), OK);
     m.body_case = BATON__KV__KV_MESSAGE__BODY_BLOCK;
     m.block = &b;
     if (ch.flip && ch.resum) payload[ch.flip] = 0x80;

@@ -26,6 +26,7 @@ struct note { /* an event of either side */
 struct pair {
     Baton__Kv__Geometry sg, rg;
     struct kv_store *from, *to;
+    struct kv_map *from_map, *to_map;
     struct kv_recv *recv;
     struct kv_send *send;
     struct metrics *metrics;
@@ -61,7 +62,7 @@ static struct note await(struct mailbox *box)
 
 static void open_recv(struct pair *p, const char *endpoint)
 {
-    struct kv_recv_options r = { endpoint, 2, "d0", 11, &p->rg, p->to, p->metrics, on_recv, p };
+    struct kv_recv_options r = { endpoint, 2, "d0", 11, &p->rg, p->to_map, p->metrics, on_recv, p };
     struct error err;
     cr_assert_eq(kv_recv_open(&p->recv, &r, &err), OK, "%s", err.text);
 }
@@ -75,6 +76,8 @@ static void start(struct pair *p)
     p->sg = p->rg = fake_geometry(6, 3, 64);
     p->from = fake_store(&p->sg, N_BLOCKS, true);
     p->to = fake_store(&p->rg, N_BLOCKS, false);
+    p->from_map = fake_map(p->from);
+    p->to_map = fake_map(p->to);
     p->metrics = metrics_create();
     for (uint32_t i = 0; i < N_BLOCKS; i++) {
         p->blocks_from[i] = (i * 5 + 3) % N_BLOCKS;
@@ -83,7 +86,7 @@ static void start(struct pair *p)
     cr_assert_eq(mailbox_create(&p->recv_box, 64), OK);
     cr_assert_eq(mailbox_create(&p->send_box, 64), OK);
     open_recv(p, "tcp://127.0.0.1:0");
-    s.kv = p->from;
+    s.map = p->from_map;
     s.metrics = p->metrics;
     cr_assert_eq(kv_send_open(&p->send, &s, &err), OK, "%s", err.text);
 }
@@ -98,6 +101,8 @@ static void stop(struct pair *p)
     mailbox_destroy(p->recv_box);
     mailbox_destroy(p->send_box);
     metrics_destroy(p->metrics);
+    kv_map_destroy(p->from_map);
+    kv_map_destroy(p->to_map);
     fake_store_free(p->from);
     fake_store_free(p->to);
     zsock_context_term();

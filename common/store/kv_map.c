@@ -1,0 +1,197 @@
+/* kv_map.c - cuts ranges of the whole model's cache into pieces of its ranks. */
+#include "store/kv_map.h"
+
+#include "base/mem.h"
+
+struct rank {
+    const struct kv_store *store; /* borrowed */
+    struct mesh_part part;
+};
+
+struct kv_map {
+    struct mesh mesh;
+    struct kv_geometry geom; /* of the whole model */
+    uint32_t n_blocks;
+    uint32_t n_ranks;
+    struct rank ranks[];
+};
+
+static enum status check_rank(const struct kv_map *map, uint32_t idx, struct error *err)
+{
+    const struct rank *rank = &map->ranks[idx];
+    const struct kv_store *kv = rank->store;
+    const uint32_t n_layers = rank->part.layers.end - rank->part.layers.begin,
+                   n_heads = rank->part.kv_heads.end - rank->part.kv_heads.begin;
+    if (kv->n_layers != n_layers || kv->n_blocks != map->n_blocks)
+        return error_set(err, ERR_INVALID, "rank %u has KV memory of %u layers and %u blocks, it should be %u and %u",
+                         idx, kv->n_layers, kv->n_blocks, n_layers, map->n_blocks);
+    for (uint32_t l = 0; l < n_layers; l++) {
+        const struct kv_geometry *g = &kv->layers[l].geom;
+        if (g->n_kv_heads != n_heads)
+            return error_set(err, ERR_INVALID, "rank %u has %u kv heads in its layer %u, it should be %u", idx,
+                             g->n_kv_heads, l, n_heads);
+        if (g->head_dim != map->geom.head_dim || g->format != map->geom.format || g->rotate != map->geom.rotate)
+            return error_set(err, ERR_INVALID, "rank %u has another geometry of kv heads in its layer %u than rank 0",
+                             idx, l);
+    }
+    return OK;
+}
+
+enum status kv_map_create(struct kv_map **out, const struct mesh *mesh, struct kv_store *const *stores,
+                          struct error *err)
+{
+    enum status st = mesh_check(mesh, err);
+    if (st != OK) return st;
+    const uint32_t n = mesh_n_ranks(mesh);
+    struct kv_map *map = mem_zalloc(sizeof(*map) + n * sizeof(struct rank));
+    map->mesh = *mesh;
+    map->n_ranks = n;
+    map->geom = stores[0]->layers[0].geom;
+    map->geom.n_kv_heads = mesh->n_kv_heads;
+    map->n_blocks = stores[0]->n_blocks;
+    for (uint32_t i = 0; i < n && st == OK; i++) {
+        map->ranks[i] = (struct rank){ stores[i], mesh_part(mesh, i) };
+        st = check_rank(map, i, err);
+    }
+    if (st != OK) {
+        kv_map_destroy(map);
+        return st;
+    }
+    *out = map;
+    return OK;
+}
+
+void kv_map_destroy(struct kv_map *map)
+{
+    mem_free(map);
+}
+
+const struct mesh *kv_map_mesh(const struct kv_map *map)
+{
+    return &map->mesh;
+}
+
+struct kv_geometry kv_map_geometry(const struct kv_map *map)
+{
+    return map->geom;
+}
+
+struct backend *kv_map_backend(const struct kv_map *map)
+{
+    return map->ranks[0].store->backend;
+}
+
+/* ---- a frame ---- */
+
+struct frame {
+    const struct kv_range *range;
+    const kv_block_id *blocks;
+    uint32_t n_tokens, value_bytes; /* of a token's K or V */
+    uint32_t row_bytes;             /* K or V of one head: values of all tokens, then their scales */
+    uint8_t *to;                    /* packing, or NULL */
+    const uint8_t *from;
+};
+
+/* Pieces of one rank that go to its backend together. */
+struct batch_of_pieces {
+    const struct kv_store *store;
+    uint32_t n;
+    struct kv_piece pieces[KV_MAP_PIECES];
+};
+
+static enum status move(struct batch_of_pieces *b, const struct frame *f)
+{
+    struct backend *be = b->store->backend;
+    const uint32_t n = b->n;
+    b->n = 0;
+    if (n == 0) return OK;
+    if (f->to) return be->ops->kv_pack(be, NULL, b->store->layers, b->pieces, n, f->to);
+    return be->ops->kv_unpack(be, NULL, b->store->layers, b->pieces, n, f->from);
+}
+
+/* K or V of one head, which begins at byte `at` of the frame: a piece per block. */
+static enum status add_row(struct batch_of_pieces *b, const struct frame *f, struct kv_piece piece, uint32_t at)
+{
+    const uint32_t scales = at + f->n_tokens * f->value_bytes;
+    for (uint32_t t = 0; t < f->n_tokens; t += KV_BLOCK_TOKENS) {
+        enum status st = b->n == KV_MAP_PIECES ? move(b, f) : OK;
+        if (st != OK) return st;
+        piece.block = f->blocks[t / KV_BLOCK_TOKENS];
+        piece.t1 = f->n_tokens - t < KV_BLOCK_TOKENS ? f->n_tokens - t : KV_BLOCK_TOKENS;
+        piece.values = at + t * f->value_bytes;
+        piece.scales = scales + t * (uint32_t)sizeof(float);
+        b->pieces[b->n++] = piece;
+    }
+    return OK;
+}
+
+static struct shard both(struct shard s, uint32_t begin, uint32_t end)
+{
+    return (struct shard){ s.begin > begin ? s.begin : begin, s.end < end ? s.end : end };
+}
+
+/* What a rank has of the frame: these heads of its layers. */
+static enum status move_rank(const struct rank *rank, struct shard heads, const struct frame *f)
+{
+    const struct kv_range *r = f->range;
+    const struct shard ls = both(rank->part.layers, r->l0, r->l1), hs = both(heads, r->h0, r->h1);
+    struct batch_of_pieces b;
+    b.store = rank->store;
+    b.n = 0;
+    for (uint32_t l = ls.begin; l < ls.end; l++)
+        for (uint32_t h = hs.begin; h < hs.end; h++)
+            for (uint32_t v = 0; v < 2; v++) {
+                const uint32_t row = ((l - r->l0) * (r->h1 - r->h0) + (h - r->h0)) * 2 + v;
+                const struct kv_piece piece = { .layer = l - rank->part.layers.begin,
+                                                .head = h - rank->part.kv_heads.begin,
+                                                .is_v = v };
+                enum status st = add_row(&b, f, piece, row * f->row_bytes);
+                if (st != OK) return st;
+            }
+    return move(&b, f);
+}
+
+static bool is_there(const struct kv_map *map, const struct kv_range *r, const kv_block_id *blocks)
+{
+    const uint64_t row = kv_wire_bytes(map->geom.format, map->geom.head_dim, r->t1 - r->t0);
+    if (r->l0 >= r->l1 || r->l1 > map->mesh.n_layers || r->h0 >= r->h1 || r->h1 > map->mesh.n_kv_heads) return false;
+    if (r->t0 >= r->t1 || r->t0 % KV_BLOCK_TOKENS) return false;
+    if (row > UINT32_MAX / (r->l1 - r->l0) / (r->h1 - r->h0)) return false; /* pieces count bytes in 32 bits */
+    for (uint32_t t = r->t0; t < r->t1; t += KV_BLOCK_TOKENS)
+        if (blocks[(t - r->t0) / KV_BLOCK_TOKENS] >= map->n_blocks) return false;
+    return true;
+}
+
+static struct frame frame_of(const struct kv_map *map, const struct kv_range *r, const kv_block_id *blocks)
+{
+    const struct kv_geometry *g = &map->geom;
+    const uint32_t n = r->t1 - r->t0;
+    return (struct frame){ .range = r,
+                           .blocks = blocks,
+                           .n_tokens = n,
+                           .value_bytes = g->format == KV_INT8 ? g->head_dim : 2 * g->head_dim,
+                           .row_bytes = (uint32_t)(kv_wire_bytes(g->format, g->head_dim, n) / 2) };
+}
+
+enum status kv_map_pack(const struct kv_map *map, const struct kv_range *r, const kv_block_id *blocks, uint8_t *wire)
+{
+    enum status st = OK;
+    if (!is_there(map, r, blocks)) return ERR_INVALID;
+    struct frame f = frame_of(map, r, blocks);
+    f.to = wire;
+    for (uint32_t i = 0; i < map->n_ranks && st == OK; i++)
+        st = move_rank(&map->ranks[i], map->ranks[i].part.own_kv_heads, &f);
+    return st;
+}
+
+enum status kv_map_unpack(const struct kv_map *map, const struct kv_range *r, const kv_block_id *blocks,
+                          const uint8_t *wire)
+{
+    enum status st = OK;
+    if (!is_there(map, r, blocks)) return ERR_INVALID;
+    struct frame f = frame_of(map, r, blocks);
+    f.from = wire;
+    for (uint32_t i = 0; i < map->n_ranks && st == OK; i++)
+        st = move_rank(&map->ranks[i], map->ranks[i].part.kv_heads, &f);
+    return st;
+}
