@@ -132,7 +132,10 @@ static enum status open_one(struct run *r, struct candidate *c, const struct var
                          info.context_length);
     if (r->opt.window == 0) r->opt.window = info.context_length < 8192 ? info.context_length : 8192;
     struct backend_limits lim = model_limits(&info, CHUNK, info.context_length);
-    if ((st = cpu_backend_create(&c->backend, r->opt.threads, NULL, "auto", &lim, err)) != OK) return st;
+    if ((st = backend_open(&c->backend, "cpu",
+                           &(struct backend_options){ .n_threads = r->opt.threads, .isa = "auto", .limits = lim },
+                           err)) != OK)
+        return st;
     struct model_options mo = { .path = r->opt.path,
                                 .backend = c->backend,
                                 .kv_format = v->format,
@@ -259,7 +262,7 @@ static void close_all(struct run *r)
     for (uint32_t m = 0; m < r->what->n_models; m++) {
         kv_store_destroy(r->c[m].kv);
         model_close(r->c[m].model);
-        cpu_backend_destroy(r->c[m].backend);
+        backend_close(r->c[m].backend);
         mem_free(r->kls[m]);
     }
     mem_free(r->blocks);

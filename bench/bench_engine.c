@@ -71,7 +71,8 @@ static enum status open_all(struct engine_bench *r, struct error *err)
     if (longest > info.context_length)
         return error_set(err, ERR_CONTEXT_LENGTH, "%u tokens are asked for, the model was trained for %u", longest,
                          info.context_length);
-    st = cpu_backend_create(&r->backend, o->threads, NULL, o->isa, &lim, err);
+    st = backend_open(&r->backend, "cpu",
+                      &(struct backend_options){ .n_threads = o->threads, .isa = o->isa, .limits = lim }, err);
     if (st != OK) return st;
     struct model_options mo = { .path = o->path,
                                 .backend = r->backend,
@@ -94,7 +95,7 @@ static void close_all(struct engine_bench *r)
     ceilings_destroy(r->ceilings);
     kv_store_destroy(r->kv);
     model_close(r->model);
-    cpu_backend_destroy(r->backend);
+    backend_close(r->backend);
     mem_free(r->blocks);
     mem_free(r->tokens);
 }

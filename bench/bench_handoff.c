@@ -121,7 +121,8 @@ static void set_up(struct setup *s)
     s->geometry.head_dim = HEAD_DIM;
     s->geometry.block_tokens = KV_BLOCK_TOKENS;
     s->geometry.codec = BATON__KV__CODEC__INT8;
-    if (cpu_backend_create(&s->backend, 1, NULL, NULL, &limits, &err) != OK) fail(err.text);
+    if (backend_open(&s->backend, "cpu", &(struct backend_options){ .n_threads = 1, .limits = limits }, &err) != OK)
+        fail(err.text);
     make_store(s, &s->from);
     make_store(s, &s->to);
     fill_store(s, &s->from);
@@ -150,7 +151,7 @@ static void tear_down(struct setup *s)
         s->backend->ops->release(s->backend, kv->memory, kv->bytes);
         mem_free(kv->layers);
     }
-    cpu_backend_destroy(s->backend);
+    backend_close(s->backend);
     zsock_context_term();
 }
 

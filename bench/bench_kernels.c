@@ -108,7 +108,7 @@ static enum status time_rows(struct job *j, uint32_t n, double *seconds)
 
 static void report(struct kernels *k, const char *op, const char *type, uint32_t n, double ops_s, double bytes_s)
 {
-    const char *isa = cpu_backend_isa(k->backend);
+    const char *isa = backend_describe(k->backend);
     double ops_share = k->int8_ops_s > 0.0 ? ops_s / k->int8_ops_s : 0.0, bytes_share = bytes_s / k->read_bytes_s;
     if (!k->opt.json) {
         printf("%-10s %-8s %-7s %5u %9.1f %6.1f %% %9.2f %6.1f %%\n", op, type, isa, n, ops_s * 1e-9, 100.0 * ops_share,
@@ -314,13 +314,15 @@ static enum status bench_types(struct kernels *k, enum status (*bench)(struct ke
 static enum status bench_level(struct kernels *k, const char *isa, struct error *err)
 {
     struct backend_limits limits = { MANY, CONTEXT, ROWS, HEADS, HEAD_DIM };
-    enum status st = cpu_backend_create(&k->backend, k->opt.threads, NULL, isa, &limits, err);
+    enum status st =
+        backend_open(&k->backend, "cpu",
+                     &(struct backend_options){ .n_threads = k->opt.threads, .isa = isa, .limits = limits }, err);
     if (st != OK) return st;
     if (!k->has_packed) st = bench_types(k, bench_pack); /* the same at all levels */
     k->has_packed = true;
     if (st == OK) st = bench_types(k, bench_matmul);
     if (st == OK && !k->opt.type) st = bench_attention(k);
-    cpu_backend_destroy(k->backend);
+    backend_close(k->backend);
     k->backend = NULL;
     return st;
 }

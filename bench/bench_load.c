@@ -41,7 +41,9 @@ static enum status load_once(const struct options *o, double *seconds, struct er
     enum status st = model_read_info(&info, o->path, err);
     if (st != OK) return st;
     struct backend_limits lim = model_limits(&info, 64, KV_BLOCK_TOKENS);
-    if ((st = cpu_backend_create(&backend, o->threads, NULL, NULL, &lim, err)) != OK) return st;
+    if ((st = backend_open(&backend, "cpu", &(struct backend_options){ .n_threads = o->threads, .limits = lim },
+                           err)) != OK)
+        return st;
     struct model_options opt = { .path = o->path,
                                  .backend = backend,
                                  .max_batch_tokens = 64,
@@ -54,7 +56,7 @@ static enum status load_once(const struct options *o, double *seconds, struct er
     if (st == OK) st = model_open(&model, &opt, err);
     *seconds = (double)(clock_now_us() - t0) * 1e-6;
     model_close(model);
-    cpu_backend_destroy(backend);
+    backend_close(backend);
     return st;
 }
 

@@ -53,7 +53,8 @@ static enum status open_side(const struct run *r, struct side *s, const char *we
 {
     const struct options *o = &r->opt;
     struct backend_limits lim = model_limits(info, o->prompt, r->n_blocks * KV_BLOCK_TOKENS);
-    enum status st = cpu_backend_create(&s->backend, o->threads, NULL, NULL, &lim, err);
+    enum status st =
+        backend_open(&s->backend, "cpu", &(struct backend_options){ .n_threads = o->threads, .limits = lim }, err);
     if (st != OK) return st;
     struct model_options opt = { .path = o->path,
                                  .backend = s->backend,
@@ -128,7 +129,7 @@ static void close_side(struct side *s)
 {
     kv_store_destroy(s->kv);
     model_close(s->model);
-    cpu_backend_destroy(s->backend);
+    backend_close(s->backend);
 }
 
 static void print_all(struct run *r)

@@ -94,8 +94,18 @@ struct backend_limits {
 
 struct backend;
 
+/* What others have to know of a backend's kind; constant for its life.  Nobody asks for its name. */
+struct backend_caps {
+    bool host_memory;     /* device pointers are plain host memory */
+    bool deterministic;   /* a row's bits depend on it alone, not on the batch, the threads or the instruction set */
+    uint32_t row_quantum; /* a weight may be packed in runs of rows that begin at multiples of this */
+    uint32_t col_quantum; /* a weight's columns are a multiple of this */
+};
+
 struct backend_ops {
     const char *name;
+    void (*close)(struct backend *b);
+    const char *(*describe)(const struct backend *b);
     enum status (*alloc)(struct backend *b, size_t bytes, void **out); /* zeroed device memory */
     void (*release)(struct backend *b, void *p, size_t bytes);
     enum status (*upload)(struct backend *b, struct stream *s, void *dst, const void *src, size_t bytes);
@@ -107,7 +117,7 @@ struct backend_ops {
     enum status (*weight_bytes)(struct backend *b, enum dtype type, uint32_t n_rows, uint32_t n_cols, size_t *out);
     /* Packs n_rows rows of GGUF data (row r at src + r * src_stride) into dst (weight_bytes() bytes,
      * 64-byte aligned).  Bit patterns are kept: only their order changes.  A run of rows that begins at row r, a
-     * multiple of 16, may be packed by itself: its place is at weight_bytes() of r rows. */
+     * multiple of row_quantum, may be packed by itself: its place is at weight_bytes() of r rows. */
     enum status (*weight_pack)(struct backend *b, struct stream *s, void *dst, enum dtype type, uint32_t n_rows,
                                uint32_t n_cols, const void *src, size_t src_stride);
     size_t (*act_bytes)(struct backend *b, uint32_t n, uint32_t k); /* of struct act's q */
@@ -162,6 +172,7 @@ struct backend_ops {
 
 struct backend {
     const struct backend_ops *ops;
+    struct backend_caps caps;
 };
 
 /* Bytes on the wire of one (layer, kv head): K and V of n tokens. */
@@ -170,13 +181,24 @@ static inline uint64_t kv_wire_bytes(enum kv_format format, uint32_t head_dim, u
     return 2 * n_tokens * (format == KV_INT8 ? (uint64_t)head_dim + 4 : 2 * (uint64_t)head_dim);
 }
 
-/* The CPU backend (compute/cpu/): a team of n_threads workers, the caller being one of them.  `cpus` is a list
- * like "0-3,6" to pin to, or NULL.  `isa` lowers the instruction set: NULL or "auto", "ref", "avx2", "avxvnni",
- * "avx512" (no VNNI), "vnni", "amx", or "vnni256", avxvnni's kernels for a CPU with AVX-512; ERR_INVALID /
- * ERR_UNSUPPORTED with a sentence if unknown or not on this CPU. */
-enum status cpu_backend_create(struct backend **out, uint32_t n_threads, const char *cpus, const char *isa,
-                               const struct backend_limits *limits, struct error *err) MUST_CHECK;
-void cpu_backend_destroy(struct backend *b);
-/* The chosen level: one of these but "auto". */
-const char *cpu_backend_isa(const struct backend *b);
+struct backend_options {
+    uint32_t n_threads; /* CPU: members of the team, the caller being one of them */
+    const char *cpus;   /* CPU: a list like "0-3,6" to pin to, or NULL */
+    /* CPU: lowers the instruction set: NULL or "auto", "ref", "avx2", "avxvnni", "avx512" (no VNNI), "vnni", "amx", or
+     * "vnni256", avxvnni's kernels for a CPU with AVX-512. */
+    const char *isa;
+    struct backend_limits limits;
+};
+
+/* The backend of that name ("cpu"), from the table in backend_open.c.  ERR_INVALID / ERR_UNSUPPORTED with a sentence
+ * if a name is unknown, or what it names is not on this machine.  Caller owns. */
+enum status backend_open(struct backend **out, const char *name, const struct backend_options *opt,
+                         struct error *err) MUST_CHECK;
+void backend_close(struct backend *b); /* NULL is fine */
+
+/* What it computes with, in a word: the CPU's instruction set, one of those above but "auto". */
+static inline const char *backend_describe(const struct backend *b)
+{
+    return b->ops->describe(b);
+}
 #endif

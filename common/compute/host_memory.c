@@ -129,11 +129,6 @@ uint64_t host_memory_available(void)
     return left.bytes;
 }
 
-bool host_memory_is_of(const struct backend *backend)
-{
-    return strcmp(backend->ops->name, "cpu") == 0;
-}
-
 enum status host_memory_fit(const struct host_memory *left, const char *what, uint64_t bytes, const char *others,
                             uint64_t other_bytes, struct error *err)
 {
@@ -146,7 +141,7 @@ enum status host_memory_fit(const struct host_memory *left, const char *what, ui
 
 enum status host_memory_check(const struct backend *backend, uint64_t bytes, const char *what, struct error *err)
 {
-    if (!host_memory_is_of(backend)) return OK;
+    if (!backend->caps.host_memory) return OK;
     struct host_memory left;
     host_memory_left(&left);
     return host_memory_fit(&left, what, bytes, NULL, 0, err);

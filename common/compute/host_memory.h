@@ -22,6 +22,4 @@ enum status host_memory_fit(const struct host_memory *left, const char *what, ui
  * themselves when they allocate. */
 enum status host_memory_check(const struct backend *backend, uint64_t bytes, const char *what,
                               struct error *err) MUST_CHECK;
-/* Whether the backend's device pointers are plain host memory. */
-bool host_memory_is_of(const struct backend *backend);
 #endif

@@ -190,7 +190,7 @@ static enum status alloc_buffers(struct model *m, struct error *err)
     m->embed_ids = mem_array(m->max_rows, sizeof(*m->embed_ids));
     for (uint32_t i = 0; i < m->max_rows; i++) m->embed_ids[i] = (int32_t)i;
     m->host_logits =
-        host_memory_is_of(m->backend) ? m->logits : mem_array(MODEL_MAX_LOGIT_ROWS * n_vocab, sizeof(float));
+        m->backend->caps.host_memory ? m->logits : mem_array(MODEL_MAX_LOGIT_ROWS * n_vocab, sizeof(float));
     return OK;
 }
 
@@ -213,7 +213,7 @@ static enum status plan_memory(const struct model *m, const struct model_options
                                 .buffers = m->buffer_bytes };
     struct host_memory left;
     *mode = opt->weights;
-    if (!host_memory_is_of(opt->backend)) return OK; /* it has memory of its own */
+    if (!opt->backend->caps.host_memory) return OK; /* it has memory of its own */
     host_memory_left(&left);
     enum status st = memory_plan(mode, &need, &left, err);
     if (opt->weights != WEIGHTS_RESIDENT)

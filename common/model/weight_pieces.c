@@ -4,7 +4,6 @@
 #include "base/mem.h"
 
 #define PIECE_BYTES (4u << 20) /* deep enough a queue of these keeps a disk busy, and a packed one stays in cache */
-#define PIECE_ROWS  16u        /* backends pack runs of multiples of this one by one */
 
 static void append(struct weight_pieces *ps, struct weight_piece p)
 {
@@ -13,20 +12,20 @@ static void append(struct weight_pieces *ps, struct weight_piece p)
     if (p.bytes > ps->max_bytes) ps->max_bytes = p.bytes;
 }
 
-static uint32_t rows_per_piece(size_t row_bytes)
+static uint32_t rows_per_piece(size_t row_bytes, uint32_t quantum)
 {
-    uint32_t n = (uint32_t)(PIECE_BYTES / row_bytes) / PIECE_ROWS * PIECE_ROWS;
-    return n ? n : PIECE_ROWS;
+    uint32_t n = (uint32_t)(PIECE_BYTES / row_bytes) / quantum * quantum;
+    return n ? n : quantum;
 }
 
-void weight_pieces_add(struct weight_pieces *ps, const struct weight_item *item)
+void weight_pieces_add(struct weight_pieces *ps, const struct weight_item *item, uint32_t row_quantum)
 {
     uint32_t at = 0; /* row of the item */
     for (uint32_t i = 0; i < item->n_src; i++) {
         const struct tensor_entry *t = item->src[i];
         uint32_t n_rows = (uint32_t)(item->is_vector ? t->ne[0] : t->ne[1]);
         size_t row_bytes = (size_t)t->bytes / n_rows;
-        uint32_t step = item->is_vector ? n_rows : rows_per_piece(row_bytes);
+        uint32_t step = item->is_vector ? n_rows : rows_per_piece(row_bytes, row_quantum);
         for (uint32_t r = 0; r < n_rows; r += step) {
             uint32_t n = n_rows - r < step ? n_rows - r : step;
             uint64_t offset = t->offset + (uint64_t)r * row_bytes;

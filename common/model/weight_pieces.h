@@ -1,7 +1,7 @@
 /* weight_pieces.h - the planned tensors cut into pieces of a few MiB of the file, each packed on its own.
  *
- * A piece is a run of whole rows of one tensor, a multiple of 16 rows but for the tensor's last, so that its packed
- * form is a run of the whole's.  A vector is one piece for each of its tensors. */
+ * A piece is a run of whole rows of one tensor, a multiple of the backend's row_quantum but for the tensor's last, so
+ * that its packed form is a run of the whole's.  A vector is one piece for each of its tensors. */
 #ifndef MODEL_WEIGHT_PIECES_H
 #define MODEL_WEIGHT_PIECES_H
 #include "model/weights_plan.h"
@@ -21,7 +21,7 @@ struct weight_pieces {
 };
 
 /* Appends the pieces of an item in ascending rows. */
-void weight_pieces_add(struct weight_pieces *ps, const struct weight_item *item);
+void weight_pieces_add(struct weight_pieces *ps, const struct weight_item *item, uint32_t row_quantum);
 void weight_pieces_fini(struct weight_pieces *ps);
 /* Where a piece's packed form begins in its item's. */
 size_t weight_piece_place(struct backend *b, const struct weight_piece *p);

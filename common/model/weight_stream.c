@@ -37,7 +37,7 @@ static void cut_pieces(struct weight_pieces *ps, uint32_t *first, const struct w
         for (uint32_t i = 0; i < w->n_items; i++) {
             if (w->items[i].is_vector || is_head(w, &w->items[i]) != (head == 1)) continue;
             if (first) first[i] = ps->n;
-            weight_pieces_add(ps, &w->items[i]);
+            weight_pieces_add(ps, &w->items[i], w->backend->caps.row_quantum);
         }
 }
 

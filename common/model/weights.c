@@ -83,6 +83,16 @@ static const char *layer_name(char name[NAME_MAX_BYTES], uint32_t layer, const c
     return name;
 }
 
+static enum status refuse_matrix(struct binder *b, const struct weight_item *it, enum status st)
+{
+    const struct backend *be = b->w->backend;
+    char rule[64] = "";
+    if (it->n_cols % be->caps.col_quantum != 0)
+        snprintf(rule, sizeof(rule), ": rows have to be a multiple of %u values", be->caps.col_quantum);
+    return error_set(b->err, st, "tensor %s: backend %s has no matmul for %s [%u, %u]%s", it->src[0]->name,
+                     be->ops->name, dtype_info(it->dtype)->name, it->n_cols, it->n_rows, rule);
+}
+
 /* Gives an item its place; sizes come from a checked file, but their sum may still be too large. */
 static enum status place(struct binder *b, struct weight_item *it)
 {
@@ -94,10 +104,7 @@ static enum status place(struct binder *b, struct weight_item *it)
     } else {
         size_t packed = 0;
         enum status st = be->ops->weight_bytes(be, it->dtype, it->n_rows, it->n_cols, &packed);
-        if (st != OK)
-            return error_set(b->err, st, "tensor %s: backend %s has no matmul for %s [%u, %u]%s", it->src[0]->name,
-                             be->ops->name, dtype_info(it->dtype)->name, it->n_cols, it->n_rows,
-                             it->n_cols % 16 ? ": rows have to be a multiple of 16 values" : "");
+        if (st != OK) return refuse_matrix(b, it, st);
         bytes = packed;
     }
     it->bytes = (size_t)bytes;
@@ -146,6 +153,7 @@ static enum status add_group(struct binder *b, uint32_t layer, const char *const
                              uint32_t n, struct weight_group *out)
 {
     struct weight_item items[WEIGHT_GROUP_MAX] = { 0 };
+    const uint32_t quantum = b->w->backend ? b->w->backend->caps.row_quantum : 1;
     uint32_t n_items = 0;
     char name[NAME_MAX_BYTES];
     enum status st;
@@ -154,7 +162,7 @@ static enum status add_group(struct binder *b, uint32_t layer, const char *const
         st = need(b, layer_name(name, layer, names[i]), b->info->d_model, rows[i], &t);
         if (st != OK) return st;
         const enum dtype type = packed_type(b, t);
-        if (n_items == 0 || items[n_items - 1].dtype != type || items[n_items - 1].n_rows % 16 != 0) {
+        if (n_items == 0 || items[n_items - 1].dtype != type || items[n_items - 1].n_rows % quantum != 0) {
             out->col[n_items] = out->n_rows;
             items[n_items] =
                 (struct weight_item){ .n_cols = b->info->d_model, .dtype = type, .matrix = &out->w[n_items] };

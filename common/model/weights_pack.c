@@ -165,7 +165,7 @@ static enum status pack_all(struct weights *w, const struct arena *arena, bool m
     struct io_reader *r = NULL;
     uint64_t start = clock_now_us(), bytes = 0;
     for (uint32_t i = 0; i < w->n_items; i++)
-        if (matrices || w->items[i].is_vector) weight_pieces_add(&ps, &w->items[i]);
+        if (matrices || w->items[i].is_vector) weight_pieces_add(&ps, &w->items[i], w->backend->caps.row_quantum);
     for (uint32_t i = 0; i < ps.n; i++) bytes += ps.at[i].bytes;
     enum status st = open_reader(w, &ps, opt->io, &r, err);
     if (st == OK) st = pack_pieces(w, &ps, r, arena, opt, err);
@@ -196,7 +196,7 @@ enum status weights_load(struct weights *w, const struct weights_load_options *o
     enum status st = alloc_arena(w, err);
     if (st != OK) return st;
     resolve(w, true);
-    struct arena arena = { w->arena, w->arena, host_memory_is_of(w->backend) ? w->arena_bytes : 0, false };
+    struct arena arena = { w->arena, w->arena, w->backend->caps.host_memory ? w->arena_bytes : 0, false };
     return pack_all(w, &arena, true, opt, err);
 }
 
@@ -249,8 +249,8 @@ static enum status check_shared(const struct weights *w, int fd, struct error *e
 
 enum status weights_map(struct weights *w, int fd, struct error *err)
 {
-    if (!host_memory_is_of(w->backend))
-        return error_set(err, ERR_UNSUPPORTED, "shared weights are for the cpu backend, this is %s",
+    if (!w->backend->caps.host_memory)
+        return error_set(err, ERR_UNSUPPORTED, "weights are shared through host memory, backend %s has its own",
                          w->backend->ops->name);
     enum status st = check_shared(w, fd, err);
     if (st != OK) return st;
@@ -286,8 +286,8 @@ static enum status fill_shared(struct weights *w, int fd, const struct weights_l
 
 enum status weights_share(struct weights *w, int *fd, const struct weights_load_options *opt, struct error *err)
 {
-    if (!host_memory_is_of(w->backend))
-        return error_set(err, ERR_UNSUPPORTED, "shared weights are for the cpu backend, this is %s",
+    if (!w->backend->caps.host_memory)
+        return error_set(err, ERR_UNSUPPORTED, "weights are shared through host memory, backend %s has its own",
                          w->backend->ops->name);
     enum status st;
     int mem = memfd_create("baton-weights", MFD_CLOEXEC | MFD_ALLOW_SEALING);

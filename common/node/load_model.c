@@ -138,8 +138,12 @@ static enum status open_model(struct loaded_model *m, struct model **model, cons
     if ((st = model_read_info(&m->info, opt.path, err)) != OK) return st;
     m->max_context = self->max_context ? self->max_context : m->info.context_length;
     limits = model_limits(&m->info, self->max_batch_tokens, m->max_context);
-    st =
-        cpu_backend_create(&m->backend, n_threads_of(self), self->cpus[0] ? self->cpus : NULL, self->isa, &limits, err);
+    st = backend_open(&m->backend, "cpu",
+                      &(struct backend_options){ .n_threads = n_threads_of(self),
+                                                 .cpus = self->cpus[0] ? self->cpus : NULL,
+                                                 .isa = self->isa,
+                                                 .limits = limits },
+                      err);
     if (st != OK) return st;
     opt.backend = m->backend;
     opt.kv_bytes = self->kv_memory;
@@ -224,7 +228,7 @@ enum status load_model(struct loaded_model *out, const struct config_run *run, e
     if ((st = start_engine(&m, model, kv, run, on_event, ctx, err)) != OK) goto fail;
     unpin(run->self);
     log_info("loaded", "model=%s arch=%s isa=%s threads=%u weights=%s weights_mib=%llu kv_blocks=%u context=%u ms=%llu",
-             log_quote(m.config->name), m.info.arch, cpu_backend_isa(m.backend), n_threads_of(run->self),
+             log_quote(m.config->name), m.info.arch, backend_describe(m.backend), n_threads_of(run->self),
              model_is_streamed(engine_model(m.engine)) ? "stream" : "resident",
              (unsigned long long)(m.info.weight_bytes >> 20), m.n_blocks, m.max_context,
              (unsigned long long)((clock_now_us() - start) / 1000));
@@ -234,7 +238,7 @@ fail:
     kv_map_destroy(m.kv_map);
     kv_store_destroy(kv);
     model_close(model);
-    if (m.backend) cpu_backend_destroy(m.backend);
+    if (m.backend) backend_close(m.backend);
     return st;
 }
 
@@ -242,6 +246,6 @@ void unload_model(struct loaded_model *m)
 {
     kv_map_destroy(m->kv_map);
     engine_destroy(m->engine);
-    if (m->backend) cpu_backend_destroy(m->backend);
+    if (m->backend) backend_close(m->backend);
     *m = (struct loaded_model){ 0 };
 }

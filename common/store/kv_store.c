@@ -58,7 +58,7 @@ enum status kv_store_create(struct kv_store **out, struct backend *backend, cons
     kv->layers = mem_array(n_layers, sizeof(*kv->layers));
     kv->memory = memory;
     lay_out(kv, layers);
-    if (host_memory_is_of(backend)) make_first_pages(kv);
+    if (backend->caps.host_memory) make_first_pages(kv);
     *out = kv;
     return OK;
 }

@@ -19,7 +19,7 @@ static enum status check_fits(const struct kv_store *kv, uint64_t bytes, struct 
 {
     struct host_memory left;
     host_memory_left(&left);
-    return host_memory_fit(&left, "kv.swap_bytes", bytes, "KV pool", host_memory_is_of(kv->backend) ? kv->bytes : 0,
+    return host_memory_fit(&left, "kv.swap_bytes", bytes, "KV pool", kv->backend->caps.host_memory ? kv->bytes : 0,
                            err);
 }
 

@@ -218,7 +218,10 @@ static enum status pack_model(struct launch *l, uint32_t i, struct error *err)
     struct cpu_list allowed;
     cpu_list_allowed(&allowed);
     /* It packs and computes nothing: any level's panels are the same. */
-    enum status st = cpu_backend_create(&backend, cpus_default_threads("", &allowed), NULL, "ref", &limits, err);
+    enum status st = backend_open(
+        &backend, "cpu",
+        &(struct backend_options){ .n_threads = cpus_default_threads("", &allowed), .isa = "ref", .limits = limits },
+        err);
     if (st != OK) return st;
     struct model_options opt = {
         .path = cfg->models[i].path,
@@ -233,7 +236,7 @@ static enum status pack_model(struct launch *l, uint32_t i, struct error *err)
     };
     st = model_options_words(&opt, wish.weights, wish.io, err);
     if (st == OK) st = model_pack_shared(&l->weights_fd[i], &opt, err);
-    cpu_backend_destroy(backend);
+    backend_close(backend);
     return st;
 }
 

@@ -75,7 +75,7 @@ static const struct backend_ops fake_ops = { .name = "fake",
                                              .host_free = fake_host_free,
                                              .kv_pack = fake_pack,
                                              .kv_unpack = fake_unpack };
-static struct backend fake_backend = { &fake_ops };
+static struct backend fake_backend = { .ops = &fake_ops };
 
 static inline Baton__Kv__Geometry fake_geometry(uint32_t n_layers, uint32_t n_heads, uint32_t head_dim)
 {

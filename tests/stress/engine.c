@@ -101,9 +101,9 @@ int main(void)
     struct backend *backend = NULL;
     if (model_read_info(&info, path, NULL) != OK) return 1;
     struct backend_limits lim = model_limits(&info, 128, 1024);
-    if (cpu_backend_create(&backend, 2, NULL, NULL, &lim, NULL) != OK) return 1;
+    if (backend_open(&backend, "cpu", &(struct backend_options){ .n_threads = 2, .limits = lim }, NULL) != OK) return 1;
     int bad = run(path, backend);
-    cpu_backend_destroy(backend);
+    backend_close(backend);
     tiny_remove(path);
     return bad;
 }

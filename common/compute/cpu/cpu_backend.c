@@ -1,4 +1,5 @@
 /* cpu_backend.c - the CPU backend: its memory, its team, the row-wise ops, and the table of all ops. */
+#include "compute/cpu/cpu_backend.h"
 #include "base/cpu.h"
 #include "base/mem.h"
 #include "compute/cpu/cpu_internal.h"
@@ -233,34 +234,6 @@ static enum status cpu_kv_unpack(struct backend *b, struct stream *s, const stru
     return st;
 }
 
-static const struct backend_ops cpu_ops = {
-    .name = "cpu",
-    .alloc = cpu_alloc,
-    .release = cpu_release,
-    .upload = cpu_copy,
-    .download = cpu_copy,
-    .copy = cpu_copy,
-    .sync = cpu_sync,
-    .weight_bytes = cpu_weight_bytes,
-    .weight_pack = cpu_weight_pack,
-    .act_bytes = cpu_act_bytes,
-    .embed = cpu_embed,
-    .rmsnorm = cpu_rmsnorm,
-    .swiglu = cpu_swiglu,
-    .quantize = cpu_quantize,
-    .quantize_fine = cpu_quantize_fine,
-    .matmul = cpu_matmul,
-    .fold = cpu_fold,
-    .add_bias = cpu_add_bias,
-    .rope_kv_write = cpu_rope_kv_write,
-    .attention = cpu_attention,
-    .kv_slice_bytes = cpu_kv_slice_bytes,
-    .host_alloc = cpu_alloc,
-    .host_free = cpu_release,
-    .kv_pack = cpu_kv_pack,
-    .kv_unpack = cpu_kv_unpack,
-};
-
 /* --- life --- */
 static enum status create_scratch(struct cpu_backend *b)
 {
@@ -306,31 +279,8 @@ static enum status check_limits(const struct backend_limits *l, struct error *er
     return OK;
 }
 
-enum status cpu_backend_create(struct backend **out, uint32_t n_threads, const char *cpus, const char *isa,
-                               const struct backend_limits *limits, struct error *err)
+static void cpu_close(struct backend *backend)
 {
-    enum status st = check_limits(limits, err);
-    if (st != OK) return st;
-    struct cpu_backend *b = mem_zalloc(sizeof(*b));
-    b->base.ops = &cpu_ops;
-    b->limits = *limits;
-    if ((st = cpu_level_choose(&b->kernels, isa, cpu_flags(), err)) != OK) goto fail;
-    if ((st = team_create(&b->team, n_threads, cpus, err)) != OK) goto fail;
-    if ((st = create_scratch(b)) != OK || (st = create_rope(&b->rope, limits)) != OK) {
-        error_set(err, st, "cpu backend: no memory for scratch (%u rows, %u columns, %u positions)", limits->max_rows,
-                  limits->max_cols, limits->max_context);
-        goto fail;
-    }
-    *out = &b->base;
-    return OK;
-fail:
-    cpu_backend_destroy(&b->base);
-    return st;
-}
-
-void cpu_backend_destroy(struct backend *backend)
-{
-    if (!backend) return;
     struct cpu_backend *b = cpu_of(backend);
     if (b->scratch) mem_unmap(b->scratch, b->scratch_bytes * team_size(b->team));
     mem_unmap(b->partials, b->partials_bytes);
@@ -343,7 +293,61 @@ void cpu_backend_destroy(struct backend *backend)
     mem_free(b);
 }
 
-const char *cpu_backend_isa(const struct backend *b)
+static const char *cpu_describe(const struct backend *b)
 {
     return ((const struct cpu_backend *)b)->kernels->name;
+}
+
+static const struct backend_ops cpu_ops = {
+    .name = "cpu",
+    .close = cpu_close,
+    .describe = cpu_describe,
+    .alloc = cpu_alloc,
+    .release = cpu_release,
+    .upload = cpu_copy,
+    .download = cpu_copy,
+    .copy = cpu_copy,
+    .sync = cpu_sync,
+    .weight_bytes = cpu_weight_bytes,
+    .weight_pack = cpu_weight_pack,
+    .act_bytes = cpu_act_bytes,
+    .embed = cpu_embed,
+    .rmsnorm = cpu_rmsnorm,
+    .swiglu = cpu_swiglu,
+    .quantize = cpu_quantize,
+    .quantize_fine = cpu_quantize_fine,
+    .matmul = cpu_matmul,
+    .fold = cpu_fold,
+    .add_bias = cpu_add_bias,
+    .rope_kv_write = cpu_rope_kv_write,
+    .attention = cpu_attention,
+    .kv_slice_bytes = cpu_kv_slice_bytes,
+    .host_alloc = cpu_alloc,
+    .host_free = cpu_release,
+    .kv_pack = cpu_kv_pack,
+    .kv_unpack = cpu_kv_unpack,
+};
+enum status cpu_backend_open(struct backend **out, const struct backend_options *opt, struct error *err)
+{
+    const struct backend_limits *limits = &opt->limits;
+    enum status st = check_limits(limits, err);
+    if (st != OK) return st;
+    struct cpu_backend *b = mem_zalloc(sizeof(*b));
+    b->base.ops = &cpu_ops;
+    b->base.caps = (struct backend_caps){
+        .host_memory = true, .deterministic = true, .row_quantum = PANEL_ROWS, .col_quantum = COL_QUANTUM
+    };
+    b->limits = *limits;
+    if ((st = cpu_level_choose(&b->kernels, opt->isa, cpu_flags(), err)) != OK) goto fail;
+    if ((st = team_create(&b->team, opt->n_threads, opt->cpus, err)) != OK) goto fail;
+    if ((st = create_scratch(b)) != OK || (st = create_rope(&b->rope, limits)) != OK) {
+        error_set(err, st, "cpu backend: no memory for scratch (%u rows, %u columns, %u positions)", limits->max_rows,
+                  limits->max_cols, limits->max_context);
+        goto fail;
+    }
+    *out = &b->base;
+    return OK;
+fail:
+    cpu_close(&b->base);
+    return st;
 }

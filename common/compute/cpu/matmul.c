@@ -68,7 +68,7 @@ enum status cpu_matmul(struct backend *backend, struct stream *s, float *y, size
 
 enum status cpu_weight_bytes(struct backend *b, enum dtype type, uint32_t n_rows, uint32_t n_cols, size_t *out)
 {
-    if (!pack_format_of(type) || n_rows == 0 || n_cols == 0 || n_cols % 16 != 0) return ERR_UNSUPPORTED;
+    if (!pack_format_of(type) || n_rows == 0 || n_cols == 0 || n_cols % COL_QUANTUM != 0) return ERR_UNSUPPORTED;
     if (dtype_row_bytes((uint32_t)type, n_cols) == 0 || n_cols > cpu_of(b)->limits.max_cols) return ERR_UNSUPPORTED;
     *out = pack_panel_bytes(type, n_cols) * (((size_t)n_rows + PANEL_ROWS - 1) / PANEL_ROWS);
     return OK;

@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #define PANEL_ROWS       16
+#define COL_QUANTUM      16  /* columns of a weight come in multiples of these */
 #define PACK_BLOCK       32  /* columns */
 #define PACK_SUPER       256 /* columns */
 #define PACK_SUPER_BYTES 64

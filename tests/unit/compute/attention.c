@@ -42,7 +42,9 @@ static struct backend *backend_of(const char *isa, uint32_t threads)
     struct backend_limits limits = { 2048, 2048, 4096, 32, 256 };
     struct backend *b;
     struct error err;
-    cr_assert_eq(cpu_backend_create(&b, threads, NULL, isa, &limits, &err), OK, "%s", err.text);
+    cr_assert_eq(
+        backend_open(&b, "cpu", &(struct backend_options){ .n_threads = threads, .isa = isa, .limits = limits }, &err),
+        OK, "%s", err.text);
     return b;
 }
 
@@ -182,7 +184,7 @@ Test(attention, is_close_to_double_precision)
         guard_free(out);
         mem_free(s.qkv);
     }
-    cpu_backend_destroy(b);
+    backend_close(b);
 }
 
 static void expect_same(const struct scene *s, const float *want, const float *got, const char *what)
@@ -207,12 +209,12 @@ Test(attention, every_level_gives_the_bits_of_the_reference)
             float *got = run_scene(b, &s, s.n_tokens);
             expect_same(&s, want, got, (*k)->name);
             guard_free(got);
-            cpu_backend_destroy(b);
+            backend_close(b);
         }
         guard_free(want);
         mem_free(s.qkv);
     }
-    cpu_backend_destroy(ref);
+    backend_close(ref);
 }
 
 /* Three tokens over a full block and a short one: native, or with the dot products trapped. */
@@ -232,8 +234,8 @@ Test(attention, avxvnni_gives_the_bits_of_the_reference)
         guard_free(want);
         mem_free(s.qkv);
     }
-    cpu_backend_destroy(b);
-    cpu_backend_destroy(ref);
+    backend_close(b);
+    backend_close(ref);
 }
 
 Test(attention, chunks_and_threads_change_nothing)
@@ -251,12 +253,12 @@ Test(attention, chunks_and_threads_change_nothing)
                 expect_same(&s, want, got, "chunked");
                 guard_free(got);
             }
-            cpu_backend_destroy(b);
+            backend_close(b);
         }
         guard_free(want);
         mem_free(s.qkv);
     }
-    cpu_backend_destroy(one);
+    backend_close(one);
 }
 
 /* Sequences of different lengths in one batch, some in prefill and some in decode. */
@@ -304,5 +306,5 @@ Test(attention, sequences_in_a_batch_do_not_touch_each_other)
     mem_free(memory);
     guard_free(alone);
     mem_free(s.qkv);
-    cpu_backend_destroy(b);
+    backend_close(b);
 }

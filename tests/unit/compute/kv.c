@@ -15,7 +15,9 @@ static struct backend *backend_of(const char *isa)
     struct backend_limits limits = { 64, 256, 512, 8, 256 };
     struct backend *b;
     struct error err;
-    cr_assert_eq(cpu_backend_create(&b, 1, NULL, isa, &limits, &err), OK, "%s", err.text);
+    cr_assert_eq(
+        backend_open(&b, "cpu", &(struct backend_options){ .n_threads = 1, .isa = isa, .limits = limits }, &err), OK,
+        "%s", err.text);
     return b;
 }
 
@@ -94,7 +96,7 @@ Test(kv, every_level_packs_what_it_unpacked)
                     guard_free(back);
                     guard_free(slice);
                 }
-        cpu_backend_destroy(b);
+        backend_close(b);
     }
 }
 
@@ -130,7 +132,7 @@ Test(kv, wire_carries_the_quantized_values)
             }
         }
     mem_free(slice);
-    cpu_backend_destroy(b);
+    backend_close(b);
 }
 
 Test(kv, import_refuses_values_out_of_range)
@@ -161,7 +163,7 @@ Test(kv, import_refuses_values_out_of_range)
         cr_assert_eq(pack(b, slice, g, 0, false, 9, 9, wire), ERR_INVALID);
         guard_free(slice);
         guard_free(wire);
-        cpu_backend_destroy(b);
+        backend_close(b);
     }
 }
 
@@ -208,7 +210,7 @@ Test(kv, one_call_moves_pieces_of_any_layer_head_and_block)
     }
     guard_free(wire);
     guard_free(back);
-    cpu_backend_destroy(b);
+    backend_close(b);
 }
 
 Test(kv, memory_of_the_host_is_zeroed_and_aligned)
@@ -219,7 +221,7 @@ Test(kv, memory_of_the_host_is_zeroed_and_aligned)
     cr_assert_eq((uintptr_t)p % 64, 0);
     for (int i = 0; i < 5000; i++) cr_assert_eq(((uint8_t *)p)[i], 0);
     b->ops->host_free(b, p, 5000);
-    cpu_backend_destroy(b);
+    backend_close(b);
 }
 
 Test(kv, unpacking_refuses_halves_that_are_not_finite)
@@ -232,7 +234,7 @@ Test(kv, unpacking_refuses_halves_that_are_not_finite)
     cr_assert_eq(unpack(b, slice, g, 0, true, 0, 3, wire), ERR_CORRUPT);
     guard_free(slice);
     guard_free(wire);
-    cpu_backend_destroy(b);
+    backend_close(b);
 }
 
 Test(kv, head_dimensions_without_kernels_have_no_slice)
@@ -244,7 +246,7 @@ Test(kv, head_dimensions_without_kernels_have_no_slice)
     cr_assert_eq(b->ops->kv_slice_bytes(b, &g), 0);
     g.head_dim = 64;
     cr_assert_eq(b->ops->kv_slice_bytes(b, &g), 2 * 64 * 68);
-    cpu_backend_destroy(b);
+    backend_close(b);
 }
 
 Test(kv, half_conversions_agree_with_the_format)

@@ -26,7 +26,9 @@ static struct backend *backend_of(const char *isa, uint32_t threads)
     struct backend_limits limits = { 512, 1024, 2048, 8, 128 };
     struct backend *b;
     struct error err;
-    cr_assert_eq(cpu_backend_create(&b, threads, NULL, isa, &limits, &err), OK, "%s", err.text);
+    cr_assert_eq(
+        backend_open(&b, "cpu", &(struct backend_options){ .n_threads = threads, .isa = isa, .limits = limits }, &err),
+        OK, "%s", err.text);
     return b;
 }
 
@@ -160,7 +162,7 @@ Test(matmul, reference_multiplies_the_dequantized_matrix)
         guard_free(y);
         problem_fini(&p);
     }
-    cpu_backend_destroy(b);
+    backend_close(b);
 }
 
 static void expect_bits(const float *want, struct backend *b, const struct problem *p, bool accumulate)
@@ -169,7 +171,7 @@ static void expect_bits(const float *want, struct backend *b, const struct probl
     float *got = solve(b, p, ld, accumulate);
     size_t bytes = p->n * ld * sizeof(float), at = check_differs(want, got, bytes) / sizeof(float);
     cr_assert(at == bytes / sizeof(float), "%s %s, %u rows %u cols, %u activations: y[%zu][%zu] is %g, not %g",
-              cpu_backend_isa(b), dtype_info((uint32_t)p->type)->name, p->rows, p->cols, p->n, at / ld, at % ld,
+              backend_describe(b), dtype_info((uint32_t)p->type)->name, p->rows, p->cols, p->n, at / ld, at % ld,
               (double)got[at], (double)want[at]);
     guard_free(got);
 }
@@ -202,8 +204,8 @@ Test(matmul, every_level_gives_the_bits_of_the_reference)
                 guard_free(want);
                 problem_fini(&p);
             }
-    for (uint32_t k = 0; k < n_levels; k++) cpu_backend_destroy(levels[k]);
-    cpu_backend_destroy(ref);
+    for (uint32_t k = 0; k < n_levels; k++) backend_close(levels[k]);
+    backend_close(ref);
 }
 
 Test(matmul, tiles_give_the_bits_of_the_reference_at_every_height)
@@ -227,8 +229,8 @@ Test(matmul, tiles_give_the_bits_of_the_reference_at_every_height)
             guard_free(want);
             problem_fini(&p);
         }
-    cpu_backend_destroy(b);
-    cpu_backend_destroy(ref);
+    backend_close(b);
+    backend_close(ref);
 }
 
 /* Every type; below and above the 16 rows from which panels are unpacked first; odd rows, and short tiles. */
@@ -252,8 +254,8 @@ Test(matmul, avxvnni_gives_the_bits_of_the_reference)
             guard_free(want);
             problem_fini(&p);
         }
-    cpu_backend_destroy(b);
-    cpu_backend_destroy(ref);
+    backend_close(b);
+    backend_close(ref);
 }
 
 Test(matmul, threads_change_nothing)
@@ -268,9 +270,9 @@ Test(matmul, threads_change_nothing)
                 expect_same(ref, b, &p);
                 problem_fini(&p);
             }
-        cpu_backend_destroy(b);
+        backend_close(b);
     }
-    cpu_backend_destroy(ref);
+    backend_close(ref);
 }
 
 Test(matmul, row_does_not_depend_on_the_batch)
@@ -291,7 +293,7 @@ Test(matmul, row_does_not_depend_on_the_batch)
         guard_free(all);
         problem_fini(&p);
     }
-    cpu_backend_destroy(b);
+    backend_close(b);
 }
 
 Test(matmul, not_a_number_stays_in_its_row)
@@ -308,7 +310,7 @@ Test(matmul, not_a_number_stays_in_its_row)
     }
     guard_free(y);
     problem_fini(&p);
-    cpu_backend_destroy(b);
+    backend_close(b);
 }
 
 Test(matmul, refuses_shapes_and_types_it_has_no_kernel_for)
@@ -322,5 +324,5 @@ Test(matmul, refuses_shapes_and_types_it_has_no_kernel_for)
     cr_assert_eq(b->ops->weight_bytes(b, DTYPE_F32, 16, 4096, &bytes), ERR_UNSUPPORTED);
     cr_assert_eq(b->ops->weight_bytes(b, (enum dtype)9, 16, 32, &bytes), ERR_UNSUPPORTED);
     cr_assert_eq(b->ops->weight_bytes(b, (enum dtype)63, 16, 32, &bytes), ERR_UNSUPPORTED);
-    cpu_backend_destroy(b);
+    backend_close(b);
 }

@@ -295,7 +295,8 @@ Test(rows, embedding_rows_are_dequantized)
     uint8_t table[34 * 2 * 10];
     const int32_t tokens[] = { 9, 0, 4, 4, 1 };
     float out[5 * 64], want[64];
-    cr_assert_eq(cpu_backend_create(&b, 2, NULL, NULL, &limits, &err), OK, "%s", err.text);
+    cr_assert_eq(backend_open(&b, "cpu", &(struct backend_options){ .n_threads = 2, .limits = limits }, &err), OK, "%s",
+                 err.text);
     check_weights(&rng, DTYPE_Q8_0, 32, 34, table, 640, 0.1f);
     cr_assert_eq(b->ops->embed(b, NULL, out, DTYPE_Q8_0, table, 64, tokens, 5), OK);
     for (int i = 0; i < 5; i++) {
@@ -303,7 +304,7 @@ Test(rows, embedding_rows_are_dequantized)
         cr_assert_arr_eq(out + 64 * i, want, sizeof(want));
     }
     cr_assert_eq(b->ops->embed(b, NULL, out, DTYPE_Q8_0, table, 40, tokens, 5), ERR_UNSUPPORTED);
-    cpu_backend_destroy(b);
+    backend_close(b);
 }
 
 Test(rows, creation_says_what_is_wrong)
@@ -311,12 +312,57 @@ Test(rows, creation_says_what_is_wrong)
     struct backend_limits limits = { 8, 64, 64, 1, 64 };
     struct backend *b = NULL;
     struct error err;
-    cr_assert_eq(cpu_backend_create(&b, 1, NULL, "sse9", &limits, &err), ERR_INVALID);
+    cr_assert_eq(
+        backend_open(&b, "cpu", &(struct backend_options){ .n_threads = 1, .isa = "sse9", .limits = limits }, &err),
+        ERR_INVALID);
     cr_assert(strstr(err.text, "sse9") && strstr(err.text, "avx2"));
-    cr_assert_eq(cpu_backend_create(&b, 0, NULL, NULL, &limits, &err), ERR_INVALID);
-    cr_assert_eq(cpu_backend_create(&b, 1, "0-", NULL, &limits, &err), ERR_INVALID);
+    cr_assert_eq(backend_open(&b, "cpu", &(struct backend_options){ .n_threads = 0, .limits = limits }, &err),
+                 ERR_INVALID);
+    cr_assert_eq(
+        backend_open(&b, "cpu", &(struct backend_options){ .n_threads = 1, .cpus = "0-", .limits = limits }, &err),
+        ERR_INVALID);
     limits.max_head_dim = 72;
-    cr_assert_eq(cpu_backend_create(&b, 1, NULL, NULL, &limits, &err), ERR_UNSUPPORTED);
+    cr_assert_eq(backend_open(&b, "cpu", &(struct backend_options){ .n_threads = 1, .limits = limits }, &err),
+                 ERR_UNSUPPORTED);
     cr_assert(b == NULL && strstr(err.text, "72"));
-    cpu_backend_destroy(NULL);
+    backend_close(NULL);
+}
+
+Test(rows, backends_open_by_name)
+{
+    const struct backend_options opt = { .n_threads = 1, .isa = "ref", .limits = { 8, 64, 64, 1, 64 } };
+    struct backend *b = NULL;
+    struct error err;
+    cr_assert_eq(backend_open(&b, "abacus", &opt, &err), ERR_INVALID);
+    cr_assert(b == NULL && strstr(err.text, "abacus") && strstr(err.text, "cpu"), "%s", err.text);
+    cr_assert_eq(backend_open(&b, "cpu", &opt, &err), OK, "%s", err.text);
+    cr_assert_str_eq(backend_describe(b), "ref");
+    cr_assert(b->caps.host_memory && b->caps.deterministic);
+    backend_close(b);
+}
+
+/* What the capabilities promise: rows from a multiple of row_quantum on pack by themselves to the same bytes. */
+Test(rows, weights_pack_in_runs_of_the_row_quantum)
+{
+    enum { COLS = 64, ROWS = 50 };
+    const struct backend_options opt = { .n_threads = 1, .limits = { 8, 64, COLS, 1, 64 } };
+    struct backend *b = NULL;
+    struct error err;
+    float src[ROWS * COLS];
+    _Alignas(64) static uint8_t whole[64 * COLS * 4], runs[64 * COLS * 4];
+    size_t all = 0, before = 0;
+    for (int i = 0; i < ROWS * COLS; i++) src[i] = (float)i * 0.25f;
+    cr_assert_eq(backend_open(&b, "cpu", &opt, &err), OK, "%s", err.text);
+    const struct backend_ops *ops = b->ops;
+    cr_assert_eq(ops->weight_bytes(b, DTYPE_F32, ROWS, COLS, &all), OK);
+    cr_assert_leq(all, sizeof(whole));
+    cr_assert_eq(ops->weight_pack(b, NULL, whole, DTYPE_F32, ROWS, COLS, src, COLS * 4), OK);
+    for (uint32_t r = 0; r < ROWS; r += b->caps.row_quantum) {
+        uint32_t n = ROWS - r < b->caps.row_quantum ? ROWS - r : b->caps.row_quantum;
+        if (r > 0) cr_assert_eq(ops->weight_bytes(b, DTYPE_F32, r, COLS, &before), OK);
+        cr_assert_eq(ops->weight_pack(b, NULL, runs + before, DTYPE_F32, n, COLS, src + r * COLS, COLS * 4), OK);
+    }
+    cr_assert_arr_eq(whole, runs, all);
+    cr_assert_eq(ops->weight_bytes(b, DTYPE_F32, 16, COLS + b->caps.col_quantum / 2, &all), ERR_UNSUPPORTED);
+    backend_close(b);
 }

@@ -57,8 +57,9 @@ static bool has_level(const char *isa)
     };
     struct backend *b;
     struct error err;
-    if (cpu_backend_create(&b, 1, NULL, isa, &lim, &err) != OK) return false;
-    cpu_backend_destroy(b);
+    if (backend_open(&b, "cpu", &(struct backend_options){ .n_threads = 1, .isa = isa, .limits = lim }, &err) != OK)
+        return false;
+    backend_close(b);
     return true;
 }
 

@@ -536,7 +536,7 @@ Test(engine, destroy_ends_what_runs)
     WAIT(r, r->heard[1].n_out > 0);
     engine_destroy(r->engine);
     for (uint32_t i = 0; i < 8; i++) cr_assert_eq(r->heard[i].n_done, 1);
-    cpu_backend_destroy(r->backend);
+    backend_close(r->backend);
     tiny_remove(r->path);
     mem_free(r);
 }
@@ -550,7 +550,7 @@ Test(engine, refuses_options_that_would_starve_prompts)
     struct backend *be;
     cr_assert_eq(model_read_info(&info, path, &err), OK);
     struct backend_limits lim = model_limits(&info, 128, 1024);
-    cr_assert_eq(cpu_backend_create(&be, 1, NULL, NULL, &lim, &err), OK);
+    cr_assert_eq(backend_open(&be, "cpu", &(struct backend_options){ .n_threads = 1, .limits = lim }, &err), OK);
     struct model_options mo = { .path = path, .backend = be, .max_batch_tokens = 128, .weights_fd = -1 };
     struct engine_options eo = { .max_seqs = 100,
                                  .max_batch_tokens = 128,
@@ -568,6 +568,6 @@ Test(engine, refuses_options_that_would_starve_prompts)
     cr_assert_eq(engine_create(&e, &eo, &err), ERR_INVALID);
     kv_store_destroy(eo.kv); /* they stayed with the caller */
     model_close(eo.model);
-    cpu_backend_destroy(be);
+    backend_close(be);
     tiny_remove(path);
 }

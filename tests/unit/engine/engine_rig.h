@@ -134,7 +134,9 @@ static struct rig *rig_of(struct rig_options o)
     pthread_cond_init(&r->changed, NULL);
     cr_assert_eq(model_read_info(&info, r->path, &err), OK, "%s", err.text);
     struct backend_limits lim = model_limits(&info, o.batch, 1024);
-    cr_assert_eq(cpu_backend_create(&r->backend, o.threads, NULL, o.isa, &lim, &err), OK, "%s", err.text);
+    cr_assert_eq(backend_open(&r->backend, "cpu",
+                              &(struct backend_options){ .n_threads = o.threads, .isa = o.isa, .limits = lim }, &err),
+                 OK, "%s", err.text);
     struct model_options mo = { .path = r->path,
                                 .backend = r->backend,
                                 .rotate = "auto",
@@ -187,7 +189,7 @@ static void expect_idle(struct rig *r)
 static void rig_free(struct rig *r)
 {
     engine_destroy(r->engine);
-    cpu_backend_destroy(r->backend);
+    backend_close(r->backend);
     if (r->is_tiny)
         tiny_remove(r->path);
     else

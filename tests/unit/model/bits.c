@@ -92,7 +92,8 @@ static struct got run(const char *path, enum kv_format format)
     struct got g;
     cr_assert_eq(model_read_info(&info, path, &err), OK, "%s", err.text);
     struct backend_limits lim = model_limits(&info, CHUNK, CONTEXT);
-    cr_assert_eq(cpu_backend_create(&be, 2, NULL, NULL, &lim, &err), OK, "%s", err.text);
+    cr_assert_eq(backend_open(&be, "cpu", &(struct backend_options){ .n_threads = 2, .limits = lim }, &err), OK, "%s",
+                 err.text);
     struct model_options opt = { .path = path,
                                  .backend = be,
                                  .kv_format = format,
@@ -116,7 +117,7 @@ static struct got run(const char *path, enum kv_format format)
     XXH3_freeState(hash);
     kv_store_destroy(kv);
     model_close(m);
-    cpu_backend_destroy(be);
+    backend_close(be);
     return g;
 }
 

@@ -128,7 +128,8 @@ static void run_all(enum kv_format format, bool one_by_one, const char *what)
     if (!model_path(path, sizeof(path))) cr_skip_test("%s is not there", path);
     cr_assert_eq(model_read_info(&info, path, &err), OK, "%s", err.text);
     struct backend_limits lim = model_limits(&info, ROWS, 1024);
-    cr_assert_eq(cpu_backend_create(&be, 2, NULL, NULL, &lim, &err), OK, "%s", err.text);
+    cr_assert_eq(backend_open(&be, "cpu", &(struct backend_options){ .n_threads = 2, .limits = lim }, &err), OK, "%s",
+                 err.text);
     struct model_options opt = { .path = path,
                                  .backend = be,
                                  .kv_format = format,
@@ -145,7 +146,7 @@ static void run_all(enum kv_format format, bool one_by_one, const char *what)
     json_decref(golden);
     kv_store_destroy(kv);
     model_close(m);
-    cpu_backend_destroy(be);
+    backend_close(be);
 }
 
 Test(exact, prefill_over_int8_kv)

@@ -31,7 +31,8 @@ static struct backend *backend_for(const char *path, uint32_t threads)
     struct backend *be = NULL;
     cr_assert_eq(model_read_info(&info, path, &err), OK, "%s", err.text);
     struct backend_limits lim = model_limits(&info, ROWS, info.context_length);
-    cr_assert_eq(cpu_backend_create(&be, threads, NULL, NULL, &lim, &err), OK, "%s", err.text);
+    cr_assert_eq(backend_open(&be, "cpu", &(struct backend_options){ .n_threads = threads, .limits = lim }, &err), OK,
+                 "%s", err.text);
     return be;
 }
 
@@ -60,7 +61,7 @@ static void rig_free(struct rig *r)
 {
     kv_store_destroy(r->kv);
     model_close(r->model);
-    cpu_backend_destroy(r->backend);
+    backend_close(r->backend);
     tiny_remove(r->path);
 }
 
@@ -450,7 +451,8 @@ static bool try_file(const char *path)
     if (model_read_info(&info, path, &r.err) != OK) return false;
     uint32_t context = info.context_length < 128 ? info.context_length : 128;
     struct backend_limits lim = model_limits(&info, 64, context);
-    if (cpu_backend_create(&r.backend, 1, NULL, NULL, &lim, &r.err) != OK) return false;
+    if (backend_open(&r.backend, "cpu", &(struct backend_options){ .n_threads = 1, .limits = lim }, &r.err) != OK)
+        return false;
     struct model_options opt = {
         .path = path, .backend = r.backend, .max_batch_tokens = 64, .max_context = context, .weights_fd = -1
     };
@@ -465,7 +467,7 @@ static bool try_file(const char *path)
     }
     kv_store_destroy(r.kv);
     model_close(r.model);
-    cpu_backend_destroy(r.backend);
+    backend_close(r.backend);
     return ran;
 }
 

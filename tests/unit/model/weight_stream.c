@@ -25,7 +25,8 @@ static enum status rig_open(struct rig *r, const char *path, enum weights_mode w
     struct model_info info;
     cr_assert_eq(model_read_info(&info, path, err), OK, "%s", err->text);
     struct backend_limits lim = model_limits(&info, ROWS, info.context_length);
-    cr_assert_eq(cpu_backend_create(&r->backend, 2, NULL, NULL, &lim, err), OK, "%s", err->text);
+    cr_assert_eq(backend_open(&r->backend, "cpu", &(struct backend_options){ .n_threads = 2, .limits = lim }, err), OK,
+                 "%s", err->text);
     struct model_options opt = { .path = path,
                                  .backend = r->backend,
                                  .max_batch_tokens = ROWS,
@@ -42,7 +43,7 @@ static void rig_close(struct rig *r)
 {
     kv_store_destroy(r->kv);
     model_close(r->model);
-    cpu_backend_destroy(r->backend);
+    backend_close(r->backend);
     *r = (struct rig){ 0 };
 }
 

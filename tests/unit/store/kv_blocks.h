@@ -27,7 +27,7 @@ static enum status sync_nothing(struct backend *b, struct stream *s)
 }
 
 static const struct backend_ops OPS = { .name = "cpu", .upload = copy, .download = copy, .sync = sync_nothing };
-static struct backend backend = { &OPS };
+static struct backend backend = { &OPS, { .host_memory = true } };
 static uint8_t memory[LAYERS][BLOCKS * (SLICE + 64)];
 static struct kv_slices slices[LAYERS] = { { .base = memory[0], .slice_bytes = SLICE },
                                            { .base = memory[1], .slice_bytes = SLICE + 64 },

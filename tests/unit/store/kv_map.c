@@ -19,12 +19,13 @@ static void start(void)
 {
     const struct backend_limits limits = { 1, 64, 64, 1, HEAD_DIM };
     struct error err;
-    cr_assert_eq(cpu_backend_create(&backend, 1, NULL, NULL, &limits, &err), OK, "%s", err.text);
+    cr_assert_eq(backend_open(&backend, "cpu", &(struct backend_options){ .n_threads = 1, .limits = limits }, &err), OK,
+                 "%s", err.text);
 }
 
 static void stop(void)
 {
-    cpu_backend_destroy(backend);
+    backend_close(backend);
 }
 
 struct model {
