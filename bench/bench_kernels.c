@@ -162,7 +162,7 @@ static enum status run_matmul(struct job *j, uint32_t turn)
                         .bytes = j->copy_bytes,
                         .n_rows_full = ROWS,
                         .n_cols_full = COLS };
-    struct act x = { k->x, j->act.q, j->n, COLS };
+    struct act x = { k->x, j->act.q, j->n, COLS, COARSE };
     enum status st = k->backend->ops->quantize(k->backend, NULL, &x);
     return st == OK ? k->backend->ops->matmul(k->backend, NULL, k->y, ROWS, &w, &x, false) : st;
 }
@@ -192,7 +192,7 @@ static enum status bench_matmul(struct kernels *k, const struct synth_type *type
     if (st != OK) goto out;
     copy_out(&j);
     measure_ceilings(k);
-    j.act.q = mem_zalloc(ops->act_bytes(k->backend, MANY, COLS));
+    j.act.q = mem_zalloc(ops->act_bytes(k->backend, MANY, COLS, COARSE));
     for (size_t i = 0; i < sizeof(N) / sizeof(N[0]) && st == OK; i++) {
         double s = 0.0;
         if ((st = time_rows(&j, N[i], &s)) != OK) break;
@@ -252,7 +252,7 @@ static enum status run_attention(struct job *j, uint32_t turn)
     struct batch_seq seq = last_rows(j, j->n);
     struct batch b = { j->n, NULL, &seq, 1 };
     struct kv_slices kv = slices_of(j, turn);
-    struct act out = { k->y, j->act.q, j->n, WIDTH };
+    struct act out = { k->y, j->act.q, j->n, WIDTH, COARSE };
     return k->backend->ops->attention(k->backend, NULL, &out, k->x, LD, HEADS, &kv, 1.0f / sqrtf(HEAD_DIM), &b);
 }
 
@@ -284,7 +284,7 @@ static enum status bench_attention(struct kernels *k)
     if (st != OK) return st;
     j.blocks = mem_array(CONTEXT / KV_BLOCK_TOKENS, sizeof(*j.blocks));
     for (uint32_t i = 0; i < CONTEXT / KV_BLOCK_TOKENS; i++) j.blocks[i] = i;
-    j.act.q = mem_zalloc(ops->act_bytes(k->backend, MANY, WIDTH));
+    j.act.q = mem_zalloc(ops->act_bytes(k->backend, MANY, WIDTH, COARSE));
     st = write_context(&j);
     copy_out(&j);
     measure_ceilings(k);

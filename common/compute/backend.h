@@ -33,9 +33,13 @@ struct rope_params {
     float attn_factor;         /* multiplies cos and sin (YaRN); 1 otherwise */
 };
 
+/* How exactly a product takes its input: rows in 8 bits, or in about 16.  How a backend does that is its own affair. */
+enum precision { COARSE, FINE };
+
 /* A matrix [n_rows][n_cols] in the backend's own layout: y = W x has n_rows outputs. */
 struct weight {
     enum dtype dtype;
+    enum precision precision; /* of its products */
     uint32_t n_rows, n_cols;
     const void *data; /* device; from weight_pack() */
     size_t bytes;
@@ -59,11 +63,13 @@ struct batch {
     uint32_t n_seqs;
 };
 
-/* Activations of n rows x k columns as matmul wants them: fp32 values plus their quantized form. */
+/* Activations of n rows x k columns as matmul wants them: fp32 values plus their quantized form, which is made once
+ * for all products that share them. */
 struct act {
     float *f; /* device [n][k] */
     void *q;  /* device; layout is the backend's; act_bytes() says how large */
     uint32_t n, k;
+    enum precision precision; /* the finest product that may follow */
 };
 
 /* KV memory of one layer: slice of block b starts at base + b * slice_bytes. */
@@ -120,7 +126,7 @@ struct backend_ops {
      * multiple of row_quantum, may be packed by itself: its place is at weight_bytes() of r rows. */
     enum status (*weight_pack)(struct backend *b, struct stream *s, void *dst, enum dtype type, uint32_t n_rows,
                                uint32_t n_cols, const void *src, size_t src_stride);
-    size_t (*act_bytes)(struct backend *b, uint32_t n, uint32_t k); /* of struct act's q */
+    size_t (*act_bytes)(struct backend *b, uint32_t n, uint32_t k, enum precision precision); /* of struct act's q */
 
     /* out[i] = row tokens[i] of a GGUF-layout table (not packed), dequantized; [n][n_cols] fp32. */
     enum status (*embed)(struct backend *b, struct stream *s, float *out, enum dtype type, const void *table,
@@ -133,14 +139,9 @@ struct backend_ops {
                           size_t ld);
     /* Quantizes out->f, which is filled already. */
     enum status (*quantize)(struct backend *b, struct stream *s, struct act *out);
-    /* The same in about 16 bits, for out->n = 2n rows of which the first n are filled: row n + i becomes what 8 bits
-     * lose of row i, and all are quantized.  The product of row i is then the sum of outputs i and n + i. */
-    enum status (*quantize_fine)(struct backend *b, struct stream *s, struct act *out);
-    /* y[i][0..n_rows) (+)= W x_i for each row i of x; y rows are ld floats apart. */
+    /* y[i][0..n_rows) (+)= W x_i for each row i of x, whose precision is at least W's; y rows are ld floats apart. */
     enum status (*matmul)(struct backend *b, struct stream *s, float *y, size_t ld, const struct weight *w,
                           const struct act *x, bool accumulate);
-    /* y[i][0..cols) += y[n + i][0..cols) for i < n: the sums that quantize_fine() leaves to be made. */
-    enum status (*fold)(struct backend *b, struct stream *s, float *y, size_t ld, uint32_t n, uint32_t cols);
     /* y[i][j] += bias[j] */
     enum status (*add_bias)(struct backend *b, struct stream *s, float *y, size_t ld, const float *bias, uint32_t n,
                             uint32_t cols);

@@ -6,10 +6,10 @@
 
 #include <assert.h>
 
-/* The activation buffer seen as n rows of k columns. */
-static struct act act_of(const struct model *m, uint32_t n, uint32_t k)
+/* The activation buffer seen as n rows of k columns, for products up to that precision. */
+static struct act act_of(const struct model *m, uint32_t n, uint32_t k, enum precision precision)
 {
-    return (struct act){ m->act.f, m->act.q, n, k };
+    return (struct act){ m->act.f, m->act.q, n, k, precision };
 }
 
 /* y = W x, wherever W is. */
@@ -28,22 +28,6 @@ static enum status project(struct model *m, float *y, size_t ld, const struct we
         if (st != OK) return st;
     }
     return OK;
-}
-
-/* The same with activations of about 16 bits: each row goes in twice, as its 8 bits and as what those lose.  x and y
- * have room for twice x's rows.  Matrices of floats take x as it is. */
-static enum status project_fine(struct model *m, float *y, size_t ld, const struct weight_group *g, const struct act *x)
-{
-    const struct backend_ops *ops = m->backend->ops;
-    struct act fine = { x->f, x->q, 2 * x->n, x->k };
-    enum status st = ops->quantize_fine(m->backend, NULL, &fine);
-    for (uint32_t i = 0; i < g->n && st == OK; i++) {
-        const struct weight *w = &g->w[i];
-        bool exact = dtype_info((uint32_t)w->dtype)->block_elems == 1;
-        st = product(m, y + g->col[i], ld, w, exact ? x : &fine, false);
-        if (st == OK && !exact) st = ops->fold(m->backend, NULL, y + g->col[i], ld, x->n, w->n_rows);
-    }
-    return st;
 }
 
 /* residual += W x (+ bias).  The first rank adds onto the residual, the others start at zero, so the sum over
@@ -67,13 +51,13 @@ static enum status attention(struct model *m, const struct layer_weights *lw, co
     uint32_t n_heads = m->q_heads.end - m->q_heads.begin, hd = m->info.head_dim;
     uint32_t n_kv = kv->geom.n_kv_heads;
     size_t k_off = (size_t)n_heads * hd, v_off = k_off + (size_t)n_kv * hd, ld = v_off + (size_t)n_kv * hd;
-    struct act x = act_of(m, b->n_rows, m->info.d_model);
-    struct act mixed = act_of(m, b->n_rows, n_heads * hd);
+    struct act x = act_of(m, b->n_rows, m->info.d_model, FINE); /* for k and v */
+    struct act mixed = act_of(m, b->n_rows, n_heads * hd, COARSE);
     enum status st;
 
     if ((st = ops->rmsnorm(be, NULL, &x, m->x, lw->attn_norm, m->info.norm_eps)) != OK) return st;
     if ((st = product(m, m->wide, ld, &lw->q, &x, false)) != OK) return st;
-    if ((st = project_fine(m, m->wide + k_off, ld, &lw->kv, &x)) != OK) return st;
+    if ((st = project(m, m->wide + k_off, ld, &lw->kv, &x)) != OK) return st;
     if (lw->qkv_bias && (st = ops->add_bias(be, NULL, m->wide, ld, lw->qkv_bias, b->n_rows, (uint32_t)ld)) != OK)
         return st;
     st = ops->rope_kv_write(be, NULL, m->wide, ld, n_heads, k_off, v_off, kv, &m->info.rope, b);
@@ -88,8 +72,8 @@ static enum status feed_forward(struct model *m, const struct layer_weights *lw,
     const struct backend_ops *ops = m->backend->ops;
     struct backend *be = m->backend;
     size_t ld = lw->gate_up.n_rows, half = ld / 2;
-    struct act x = act_of(m, n_rows, m->info.d_model);
-    struct act h = act_of(m, n_rows, (uint32_t)half);
+    struct act x = act_of(m, n_rows, m->info.d_model, COARSE);
+    struct act h = act_of(m, n_rows, (uint32_t)half, COARSE);
     enum status st;
 
     if ((st = ops->rmsnorm(be, NULL, &x, m->x, lw->ffn_norm, m->info.norm_eps)) != OK) return st;
@@ -147,10 +131,9 @@ enum status model_forward(struct model *m, const struct batch *b, const struct k
 /* logits = head * the rows in m->head_x. */
 static enum status head(struct model *m, uint32_t n)
 {
-    const struct weight_group g = { .n = 1, .n_rows = m->info.n_vocab, .w = { m->weights.head }, .col = { 0 } };
-    struct act x = act_of(m, n, m->info.d_model);
+    struct act x = act_of(m, n, m->info.d_model, FINE);
     enum status st = m->backend->ops->rmsnorm(m->backend, NULL, &x, m->head_x, m->weights.final_norm, m->info.norm_eps);
-    return st == OK ? project_fine(m, m->logits, g.n_rows, &g, &x) : st;
+    return st == OK ? product(m, m->logits, m->info.n_vocab, &m->weights.head, &x, false) : st;
 }
 
 enum status model_logits(struct model *m, const uint32_t *rows, uint32_t n, float **out)

@@ -79,7 +79,7 @@ struct backend_limits model_limits(const struct model_info *info, uint32_t max_r
     uint32_t cols = info->n_heads * info->head_dim;
     if (cols < info->d_model) cols = info->d_model;
     if (cols < info->d_ff) cols = info->d_ff;
-    return (struct backend_limits){ .max_rows = max_rows > MODEL_HEAD_ROWS ? max_rows : MODEL_HEAD_ROWS,
+    return (struct backend_limits){ .max_rows = max_rows > MODEL_MAX_LOGIT_ROWS ? max_rows : MODEL_MAX_LOGIT_ROWS,
                                     .max_context = max_context,
                                     .max_cols = cols,
                                     .max_heads = info->n_heads,
@@ -153,7 +153,7 @@ static size_t max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* Sizes of the buffers that every layer's products share; products of fine activations take two rows for one. */
+/* Sizes of the buffers that every layer's products share. */
 static void size_buffers(struct model *m)
 {
     const struct backend_ops *ops = m->backend->ops;
@@ -161,17 +161,23 @@ static void size_buffers(struct model *m)
     uint32_t q = info->n_heads * info->head_dim, kv = info->n_kv_heads * info->head_dim, n = m->max_rows;
     const struct {
         uint32_t rows, cols;
-    } inputs[] = { { 2 * n, info->d_model }, { n, q }, { n, info->d_ff }, { MODEL_HEAD_ROWS, info->d_model } };
-    m->wide_floats = n * max_size(2 * ((size_t)q + 2 * (size_t)kv), 2 * (size_t)info->d_ff);
+        enum precision precision;
+    } inputs[] = { { n, info->d_model, FINE },
+                   { n, q, COARSE },
+                   { n, info->d_ff, COARSE },
+                   { MODEL_MAX_LOGIT_ROWS, info->d_model, FINE } };
+    m->wide_floats = n * max_size((size_t)q + 2 * (size_t)kv, 2 * (size_t)info->d_ff);
     for (size_t i = 0; i < sizeof(inputs) / sizeof(inputs[0]); i++) {
         m->act_floats = max_size(m->act_floats, (size_t)inputs[i].rows * inputs[i].cols);
-        m->act_q_bytes = max_size(m->act_q_bytes, ops->act_bytes(m->backend, inputs[i].rows, inputs[i].cols));
+        m->act_q_bytes =
+            max_size(m->act_q_bytes, ops->act_bytes(m->backend, inputs[i].rows, inputs[i].cols, inputs[i].precision));
     }
     m->embed_bytes = n * weights_embed_row_bytes(&m->weights);
-    m->buffer_bytes = (m->act_floats + m->wide_floats + (uint64_t)n * info->d_model +
-                       MODEL_MAX_LOGIT_ROWS * (uint64_t)info->d_model + MODEL_HEAD_ROWS * (uint64_t)info->n_vocab) *
-                          sizeof(float) +
-                      m->act_q_bytes + m->embed_bytes + n * sizeof(*m->embed_ids);
+    m->buffer_bytes =
+        (m->act_floats + m->wide_floats + (uint64_t)n * info->d_model + MODEL_MAX_LOGIT_ROWS * (uint64_t)info->d_model +
+         MODEL_MAX_LOGIT_ROWS * (uint64_t)info->n_vocab) *
+            sizeof(float) +
+        m->act_q_bytes + m->embed_bytes + n * sizeof(*m->embed_ids);
 }
 
 static enum status alloc_buffers(struct model *m, struct error *err)
@@ -183,7 +189,7 @@ static enum status alloc_buffers(struct model *m, struct error *err)
     if (st == OK && m->act_q_bytes > 0) st = m->backend->ops->alloc(m->backend, m->act_q_bytes, &m->act.q);
     if (st == OK) st = mem_try_array((void **)&m->embed_rows, m->embed_bytes, 1);
     if (st == OK) st = alloc_floats(m, MODEL_MAX_LOGIT_ROWS, d, &m->head_x);
-    if (st == OK) st = alloc_floats(m, MODEL_HEAD_ROWS, n_vocab, &m->logits);
+    if (st == OK) st = alloc_floats(m, MODEL_MAX_LOGIT_ROWS, n_vocab, &m->logits);
     if (st != OK)
         return error_set(err, st, "the step buffers for %u rows need %llu bytes", m->max_rows,
                          (unsigned long long)m->buffer_bytes);
@@ -264,7 +270,7 @@ void model_close(struct model *m)
     if (!m) return;
     size_t d = m->info.d_model, n_vocab = m->info.n_vocab;
     if (m->host_logits != m->logits) mem_free(m->host_logits);
-    release(m, m->logits, MODEL_HEAD_ROWS * n_vocab * sizeof(float));
+    release(m, m->logits, MODEL_MAX_LOGIT_ROWS * n_vocab * sizeof(float));
     mem_free(m->embed_rows);
     mem_free(m->embed_ids);
     release(m, m->head_x, MODEL_MAX_LOGIT_ROWS * d * sizeof(float));

@@ -6,8 +6,6 @@
 #include "parallel/coll.h"
 #include "parallel/shard.h"
 
-#define MODEL_HEAD_ROWS (2 * MODEL_MAX_LOGIT_ROWS) /* each row of the head is two in its matmul */
-
 struct model {
     struct model_info info;
     const struct arch *arch;
@@ -22,12 +20,12 @@ struct model {
     /* Step memory, made at open.  One activation and one wide buffer serve all products of a layer: each is read
      * by the product that follows and dead when it is written again. */
     float *x;            /* [max_rows][d_model]: the residual stream */
-    float *wide;         /* q, k, v (two rows for one), then gate, up */
+    float *wide;         /* q, k, v, then gate, up */
     struct act act;      /* input of every product */
     uint8_t *embed_rows; /* host, [max_rows]: rows of the embedding as the file has them */
     int32_t *embed_ids;  /* 0, 1, 2, ...: the table that they are */
     float *head_x;       /* [MODEL_MAX_LOGIT_ROWS][d_model]: rows gathered for the head */
-    float *logits;       /* [MODEL_HEAD_ROWS][n_vocab] */
+    float *logits;       /* [MODEL_MAX_LOGIT_ROWS][n_vocab] */
     float *host_logits;  /* the same on the host; = logits where the backend's memory is the host's */
     size_t wide_floats, act_floats, act_q_bytes, embed_bytes;
     uint64_t buffer_bytes; /* all of these */

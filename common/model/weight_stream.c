@@ -158,6 +158,7 @@ static enum status multiply_piece(struct weight_stream *s, const struct weight_p
     if (st != OK) return st;
     read_ahead(s);
     struct weight w = { .dtype = p->item->dtype,
+                        .precision = p->item->precision,
                         .n_rows = p->n_rows,
                         .n_cols = p->item->n_cols,
                         .data = s->packed,

@@ -138,9 +138,10 @@ static enum dtype packed_type(const struct binder *b, const struct tensor_entry 
     return b->w->as_f32 ? DTYPE_F32 : (enum dtype)t->type;
 }
 
-static enum status add_matrix(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows, struct weight *out)
+static enum status add_matrix(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows,
+                              enum precision precision, struct weight *out)
 {
-    struct weight_item it = { .n_src = 1, .n_rows = n_rows, .n_cols = n_cols, .matrix = out };
+    struct weight_item it = { .n_src = 1, .n_rows = n_rows, .n_cols = n_cols, .precision = precision, .matrix = out };
     enum status st = need(b, name, n_cols, n_rows, &it.src[0]);
     if (st != OK) return st;
     it.dtype = packed_type(b, it.src[0]);
@@ -150,7 +151,7 @@ static enum status add_matrix(struct binder *b, const char *name, uint32_t n_col
 /* Matrices over one input: neighbours of one type are packed as one, so that a step has fewer and
  * larger products.  An output row does not depend on its neighbours, so the numbers are the same. */
 static enum status add_group(struct binder *b, uint32_t layer, const char *const names[], const uint32_t rows[],
-                             uint32_t n, struct weight_group *out)
+                             uint32_t n, enum precision precision, struct weight_group *out)
 {
     struct weight_item items[WEIGHT_GROUP_MAX] = { 0 };
     const uint32_t quantum = b->w->backend ? b->w->backend->caps.row_quantum : 1;
@@ -164,8 +165,9 @@ static enum status add_group(struct binder *b, uint32_t layer, const char *const
         const enum dtype type = packed_type(b, t);
         if (n_items == 0 || items[n_items - 1].dtype != type || items[n_items - 1].n_rows % quantum != 0) {
             out->col[n_items] = out->n_rows;
-            items[n_items] =
-                (struct weight_item){ .n_cols = b->info->d_model, .dtype = type, .matrix = &out->w[n_items] };
+            items[n_items] = (struct weight_item){
+                .n_cols = b->info->d_model, .dtype = type, .precision = precision, .matrix = &out->w[n_items]
+            };
             n_items++;
         }
         struct weight_item *it = &items[n_items - 1];
@@ -206,10 +208,11 @@ static enum status bind_attention(struct binder *b, uint32_t layer, struct layer
     enum status st;
     if ((st = add_vector(b, layer_name(name, layer, "attn_norm.weight"), info->d_model, &lw->attn_norm)) != OK)
         return st;
-    if ((st = add_matrix(b, layer_name(name, layer, "attn_q.weight"), info->d_model, q, &lw->q)) != OK) return st;
-    if ((st = add_group(b, layer, KV, rows + 1, 2, &lw->kv)) != OK) return st;
+    if ((st = add_matrix(b, layer_name(name, layer, "attn_q.weight"), info->d_model, q, COARSE, &lw->q)) != OK)
+        return st;
+    if ((st = add_group(b, layer, KV, rows + 1, 2, FINE, &lw->kv)) != OK) return st;
     if ((st = add_qkv_bias(b, layer, rows, &lw->qkv_bias)) != OK) return st;
-    if ((st = add_matrix(b, layer_name(name, layer, "attn_output.weight"), q, info->d_model, &lw->out)) != OK)
+    if ((st = add_matrix(b, layer_name(name, layer, "attn_output.weight"), q, info->d_model, COARSE, &lw->out)) != OK)
         return st;
     layer_name(name, layer, "attn_output.bias");
     if (!tensor_dir_find(b->dir, name)) return OK;
@@ -224,8 +227,8 @@ static enum status bind_ffn(struct binder *b, uint32_t layer, struct layer_weigh
     char name[NAME_MAX_BYTES];
     enum status st;
     if ((st = add_vector(b, layer_name(name, layer, "ffn_norm.weight"), info->d_model, &lw->ffn_norm)) != OK) return st;
-    if ((st = add_group(b, layer, GATE_UP, rows, 2, &lw->gate_up)) != OK) return st;
-    return add_matrix(b, layer_name(name, layer, "ffn_down.weight"), info->d_ff, info->d_model, &lw->down);
+    if ((st = add_group(b, layer, GATE_UP, rows, 2, COARSE, &lw->gate_up)) != OK) return st;
+    return add_matrix(b, layer_name(name, layer, "ffn_down.weight"), info->d_ff, info->d_model, COARSE, &lw->down);
 }
 
 /* The vocabulary's size is what the embedding has; metadata that disagrees is a broken file. */
@@ -239,7 +242,7 @@ static enum status bind_embedding(struct binder *b)
     b->w->embed = t;
     if ((st = add_vector(b, "output_norm.weight", info->d_model, &b->w->final_norm)) != OK) return st;
     const char *head = tensor_dir_find(b->dir, "output.weight") ? "output.weight" : t->name;
-    return add_matrix(b, head, info->d_model, info->n_vocab, &b->w->head);
+    return add_matrix(b, head, info->d_model, info->n_vocab, FINE, &b->w->head);
 }
 
 static enum status bind_rope_freqs(struct binder *b)

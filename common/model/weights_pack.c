@@ -69,6 +69,7 @@ static void resolve(struct weights *w, bool matrices)
             continue;
         }
         *it->matrix = (struct weight){ .dtype = it->dtype,
+                                       .precision = it->precision,
                                        .n_rows = it->n_rows,
                                        .n_cols = it->n_cols,
                                        .data = matrices ? p : NULL,

@@ -267,7 +267,7 @@ static void finish_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member
         uint32_t b = seq->row0 + seq->n_rows < row1 ? seq->row0 + seq->n_rows : row1;
         for (; a < b; a++) merge_row(r, seq, a);
     }
-    cpu_quantize_rows(r->b->kernels, r->out, row0, row1);
+    cpu_quantize_rows(r->b, r->out, row0, row1, member);
 }
 
 static uint32_t count_items(const struct attn_run *r)

@@ -62,14 +62,14 @@ static enum status cpu_sync(struct backend *b, struct stream *s)
     return OK;
 }
 
-static size_t cpu_act_bytes(struct backend *b, uint32_t n, uint32_t k)
+static size_t cpu_act_bytes(struct backend *b, uint32_t n, uint32_t k, enum precision precision)
 {
-    size_t bytes = (size_t)n * act_blocks(k) * ACT_ROW_BYTES;
-    return (bytes + 63) & ~(size_t)63;
+    return act_tiles_bytes(n, k) + (precision == FINE ? act_tiles_bytes(2 * n, k) : 0);
 }
 
 /* --- row-wise ops --- */
 struct row_run {
+    const struct cpu_backend *b;
     const struct cpu_kernels *k;
     struct act *out;
     const float *x, *w; /* rmsnorm */
@@ -80,17 +80,30 @@ struct row_run {
     uint32_t cols;
 };
 
-void cpu_quantize_rows(const struct cpu_kernels *k, const struct act *out, uint32_t row0, uint32_t row1)
+static void quantize_fine(const struct cpu_kernels *k, const struct act *out, uint32_t row, float *lost)
 {
-    for (uint32_t r = row0; r < row1; r++)
-        k->quantize((uint8_t *)out->q + act_tile_offset(r, out->k), act_tile_height(out->n, r), r % ACT_TILE,
-                    out->f + (size_t)r * out->k, out->k);
+    const uint32_t r = 2 * row, h = act_tile_height(2 * out->n, r), at = r % ACT_TILE; /* both are in one tile */
+    uint8_t *tile = (uint8_t *)out->q + act_tiles_bytes(out->n, out->k) + act_tile_offset(r, out->k);
+    const float *x = out->f + (size_t)row * out->k;
+    k->quantize(tile, h, at, x, out->k);
+    k->lost_by_quantizing(lost, tile, h, at, x, out->k);
+    k->quantize(tile, h, at + 1, lost, out->k);
+}
+
+void cpu_quantize_rows(const struct cpu_backend *b, const struct act *out, uint32_t row0, uint32_t row1,
+                       uint32_t member)
+{
+    for (uint32_t r = row0; r < row1; r++) {
+        b->kernels->quantize((uint8_t *)out->q + act_tile_offset(r, out->k), act_tile_height(out->n, r), r % ACT_TILE,
+                             out->f + (size_t)r * out->k, out->k);
+        if (out->precision == FINE) quantize_fine(b->kernels, out, r, scratch_of(b, member));
+    }
 }
 
 static void quantize_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
 {
     const struct row_run *r = arg;
-    cpu_quantize_rows(r->k, r->out, row0, row1);
+    cpu_quantize_rows(r->b, r->out, row0, row1, member);
 }
 
 static void rmsnorm_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
@@ -99,7 +112,7 @@ static void rmsnorm_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t membe
     for (uint32_t i = row0; i < row1; i++) {
         size_t at = (size_t)i * r->out->k;
         r->k->rmsnorm(r->out->f + at, r->x + at, r->w, r->out->k, r->eps);
-        cpu_quantize_rows(r->k, r->out, i, i + 1);
+        cpu_quantize_rows(r->b, r->out, i, i + 1, member);
     }
 }
 
@@ -108,7 +121,7 @@ static void swiglu_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member
     const struct row_run *r = arg;
     for (uint32_t i = row0; i < row1; i++) {
         r->k->swiglu(r->out->f + (size_t)i * r->out->k, r->gate + i * r->ld, r->up + i * r->ld, r->out->k);
-        cpu_quantize_rows(r->k, r->out, i, i + 1);
+        cpu_quantize_rows(r->b, r->out, i, i + 1, member);
     }
 }
 
@@ -120,37 +133,16 @@ static void bias_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
 
 static enum status cpu_quantize(struct backend *b, struct stream *s, struct act *out)
 {
-    struct row_run run = { .k = cpu_of(b)->kernels, .out = out };
+    struct row_run run = { .b = cpu_of(b), .k = cpu_of(b)->kernels, .out = out };
     assert(out->k % 16 == 0);
     cpu_for_rows(cpu_of(b), out->n, 1, quantize_rows, &run);
-    return OK;
-}
-
-static void fine_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
-{
-    const struct row_run *r = arg;
-    const struct act *x = r->out;
-    uint32_t n = x->n / 2;
-    for (uint32_t i = row0; i < row1; i++) {
-        cpu_quantize_rows(r->k, x, i, i + 1);
-        r->k->lost_by_quantizing(x->f + (size_t)(n + i) * x->k, (const uint8_t *)x->q + act_tile_offset(i, x->k),
-                                 act_tile_height(x->n, i), i % ACT_TILE, x->f + (size_t)i * x->k, x->k);
-        cpu_quantize_rows(r->k, x, n + i, n + i + 1);
-    }
-}
-
-static enum status cpu_quantize_fine(struct backend *b, struct stream *s, struct act *out)
-{
-    struct row_run run = { .k = cpu_of(b)->kernels, .out = out };
-    assert(out->k % 16 == 0 && out->n % 2 == 0);
-    cpu_for_rows(cpu_of(b), out->n / 2, 1, fine_rows, &run);
     return OK;
 }
 
 static enum status cpu_rmsnorm(struct backend *b, struct stream *s, struct act *out, const float *x, const float *w,
                                float eps)
 {
-    struct row_run run = { .k = cpu_of(b)->kernels, .out = out, .x = x, .w = w, .eps = eps };
+    struct row_run run = { .b = cpu_of(b), .k = cpu_of(b)->kernels, .out = out, .x = x, .w = w, .eps = eps };
     assert(out->k % 16 == 0);
     cpu_for_rows(cpu_of(b), out->n, 1, rmsnorm_rows, &run);
     return OK;
@@ -159,7 +151,7 @@ static enum status cpu_rmsnorm(struct backend *b, struct stream *s, struct act *
 static enum status cpu_swiglu(struct backend *b, struct stream *s, struct act *out, const float *gate, const float *up,
                               size_t ld)
 {
-    struct row_run run = { .k = cpu_of(b)->kernels, .out = out, .gate = gate, .up = up, .ld = ld };
+    struct row_run run = { .b = cpu_of(b), .k = cpu_of(b)->kernels, .out = out, .gate = gate, .up = up, .ld = ld };
     assert(out->k % 16 == 0);
     cpu_for_rows(cpu_of(b), out->n, 1, swiglu_rows, &run);
     return OK;
@@ -168,21 +160,8 @@ static enum status cpu_swiglu(struct backend *b, struct stream *s, struct act *o
 static enum status cpu_add_bias(struct backend *b, struct stream *s, float *y, size_t ld, const float *bias, uint32_t n,
                                 uint32_t cols)
 {
-    struct row_run run = { .k = cpu_of(b)->kernels, .y = y, .x = bias, .ld = ld, .cols = cols };
+    struct row_run run = { .b = cpu_of(b), .k = cpu_of(b)->kernels, .y = y, .x = bias, .ld = ld, .cols = cols };
     cpu_for_rows(cpu_of(b), n, 1, bias_rows, &run);
-    return OK;
-}
-
-static void fold_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
-{
-    const struct row_run *r = arg;
-    for (uint32_t i = row0; i < row1; i++) r->k->add(r->y + i * r->ld, r->x + i * r->ld, r->cols);
-}
-
-static enum status cpu_fold(struct backend *b, struct stream *s, float *y, size_t ld, uint32_t n, uint32_t cols)
-{
-    struct row_run run = { .k = cpu_of(b)->kernels, .y = y, .x = y + n * ld, .ld = ld, .cols = cols };
-    cpu_for_rows(cpu_of(b), n, 1, fold_rows, &run);
     return OK;
 }
 
@@ -238,7 +217,7 @@ static enum status cpu_kv_unpack(struct backend *b, struct stream *s, const stru
 static enum status create_scratch(struct cpu_backend *b)
 {
     const struct backend_limits *l = &b->limits;
-    size_t bytes = matmul_scratch_bytes(l->max_cols), attention = cpu_attention_scratch(l);
+    size_t bytes = cpu_matmul_scratch(l), attention = cpu_attention_scratch(l);
     if (attention > bytes) bytes = attention;
     b->scratch_bytes = (bytes + 4095) & ~(size_t)4095;
     size_t segments = l->max_context / (ATTN_SEGMENT_BLOCKS * KV_BLOCK_TOKENS) + 1;
@@ -315,9 +294,7 @@ static const struct backend_ops cpu_ops = {
     .rmsnorm = cpu_rmsnorm,
     .swiglu = cpu_swiglu,
     .quantize = cpu_quantize,
-    .quantize_fine = cpu_quantize_fine,
     .matmul = cpu_matmul,
-    .fold = cpu_fold,
     .add_bias = cpu_add_bias,
     .rope_kv_write = cpu_rope_kv_write,
     .attention = cpu_attention,

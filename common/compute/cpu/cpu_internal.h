@@ -47,8 +47,17 @@ static inline void *scratch_of(const struct cpu_backend *b, uint32_t member)
 typedef void (*rows_fn)(void *arg, uint32_t row0, uint32_t row1, uint32_t member);
 void cpu_for_rows(struct cpu_backend *b, uint32_t n, uint32_t grain, rows_fn fn, void *arg);
 
-/* Quantizes rows [row0, row1) of out->f. */
-void cpu_quantize_rows(const struct cpu_kernels *k, const struct act *out, uint32_t row0, uint32_t row1);
+/* Quantizes rows [row0, row1) of out->f.  Of activations that are fine, a second run of tiles follows the first: row i
+ * is its rows 2i, i's 8 bits again, and 2i + 1, what those lose of it. */
+void cpu_quantize_rows(const struct cpu_backend *b, const struct act *out, uint32_t row0, uint32_t row1,
+                       uint32_t member);
+static inline const uint8_t *fine_tiles_of(const struct act *x)
+{
+    return (const uint8_t *)x->q + act_tiles_bytes(x->n, x->k);
+}
+
+/* Bytes of a thread's scratch that products need. */
+size_t cpu_matmul_scratch(const struct backend_limits *limits);
 
 /* Bytes of a thread's scratch that attention needs. */
 size_t cpu_attention_scratch(const struct backend_limits *limits);

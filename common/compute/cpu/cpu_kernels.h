@@ -30,6 +30,13 @@ static inline uint32_t act_tile_height(uint32_t n, uint32_t r)
     return left < ACT_TILE ? left : ACT_TILE;
 }
 
+/* Bytes of the quantized form of n rows. */
+static inline size_t act_tiles_bytes(uint32_t n, uint32_t k)
+{
+    size_t bytes = (size_t)n * act_blocks(k) * ACT_ROW_BYTES;
+    return (bytes + 63) & ~(size_t)63;
+}
+
 /* Where the tile of row r begins. */
 static inline size_t act_tile_offset(uint32_t r, uint32_t k)
 {

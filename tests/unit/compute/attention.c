@@ -79,7 +79,7 @@ static float *run_scene_ending(struct backend *b, const struct scene *s, uint32_
         struct batch_seq seq = { 0, n, t, p.blocks, MAX_BLOCKS };
         struct batch batch = { n, NULL, &seq, 1 };
         struct act act = { .f = out + t * width, .n = n, .k = (uint32_t)width };
-        act.q = guard_alloc(b->ops->act_bytes(b, n, act.k));
+        act.q = guard_alloc(b->ops->act_bytes(b, n, act.k, COARSE));
         if (t + n == s->n_tokens) cpu_of(b)->kernels = last;
         cr_assert_eq(b->ops->rope_kv_write(b, NULL, qkv + t * s->ld, s->ld, s->n_heads, s->k_off, s->v_off, &p.kv,
                                            &s->rope, &batch),
@@ -294,7 +294,7 @@ Test(attention, sequences_in_a_batch_do_not_touch_each_other)
     }
     struct batch batch = { total, NULL, seqs, N };
     struct act act = { .f = mem_array(total * width, sizeof(float)), .n = total, .k = (uint32_t)width };
-    act.q = mem_alloc(b->ops->act_bytes(b, total, act.k));
+    act.q = mem_alloc(b->ops->act_bytes(b, total, act.k, COARSE));
     cr_assert_eq(b->ops->rope_kv_write(b, NULL, in, s.ld, s.n_heads, s.k_off, s.v_off, &kv, &s.rope, &batch), OK);
     cr_assert_eq(b->ops->attention(b, NULL, &act, in, s.ld, s.n_heads, &kv, 0.125f, &batch), OK);
     for (uint32_t i = 0; i < N; i++)

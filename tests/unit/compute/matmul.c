@@ -84,17 +84,19 @@ static void problem_fini(struct problem *p)
 }
 
 /* Runs the problem on a backend: [n][ld] in a guarded buffer. */
-static float *solve(struct backend *b, const struct problem *p, size_t ld, bool accumulate)
+static float *solve_as(struct backend *b, const struct problem *p, size_t ld, bool accumulate, enum precision precision)
 {
     size_t bytes;
     cr_assert_eq(b->ops->weight_bytes(b, p->type, p->rows, p->cols, &bytes), OK);
-    struct weight w = { .dtype = p->type, .n_rows = p->rows, .n_cols = p->cols, .bytes = bytes };
+    struct weight w = {
+        .dtype = p->type, .n_rows = p->rows, .n_cols = p->cols, .bytes = bytes, .precision = precision
+    };
     void *packed = guard_alloc(bytes);
     cr_assert_eq(b->ops->weight_pack(b, NULL, packed, p->type, p->rows, p->cols, p->gguf, p->stride), OK);
     cr_assert(guard_intact(packed));
     w.data = packed;
-    struct act x = { .f = p->x, .n = p->n, .k = p->cols };
-    x.q = guard_alloc(b->ops->act_bytes(b, p->n, p->cols));
+    struct act x = { .f = p->x, .n = p->n, .k = p->cols, .precision = precision };
+    x.q = guard_alloc(b->ops->act_bytes(b, p->n, p->cols, precision));
     float *y = guard_alloc(p->n * ld * sizeof(float));
     for (size_t i = 0; i < p->n * ld; i++) y[i] = 0.25f * (float)(i % 7);
     cr_assert_eq(b->ops->quantize(b, NULL, &x), OK);
@@ -103,6 +105,11 @@ static float *solve(struct backend *b, const struct problem *p, size_t ld, bool 
     guard_free(x.q);
     guard_free(packed);
     return y;
+}
+
+static float *solve(struct backend *b, const struct problem *p, size_t ld, bool accumulate)
+{
+    return solve_as(b, p, ld, accumulate, COARSE);
 }
 
 static uint32_t cols_of(enum dtype type, uint32_t cols)
@@ -117,7 +124,7 @@ static void dequantized_activations(struct backend *b, const struct problem *p, 
 {
     for (uint32_t i = 0; i < p->n; i++) {
         struct act x = { .f = p->x + (size_t)i * p->cols, .n = 1, .k = p->cols };
-        uint8_t *q = mem_alloc(b->ops->act_bytes(b, 1, p->cols));
+        uint8_t *q = mem_alloc(b->ops->act_bytes(b, 1, p->cols, COARSE));
         x.q = q;
         cr_assert_eq(b->ops->quantize(b, NULL, &x), OK);
         for (uint32_t c = 0; c < p->cols; c++) {
@@ -325,4 +332,46 @@ Test(matmul, refuses_shapes_and_types_it_has_no_kernel_for)
     cr_assert_eq(b->ops->weight_bytes(b, (enum dtype)9, 16, 32, &bytes), ERR_UNSUPPORTED);
     cr_assert_eq(b->ops->weight_bytes(b, (enum dtype)63, 16, 32, &bytes), ERR_UNSUPPORTED);
     backend_close(b);
+}
+
+/* A fine product is the product of the rows' 8 bits plus that of what those lose; floats are taken as they are. */
+static void expect_fine(struct backend *b, enum dtype type, uint32_t n, bool accumulate)
+{
+    struct problem p;
+    problem_init(&p, type, 21 + 16 * 3, cols_of(type, 96), n, FILL_NORMAL, 77 + (uint64_t)type + n);
+    const bool quantized = dtype_info((uint32_t)type)->block_elems > 1;
+    const size_t ld = p.rows + 3, all = (size_t)n * p.cols;
+    float *lost = mem_array(all, sizeof(float));
+    dequantized_activations(b, &p, lost);
+    for (size_t i = 0; i < all; i++) lost[i] = p.x[i] - lost[i];
+    struct problem rest = p;
+    rest.x = lost;
+    float *fine = solve_as(b, &p, ld, accumulate, FINE), *a = solve(b, &p, ld, false), *c = solve(b, &rest, ld, false);
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t r = 0; r < p.rows; r++) {
+            const size_t at = i * ld + r;
+            float want = quantized ? a[at] + c[at] : a[at];
+            if (accumulate) want += 0.25f * (float)(at % 7);
+            cr_assert(memcmp(&fine[at], &want, sizeof(want)) == 0, "%s n %u row %u output %u: %a, not %a",
+                      dtype_info((uint32_t)type)->name, n, i, r, (double)fine[at], (double)want);
+        }
+    for (uint32_t i = 0; i < n; i++)
+        for (size_t at = i * ld + p.rows; at < (i + 1) * ld; at++)
+            cr_assert_eq(fine[at], 0.25f * (float)(at % 7), "written beside the outputs");
+    guard_free(fine);
+    guard_free(a);
+    guard_free(c);
+    mem_free(lost);
+    problem_fini(&p);
+}
+
+Test(matmul, fine_products_are_two_coarse_ones)
+{
+    const uint32_t rows[] = { 1, 3, 4, 5, 33, 65, 130 };
+    struct backend *ref = backend_of("ref", 1), *best = backend_of(NULL, 2);
+    for (size_t t = 0; t < N_TYPES; t++) expect_fine(ref, types[t], 5, t % 2);
+    for (size_t t = 0; t < N_TYPES; t++)
+        for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) expect_fine(best, types[t], rows[i], (t + i) % 2);
+    backend_close(ref);
+    backend_close(best);
 }
