@@ -43,7 +43,7 @@ def run(script):
     shell = subprocess.Popen(["bash", "-euo", "pipefail", "-c", script], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT, text=True, start_new_session=True)
     try:
-        return shell.communicate(timeout=120)[0], shell.returncode
+        return shell.communicate(timeout=240)[0], shell.returncode
     except subprocess.TimeoutExpired:
         os.killpg(shell.pid, signal.SIGKILL)
         pytest.fail("the tutorial takes too long\n" + shell.communicate()[0][-3000:])
