@@ -8,7 +8,7 @@ import pathlib
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-DRAWINGS = ("request", "kv_block", "cluster")
+DRAWINGS = ("request", "kv_block", "cluster", "recovery")
 
 
 def main():
