@@ -242,10 +242,16 @@ fail:
     return st;
 }
 
+void stop_model(struct loaded_model *m)
+{
+    engine_destroy(m->engine);
+    m->engine = NULL;
+}
+
 void unload_model(struct loaded_model *m)
 {
+    stop_model(m);
     kv_map_destroy(m->kv_map);
-    engine_destroy(m->engine);
     if (m->backend) backend_close(m->backend);
     *m = (struct loaded_model){ 0 };
 }

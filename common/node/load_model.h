@@ -20,5 +20,7 @@ struct loaded_model {
 /* Loads self's model and starts its engine.  Says how far it is: a bar on a terminal, log lines elsewhere. */
 enum status load_model(struct loaded_model *out, const struct config_run *run, engine_event_fn on_event, void *ctx,
                        struct error *err) MUST_CHECK;
+/* Ends the engine: no event comes any more.  Backend and KV map stay for those who hold memory of theirs. */
+void stop_model(struct loaded_model *m);
 void unload_model(struct loaded_model *m); /* a zeroed one is fine */
 #endif

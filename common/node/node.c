@@ -379,9 +379,10 @@ static void close_node(struct node *n)
     if (n->kv_box) mailbox_close(n->kv_box);
     links_close(n->links);
     n->links = NULL;
-    if (n->state) n->role->stop(n->state); /* before the engine: these threads touch its KV memory */
+    if (n->state) n->role->stop(n->state);  /* before the engine: these threads touch its KV memory */
+    stop_model(&n->model);                  /* before the role: its events go there */
+    if (n->state) n->role->close(n->state); /* before the backend: frames are its memory */
     unload_model(&n->model);
-    if (n->state) n->role->close(n->state);
     node_admin_close(n->admin);
     if (n->loop.data == n) {
         uv_walk(&n->loop, close_any, NULL);
