@@ -24,14 +24,13 @@ struct decode {
     char **endpoints; /* what senders are told, one per lane */
 };
 
-/* kv_advertise names lane 0's endpoint as senders see it; lane i adds i to its port.  Port 0: the one that is bound.
- * The configuration has been checked for both. */
+/* kv_advertise names lane 0's endpoint as senders see it.  Port 0: the one that is bound.  The configuration has been
+ * checked for both. */
 static char *advertised(const char *endpoint, uint32_t lane, const char *bound)
 {
-    struct host_port told, own;
+    struct host_port own;
     char buf[512];
-    const bool fine = host_port_split(endpoint, &told) && host_port_split(bound, &own) &&
-                      host_port_replace(buf, sizeof(buf), endpoint, told.lo ? told.lo + lane : own.lo);
+    const bool fine = host_port_split(bound, &own) && host_port_lane(buf, sizeof(buf), endpoint, lane, own.lo);
 
     assert(fine);
     return mem_strdup(buf);

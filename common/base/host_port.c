@@ -78,6 +78,14 @@ bool host_port_replace(char *buf, size_t cap, const char *text, uint32_t port)
     return n > 0 && (size_t)n < cap;
 }
 
+bool host_port_lane(char *buf, size_t cap, const char *text, uint32_t lane, uint32_t instead)
+{
+    struct host_port hp;
+    if (!host_port_split(text, &hp)) return false;
+    const uint64_t port = hp.lo ? (uint64_t)hp.lo + lane : instead;
+    return port <= UINT16_MAX && host_port_replace(buf, cap, text, (uint32_t)port);
+}
+
 int host_port_resolve(const struct host_port *hp, struct sockaddr_storage *out)
 {
     static const int families[] = { AF_INET, AF_INET6 };

@@ -2,12 +2,11 @@
 #include "engine/engine_internal.h"
 
 #include "base/clock.h"
+#include "base/ewma.h"
 #include "base/log.h"
 #include "engine/seq_prefix.h"
 
 #include <assert.h>
-
-#define EWMA_WEIGHT 0.2
 
 /* Takes a victim's blocks for sequence `asking` (indices into seqs.order). */
 static void preempt_for(struct engine *e, uint32_t asking)
@@ -106,11 +105,10 @@ static void fail_batch(struct engine *e, enum status st, const char *message)
         if (e->batch.owners[i]) engine_finish(e, e->batch.owners[i], FINISH_FAILED, st, message);
 }
 
-static void ewma(_Atomic double *value, double sample)
+static void book_rate(_Atomic double *value, double sample)
 {
     double old = atomic_load_explicit(value, memory_order_relaxed);
-    double v = old == 0.0 ? sample : old + EWMA_WEIGHT * (sample - old);
-    atomic_store_explicit(value, v, memory_order_relaxed);
+    atomic_store_explicit(value, ewma(old, sample), memory_order_relaxed);
 }
 
 /* A mixed step says how fast prefill is while it is mostly that; a rate of decode needs a step of its own. */
@@ -121,8 +119,8 @@ static void book_step(struct engine *e, uint64_t us)
     atomic_fetch_add_explicit(&e->steps, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&e->prefill_tokens, sb->n_prefill_rows, memory_order_relaxed);
     atomic_fetch_add_explicit(&e->decode_tokens, sb->n_decode_rows, memory_order_relaxed);
-    if (sb->n_prefill_rows > sb->n_decode_rows) ewma(&e->prefill_tok_s, sb->n_prefill_rows / s);
-    if (sb->n_prefill_rows == 0) ewma(&e->decode_tok_s, sb->n_decode_rows / s);
+    if (sb->n_prefill_rows > sb->n_decode_rows) book_rate(&e->prefill_tok_s, sb->n_prefill_rows / s);
+    if (sb->n_prefill_rows == 0) book_rate(&e->decode_tok_s, sb->n_decode_rows / s);
     /* engine_load() may reset it in between: then the larger of two neighbours is kept, which is fine. */
     if (us > atomic_load_explicit(&e->step_us_max, memory_order_relaxed))
         atomic_store_explicit(&e->step_us_max, us, memory_order_relaxed);

@@ -1,7 +1,8 @@
 /* sched.c - divides a step's token budget, and picks who is preempted. */
 #include "engine/sched.h"
 
-#define EWMA_WEIGHT 0.2
+#include "base/ewma.h"
+
 /* Shorter pieces say little about a row: what a step costs besides its rows weighs too much in them. */
 #define LEARN_ROWS (KV_BLOCK_TOKENS / 2)
 
@@ -21,21 +22,16 @@ double sched_work(const struct sched_cost *cost, uint32_t pos0, uint32_t n)
     return n * (1.0 + cost->position * (pos0 + 0.5 * n));
 }
 
-static void ewma(double *value, double sample)
-{
-    *value = *value == 0.0 ? sample : *value + EWMA_WEIGHT * (sample - *value);
-}
-
 void sched_learn(struct sched_cost *cost, const struct sched_step *step, double us)
 {
     if (step->n_prefill_rows == 0 && step->n_decode_rows > 0) {
-        ewma(&cost->decode_us, us);
-        ewma(&cost->decode_rows, step->n_decode_rows);
+        cost->decode_us = ewma(cost->decode_us, us);
+        cost->decode_rows = ewma(cost->decode_rows, step->n_decode_rows);
     } else if (step->n_prefill_rows >= LEARN_ROWS) {
         double prefill_us = us - sched_decode_us(cost, step->n_decode_rows);
         /* The decoding rows' part is a guess: however high it is, the prompt's is not taken for nothing. */
         if (prefill_us < 0.5 * us) prefill_us = 0.5 * us;
-        ewma(&cost->row_us, prefill_us / step->work);
+        cost->row_us = ewma(cost->row_us, prefill_us / step->work);
     }
 }
 

@@ -1,6 +1,7 @@
 /* kv_tier_disk.c - a file without a name, a bounded queue of blocks to write, and reads that must pay. */
 #include "store/kv_tier_disk.h"
 
+#include "base/ewma.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "kv/hash_lru.h"
@@ -14,9 +15,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#define MIB         (1024.0 * 1024.0)
-#define EWMA_WEIGHT 0.2
-#define FADE        0.9
+#define MIB  (1024.0 * 1024.0)
+#define FADE 0.9
 
 struct job {
     uint8_t *buffer;
@@ -305,7 +305,7 @@ enum kv_tier_found kv_tier_disk_get(struct kv_tier_disk *d, const struct prefix_
                                                                             : lose(d, slot, KV_TIER_CORRUPT);
     }
     const struct kv_tier_read read = kv_tier_reads_look(d->reads, slot, d->sums[slot]);
-    if (read.us > 0) d->read_us = d->read_us > 0 ? d->read_us + EWMA_WEIGHT * (read.us - d->read_us) : read.us;
+    if (read.us > 0) d->read_us = ewma(d->read_us, read.us);
     *bytes = read.bytes;
     switch (read.state) {
     case KV_READ_DONE: return KV_TIER_FOUND;

@@ -160,3 +160,27 @@ Test(host_port, addresses_to_bind)
     cr_assert(host_port_split("nobody.invalid:80", &hp));
     cr_assert_neq(host_port_resolve(&hp, &got), 0);
 }
+
+Test(host_port, a_lane_has_the_port_beside_lane_0)
+{
+    static const struct {
+        const char *text;
+        uint32_t lane, instead;
+        const char *want; /* NULL: refused */
+    } rows[] = {
+        { "tcp://10.0.0.1:9100", 0, 7, "tcp://10.0.0.1:9100" },
+        { "tcp://10.0.0.1:9100", 3, 7, "tcp://10.0.0.1:9103" },
+        { "tcp://[::1]:65530", 5, 7, "tcp://[::1]:65535" },
+        { "tcp://[::1]:65530", 6, 7, NULL },
+        { "host:1", UINT32_MAX, 7, NULL },
+        { "tcp://host:0", 3, 40123, "tcp://host:40123" },
+        { "tcp://host:0", 3, 0, "tcp://host:0" },
+        { "tcp://host", 0, 7, NULL },
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        char buf[64];
+        const bool fine = host_port_lane(buf, sizeof(buf), rows[i].text, rows[i].lane, rows[i].instead);
+        cr_assert_eq(fine, rows[i].want != NULL, "%s lane %u", rows[i].text, rows[i].lane);
+        if (fine) cr_assert_str_eq(buf, rows[i].want);
+    }
+}
