@@ -76,21 +76,19 @@ static enum status lane_monitor(struct lane *lane, struct error *err)
 
 static enum status say_hello(struct kv_link *l, uint32_t lane, struct error *err)
 {
-    Baton__Kv__KvMessage m = BATON__KV__KV_MESSAGE__INIT;
-    Baton__Kv__Hello h = BATON__KV__HELLO__INIT;
+    struct kv_wire_note note;
     uint8_t buf[CODEC_HEADER_MAX];
     size_t n;
 
-    h.version = PROTOCOL_VERSION;
-    h.incarnation = l->opt.incarnation;
-    h.lane = lane;
-    h.n_lanes = l->n_lanes;
-    h.session = l->session;
-    h.node = (char *)(uintptr_t)l->opt.node;
-    h.geometry = (Baton__Kv__Geometry *)(uintptr_t)l->opt.geometry;
-    m.body_case = BATON__KV__KV_MESSAGE__BODY_HELLO;
-    m.hello = &h;
-    n = kv_wire_pack(&m, (struct bytes){ NULL, 0 }, buf);
+    kv_wire_note_init(&note, BATON__KV__KV_MESSAGE__BODY_HELLO, NULL);
+    note.hello.version = PROTOCOL_VERSION;
+    note.hello.incarnation = l->opt.incarnation;
+    note.hello.lane = lane;
+    note.hello.n_lanes = l->n_lanes;
+    note.hello.session = l->session;
+    note.hello.node = (char *)(uintptr_t)l->opt.node;
+    note.hello.geometry = (Baton__Kv__Geometry *)(uintptr_t)l->opt.geometry;
+    n = kv_wire_pack(&note.m, (struct bytes){ NULL, 0 }, buf);
     if (n == 0) return error_set(err, ERR_TOO_LARGE, "names of node and model do not fit a KV header");
     if (zmq_send(zsock_raw(l->lanes[lane].z), buf, n, ZMQ_DONTWAIT) >= 0) return OK;
     return error_set(err, ERR_CLOSED, "cannot greet %s on lane %u: %s", l->peer, lane, zmq_strerror(errno));

@@ -95,72 +95,44 @@ static void answer(struct lane *lane, uint64_t session, Baton__Kv__KvMessage *m)
     if (mailbox_post_wait(zero->box, o) != OK) mem_free(o); /* closed: the process ends */
 }
 
-static Baton__Kv__RequestId request_of(const struct kv_wire_id *id)
-{
-    Baton__Kv__RequestId r = BATON__KV__REQUEST_ID__INIT;
-    r.incarnation = id->hi;
-    r.counter = id->lo;
-    return r;
-}
-
 static void answer_credit(struct lane *lane, uint64_t session, const struct kv_inbox_result *res)
 {
-    Baton__Kv__KvMessage m = BATON__KV__KV_MESSAGE__INIT;
-    Baton__Kv__Credit c = BATON__KV__CREDIT__INIT;
-    Baton__Kv__RequestId id = request_of(&res->id);
+    struct kv_wire_note note;
 
-    c.request = &id;
-    c.epoch = res->id.epoch;
-    c.reservation = res->id.reservation;
-    c.bytes = res->credit;
-    m.body_case = BATON__KV__KV_MESSAGE__BODY_CREDIT;
-    m.credit = &c;
-    answer(lane, session, &m);
+    kv_wire_note_init(&note, BATON__KV__KV_MESSAGE__BODY_CREDIT, &res->id);
+    note.credit.bytes = res->credit;
+    answer(lane, session, &note.m);
 }
 
-static void answer_stored(struct lane *lane, uint64_t session, const struct kv_wire_id *wid, enum status status,
+static void answer_stored(struct lane *lane, uint64_t session, const struct kv_wire_id *id, enum status status,
                           const char *text)
 {
-    Baton__Kv__KvMessage m = BATON__KV__KV_MESSAGE__INIT;
-    Baton__Kv__Stored s = BATON__KV__STORED__INIT;
-    Baton__Kv__RequestId id = request_of(wid);
+    struct kv_wire_note note;
 
-    s.request = &id;
-    s.epoch = wid->epoch;
-    s.reservation = wid->reservation;
-    s.status = status;
-    s.message = (char *)(uintptr_t)text;
-    m.body_case = BATON__KV__KV_MESSAGE__BODY_STORED;
-    m.stored = &s;
-    answer(lane, session, &m);
+    kv_wire_note_init(&note, BATON__KV__KV_MESSAGE__BODY_STORED, id);
+    note.stored.status = status;
+    note.stored.message = (char *)(uintptr_t)text;
+    answer(lane, session, &note.m);
 }
 
-static void answer_abort(struct lane *lane, uint64_t session, const struct kv_wire_id *wid)
+static void answer_abort(struct lane *lane, uint64_t session, const struct kv_wire_id *id)
 {
-    Baton__Kv__KvMessage m = BATON__KV__KV_MESSAGE__INIT;
-    Baton__Kv__AbortAck a = BATON__KV__ABORT_ACK__INIT;
-    Baton__Kv__RequestId id = request_of(wid);
+    struct kv_wire_note note;
 
-    a.request = &id;
-    a.epoch = wid->epoch;
-    a.reservation = wid->reservation;
-    m.body_case = BATON__KV__KV_MESSAGE__BODY_ABORT_ACK;
-    m.abort_ack = &a;
-    answer(lane, session, &m);
+    kv_wire_note_init(&note, BATON__KV__KV_MESSAGE__BODY_ABORT_ACK, id);
+    answer(lane, session, &note.m);
 }
 
 static void answer_hello(struct lane *lane, uint64_t session, const struct error *why)
 {
-    Baton__Kv__KvMessage m = BATON__KV__KV_MESSAGE__INIT;
-    Baton__Kv__HelloAck a = BATON__KV__HELLO_ACK__INIT;
+    struct kv_wire_note note;
 
-    a.version = PROTOCOL_VERSION;
-    a.incarnation = lane->recv->opt.incarnation;
-    a.status = why ? why->status : OK;
-    a.message = (char *)(uintptr_t)(why ? why->text : "");
-    m.body_case = BATON__KV__KV_MESSAGE__BODY_HELLO_ACK;
-    m.hello_ack = &a;
-    answer(lane, session, &m);
+    kv_wire_note_init(&note, BATON__KV__KV_MESSAGE__BODY_HELLO_ACK, NULL);
+    note.hello_ack.version = PROTOCOL_VERSION;
+    note.hello_ack.incarnation = lane->recv->opt.incarnation;
+    note.hello_ack.status = why ? why->status : OK;
+    note.hello_ack.message = (char *)(uintptr_t)(why ? why->text : "");
+    answer(lane, session, &note.m);
 }
 
 /* Every sender whose messages were read in this go hears how far its lane has come. */
@@ -169,15 +141,13 @@ static void answer_read(struct lane *lane)
     struct kv_peer_entry *peer;
 
     while ((peer = kv_peers_untold(lane->peers))) {
-        Baton__Kv__KvMessage m = BATON__KV__KV_MESSAGE__INIT;
-        Baton__Kv__LaneAck a = BATON__KV__LANE_ACK__INIT;
+        struct kv_wire_note note;
 
         peer->n_told = peer->n_read;
-        a.lane = lane->idx;
-        a.n_messages = peer->n_read;
-        m.body_case = BATON__KV__KV_MESSAGE__BODY_LANE_ACK;
-        m.lane_ack = &a;
-        answer(lane, peer->session, &m);
+        kv_wire_note_init(&note, BATON__KV__KV_MESSAGE__BODY_LANE_ACK, NULL);
+        note.lane_ack.lane = lane->idx;
+        note.lane_ack.n_messages = peer->n_read;
+        answer(lane, peer->session, &note.m);
     }
 }
 
@@ -412,7 +382,7 @@ static enum status lane_endpoint(char *buf, size_t cap, const char *endpoint, ui
         snprintf(buf, cap, "%s", endpoint);
         return OK;
     }
-    if (hp.lo + lane > 65535 || !host_port_replace(buf, cap, endpoint, hp.lo ? hp.lo + lane : 0))
+    if (!host_port_lane(buf, cap, endpoint, lane, 0))
         return error_set(err, ERR_INVALID, "kv endpoint %s has no usable port for lane %u", endpoint, lane);
     return OK;
 }

@@ -36,6 +36,32 @@ static const char *codec_name(Baton__Kv__Codec codec)
     }
 }
 
+void kv_wire_note_init(struct kv_wire_note *note, Baton__Kv__KvMessage__BodyCase kind, const struct kv_wire_id *id)
+{
+#define PART(name, type) (baton__kv__##type##__init(&note->name), note->m.name = &note->name)
+#define PART_ABOUT(name, type)                                                                                         \
+    (PART(name, type), note->name.request = &note->request, note->name.epoch = id->epoch,                              \
+     note->name.reservation = id->reservation)
+    baton__kv__kv_message__init(&note->m);
+    baton__kv__request_id__init(&note->request);
+    note->m.body_case = kind;
+    if (id) note->request.incarnation = id->hi, note->request.counter = id->lo;
+    switch (kind) {
+    case BATON__KV__KV_MESSAGE__BODY_HELLO: PART(hello, hello); break;
+    case BATON__KV__KV_MESSAGE__BODY_HELLO_ACK: PART(hello_ack, hello_ack); break;
+    case BATON__KV__KV_MESSAGE__BODY_LANE_ACK: PART(lane_ack, lane_ack); break;
+    case BATON__KV__KV_MESSAGE__BODY_BLOCK: PART_ABOUT(block, block_header); break;
+    case BATON__KV__KV_MESSAGE__BODY_CREDIT: PART_ABOUT(credit, credit); break;
+    case BATON__KV__KV_MESSAGE__BODY_COMMIT: PART_ABOUT(commit, commit); break;
+    case BATON__KV__KV_MESSAGE__BODY_STORED: PART_ABOUT(stored, stored); break;
+    case BATON__KV__KV_MESSAGE__BODY_ABORT: PART_ABOUT(abort, abort); break;
+    case BATON__KV__KV_MESSAGE__BODY_ABORT_ACK: PART_ABOUT(abort_ack, abort_ack); break;
+    default: assert(!"a kind of KV message that is known");
+    }
+#undef PART_ABOUT
+#undef PART
+}
+
 /* 0 stands for "none", so a sum of 0 travels as 1. */
 static uint64_t checksum(const uint8_t *header, size_t n, struct bytes payload)
 {

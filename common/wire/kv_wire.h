@@ -32,6 +32,27 @@ uint64_t kv_wire_head_bytes(Baton__Kv__Codec codec, uint32_t head_dim, uint64_t 
 /* Bytes that a range takes in a payload frame (its numbers are checked: no overflow below 2^32 each side). */
 uint64_t kv_wire_range_bytes(const Baton__Kv__Geometry *g, const struct kv_wire_range *r);
 
+/* A message with its parts beside it.  After kv_wire_note_init() the caller fills in what is special to its kind, then
+ * sends &note.m; the note is not moved in between. */
+struct kv_wire_note {
+    Baton__Kv__KvMessage m;
+    Baton__Kv__RequestId request;
+    union {
+        Baton__Kv__Hello hello;
+        Baton__Kv__HelloAck hello_ack;
+        Baton__Kv__BlockHeader block;
+        Baton__Kv__Credit credit;
+        Baton__Kv__Commit commit;
+        Baton__Kv__Stored stored;
+        Baton__Kv__Abort abort;
+        Baton__Kv__AbortAck abort_ack;
+        Baton__Kv__LaneAck lane_ack;
+    };
+};
+/* An empty message of that kind about the transfer `id`; NULL for kinds that are about none (Hello, HelloAck, LaneAck).
+ */
+void kv_wire_note_init(struct kv_wire_note *note, Baton__Kv__KvMessage__BodyCase kind, const struct kv_wire_id *id);
+
 /* Packs a message with its checksum: over the packed header with checksum 0, then (block headers) the payload.
  * Returns the length, or 0 if it does not fit CODEC_HEADER_MAX. */
 size_t kv_wire_pack(Baton__Kv__KvMessage *m, struct bytes payload, uint8_t buf[CODEC_HEADER_MAX]);

@@ -57,30 +57,24 @@ struct change {
 
 static enum kv_inbox_verdict put(struct kv_wire_range r, struct change ch, struct kv_inbox_result *res)
 {
-    Baton__Kv__KvMessage m = BATON__KV__KV_MESSAGE__INIT;
-    Baton__Kv__BlockHeader b = BATON__KV__BLOCK_HEADER__INIT;
-    Baton__Kv__RequestId id = BATON__KV__REQUEST_ID__INIT;
+    const struct kv_wire_id id = { 1, 2, ch.epoch ? ch.epoch : 3, ch.reservation ? ch.reservation : 9 };
+    struct kv_wire_note note;
+    Baton__Kv__BlockHeader *b = &note.block;
     uint8_t buf[CODEC_HEADER_MAX];
     size_t n = (size_t)kv_wire_range_bytes(&geom, &r);
 
-    id.incarnation = 1;
-    id.counter = 2;
-    b.request = &id;
-    b.epoch = ch.epoch ? ch.epoch : 3;
-    b.reservation = ch.reservation ? ch.reservation : 9;
-    b.fingerprint = geom.fingerprint;
-    b.codec = geom.codec;
-    b.l0 = r.l0, b.l1 = r.l1, b.h0 = r.h0, b.h1 = r.h1, b.t0 = r.t0, b.t1 = r.t1;
-    b.n_bytes = (uint32_t)n + ch.add_bytes;
+    kv_wire_note_init(&note, BATON__KV__KV_MESSAGE__BODY_BLOCK, &id);
+    b->fingerprint = geom.fingerprint;
+    b->codec = geom.codec;
+    b->l0 = r.l0, b->l1 = r.l1, b->h0 = r.h0, b->h1 = r.h1, b->t0 = r.t0, b->t1 = r.t1;
+    b->n_bytes = (uint32_t)n + ch.add_bytes;
     if (r.t1 <= N_TOKENS && r.l1 <= geom.n_layers)
         cr_assert_eq(kv_cut_pack(from_map, &r, from_blocks + r.t0 / 64, payload), OK);
-    m.body_case = BATON__KV__KV_MESSAGE__BODY_BLOCK;
-    m.block = &b;
     if (ch.flip && ch.resum) payload[ch.flip] = 0x80;
-    kv_wire_pack(&m, bytes_of(payload, b.n_bytes), buf);
+    kv_wire_pack(&note.m, bytes_of(payload, b->n_bytes), buf);
     if (ch.flip && !ch.resum) payload[ch.flip] ^= 1;
     memset(res, 0, sizeof(*res));
-    return kv_inbox_block(in, ch.session ? ch.session : SESSION, &m, bytes_of(payload, b.n_bytes), res);
+    return kv_inbox_block(in, ch.session ? ch.session : SESSION, &note.m, bytes_of(payload, b->n_bytes), res);
 }
 
 static enum kv_inbox_verdict commit(uint32_t n_tokens, uint64_t bytes, struct kv_inbox_result *res)

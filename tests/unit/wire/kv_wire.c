@@ -123,6 +123,31 @@ Test(kv_wire, control_messages_carry_their_own_checksum)
     codec_arena_destroy(a);
 }
 
+Test(kv_wire, notes_of_every_kind_open_and_name_their_transfer)
+{
+    struct codec_arena *a = codec_arena_create(KV_WIRE_ARENA);
+    const struct kv_wire_id id = { 11, 12, 13, 14 };
+    for (int kind = BATON__KV__KV_MESSAGE__BODY_HELLO; kind <= BATON__KV__KV_MESSAGE__BODY_LANE_ACK; kind++) {
+        const bool is_about = kind != BATON__KV__KV_MESSAGE__BODY_HELLO &&
+                              kind != BATON__KV__KV_MESSAGE__BODY_HELLO_ACK &&
+                              kind != BATON__KV__KV_MESSAGE__BODY_LANE_ACK;
+        Baton__Kv__Geometry g = geometry();
+        Baton__Kv__KvMessage *out;
+        struct kv_wire_note note;
+        struct kv_wire_id got;
+        struct error err;
+        uint8_t buf[CODEC_HEADER_MAX];
+        kv_wire_note_init(&note, (Baton__Kv__KvMessage__BodyCase)kind, is_about ? &id : NULL);
+        if (kind == BATON__KV__KV_MESSAGE__BODY_HELLO) note.hello.geometry = &g;
+        const size_t n = kv_wire_pack(&note.m, (struct bytes){ NULL, 0 }, buf);
+        cr_assert_eq(kv_wire_open(a, bytes_of(buf, n), &out, &err), OK, "kind %d: %s", kind, err.text);
+        cr_assert_eq((int)out->body_case, kind);
+        cr_assert_eq(kv_wire_message_id(out, &got), is_about);
+        if (is_about) cr_assert(got.hi == 11 && got.lo == 12 && got.epoch == 13 && got.reservation == 14);
+    }
+    codec_arena_destroy(a);
+}
+
 Test(kv_wire, refuses_ranges_that_do_not_fit)
 {
     Baton__Kv__Geometry g = geometry();
