@@ -1,4 +1,4 @@
-/* kv_send.c - the prefill node's KV plane: exports blocks into frames, sends them under credit. */
+/* kv_send.c - the prefill node's KV plane: the thread that drives all transfers over all links. */
 #include "node/kv_send.h"
 
 #include "base/clock.h"
@@ -7,11 +7,9 @@
 #include "base/mem.h"
 #include "node/kv_links.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <string.h>
 #include <utlist.h>
 #include <zmq.h>
 
@@ -23,36 +21,12 @@
 
 enum command_kind { CMD_BEGIN, CMD_PIECE, CMD_COMMIT, CMD_END, CMD_PEERS, CMD_STOP };
 
-struct piece {
-    struct kv_cut_walk walk;
-    struct piece *prev, *next;
-    uint32_t t0; /* of blocks[0] */
-    kv_block_id blocks[];
-};
-
-struct transfer {
-    struct seq_key key;
-    uint64_t reservation;
-    char *peer, *endpoints[KV_LINK_MAX_LANES];
-    uint32_t n_endpoints;
-    uint32_t n_tokens, hit_tokens;
-    uint64_t credit; /* bytes that may still be sent */
-    uint64_t bytes, frames;
-    bool commit_due, commit_sent;
-    int32_t first_token;
-    uint64_t computed_us; /* when the last piece came in */
-    uint64_t heard_us;    /* deadline's start: last credit, or when something became due */
-    struct kv_link *link; /* NULL until the first frame is due */
-    struct piece *pieces;
-    struct transfer *prev, *next;
-};
-
 struct command {
     enum command_kind kind;
     struct seq_key key;
-    struct transfer *transfer;  /* BEGIN */
-    struct piece *piece;        /* PIECE */
-    struct kv_links_told *told; /* PEERS */
+    struct kv_transfer *transfer; /* BEGIN */
+    struct kv_part *part;         /* PIECE */
+    struct kv_links_told *told;   /* PEERS */
     int32_t first_token;
     bool tell;
     uint64_t posted_us;
@@ -67,27 +41,17 @@ struct kv_send {
     pthread_t thread;
     bool started, stop;
     uint64_t due_us; /* when the next round is to begin at the latest */
-    struct transfer *transfers;
+    struct kv_transfer *transfers;
     struct kv_links *links;
     struct metric *n_ready;
 };
-
-static void transfer_free(struct transfer *t)
-{
-    struct piece *p, *next;
-
-    DL_FOREACH_SAFE(t->pieces, p, next) mem_free(p);
-    for (uint32_t i = 0; i < KV_LINK_MAX_LANES; i++) mem_free(t->endpoints[i]);
-    mem_free(t->peer);
-    mem_free(t);
-}
 
 /* ---- the callers' side ---- */
 
 static void command_free(struct command *c)
 {
-    if (c->transfer) transfer_free(c->transfer);
-    mem_free(c->piece);
+    kv_transfer_free(c->transfer);
+    kv_part_free(c->part);
     kv_links_told_free(c->told);
     mem_free(c);
 }
@@ -104,32 +68,14 @@ static void post(struct kv_send *s, const struct command *c)
 
 void kv_send_begin(struct kv_send *s, const struct kv_send_job *job)
 {
-    struct transfer *t = mem_zalloc(sizeof(*t));
-
-    t->key = job->key;
-    t->reservation = job->reservation;
-    t->peer = mem_strdup(job->decode_node);
-    t->n_endpoints = job->n_endpoints;
-    for (uint32_t i = 0; i < job->n_endpoints && i < KV_LINK_MAX_LANES; i++)
-        t->endpoints[i] = mem_strdup(job->endpoints[i]);
-    t->n_tokens = job->n_tokens;
-    t->hit_tokens = job->hit_tokens;
-    t->credit = job->credit_bytes;
-    post(s, &(struct command){ .kind = CMD_BEGIN, .key = job->key, .transfer = t });
+    post(s, &(struct command){ .kind = CMD_BEGIN, .key = job->key, .transfer = kv_transfer_create(job) });
 }
 
 void kv_send_piece(struct kv_send *s, const struct seq_key *key, uint32_t l0, uint32_t l1, uint32_t t0, uint32_t t1,
                    const kv_block_id *blocks)
 {
-    uint32_t n = (t1 - t0 + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
-    struct kv_wire_range r = { l0, l1, 0, s->opt.geometry->n_kv_heads, t0, t1 };
-    struct piece *p = mem_zalloc(sizeof(*p) + n * sizeof(kv_block_id));
-
-    assert(t0 % KV_BLOCK_TOKENS == 0 && t0 < t1);
-    p->walk = kv_cut_walk_of(&r);
-    p->t0 = t0;
-    memcpy(p->blocks, blocks, n * sizeof(kv_block_id));
-    post(s, &(struct command){ .kind = CMD_PIECE, .key = *key, .piece = p });
+    struct kv_part *p = kv_part_create(s->opt.geometry, l0, l1, t0, t1, blocks);
+    post(s, &(struct command){ .kind = CMD_PIECE, .key = *key, .part = p });
 }
 
 void kv_send_commit(struct kv_send *s, const struct seq_key *key, int32_t first_token)
@@ -159,16 +105,16 @@ static bool same_key(const struct seq_key *a, const struct seq_key *b)
     return a->hi == b->hi && a->lo == b->lo && a->epoch == b->epoch;
 }
 
-static struct transfer *find(struct kv_send *s, const struct seq_key *key)
+static struct kv_transfer *find(struct kv_send *s, const struct seq_key *key)
 {
-    struct transfer *t;
+    struct kv_transfer *t;
     DL_FOREACH(s->transfers, t)
     if (same_key(&t->key, key)) return t;
     return NULL;
 }
 
 /* The one way a transfer ends. */
-static void finish(struct kv_send *s, struct transfer *t, enum kv_send_event_kind kind, const struct error *why)
+static void finish(struct kv_send *s, struct kv_transfer *t, enum kv_send_event_kind kind, const struct error *why)
 {
     struct kv_send_event ev = { .kind = kind, .key = t->key };
 
@@ -183,51 +129,11 @@ static void finish(struct kv_send *s, struct transfer *t, enum kv_send_event_kin
         kv_metrics_failed(&s->metrics, why->status);
     }
     DL_DELETE(s->transfers, t);
-    transfer_free(t);
+    kv_transfer_free(t);
     s->opt.on_event(s->opt.ctx, &ev);
 }
 
-static void send_abort(struct transfer *t, enum status status, const char *text)
-{
-    Baton__Kv__KvMessage m = BATON__KV__KV_MESSAGE__INIT;
-    Baton__Kv__Abort a = BATON__KV__ABORT__INIT;
-    Baton__Kv__RequestId id = BATON__KV__REQUEST_ID__INIT;
-
-    if (!t->link) return;
-    id.incarnation = t->key.hi;
-    id.counter = t->key.lo;
-    a.request = &id;
-    a.epoch = t->key.epoch;
-    a.reservation = t->reservation;
-    a.status = status;
-    a.message = (char *)(uintptr_t)text;
-    m.body_case = BATON__KV__KV_MESSAGE__BODY_ABORT;
-    m.abort = &a;
-    kv_link_send(t->link, &m);
-}
-
-static void send_commit(struct transfer *t)
-{
-    Baton__Kv__KvMessage m = BATON__KV__KV_MESSAGE__INIT;
-    Baton__Kv__Commit c = BATON__KV__COMMIT__INIT;
-    Baton__Kv__RequestId id = BATON__KV__REQUEST_ID__INIT;
-
-    id.incarnation = t->key.hi;
-    id.counter = t->key.lo;
-    c.request = &id;
-    c.epoch = t->key.epoch;
-    c.reservation = t->reservation;
-    c.n_tokens = t->n_tokens;
-    c.first_token = t->first_token;
-    c.n_bytes = t->bytes;
-    c.n_frames = t->frames;
-    m.body_case = BATON__KV__KV_MESSAGE__BODY_COMMIT;
-    m.commit = &c;
-    kv_link_send(t->link, &m);
-    t->commit_sent = true;
-}
-
-static void on_begin(struct kv_send *s, struct transfer *t)
+static void on_begin(struct kv_send *s, struct kv_transfer *t)
 {
     const struct kv_links_peer peer = { t->peer, (const char *const *)t->endpoints, t->n_endpoints };
     struct error err;
@@ -237,49 +143,33 @@ static void on_begin(struct kv_send *s, struct transfer *t)
     if (kv_links_attach(s->links, &peer, &t->link, &err) != OK) finish(s, t, KV_SEND_FAILED, &err);
 }
 
-static void on_piece(struct kv_send *s, struct transfer *t, struct command *c)
-{
-    struct piece *p = c->piece;
-    struct kv_wire_range all = p->walk.all;
-
-    if (!t || all.t1 <= t->hit_tokens) {
-        mem_free(p);
-        return;
-    }
-    if (all.t0 < t->hit_tokens) { /* hit_tokens is a multiple of 64 */
-        all.t0 = t->hit_tokens;
-        p->walk = kv_cut_walk_of(&all);
-    }
-    if (!t->pieces) t->heard_us = clock_now_us();
-    t->computed_us = c->posted_us;
-    DL_APPEND(t->pieces, p);
-}
-
 static void on_end(struct kv_send *s, const struct command *c)
 {
-    struct transfer *t = find(s, &c->key);
+    struct kv_transfer *t = find(s, &c->key);
     struct kv_send_event ev = { .kind = KV_SEND_CLOSED, .key = c->key };
 
     if (!t) {
         s->opt.on_event(s->opt.ctx, &ev);
         return;
     }
-    if (c->tell) send_abort(t, ERR_CANCELLED, "cancelled");
+    if (c->tell) kv_transfer_abort(t, ERR_CANCELLED, "cancelled");
     finish(s, t, KV_SEND_CLOSED, NULL);
 }
 
 static void run_command(struct kv_send *s, struct command *c)
 {
-    struct transfer *t = c->kind == CMD_PIECE || c->kind == CMD_COMMIT ? find(s, &c->key) : NULL;
+    struct kv_transfer *t = c->kind == CMD_PIECE || c->kind == CMD_COMMIT ? find(s, &c->key) : NULL;
 
     switch (c->kind) {
     case CMD_BEGIN: on_begin(s, c->transfer); break;
-    case CMD_PIECE: on_piece(s, t, c); break;
+    case CMD_PIECE:
+        if (t)
+            kv_transfer_add(t, c->part, c->posted_us);
+        else
+            kv_part_free(c->part);
+        break;
     case CMD_COMMIT:
-        if (!t) break;
-        t->commit_due = true;
-        t->first_token = c->first_token;
-        t->heard_us = clock_now_us();
+        if (t) kv_transfer_commit(t, c->first_token);
         break;
     case CMD_END: on_end(s, c); break;
     case CMD_PEERS: kv_links_want(s->links, c->told); break;
@@ -294,17 +184,17 @@ static void run_commands(struct kv_send *s)
     while ((c = mailbox_try_take(s->box))) run_command(s, c);
 }
 
-static struct transfer *find_by_wire(struct kv_send *s, const struct kv_link *link, const Baton__Kv__KvMessage *m)
+static struct kv_transfer *find_by_wire(struct kv_send *s, const struct kv_link *link, const Baton__Kv__KvMessage *m)
 {
     struct kv_wire_id id;
-    struct transfer *t;
+    struct kv_transfer *t;
 
     if (!kv_wire_message_id(m, &id)) return NULL;
     t = find(s, &(struct seq_key){ id.hi, id.lo, id.epoch });
     return t && t->link == link && t->reservation == id.reservation ? t : NULL;
 }
 
-static void on_stored(struct kv_send *s, struct transfer *t, uint32_t status, const char *text)
+static void on_stored(struct kv_send *s, struct kv_transfer *t, uint32_t status, const char *text)
 {
     struct error err;
 
@@ -319,7 +209,7 @@ static void on_stored(struct kv_send *s, struct transfer *t, uint32_t status, co
 
 static void on_answer(struct kv_send *s, struct kv_link *link, const Baton__Kv__KvMessage *m)
 {
-    struct transfer *t = find_by_wire(s, link, m);
+    struct kv_transfer *t = find_by_wire(s, link, m);
 
     if (!t) {
         if (m->body_case != BATON__KV__KV_MESSAGE__BODY_ABORT_ACK) metric_add(s->metrics.stale, 1);
@@ -327,9 +217,7 @@ static void on_answer(struct kv_send *s, struct kv_link *link, const Baton__Kv__
     }
     t->heard_us = clock_now_us();
     switch (m->body_case) {
-    case BATON__KV__KV_MESSAGE__BODY_CREDIT:
-        if (m->credit->bytes <= t->bytes) t->credit += m->credit->bytes;
-        break;
+    case BATON__KV__KV_MESSAGE__BODY_CREDIT: kv_transfer_credit(t, m->credit->bytes); break;
     case BATON__KV__KV_MESSAGE__BODY_STORED: on_stored(s, t, m->stored->status, m->stored->message); break;
     case BATON__KV__KV_MESSAGE__BODY_ABORT:
         on_stored(s, t, m->abort->status ? m->abort->status : ERR_CANCELLED, m->abort->message);
@@ -341,7 +229,7 @@ static void on_answer(struct kv_send *s, struct kv_link *link, const Baton__Kv__
 static bool link_in_use(void *ctx, const struct kv_link *link)
 {
     const struct kv_send *s = ctx;
-    const struct transfer *t;
+    const struct kv_transfer *t;
     DL_FOREACH(s->transfers, t)
     if (t->link == link) return true;
     return false;
@@ -350,7 +238,7 @@ static bool link_in_use(void *ctx, const struct kv_link *link)
 static void on_link_lost(void *ctx, struct kv_link *link)
 {
     struct kv_send *s = ctx;
-    struct transfer *t, *next;
+    struct kv_transfer *t, *next;
 
     DL_FOREACH_SAFE(s->transfers, t, next)
     if (t->link == link) finish(s, t, KV_SEND_FAILED, kv_link_error(link));
@@ -369,94 +257,40 @@ static void read_links(struct kv_send *s, uint64_t late_us)
     metric_set(s->n_ready, kv_links_ready(s->links));
 }
 
-static bool is_due(const struct transfer *t)
-{
-    return t->pieces || t->commit_due;
-}
-
 /* A transfer that has heard nothing for too long fails. */
 static void check_deadlines(struct kv_send *s)
 {
     uint64_t now = clock_now_us(), limit = (uint64_t)s->opt.progress_timeout_ms * 1000;
-    struct transfer *t, *next;
+    struct kv_transfer *t, *next;
 
     DL_FOREACH_SAFE(s->transfers, t, next)
     {
         struct error err;
-        if (!is_due(t) || now < t->heard_us || now - t->heard_us <= limit) continue;
+        if (!kv_transfer_is_late(t, now, limit)) continue;
         error_set(&err, ERR_TIMEOUT, "%s has not answered for %u ms", t->peer, s->opt.progress_timeout_ms);
-        send_abort(t, ERR_TIMEOUT, err.text);
+        kv_transfer_abort(t, ERR_TIMEOUT, err.text);
         finish(s, t, KV_SEND_FAILED, &err);
     }
-}
-
-static void fill_header(const struct kv_send *s, const struct transfer *t, const struct kv_wire_range *r,
-                        Baton__Kv__BlockHeader *b)
-{
-    b->epoch = t->key.epoch;
-    b->reservation = t->reservation;
-    b->fingerprint = s->opt.geometry->fingerprint;
-    b->codec = s->opt.geometry->codec;
-    b->l0 = r->l0;
-    b->l1 = r->l1;
-    b->h0 = r->h0;
-    b->h1 = r->h1;
-    b->t0 = r->t0;
-    b->t1 = r->t1;
-    b->n_bytes = (uint32_t)kv_wire_range_bytes(s->opt.geometry, r);
-}
-
-/* Sends the next frame of a transfer if credit and a buffer allow it. */
-static bool send_frame(struct kv_send *s, struct transfer *t)
-{
-    Baton__Kv__BlockHeader b = BATON__KV__BLOCK_HEADER__INIT;
-    Baton__Kv__RequestId id = BATON__KV__REQUEST_ID__INIT;
-    struct piece *p = t->pieces;
-    struct kv_wire_range r;
-    struct frame *f;
-
-    if (!p || kv_link_state(t->link) != KV_LINK_READY) return false;
-    r = kv_cut_walk_peek(&p->walk, s->opt.geometry, s->opt.frame_bytes);
-    fill_header(s, t, &r, &b);
-    if (b.n_bytes > t->credit || !(f = frame_pool_take(s->pool))) return false;
-    if (kv_cut_pack(s->opt.map, &r, p->blocks + (r.t0 - p->t0) / KV_BLOCK_TOKENS, frame_bytes(f)) != OK) {
-        struct error err;
-        error_set(&err, ERR_INTERNAL, "cannot pack layers [%u, %u)", r.l0, r.l1);
-        frame_give_back(NULL, f);
-        send_abort(t, err.status, err.text);
-        finish(s, t, KV_SEND_FAILED, &err);
-        return true;
-    }
-    id.incarnation = t->key.hi;
-    id.counter = t->key.lo;
-    b.request = &id;
-    kv_link_send_block(t->link, &b, f);
-    t->credit -= b.n_bytes;
-    t->bytes += b.n_bytes;
-    t->frames++;
-    metric_add(s->metrics.bytes, b.n_bytes);
-    metric_add(s->metrics.frames, 1);
-    kv_cut_walk_pass(&p->walk, &r);
-    if (!kv_cut_walk_has_next(&p->walk)) {
-        DL_DELETE(t->pieces, p);
-        mem_free(p);
-    }
-    return true;
 }
 
 /* One frame of each transfer in turn; true if anything was sent. */
 static bool send_round(struct kv_send *s)
 {
-    struct transfer *t, *next;
+    const struct kv_transfer_means means = { s->opt.geometry, s->opt.map, s->pool, s->opt.frame_bytes, &s->metrics };
+    struct kv_transfer *t, *next;
     bool sent = false;
 
     DL_FOREACH_SAFE(s->transfers, t, next)
     {
-        if (send_frame(s, t)) {
+        struct error err;
+        switch (kv_transfer_step(t, &means, &err)) {
+        case KV_TRANSFER_WAITS: break;
+        case KV_TRANSFER_SENT: sent = true; break;
+        case KV_TRANSFER_BROKEN:
+            kv_transfer_abort(t, err.status, err.text);
+            finish(s, t, KV_SEND_FAILED, &err);
             sent = true;
-        } else if (!t->pieces && t->commit_due && !t->commit_sent && kv_link_state(t->link) == KV_LINK_READY) {
-            send_commit(t);
-            sent = true;
+            break;
         }
     }
     return sent;
@@ -488,7 +322,7 @@ static int wait_ms(const struct kv_send *s)
 static uint64_t late_by(struct kv_send *s)
 {
     uint64_t now = clock_now_us(), late = s->due_us && now > s->due_us ? now - s->due_us : 0;
-    struct transfer *t;
+    struct kv_transfer *t;
 
     DL_FOREACH(s->transfers, t)
     t->heard_us += late;
@@ -571,12 +405,12 @@ void kv_send_stop(struct kv_send *s)
 void kv_send_destroy(struct kv_send *s)
 {
     struct command *c;
-    struct transfer *t, *next;
+    struct kv_transfer *t, *next;
 
     if (!s) return;
     kv_send_stop(s);
     while (s->box && (c = mailbox_try_take(s->box))) command_free(c);
-    DL_FOREACH_SAFE(s->transfers, t, next) transfer_free(t);
+    DL_FOREACH_SAFE(s->transfers, t, next) kv_transfer_free(t);
     kv_links_destroy(s->links);
     frame_pool_destroy(s->pool);
     mailbox_destroy(s->box);

@@ -1,13 +1,11 @@
-/* kv_send.h - the prefill node's KV plane: one thread that exports blocks into frames and sends them under credit.
+/* kv_send.h - the prefill node's KV plane: one thread that packs blocks into frames and sends them under credit.
  *
  * Calls only post to that thread, from any thread, in order per caller.  A transfer ends with exactly one event: DONE,
  * FAILED, or CLOSED after kv_send_end(); from then on none of its blocks is read. */
 #ifndef NODE_KV_SEND_H
 #define NODE_KV_SEND_H
-#include "engine/engine.h"
-#include "node/kv_cut.h"
 #include "node/kv_links.h"
-#include "node/kv_metrics.h"
+#include "node/kv_transfer.h"
 
 struct kv_send;
 
@@ -32,16 +30,6 @@ struct kv_send_options {
     struct metrics *metrics;
     kv_send_fn on_event;
     void *ctx;
-};
-
-struct kv_send_job { /* copied */
-    struct seq_key key;
-    uint64_t reservation;
-    const char *decode_node;
-    const char *const *endpoints; /* one per lane */
-    uint32_t n_endpoints;
-    uint64_t credit_bytes;
-    uint32_t n_tokens, hit_tokens;
 };
 
 enum status kv_send_open(struct kv_send **out, const struct kv_send_options *opt, struct error *err) MUST_CHECK;

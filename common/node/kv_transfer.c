@@ -1,0 +1,190 @@
+/* kv_transfer.c - packs a transfer's parts into frames, one after the other, and ends them with a commit. */
+#include "node/kv_transfer.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+#include <assert.h>
+#include <string.h>
+#include <utlist.h>
+
+struct kv_part {
+    struct kv_cut_walk walk;
+    struct kv_part *prev, *next;
+    uint32_t t0; /* of blocks[0] */
+    kv_block_id blocks[];
+};
+
+struct kv_part *kv_part_create(const Baton__Kv__Geometry *g, uint32_t l0, uint32_t l1, uint32_t t0, uint32_t t1,
+                               const kv_block_id *blocks)
+{
+    const struct kv_wire_range r = { l0, l1, 0, g->n_kv_heads, t0, t1 };
+    uint32_t n = (t1 - t0 + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
+    struct kv_part *p = mem_zalloc(sizeof(*p) + n * sizeof(kv_block_id));
+
+    assert(t0 % KV_BLOCK_TOKENS == 0 && t0 < t1);
+    p->walk = kv_cut_walk_of(&r);
+    p->t0 = t0;
+    memcpy(p->blocks, blocks, n * sizeof(kv_block_id));
+    return p;
+}
+
+void kv_part_free(struct kv_part *p)
+{
+    mem_free(p);
+}
+
+struct kv_transfer *kv_transfer_create(const struct kv_send_job *job)
+{
+    struct kv_transfer *t = mem_zalloc(sizeof(*t));
+
+    t->key = job->key;
+    t->reservation = job->reservation;
+    t->peer = mem_strdup(job->decode_node);
+    t->n_endpoints = job->n_endpoints;
+    for (uint32_t i = 0; i < job->n_endpoints && i < KV_LINK_MAX_LANES; i++)
+        t->endpoints[i] = mem_strdup(job->endpoints[i]);
+    t->n_tokens = job->n_tokens;
+    t->hit_tokens = job->hit_tokens;
+    t->credit = job->credit_bytes;
+    return t;
+}
+
+void kv_transfer_free(struct kv_transfer *t)
+{
+    struct kv_part *p, *next;
+
+    if (!t) return;
+    DL_FOREACH_SAFE(t->parts, p, next) kv_part_free(p);
+    for (uint32_t i = 0; i < KV_LINK_MAX_LANES; i++) mem_free(t->endpoints[i]);
+    mem_free(t->peer);
+    mem_free(t);
+}
+
+void kv_transfer_add(struct kv_transfer *t, struct kv_part *p, uint64_t posted_us)
+{
+    struct kv_wire_range all = p->walk.all;
+
+    if (all.t1 <= t->hit_tokens) {
+        kv_part_free(p);
+        return;
+    }
+    if (all.t0 < t->hit_tokens) { /* hit_tokens is a multiple of 64 */
+        all.t0 = t->hit_tokens;
+        p->walk = kv_cut_walk_of(&all);
+    }
+    if (!t->parts) t->heard_us = clock_now_us();
+    t->computed_us = posted_us;
+    DL_APPEND(t->parts, p);
+}
+
+void kv_transfer_commit(struct kv_transfer *t, int32_t first_token)
+{
+    t->commit_due = true;
+    t->first_token = first_token;
+    t->heard_us = clock_now_us();
+}
+
+void kv_transfer_credit(struct kv_transfer *t, uint64_t bytes)
+{
+    if (bytes <= t->bytes) t->credit += bytes;
+}
+
+static struct kv_wire_id id_of(const struct kv_transfer *t)
+{
+    return (struct kv_wire_id){ t->key.hi, t->key.lo, t->key.epoch, t->reservation };
+}
+
+static void fill_header(Baton__Kv__BlockHeader *b, const Baton__Kv__Geometry *g, const struct kv_wire_range *r)
+{
+    b->fingerprint = g->fingerprint;
+    b->codec = g->codec;
+    b->l0 = r->l0;
+    b->l1 = r->l1;
+    b->h0 = r->h0;
+    b->h1 = r->h1;
+    b->t0 = r->t0;
+    b->t1 = r->t1;
+    b->n_bytes = (uint32_t)kv_wire_range_bytes(g, r);
+}
+
+/* The frame has left: it counts, and what comes next is what follows it. */
+static void pass(struct kv_transfer *t, const struct kv_transfer_means *means, const struct kv_wire_range *r,
+                 uint32_t n_bytes)
+{
+    struct kv_part *p = t->parts;
+
+    t->credit -= n_bytes;
+    t->bytes += n_bytes;
+    t->frames++;
+    metric_add(means->metrics->bytes, n_bytes);
+    metric_add(means->metrics->frames, 1);
+    kv_cut_walk_pass(&p->walk, r);
+    if (kv_cut_walk_has_next(&p->walk)) return;
+    DL_DELETE(t->parts, p);
+    kv_part_free(p);
+}
+
+static enum kv_transfer_step send_frame(struct kv_transfer *t, const struct kv_transfer_means *means, struct error *err)
+{
+    struct kv_part *p = t->parts;
+    const struct kv_wire_range r = kv_cut_walk_peek(&p->walk, means->geometry, means->frame_bytes);
+    const struct kv_wire_id id = id_of(t);
+    struct kv_wire_note note;
+    struct frame *f;
+    uint32_t n_bytes;
+
+    kv_wire_note_init(&note, BATON__KV__KV_MESSAGE__BODY_BLOCK, &id);
+    fill_header(&note.block, means->geometry, &r);
+    n_bytes = note.block.n_bytes;
+    if (n_bytes > t->credit || !(f = frame_pool_take(means->pool))) return KV_TRANSFER_WAITS;
+    if (kv_cut_pack(means->map, &r, p->blocks + (r.t0 - p->t0) / KV_BLOCK_TOKENS, frame_bytes(f)) != OK) {
+        error_set(err, ERR_INTERNAL, "cannot pack layers [%u, %u)", r.l0, r.l1);
+        frame_give_back(NULL, f);
+        return KV_TRANSFER_BROKEN;
+    }
+    kv_link_send_block(t->link, &note.block, f);
+    pass(t, means, &r, n_bytes);
+    return KV_TRANSFER_SENT;
+}
+
+static void send_commit(struct kv_transfer *t)
+{
+    const struct kv_wire_id id = id_of(t);
+    struct kv_wire_note note;
+
+    kv_wire_note_init(&note, BATON__KV__KV_MESSAGE__BODY_COMMIT, &id);
+    note.commit.n_tokens = t->n_tokens;
+    note.commit.first_token = t->first_token;
+    note.commit.n_bytes = t->bytes;
+    note.commit.n_frames = t->frames;
+    kv_link_send(t->link, &note.m);
+    t->commit_sent = true;
+}
+
+enum kv_transfer_step kv_transfer_step(struct kv_transfer *t, const struct kv_transfer_means *means, struct error *err)
+{
+    if (kv_link_state(t->link) != KV_LINK_READY) return KV_TRANSFER_WAITS;
+    if (t->parts) return send_frame(t, means, err);
+    if (!t->commit_due || t->commit_sent) return KV_TRANSFER_WAITS;
+    send_commit(t);
+    return KV_TRANSFER_SENT;
+}
+
+void kv_transfer_abort(const struct kv_transfer *t, enum status status, const char *text)
+{
+    const struct kv_wire_id id = id_of(t);
+    struct kv_wire_note note;
+
+    if (!t->link) return;
+    kv_wire_note_init(&note, BATON__KV__KV_MESSAGE__BODY_ABORT, &id);
+    note.abort.status = status;
+    note.abort.message = (char *)(uintptr_t)text;
+    kv_link_send(t->link, &note.m);
+}
+
+bool kv_transfer_is_late(const struct kv_transfer *t, uint64_t now_us, uint64_t limit_us)
+{
+    if (!t->parts && !t->commit_due) return false;
+    return now_us >= t->heard_us && now_us - t->heard_us > limit_us;
+}
