@@ -81,8 +81,8 @@ enum status model_kv_create(struct kv_store **out, const struct model *m, uint32
 /* Called on the caller's thread after layer `layer` of the batch has written its KV. */
 typedef void (*model_layer_fn)(void *ctx, uint32_t layer);
 
-/* Runs all layers over the batch: writes KV, leaves the normed hidden states of all rows inside the model, valid
- * until the next forward.  on_layer may be NULL. */
+/* Runs all layers over the batch: writes KV, leaves the hidden states of all rows inside the model, before the last
+ * norm and valid until the next forward.  on_layer may be NULL. */
 enum status model_forward(struct model *m, const struct batch *b, const struct kv_store *kv, model_layer_fn on_layer,
                           void *ctx) MUST_CHECK;
 /* Logits of `n` rows (indices into the last batch) to out [n][n_vocab] on the host; n <= MODEL_MAX_LOGIT_ROWS.  The
