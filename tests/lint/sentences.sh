@@ -43,7 +43,7 @@ def words(sentence):
     return len(re.findall(r"[^\s]*\w[^\s]*", sentence))
 
 
-files = sys.argv[2:] or subprocess.run(["git", "ls-files", "docs/*.md", "README.md", "CONTRIBUTING.md"], capture_output=True,
+files = sys.argv[2:] or subprocess.run(["git", "ls-files", "*.md"], capture_output=True,
                                        text=True, check=True).stdout.split()
 bad = 0
 for name in files:
