@@ -67,11 +67,8 @@ static void open_recv(struct pair *p, const char *endpoint)
     cr_assert_eq(kv_recv_open(&p->recv, &r, &err), OK, "%s", err.text);
 }
 
-static void start(struct pair *p)
+static void make_stores(struct pair *p)
 {
-    struct kv_send_options s = { "p0", 12, &p->sg, NULL, 40000, 1000, NULL, on_send, p };
-    struct error err;
-
     memset(p, 0, sizeof(*p));
     p->sg = p->rg = fake_geometry(6, 3, 64);
     p->from = fake_store(&p->sg, N_BLOCKS, true);
@@ -83,12 +80,26 @@ static void start(struct pair *p)
         p->blocks_from[i] = (i * 5 + 3) % N_BLOCKS;
         p->blocks_to[i] = (i * 7 + 1) % N_BLOCKS;
     }
+}
+
+/* Both sides, over the maps that are there by now. */
+static void open_sides(struct pair *p)
+{
+    struct kv_send_options s = { "p0", 12, &p->sg, NULL, 40000, 1000, NULL, on_send, p };
+    struct error err;
+
     cr_assert_eq(mailbox_create(&p->recv_box, 64), OK);
     cr_assert_eq(mailbox_create(&p->send_box, 64), OK);
     open_recv(p, "tcp://127.0.0.1:0");
     s.map = p->from_map;
     s.metrics = p->metrics;
     cr_assert_eq(kv_send_open(&p->send, &s, &err), OK, "%s", err.text);
+}
+
+static void start(struct pair *p)
+{
+    make_stores(p);
+    open_sides(p);
 }
 
 static void stop(struct pair *p)
@@ -155,6 +166,73 @@ Test(kv_transfer, stores_all_bytes_in_place_time_after_time)
         expect_transfer(&p, (struct seq_key){ 1, i, 1 }, i % 2 ? 1 << 20 : 40000);
     }
     stop(&p);
+}
+
+/* A side's cache over ranks in place of the only one. */
+struct ranks {
+    struct mesh mesh;
+    struct kv_store *stores[16];
+};
+
+static struct kv_map *cut_over(struct ranks *r, uint32_t tp, uint32_t pp)
+{
+    struct kv_map *map;
+    struct error err;
+    r->mesh = (struct mesh){ tp, pp, 6, 6, 3 };
+    for (uint32_t i = 0; i < mesh_n_ranks(&r->mesh); i++) {
+        const struct mesh_part part = mesh_part(&r->mesh, i);
+        const Baton__Kv__Geometry g =
+            fake_geometry(part.layers.end - part.layers.begin, part.kv_heads.end - part.kv_heads.begin, 64);
+        r->stores[i] = fake_store(&g, N_BLOCKS, false);
+    }
+    cr_assert_eq(kv_map_create(&map, &r->mesh, r->stores, &err), OK, "%s", err.text);
+    return map;
+}
+
+static void ranks_free(struct ranks *r)
+{
+    for (uint32_t i = 0; i < mesh_n_ranks(&r->mesh); i++) fake_store_free(r->stores[i]);
+}
+
+static void copy_cache(const struct kv_map *to, const struct kv_map *from, const kv_block_id *blocks)
+{
+    static uint8_t wire[6 * 3 * 2 * N_TOKENS * 68];
+    const struct kv_range all = { 0, 6, 0, 3, 0, N_TOKENS };
+    cr_assert_eq(kv_map_pack(from, &all, blocks, wire), OK);
+    cr_assert_eq(kv_map_unpack(to, &all, blocks, wire), OK);
+}
+
+/* What goes over the sockets is of the whole model, whatever ranks hold it here and there. */
+Test(kv_transfer, ranks_of_either_side_do_not_matter)
+{
+    static const uint32_t shapes[][4] = { { 2, 2, 1, 1 }, { 1, 1, 4, 3 }, { 3, 1, 2, 2 } };
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        struct ranks from = { 0 }, to = { 0 };
+        struct seq_key key = { 1, 1, 1 };
+        struct pair p;
+        struct note n;
+        make_stores(&p);
+        struct kv_map *one_from = p.from_map, *one_to = p.to_map;
+        p.from_map = cut_over(&from, shapes[i][0], shapes[i][1]);
+        p.to_map = cut_over(&to, shapes[i][2], shapes[i][3]);
+        copy_cache(p.from_map, one_from, p.blocks_from);
+        open_sides(&p);
+        offer(&p, key, 1 << 20);
+        begin(&p, key, 1 << 20);
+        pieces(&p, key);
+        kv_send_commit(p.send, &key, 7);
+        n = await(p.recv_box);
+        cr_assert_eq(n.status, OK, "%s", n.text);
+        n = await(p.send_box);
+        cr_assert_eq(n.kind, KV_SEND_DONE, "%s", n.text);
+        copy_cache(one_to, p.to_map, p.blocks_to);
+        cr_assert(fake_same(p.from, p.blocks_from, p.to, p.blocks_to, N_TOKENS), "shapes %zu", i);
+        stop(&p);
+        ranks_free(&from);
+        ranks_free(&to);
+        kv_map_destroy(one_from);
+        kv_map_destroy(one_to);
+    }
 }
 
 Test(kv_transfer, two_at_once_do_not_mix)

@@ -33,9 +33,9 @@ struct model {
     enum kv_format format;
 };
 static const struct model MODELS[] = {
-    { 30, 24, 8, KV_INT8 }, /* its cache has more pieces than one call takes */
-    { 3, 16, 2, KV_INT8 },  /* fewer kv heads than ranks: some hold the same ones */
-    { 4, 9, 3, KV_F16 },    /* uneven: query heads of a kv head on two ranks */
+    { 30, 24, 8, KV_INT8 },
+    { 3, 16, 2, KV_INT8 }, /* fewer kv heads than ranks: some hold the same ones */
+    { 4, 9, 3, KV_F16 },   /* uneven: query heads of a kv head on two ranks */
 };
 
 /* One side of a hand-off. */
@@ -225,16 +225,21 @@ Test(kv_map, carries_a_cache_between_any_two_shapes, .init = start, .fini = stop
 
 Test(kv_map, gives_the_canonical_order_of_the_whole_model, .init = start, .fini = stop)
 {
+    static const uint32_t shapes[][2] = { { 1, 1 }, { 3, 2 } }; /* one rank: more pieces than a call takes */
     const struct model *model = &MODELS[0];
     const struct kv_range all = { 0, model->n_layers, 0, model->n_kv_heads, 0, N_TOKENS };
-    struct side s = side_of(model, 3, 2);
     uint8_t *cache = cache_of(model, 5), *wire = mem_alloc(all_bytes(model));
-    each_piece(&s, model, sent_blocks, cache, put);
-    cr_assert_eq(kv_map_pack(s.map, &all, sent_blocks, wire), OK);
-    cr_assert(memcmp(wire, cache, all_bytes(model)) == 0);
-    cr_assert_eq(kv_map_geometry(s.map).n_kv_heads, model->n_kv_heads);
-    cr_assert_eq(kv_map_mesh(s.map)->n_layers, model->n_layers);
-    side_free(&s);
+    cr_assert_gt(2 * model->n_layers * model->n_kv_heads * 3, KV_MAP_PIECES);
+    for (int i = 0; i < 2; i++) {
+        struct side s = side_of(model, shapes[i][0], shapes[i][1]);
+        cr_assert_eq(kv_map_unpack(s.map, &all, sent_blocks, cache), OK);
+        each_piece(&s, model, sent_blocks, cache, expect);
+        cr_assert_eq(kv_map_pack(s.map, &all, sent_blocks, wire), OK);
+        cr_assert(memcmp(wire, cache, all_bytes(model)) == 0);
+        cr_assert_eq(kv_map_geometry(s.map).n_kv_heads, model->n_kv_heads);
+        cr_assert_eq(kv_map_mesh(s.map)->n_layers, model->n_layers);
+        side_free(&s);
+    }
     mem_free(cache);
     mem_free(wire);
 }
@@ -242,8 +247,9 @@ Test(kv_map, gives_the_canonical_order_of_the_whole_model, .init = start, .fini 
 Test(kv_map, refuses_what_is_not_there_and_what_no_sender_makes, .init = start, .fini = stop)
 {
     static const struct kv_range BAD[] = {
-        { 0, 4, 0, 2, 0, 64 },  { 0, 3, 0, 3, 0, 64 },  { 2, 2, 0, 2, 0, 64 }, { 0, 3, 1, 1, 0, 64 },
-        { 0, 3, 0, 2, 64, 64 }, { 0, 3, 0, 2, 32, 64 }, { 2, 1, 0, 2, 0, 64 },
+        { 0, 4, 0, 2, 0, 64 }, { 0, 3, 0, 3, 0, 64 },         { 2, 2, 0, 2, 0, 64 },
+        { 0, 3, 1, 1, 0, 64 }, { 0, 3, 0, 2, 64, 64 },        { 0, 3, 0, 2, 32, 64 },
+        { 2, 1, 0, 2, 0, 64 }, { 0, 3, 0, 2, 0, UINT32_MAX }, /* pieces count its bytes in 32 bits */
     };
     const struct model *model = &MODELS[1];
     const struct kv_range all = { 0, 3, 0, 2, 0, 64 };
