@@ -1,17 +1,17 @@
 """A request on a time line: every process, thread and queue that it passes. docs/architecture.md explains the numbers."""
 from svg import GRID, SOFT, Svg
 
-LEFT, WIDTH, TOP, ROW = 250, 1230, 70, 62
+LEFT, WIDTH, TOP, ROW = 180, 1016, 84, 64
 ROWS = [  # (process, thread, what it does)
     ("client", "client", "any OpenAI client"),
     ("coordinator", "worker", "work.c"),
-    ("coordinator", "loop", "HTTP, queue, control plane"),
+    ("coordinator", "loop", "HTTP, queue, control"),
     ("prefill", "loop", "control plane"),
-    ("prefill", "engine", "with its compute team"),
+    ("prefill", "engine", "and compute team"),
     ("prefill", "KV sender", "kv_send.c"),
-    ("decode", "KV receivers", "one for each lane, kv_recv.c"),
+    ("decode", "KV receivers", "one a lane, kv_recv.c"),
     ("decode", "loop", "control plane"),
-    ("decode", "engine", "with its compute team"),
+    ("decode", "engine", "and compute team"),
 ]
 CLIENT, WORKER, COORD, P_LOOP, P_ENGINE, SENDER, RECEIVER, D_LOOP, D_ENGINE = range(len(ROWS))
 
@@ -31,11 +31,11 @@ def rows(s):
     for i, (_, thread, does) in enumerate(ROWS):
         y = y_of(i)
         s.text(LEFT - 18, y + 4, thread, 13, "end", bold=True)
-        s.text(LEFT - 18, y + 18, does, 10, "end", SOFT)
+        s.text(LEFT - 18, y + 19, does, 11, "end", SOFT)
         s.line(LEFT, y, LEFT + WIDTH - 10, y, GRID, 1)
 
 
-def work(s, row, x0, x1, label="", size=11):
+def work(s, row, x0, x1, label="", size=12):
     s.box(LEFT + x0, y_of(row) - 13, x1 - x0, 26, ROWS[row][0], label, size)
 
 
@@ -52,7 +52,7 @@ def arrow(s, a, x0, b, x1, number="", label="", dashed=False):
     if number:
         s.badge(LEFT + x0 + (x1 - x0) * 0.5, ya + (yb - ya) * 0.5, number)
     if label:
-        s.text(LEFT + x0 + (x1 - x0) * 0.5 + 13, ya + (yb - ya) * 0.5 + 4, label, 11)
+        s.text(LEFT + x0 + (x1 - x0) * 0.5 + 13, ya + (yb - ya) * 0.5 + 4, label, 12)
 
 
 def reading(s):
@@ -64,7 +64,7 @@ def reading(s):
     work(s, WORKER, 56, 140, "tokenize")
     arrow(s, WORKER, 134, COORD, 146, "2")
     queue(s, COORD, 138)
-    work(s, COORD, 157, 187, "route")
+    work(s, COORD, 157, 194, "route")
 
 
 def reserving(s):
@@ -85,16 +85,16 @@ def prefilling(s):
     work(s, P_LOOP, 366, 390)
     queue(s, P_ENGINE, 378)
     arrow(s, P_LOOP, 382, P_ENGINE, 386)
-    for i in range(3):
+    for i in range(2):
         work(s, P_ENGINE, 398 + 110 * i, 506 + 110 * i, f"chunk {i + 1}")
-    work(s, P_ENGINE, 728, 764, "head")
-    for i, x in enumerate((440, 490, 550, 600, 660, 714)):
+    work(s, P_ENGINE, 618, 654, "head")
+    for i, x in enumerate((440, 486, 534, 578)):
         arrow(s, P_ENGINE, x, SENDER, x + 8, "6" if i == 0 else "")
         work(s, SENDER, x + 6, x + 38)
         arrow(s, SENDER, x + 26, RECEIVER, x + 42, "7" if i == 0 else "")
         work(s, RECEIVER, x + 36, x + 66)
     queue(s, SENDER, 424)
-    arrow(s, RECEIVER, 596, SENDER, 588, "8", "", dashed=True)
+    arrow(s, RECEIVER, 582, SENDER, 570, "8", "", dashed=True)
     arrow(s, P_ENGINE, 504, P_LOOP, 514)
     work(s, P_LOOP, 508, 530)
     arrow(s, P_LOOP, 520, COORD, 534, "", "Progress")
@@ -102,56 +102,56 @@ def prefilling(s):
 
 
 def first_token(s):
-    arrow(s, P_ENGINE, 756, P_LOOP, 772, "9")
-    queue(s, P_LOOP, 764)
-    work(s, P_LOOP, 783, 805)
-    arrow(s, P_LOOP, 794, COORD, 810, "", "token 0")
-    work(s, COORD, 800, 830)
-    arrow(s, COORD, 814, CLIENT, 826, "10", "first text (TTFT)")
-    work(s, CLIENT, 816, 846)
-    arrow(s, P_ENGINE, 762, SENDER, 778)
-    work(s, SENDER, 772, 800)
-    arrow(s, SENDER, 790, RECEIVER, 806, "11")
-    s.text(LEFT + 784, y_of(SENDER) + ROW / 2 + 4, "COMMIT", 11, "end")
-    work(s, RECEIVER, 800, 830)
+    arrow(s, P_ENGINE, 646, P_LOOP, 662, "9")
+    queue(s, P_LOOP, 654)
+    work(s, P_LOOP, 673, 695)
+    arrow(s, P_LOOP, 684, COORD, 700, "", "token 0")
+    work(s, COORD, 690, 720)
+    arrow(s, COORD, 704, CLIENT, 716, "10", "first text (TTFT)")
+    work(s, CLIENT, 706, 736)
+    arrow(s, P_ENGINE, 652, SENDER, 668)
+    work(s, SENDER, 662, 690)
+    arrow(s, SENDER, 680, RECEIVER, 696, "11")
+    s.text(LEFT + 674, y_of(SENDER) + ROW / 2 + 4, "COMMIT", 12, "end")
+    work(s, RECEIVER, 690, 720)
 
 
 def decoding(s):
-    arrow(s, RECEIVER, 822, D_LOOP, 838, "12")
-    queue(s, D_LOOP, 830)
-    work(s, D_LOOP, 849, 871)
-    queue(s, D_ENGINE, 856)
-    arrow(s, D_LOOP, 860, D_ENGINE, 864)
-    for i in range(6):
-        work(s, D_ENGINE, 876 + 44 * i, 918 + 44 * i, "step")
-    for i in range(6):
-        x = 914 + 44 * i
+    arrow(s, RECEIVER, 712, D_LOOP, 728, "12")
+    queue(s, D_LOOP, 720)
+    work(s, D_LOOP, 739, 761)
+    queue(s, D_ENGINE, 746)
+    arrow(s, D_LOOP, 750, D_ENGINE, 754)
+    for i in range(4):
+        work(s, D_ENGINE, 766 + 44 * i, 808 + 44 * i, "step")
+    for i in range(4):
+        x = 804 + 44 * i
         arrow(s, D_ENGINE, x, D_LOOP, x + 6)
         work(s, D_LOOP, x, x + 20)
         arrow(s, D_LOOP, x + 12, COORD, x + 40, "13" if i == 0 else "")
         work(s, COORD, x + 32, x + 54)
         arrow(s, COORD, x + 46, CLIENT, x + 54, "14" if i == 0 else "")
         work(s, CLIENT, x + 46, x + 66)
-    arrow(s, RECEIVER, 828, SENDER, 866, "15", "STORED", dashed=True)
-    work(s, SENDER, 858, 882)
-    arrow(s, SENDER, 872, P_LOOP, 886)
-    work(s, P_LOOP, 878, 900)
-    arrow(s, P_LOOP, 890, COORD, 904, "16")
-    work(s, COORD, 896, 920)
+    arrow(s, RECEIVER, 718, SENDER, 756, "15", "STORED", dashed=True)
+    work(s, SENDER, 748, 772)
+    arrow(s, SENDER, 762, P_LOOP, 776)
+    work(s, P_LOOP, 768, 790)
+    arrow(s, P_LOOP, 780, COORD, 794, "16")
+    work(s, COORD, 786, 810)
 
 
 def draw():
     s = Svg(LEFT + WIDTH, TOP + ROW * len(ROWS) + 44, "A request on a time line")
-    s.text(10, 26, "A request with a hand-off, from left to right in time (not to scale)", 16, bold=True)
-    s.text(10, 46, "A filled box: a thread works. Three slots: a queue. Solid arrows carry the request, dashed ones go back to the sender. "
-                   "The page explains the numbers.", 12, color=SOFT)
+    s.text(10, 28, "A request with a hand-off, from left to right in time (not to scale)", 16, bold=True)
+    s.text(10, 48, "A filled box: a thread works. Three slots: a queue. Solid arrows carry the request, dashed ones go back to the sender.", 13, color=SOFT)
+    s.text(10, 66, "The page explains the numbers.", 13, color=SOFT)
     rows(s)
     for part in (reading, reserving, prefilling, first_token, decoding):
         part(s)
     y = TOP + ROW * len(ROWS) + 16
-    for x0, x1, name in ((146, 182, ""), (182, 350, "RESERVING"), (350, 534, "RESERVED"), (534, 808, "PREFILLING"), (808, 906, "HANDOFF"),
-                         (906, 1214, "DECODING")):
-        s.box(LEFT + x0, y - 10, x1 - x0, 24, "plain", name, 10)
-    s.text(LEFT + 142, y + 6, "QUEUED", 10, "end")
+    for x0, x1, name in ((146, 182, ""), (182, 350, "RESERVING"), (350, 534, "RESERVED"), (534, 698, "PREFILLING"), (698, 796, "HANDOFF"),
+                         (796, 1006, "DECODING")):
+        s.box(LEFT + x0, y - 10, x1 - x0, 24, "plain", name, 11)
+    s.text(LEFT + 142, y + 6, "QUEUED", 11, "end")
     s.text(LEFT - 18, y + 6, "the request's state", 12, "end")
     return s
