@@ -186,13 +186,11 @@ static void judge(struct run *r, uint32_t m, const float *ref, const float *x, u
 static enum status judge_chunk(struct run *r, uint32_t at, uint32_t rows)
 {
     const int32_t *next = r->text.ids + at + 1;
-    uint32_t ids[MODEL_MAX_LOGIT_ROWS];
     for (uint32_t r0 = 0, n; r0 < rows; r0 += n) {
         n = rows - r0 < MODEL_MAX_LOGIT_ROWS ? rows - r0 : MODEL_MAX_LOGIT_ROWS;
-        for (uint32_t i = 0; i < n; i++) ids[i] = r0 + i;
         for (uint32_t m = 0; m < r->what->n_models; m++) {
             float *x;
-            enum status st = model_logits(r->c[m].model, ids, n, &x);
+            enum status st = model_logits(r->c[m].model, r0, n, &x);
             if (st != OK) return st;
             for (uint32_t i = 0; i < n; i++) log_softmax(x + (size_t)i * r->n_vocab, r->n_vocab);
             if (m == 0) memcpy(r->reference, x, (size_t)n * r->n_vocab * sizeof(float));
@@ -210,7 +208,7 @@ static enum status read_window(struct run *r, uint32_t from, uint32_t to)
 {
     for (uint32_t at = from, rows; at < to - 1; at += rows) {
         rows = to - 1 - at < CHUNK ? to - 1 - at : CHUNK;
-        struct batch_seq seq = { 0, rows, at - from, r->blocks, r->n_blocks };
+        struct batch_seq seq = { 0, rows, at - from, r->blocks, r->n_blocks, .n_logits = rows };
         struct batch b = { rows, r->text.ids + at, &seq, 1 };
         enum status st = OK;
         for (uint32_t m = 0; m < r->what->n_models && st == OK; m++)

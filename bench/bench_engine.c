@@ -108,12 +108,12 @@ static enum status prefill(struct engine_bench *r, uint32_t stream, uint32_t fro
     uint32_t rows = 0;
     for (uint32_t at = from; at < to; at += rows) {
         rows = to - at < r->opt.chunk ? to - at : r->opt.chunk;
-        struct batch_seq seq = { 0, rows, at, blocks, r->blocks_each };
+        struct batch_seq seq = { 0, rows, at, blocks, r->blocks_each, .n_logits = 1 };
         struct batch b = { rows, r->tokens + at, &seq, 1 };
         enum status st = model_forward(r->model, &b, r->kv, NULL, NULL);
         if (st != OK) return st;
     }
-    return rows ? model_logits(r->model, &(uint32_t){ rows - 1 }, 1, &logits) : OK;
+    return rows ? model_logits(r->model, 0, 1, &logits) : OK;
 }
 
 /* A token of each stream a step, with its logits. */
@@ -122,17 +122,15 @@ static enum status decode(struct engine_bench *r, uint32_t from, uint32_t steps)
     const uint32_t n = r->opt.streams;
     struct batch_seq seqs[MODEL_MAX_LOGIT_ROWS];
     int32_t tokens[MODEL_MAX_LOGIT_ROWS];
-    uint32_t rows[MODEL_MAX_LOGIT_ROWS];
     struct batch b = { n, tokens, seqs, n };
     float *logits;
     for (uint32_t pos = from; pos < from + steps; pos++) {
         for (uint32_t i = 0; i < n; i++) {
-            seqs[i] = (struct batch_seq){ i, 1, pos, r->blocks + (size_t)i * r->blocks_each, r->blocks_each };
+            seqs[i] = (struct batch_seq){ i, 1, pos, r->blocks + (size_t)i * r->blocks_each, r->blocks_each, 1 };
             tokens[i] = r->tokens[pos];
-            rows[i] = i;
         }
         enum status st = model_forward(r->model, &b, r->kv, NULL, NULL);
-        if (st == OK) st = model_logits(r->model, rows, n, &logits);
+        if (st == OK) st = model_logits(r->model, 0, n, &logits);
         if (st != OK) return st;
     }
     return OK;

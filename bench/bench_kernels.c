@@ -251,9 +251,13 @@ static enum status run_attention(struct job *j, uint32_t turn)
     struct kernels *k = j->k;
     struct batch_seq seq = last_rows(j, j->n);
     struct batch b = { j->n, NULL, &seq, 1 };
+    struct step step;
+    const struct attn_facts facts = { .scale = 1.0f / sqrtf(HEAD_DIM), .causal = true };
+    enum status st = k->backend->ops->step_begin(k->backend, NULL, &b, &step);
+    if (st != OK) return st;
     struct kv_slices kv = slices_of(j, turn);
     struct act out = { k->y, j->act.q, j->n, WIDTH, COARSE };
-    return k->backend->ops->attention(k->backend, NULL, &out, k->x, LD, HEADS, &kv, 1.0f / sqrtf(HEAD_DIM), &b);
+    return k->backend->ops->attention(k->backend, NULL, &out, k->x, LD, HEADS, &kv, &facts, &step);
 }
 
 static enum status write_context(struct job *j)
@@ -266,9 +270,11 @@ static enum status write_context(struct job *j)
     for (uint32_t at = 0; at < CONTEXT && st == OK; at += MANY) {
         struct batch_seq seq = { 0, MANY, at, j->blocks, CONTEXT / KV_BLOCK_TOKENS };
         struct batch b = { MANY, NULL, &seq, 1 };
+        struct step step;
+        if ((st = k->backend->ops->step_begin(k->backend, NULL, &b, &step)) != OK) break;
         memcpy(qkv, k->x, (size_t)MANY * LD * sizeof(float)); /* RoPE changes it in place */
         st = k->backend->ops->rope_kv_write(k->backend, NULL, qkv, LD, HEADS, WIDTH, WIDTH + KV_HEADS * HEAD_DIM, &kv,
-                                            &rope, &b);
+                                            &rope, &step);
     }
     mem_free(qkv);
     return st;

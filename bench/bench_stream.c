@@ -70,11 +70,11 @@ static enum status open_side(const struct run *r, struct side *s, const char *we
 /* The tokens at [from, to) in one pass, and the last one's logits. */
 static enum status feed(const struct run *r, struct side *s, uint32_t from, uint32_t to)
 {
-    struct batch_seq seq = { 0, to - from, from, r->blocks, r->n_blocks };
+    struct batch_seq seq = { 0, to - from, from, r->blocks, r->n_blocks, .n_logits = 1 };
     struct batch b = { to - from, r->tokens + from, &seq, 1 };
     float *logits;
     enum status st = model_forward(s->model, &b, s->kv, NULL, NULL);
-    return st == OK ? model_logits(s->model, &(uint32_t){ to - from - 1 }, 1, &logits) : st;
+    return st == OK ? model_logits(s->model, 0, 1, &logits) : st;
 }
 
 static enum status measure_side(const struct run *r, struct side *s, uint32_t i)

@@ -54,6 +54,7 @@ struct batch_seq {
     uint32_t pos0;
     const uint32_t *blocks; /* block ids; block b holds positions [64 b, 64 b + 64) */
     uint32_t n_blocks;      /* covers at least pos0 + n_rows positions */
+    uint32_t n_logits;      /* of its last rows logits are wanted */
 };
 
 struct batch {
@@ -61,6 +62,33 @@ struct batch {
     const int32_t *tokens; /* [n_rows] */
     const struct batch_seq *seqs;
     uint32_t n_seqs;
+};
+
+/* A batch where ops read it.  step_begin() has brought tokens, positions, block tables and logit rows there in one go,
+ * so that no op looks at host memory; the CPU's is a view of the batch, which stays as it is until all ops but
+ * gather_rows() are enqueued.  A backend has one step at a time. */
+struct step {
+    const struct batch *batch; /* its shape */
+    uint32_t n_logits;         /* logit rows of all sequences; they are numbered in the order of sequences and rows */
+    void *device;              /* the backend's own */
+};
+
+/* The table of token embeddings: rows as GGUF has them, not packed. */
+struct embedding {
+    enum dtype type;
+    uint32_t n_cols;
+    const void *rows; /* device */
+    bool gathered;    /* row i is that of the batch's i-th token; otherwise row t is that of token t */
+};
+
+/* How a row attends to the positions before it.  A backend that lacks one refuses it (ERR_UNSUPPORTED); the CPU has
+ * causal attention with any scale and none of the others yet. */
+struct attn_facts {
+    float scale;        /* multiplies q.k */
+    uint32_t window;    /* only the last so many positions; 0: all */
+    float softcap;      /* scores become softcap tanh(score / softcap); 0: they stay */
+    const float *sinks; /* device, one more score per query head that takes weight and gives no value; or NULL */
+    bool causal;        /* positions up to the row's own; false: all of the sequence */
 };
 
 /* Activations of n rows x k columns as matmul wants them: fp32 values plus their quantized form, which is made once
@@ -128,9 +156,14 @@ struct backend_ops {
                                uint32_t n_cols, const void *src, size_t src_stride);
     size_t (*act_bytes)(struct backend *b, uint32_t n, uint32_t k, enum precision precision); /* of struct act's q */
 
-    /* out[i] = row tokens[i] of a GGUF-layout table (not packed), dequantized; [n][n_cols] fp32. */
-    enum status (*embed)(struct backend *b, struct stream *s, float *out, enum dtype type, const void *table,
-                         uint32_t n_cols, const int32_t *tokens, uint32_t n);
+    /* Structs that are handed over by pointer are read during the call, what they point to as the struct says. */
+    enum status (*step_begin)(struct backend *b, struct stream *s, const struct batch *batch, struct step *out);
+    /* out[i] = the embedding of the step's i-th token; [n_rows][n_cols] fp32. */
+    enum status (*embed)(struct backend *b, struct stream *s, float *out, const struct embedding *table,
+                         const struct step *step);
+    /* out[i] = x's row that is the step's logit row first + i; x [n_rows][k], out [n][k]. */
+    enum status (*gather_rows)(struct backend *b, struct stream *s, float *out, const float *x, uint32_t k,
+                               const struct step *step, uint32_t first, uint32_t n);
     /* out = x / rms(x) * w, row by row, with its quantized form.  x [n][k], w [k]. */
     enum status (*rmsnorm)(struct backend *b, struct stream *s, struct act *out, const float *x, const float *w,
                            float eps);
@@ -145,15 +178,21 @@ struct backend_ops {
     /* y[i][j] += bias[j] */
     enum status (*add_bias)(struct backend *b, struct stream *s, float *y, size_t ld, const float *bias, uint32_t n,
                             uint32_t cols);
-    /* RoPE on q (in place) and k, rotation if geom says so, and the quantized k, v into the sequences' blocks.
+    /* RoPE, and rotation if geom says so, on n_heads heads side by side, in place; rows are ld floats apart. */
+    enum status (*rope)(struct backend *b, struct stream *s, float *x, size_t ld, uint32_t n_heads,
+                        const struct kv_geometry *geom, const struct rope_params *rope, const struct step *step);
+    /* The quantized k and v, which are as they shall be, into the sequences' blocks; rows are ld floats apart. */
+    enum status (*kv_write)(struct backend *b, struct stream *s, const float *k, const float *v, size_t ld,
+                            const struct kv_slices *kv, const struct step *step);
+    /* rope() of q and k and kv_write() in one, with the same bits; NULL if the backend has no such kernel.
      * Rows of qkv are ld floats apart: q heads at 0, k heads at k_off, v heads at v_off. */
     enum status (*rope_kv_write)(struct backend *b, struct stream *s, float *qkv, size_t ld, uint32_t n_heads,
                                  size_t k_off, size_t v_off, const struct kv_slices *kv, const struct rope_params *rope,
-                                 const struct batch *batch);
-    /* out->f[i][n_heads * head_dim] = causal attention of row i over positions 0..its own, read from kv only,
-     * with the quantized form.  scale multiplies q.k. */
+                                 const struct step *step);
+    /* out->f[i][n_heads * head_dim] = attention of row i, read from kv only, with the quantized form. */
     enum status (*attention)(struct backend *b, struct stream *s, struct act *out, const float *q, size_t ld,
-                             uint32_t n_heads, const struct kv_slices *kv, float scale, const struct batch *batch);
+                             uint32_t n_heads, const struct kv_slices *kv, const struct attn_facts *facts,
+                             const struct step *step);
     /* Bytes of one block's slice for this geometry, a multiple of 64. */
     size_t (*kv_slice_bytes)(struct backend *b, const struct kv_geometry *geom);
     /* Host memory from which and to which this backend copies fastest: pinned where it has memory of its own, plain on

@@ -60,8 +60,9 @@ bool engine_admit(struct engine *e);
 void engine_begin_prefill(struct engine *e, struct seq *s);
 /* One step over the running sequences. */
 void engine_step(struct engine *e);
-/* Logprobs of the prompt tokens that follow the rows of this chunk, in slices as wide as the head's buffer. */
-enum status engine_send_prompt_logprobs(struct engine *e, struct seq *s, const struct batch_seq *bs) MUST_CHECK;
+/* Logprobs of the prompt tokens that follow the rows of the batch's sequence i, in slices as wide as the head's buffer.
+ */
+enum status engine_send_prompt_logprobs(struct engine *e, uint32_t i) MUST_CHECK;
 /* Sequences whose last known token was in the batch get their next one. */
 enum status engine_sample(struct engine *e) MUST_CHECK;
 /* The only way out: gives blocks back, sends DONE, forgets the sequence. */

@@ -1,26 +1,27 @@
 /* engine_sample.c - after the forward: tokens and logprobs from logits. */
 #include "engine/engine_internal.h"
 
-enum status engine_send_prompt_logprobs(struct engine *e, struct seq *s, const struct batch_seq *bs)
+enum status engine_send_prompt_logprobs(struct engine *e, uint32_t i)
 {
+    struct seq *s = e->batch.owners[i];
+    const struct batch_seq *bs = &e->batch.seqs[i];
+    const uint32_t end = bs->pos0 + bs->n_rows, logit0 = e->batch.logit0[i];
     uint32_t n_top = (uint32_t)s->sampling.n_prompt_logprobs;
-    uint32_t from = s->n_prompt_logprobs_sent, to = bs->pos0 + bs->n_rows + 1;
-    uint32_t rows[MODEL_MAX_LOGIT_ROWS];
+    uint32_t from = s->n_prompt_logprobs_sent, to = end + 1;
     if (to > s->n_prompt) to = s->n_prompt;
     while (from < to) { /* position `from` is predicted by the row of from - 1 */
         uint32_t n = to - from < MODEL_MAX_LOGIT_ROWS ? to - from : MODEL_MAX_LOGIT_ROWS;
         float *logits;
-        for (uint32_t i = 0; i < n; i++) rows[i] = bs->row0 + (from - 1 + i - bs->pos0);
-        enum status st = model_logits(e->model, rows, n, &logits);
+        enum status st = model_logits(e->model, logit0 + (from - 1) - (end - bs->n_logits), n, &logits);
         if (st != OK) return st;
-        for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t k = 0; k < n; k++) {
             struct token_logprobs lp;
-            const float *row = logits + (size_t)i * e->n_vocab;
-            sampler_logprobs(e->sampler, row, s->tokens[from + i], n_top, &lp);
+            const float *row = logits + (size_t)k * e->n_vocab;
+            sampler_logprobs(e->sampler, row, s->tokens[from + k], n_top, &lp);
             struct engine_event ev = { .kind = ENGINE_PROMPT_LOGPROBS,
                                        .key = s->key,
-                                       .output_idx = from + i,
-                                       .token = s->tokens[from + i],
+                                       .output_idx = from + k,
+                                       .token = s->tokens[from + k],
                                        .logprobs = &lp };
             engine_emit(e, &ev);
         }
@@ -60,21 +61,22 @@ static void sample_one(struct engine *e, struct seq *s, float *logits)
 enum status engine_sample(struct engine *e)
 {
     struct step_batch *sb = &e->batch;
-    uint32_t rows[MODEL_MAX_LOGIT_ROWS];
-    uint32_t i = 0;
+    uint32_t i = 0, first = 0;
     while (i < sb->b.n_seqs) {
         struct seq *who[MODEL_MAX_LOGIT_ROWS];
         uint32_t n = 0;
         for (; i < sb->b.n_seqs && n < MODEL_MAX_LOGIT_ROWS; i++) {
             struct seq *s = sb->owners[i];
             if (s->n_computed != s->n_tokens) continue;
-            rows[n] = sb->seqs[i].row0 + sb->seqs[i].n_rows - 1;
+            const uint32_t at = sb->logit0[i] + sb->seqs[i].n_logits - 1; /* the last row's */
+            if (n > 0 && at != first + n) break;                          /* a prompt's rows lie between */
+            if (n == 0) first = at;
             who[n++] = s;
             sb->owners[i] = NULL; /* may be gone when its token is out */
         }
         if (n == 0) return OK;
         float *logits;
-        enum status st = model_logits(e->model, rows, n, &logits);
+        enum status st = model_logits(e->model, first, n, &logits);
         if (st != OK) {
             for (uint32_t k = 0; k < n; k++) engine_finish(e, who[k], FINISH_FAILED, st, "the model's head failed");
             return st;

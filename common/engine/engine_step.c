@@ -81,15 +81,16 @@ static void on_layer(void *ctx, uint32_t layer)
     }
 }
 
-static enum status book_chunk(struct engine *e, struct seq *s, const struct batch_seq *bs, uint64_t step_us)
+static enum status book_chunk(struct engine *e, uint32_t i, uint64_t step_us)
 {
+    struct seq *s = e->batch.owners[i];
     bool prefill = s->state == SEQ_PREFILL;
     *(prefill ? &s->prefill_us : &s->decode_us) += step_us;
-    s->n_computed += bs->n_rows;
+    s->n_computed += e->batch.seqs[i].n_rows;
     seq_publish(s);
     if (!prefill) return OK;
     if (s->sampling.n_prompt_logprobs >= 0) {
-        enum status st = engine_send_prompt_logprobs(e, s, bs);
+        enum status st = engine_send_prompt_logprobs(e, i);
         if (st != OK) return st;
     }
     struct engine_event ev = {
@@ -141,7 +142,7 @@ void engine_step(struct engine *e)
     }
     book_step(e, us);
     for (uint32_t i = 0; i < sb->b.n_seqs; i++) {
-        st = book_chunk(e, sb->owners[i], &sb->seqs[i], us);
+        st = book_chunk(e, i, us);
         if (st != OK) {
             fail_batch(e, st, "the model's head failed");
             return;

@@ -43,35 +43,49 @@ static enum status project_back(struct model *m, const struct weight *w, const f
     return st;
 }
 
-static enum status attention(struct model *m, const struct layer_weights *lw, const struct kv_slices *kv,
-                             const struct batch *b)
+/* RoPE of q and k, and k and v into the cache: one pass where the backend has one. */
+static enum status turn_and_store(struct model *m, size_t ld, uint32_t n_heads, const struct kv_slices *kv)
+{
+    const struct backend_ops *ops = m->backend->ops;
+    const uint32_t hd = m->info.head_dim, n_kv = kv->geom.n_kv_heads;
+    const size_t k_off = (size_t)n_heads * hd, v_off = k_off + (size_t)n_kv * hd;
+    const struct rope_params *rope = &m->info.rope;
+    if (ops->rope_kv_write)
+        return ops->rope_kv_write(m->backend, NULL, m->wide, ld, n_heads, k_off, v_off, kv, rope, &m->step);
+    enum status st = ops->rope(m->backend, NULL, m->wide, ld, n_heads + n_kv, &kv->geom, rope, &m->step);
+    if (st != OK) return st;
+    return ops->kv_write(m->backend, NULL, m->wide + k_off, m->wide + v_off, ld, kv, &m->step);
+}
+
+static enum status attention(struct model *m, const struct layer_weights *lw, const struct kv_slices *kv)
 {
     const struct backend_ops *ops = m->backend->ops;
     struct backend *be = m->backend;
     uint32_t n_heads = m->q_heads.end - m->q_heads.begin, hd = m->info.head_dim;
-    uint32_t n_kv = kv->geom.n_kv_heads;
-    size_t k_off = (size_t)n_heads * hd, v_off = k_off + (size_t)n_kv * hd, ld = v_off + (size_t)n_kv * hd;
-    struct act x = act_of(m, b->n_rows, m->info.d_model, FINE); /* for k and v */
-    struct act mixed = act_of(m, b->n_rows, n_heads * hd, COARSE);
+    uint32_t n_rows = m->step.batch->n_rows;
+    size_t k_off = (size_t)n_heads * hd, ld = k_off + 2 * (size_t)kv->geom.n_kv_heads * hd;
+    const struct attn_facts facts = { .scale = m->info.attn_scale, .causal = true };
+    struct act x = act_of(m, n_rows, m->info.d_model, FINE); /* for k and v */
+    struct act mixed = act_of(m, n_rows, n_heads * hd, COARSE);
     enum status st;
 
     if ((st = ops->rmsnorm(be, NULL, &x, m->x, lw->attn_norm, m->info.norm_eps)) != OK) return st;
     if ((st = product(m, m->wide, ld, &lw->q, &x, false)) != OK) return st;
     if ((st = project(m, m->wide + k_off, ld, &lw->kv, &x)) != OK) return st;
-    if (lw->qkv_bias && (st = ops->add_bias(be, NULL, m->wide, ld, lw->qkv_bias, b->n_rows, (uint32_t)ld)) != OK)
+    if (lw->qkv_bias && (st = ops->add_bias(be, NULL, m->wide, ld, lw->qkv_bias, n_rows, (uint32_t)ld)) != OK)
         return st;
-    st = ops->rope_kv_write(be, NULL, m->wide, ld, n_heads, k_off, v_off, kv, &m->info.rope, b);
-    if (st != OK) return st;
-    st = ops->attention(be, NULL, &mixed, m->wide, ld, n_heads, kv, m->info.attn_scale, b);
+    if ((st = turn_and_store(m, ld, n_heads, kv)) != OK) return st;
+    st = ops->attention(be, NULL, &mixed, m->wide, ld, n_heads, kv, &facts, &m->step);
     if (st != OK) return st;
     return project_back(m, &lw->out, lw->out_bias, &mixed);
 }
 
-static enum status feed_forward(struct model *m, const struct layer_weights *lw, uint32_t n_rows)
+static enum status feed_forward(struct model *m, const struct layer_weights *lw)
 {
     const struct backend_ops *ops = m->backend->ops;
     struct backend *be = m->backend;
     size_t ld = lw->gate_up.n_rows, half = ld / 2;
+    uint32_t n_rows = m->step.batch->n_rows;
     struct act x = act_of(m, n_rows, m->info.d_model, COARSE);
     struct act h = act_of(m, n_rows, (uint32_t)half, COARSE);
     enum status st;
@@ -93,7 +107,7 @@ static enum status check_file(const struct model *m)
 }
 
 /* The rows of the batch's tokens, gathered from the file. */
-static enum status embed(struct model *m, const struct batch *b)
+static enum status read_embeddings(struct model *m, const struct batch *b)
 {
     size_t row_bytes = weights_embed_row_bytes(&m->weights);
     enum status st = check_file(m);
@@ -102,29 +116,36 @@ static enum status embed(struct model *m, const struct batch *b)
         st = weights_read_embed(&m->weights, (uint32_t)b->tokens[i], m->embed_rows + i * row_bytes);
         if (st != OK) return st;
     }
-    return m->backend->ops->embed(m->backend, NULL, m->x, (enum dtype)m->weights.embed->type, m->embed_rows,
-                                  m->info.d_model, m->embed_ids, b->n_rows);
+    return OK;
 }
 
 enum status model_forward(struct model *m, const struct batch *b, const struct kv_store *kv, model_layer_fn on_layer,
                           void *ctx)
 {
     const struct backend_ops *ops = m->backend->ops;
+    const struct embedding table = {
+        .type = (enum dtype)m->weights.embed->type, .n_cols = m->info.d_model, .rows = m->embed_rows, .gathered = true
+    };
     enum status st;
 
     assert(b->n_rows > 0 && b->n_rows <= m->max_rows && kv->n_layers == m->info.n_layers);
-    m->n_rows = 0; /* a failed forward leaves nothing to take logits of */
-    if ((st = embed(m, b)) != OK) return st;
+    m->step.n_logits = 0; /* a failed forward leaves nothing to take logits of */
+    if ((st = read_embeddings(m, b)) != OK) return st;
+    struct step step;
+    if ((st = ops->step_begin(m->backend, NULL, b, &step)) != OK) return st;
+    m->step = step;
+    m->step.n_logits = 0;
+    if ((st = ops->embed(m->backend, NULL, m->x, &table, &m->step)) != OK) return st;
     for (uint32_t layer = 0; layer < m->info.n_layers; layer++) {
         const struct layer_weights *lw = &m->weights.layers[layer];
-        if ((st = attention(m, lw, &kv->layers[layer], b)) != OK) return st;
+        if ((st = attention(m, lw, &kv->layers[layer])) != OK) return st;
         if (on_layer) {
             if ((st = ops->sync(m->backend, NULL)) != OK) return st;
             on_layer(ctx, layer);
         }
-        if ((st = feed_forward(m, lw, b->n_rows)) != OK) return st;
+        if ((st = feed_forward(m, lw)) != OK) return st;
     }
-    m->n_rows = b->n_rows;
+    m->step.n_logits = step.n_logits;
     return ops->sync(m->backend, NULL);
 }
 
@@ -136,25 +157,17 @@ static enum status head(struct model *m, uint32_t n)
     return st == OK ? product(m, m->logits, m->info.n_vocab, &m->weights.head, &x, false) : st;
 }
 
-enum status model_logits(struct model *m, const uint32_t *rows, uint32_t n, float **out)
+enum status model_logits(struct model *m, uint32_t first, uint32_t n, float **out)
 {
     const struct backend_ops *ops = m->backend->ops;
     struct backend *be = m->backend;
-    uint32_t d = m->info.d_model, n_vocab = m->info.n_vocab;
-    int32_t picked[MODEL_MAX_LOGIT_ROWS];
     enum status st;
 
-    assert(n > 0 && n <= MODEL_MAX_LOGIT_ROWS);
-    for (uint32_t i = 0; i < n; i++) {
-        assert(rows[i] < m->n_rows);
-        picked[i] = (int32_t)rows[i];
-    }
-    /* The residual stream is a table of fp32 rows, and an embedding is a gather. */
-    st = ops->embed(be, NULL, m->head_x, DTYPE_F32, m->x, d, picked, n);
-    if (st != OK) return st;
+    assert(n > 0 && n <= MODEL_MAX_LOGIT_ROWS && first + n <= m->step.n_logits);
+    if ((st = ops->gather_rows(be, NULL, m->head_x, m->x, m->info.d_model, &m->step, first, n)) != OK) return st;
     if ((st = head(m, n)) != OK) return st;
     if (m->host_logits != m->logits) {
-        size_t bytes = (size_t)n * n_vocab * sizeof(float);
+        size_t bytes = (size_t)n * m->info.n_vocab * sizeof(float);
         if ((st = ops->download(be, NULL, m->host_logits, m->logits, bytes)) != OK) return st;
     }
     if ((st = ops->sync(be, NULL)) != OK) return st;

@@ -177,7 +177,7 @@ static void size_buffers(struct model *m)
         (m->act_floats + m->wide_floats + (uint64_t)n * info->d_model + MODEL_MAX_LOGIT_ROWS * (uint64_t)info->d_model +
          MODEL_MAX_LOGIT_ROWS * (uint64_t)info->n_vocab) *
             sizeof(float) +
-        m->act_q_bytes + m->embed_bytes + n * sizeof(*m->embed_ids);
+        m->act_q_bytes + m->embed_bytes;
 }
 
 static enum status alloc_buffers(struct model *m, struct error *err)
@@ -193,8 +193,6 @@ static enum status alloc_buffers(struct model *m, struct error *err)
     if (st != OK)
         return error_set(err, st, "the step buffers for %u rows need %llu bytes", m->max_rows,
                          (unsigned long long)m->buffer_bytes);
-    m->embed_ids = mem_array(m->max_rows, sizeof(*m->embed_ids));
-    for (uint32_t i = 0; i < m->max_rows; i++) m->embed_ids[i] = (int32_t)i;
     m->host_logits =
         m->backend->caps.host_memory ? m->logits : mem_array(MODEL_MAX_LOGIT_ROWS * n_vocab, sizeof(float));
     return OK;
@@ -272,7 +270,6 @@ void model_close(struct model *m)
     if (m->host_logits != m->logits) mem_free(m->host_logits);
     release(m, m->logits, MODEL_MAX_LOGIT_ROWS * n_vocab * sizeof(float));
     mem_free(m->embed_rows);
-    mem_free(m->embed_ids);
     release(m, m->head_x, MODEL_MAX_LOGIT_ROWS * d * sizeof(float));
     release(m, m->act.q, m->act_q_bytes);
     release(m, m->act.f, m->act_floats * sizeof(float));

@@ -85,8 +85,9 @@ typedef void (*model_layer_fn)(void *ctx, uint32_t layer);
  * norm and valid until the next forward.  on_layer may be NULL. */
 enum status model_forward(struct model *m, const struct batch *b, const struct kv_store *kv, model_layer_fn on_layer,
                           void *ctx) MUST_CHECK;
-/* Logits of `n` rows (indices into the last batch) to out [n][n_vocab] on the host; n <= MODEL_MAX_LOGIT_ROWS.  The
- * caller may write over them; they are the model's memory and last until the next call. */
+/* Logits of logit rows [first, first + n) of the last batch, which are its sequences' last n_logits rows one after the
+ * other, to *out [n][n_vocab] on the host; n <= MODEL_MAX_LOGIT_ROWS.  The caller may write over them; they are the
+ * model's memory and last until the next call. */
 #define MODEL_MAX_LOGIT_ROWS 32
-enum status model_logits(struct model *m, const uint32_t *rows, uint32_t n, float **out) MUST_CHECK;
+enum status model_logits(struct model *m, uint32_t first, uint32_t n, float **out) MUST_CHECK;
 #endif

@@ -23,12 +23,11 @@ struct model {
     float *wide;         /* q, k, v, then gate, up */
     struct act act;      /* input of every product */
     uint8_t *embed_rows; /* host, [max_rows]: rows of the embedding as the file has them */
-    int32_t *embed_ids;  /* 0, 1, 2, ...: the table that they are */
     float *head_x;       /* [MODEL_MAX_LOGIT_ROWS][d_model]: rows gathered for the head */
     float *logits;       /* [MODEL_MAX_LOGIT_ROWS][n_vocab] */
     float *host_logits;  /* the same on the host; = logits where the backend's memory is the host's */
     size_t wide_floats, act_floats, act_q_bytes, embed_bytes;
     uint64_t buffer_bytes; /* all of these */
-    uint32_t n_rows;       /* of the last forward */
+    struct step step;      /* of the last forward; without logit rows if that failed */
 };
 #endif

@@ -296,16 +296,18 @@ static void plan(struct attn_run *r)
 }
 
 enum status cpu_attention(struct backend *backend, struct stream *stream, struct act *out, const float *q, size_t ld,
-                          uint32_t n_heads, const struct kv_slices *kv, float scale, const struct batch *batch)
+                          uint32_t n_heads, const struct kv_slices *kv, const struct attn_facts *facts,
+                          const struct step *step)
 {
     struct cpu_backend *b = cpu_of(backend);
     struct attn_run run = {
-        .b = b, .out = out, .q = q, .ld = ld, .n_heads = n_heads, .kv = kv, .scale = scale, .batch = batch
+        .b = b, .out = out, .q = q, .ld = ld, .n_heads = n_heads, .kv = kv, .scale = facts->scale, .batch = step->batch
     };
+    if (!facts->causal || facts->window != 0 || facts->softcap != 0.0f || facts->sinks) return ERR_UNSUPPORTED;
     assert(kv_slice_dim_ok(kv->geom.head_dim) && kv->geom.head_dim <= b->limits.max_head_dim);
     assert(n_heads % kv->geom.n_kv_heads == 0 && out->k == n_heads * kv->geom.head_dim);
     plan(&run);
     team_share(b->team, attention_member, &run);
-    cpu_for_rows(b, batch->n_rows, ACT_TILE, finish_rows, &run);
+    cpu_for_rows(b, step->batch->n_rows, ACT_TILE, finish_rows, &run);
     return OK;
 }

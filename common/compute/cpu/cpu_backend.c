@@ -165,29 +165,55 @@ static enum status cpu_add_bias(struct backend *b, struct stream *s, float *y, s
     return OK;
 }
 
+/* --- a step's rows --- */
+static enum status cpu_step_begin(struct backend *b, struct stream *s, const struct batch *batch, struct step *out)
+{
+    struct cpu_backend *cpu = cpu_of(b);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < batch->n_seqs; i++) {
+        const struct batch_seq *seq = &batch->seqs[i];
+        const uint32_t end = seq->row0 + seq->n_rows;
+        assert(seq->n_logits <= seq->n_rows && n + seq->n_logits <= cpu->limits.max_rows);
+        for (uint32_t row = end - seq->n_logits; row < end; row++) cpu->logit_rows[n++] = row;
+    }
+    *out = (struct step){ batch, n, cpu->logit_rows };
+    return OK;
+}
+
 struct embed_run {
     float *out;
-    enum dtype type;
-    const uint8_t *table;
-    uint32_t n_cols;
-    const int32_t *tokens;
+    const struct embedding *table;
+    const int32_t *tokens; /* NULL: the rows are theirs */
 };
 
 static void embed_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
 {
     const struct embed_run *r = arg;
-    const size_t row_bytes = dtype_row_bytes((uint32_t)r->type, r->n_cols);
-    for (uint32_t i = row0; i < row1; i++)
-        dequantize_row((uint32_t)r->type, r->table + (size_t)r->tokens[i] * row_bytes, r->out + (size_t)i * r->n_cols,
-                       r->n_cols);
+    const struct embedding *t = r->table;
+    const size_t row_bytes = dtype_row_bytes((uint32_t)t->type, t->n_cols);
+    for (uint32_t i = row0; i < row1; i++) {
+        const size_t at = r->tokens ? (size_t)r->tokens[i] : i;
+        dequantize_row((uint32_t)t->type, (const uint8_t *)t->rows + at * row_bytes, r->out + (size_t)i * t->n_cols,
+                       t->n_cols);
+    }
 }
 
-static enum status cpu_embed(struct backend *b, struct stream *s, float *out, enum dtype type, const void *table,
-                             uint32_t n_cols, const int32_t *tokens, uint32_t n)
+static enum status cpu_embed(struct backend *b, struct stream *s, float *out, const struct embedding *table,
+                             const struct step *step)
 {
-    struct embed_run run = { out, type, table, n_cols, tokens };
-    if (!dtype_info((uint32_t)type)->supported || dtype_row_bytes((uint32_t)type, n_cols) == 0) return ERR_UNSUPPORTED;
-    cpu_for_rows(cpu_of(b), n, 1, embed_rows, &run);
+    struct embed_run run = { out, table, table->gathered ? NULL : step->batch->tokens };
+    if (!dtype_info((uint32_t)table->type)->supported || dtype_row_bytes((uint32_t)table->type, table->n_cols) == 0)
+        return ERR_UNSUPPORTED;
+    cpu_for_rows(cpu_of(b), step->batch->n_rows, 1, embed_rows, &run);
+    return OK;
+}
+
+static enum status cpu_gather_rows(struct backend *b, struct stream *s, float *out, const float *x, uint32_t k,
+                                   const struct step *step, uint32_t first, uint32_t n)
+{
+    const uint32_t *rows = (const uint32_t *)step->device + first;
+    assert(first + n <= step->n_logits);
+    for (uint32_t i = 0; i < n; i++) memcpy(out + (size_t)i * k, x + (size_t)rows[i] * k, k * sizeof(float));
     return OK;
 }
 
@@ -229,6 +255,8 @@ static enum status create_scratch(struct cpu_backend *b)
     b->scratch = p;
     if ((st = mem_try_map(&p, b->partials_bytes)) != OK) return st;
     b->partials = p;
+    if ((st = mem_try_array(&p, l->max_rows, sizeof(uint32_t))) != OK) return st;
+    b->logit_rows = p;
     return OK;
 }
 
@@ -263,6 +291,7 @@ static void cpu_close(struct backend *backend)
     struct cpu_backend *b = cpu_of(backend);
     if (b->scratch) mem_unmap(b->scratch, b->scratch_bytes * team_size(b->team));
     mem_unmap(b->partials, b->partials_bytes);
+    mem_free(b->logit_rows);
     mem_free(b->rope.factors);
     mem_free(b->rope.freq);
     mem_free(b->rope.pos);
@@ -290,12 +319,16 @@ static const struct backend_ops cpu_ops = {
     .weight_bytes = cpu_weight_bytes,
     .weight_pack = cpu_weight_pack,
     .act_bytes = cpu_act_bytes,
+    .step_begin = cpu_step_begin,
     .embed = cpu_embed,
+    .gather_rows = cpu_gather_rows,
     .rmsnorm = cpu_rmsnorm,
     .swiglu = cpu_swiglu,
     .quantize = cpu_quantize,
     .matmul = cpu_matmul,
     .add_bias = cpu_add_bias,
+    .rope = cpu_rope,
+    .kv_write = cpu_kv_write,
     .rope_kv_write = cpu_rope_kv_write,
     .attention = cpu_attention,
     .kv_slice_bytes = cpu_kv_slice_bytes,

@@ -27,7 +27,8 @@ struct cpu_backend {
     struct team *team;
     struct backend_limits limits;
     struct rope_table rope;
-    uint8_t *scratch; /* [team_size][scratch_bytes], 64-byte aligned */
+    uint32_t *logit_rows; /* owned; [max_rows] of the step */
+    uint8_t *scratch;     /* [team_size][scratch_bytes], 64-byte aligned */
     size_t scratch_bytes;
     float *partials; /* of attention split by segments: [n_partials][max_head_dim + 2] */
     size_t n_partials, partials_bytes;
@@ -68,9 +69,14 @@ enum status cpu_weight_pack(struct backend *b, struct stream *s, void *dst, enum
                             uint32_t n_cols, const void *src, size_t src_stride);
 enum status cpu_matmul(struct backend *b, struct stream *s, float *y, size_t ld, const struct weight *w,
                        const struct act *x, bool accumulate);
+enum status cpu_rope(struct backend *b, struct stream *s, float *x, size_t ld, uint32_t n_heads,
+                     const struct kv_geometry *geom, const struct rope_params *rope, const struct step *step);
+enum status cpu_kv_write(struct backend *b, struct stream *s, const float *k, const float *v, size_t ld,
+                         const struct kv_slices *kv, const struct step *step);
 enum status cpu_rope_kv_write(struct backend *b, struct stream *s, float *qkv, size_t ld, uint32_t n_heads,
                               size_t k_off, size_t v_off, const struct kv_slices *kv, const struct rope_params *rope,
-                              const struct batch *batch);
+                              const struct step *step);
 enum status cpu_attention(struct backend *b, struct stream *s, struct act *out, const float *q, size_t ld,
-                          uint32_t n_heads, const struct kv_slices *kv, float scale, const struct batch *batch);
+                          uint32_t n_heads, const struct kv_slices *kv, const struct attn_facts *facts,
+                          const struct step *step);
 #endif

@@ -1,4 +1,5 @@
-/* rope_kv.c - RoPE and rotation of q and k, and the quantized k and v into the blocks of their sequences. */
+/* rope_kv.c - RoPE and rotation of q and k, and the quantized k and v into the blocks of their sequences; each by
+ * itself, or both in one pass over the rows. */
 #include "compute/cpu/cpu_internal.h"
 #include "compute/cpu/kv_slice.h"
 
@@ -8,11 +9,13 @@
 
 struct rope_run {
     struct cpu_backend *b;
-    float *qkv;
-    size_t ld, k_off, v_off;
-    uint32_t n_heads;
+    const struct kv_geometry *geom;
     const struct kv_slices *kv;
     const struct batch *batch;
+    float *q, *keys; /* heads to turn, n_heads and n_keys of them */
+    uint32_t n_heads, n_keys;
+    const float *k, *v; /* to store, or NULL */
+    size_t ld;          /* of all of these */
 };
 
 static bool same_params(const struct rope_table *t, const struct rope_params *p)
@@ -57,7 +60,7 @@ static void turn(const struct rope_run *r, float *head, const float *c, const fl
 {
     const struct rope_params *p = &r->b->rope.params;
     r->b->kernels->rope(head, c, s, p->dims, p->neox);
-    if (r->kv->geom.rotate) r->b->kernels->rotate(head, r->kv->geom.head_dim);
+    if (r->geom->rotate) r->b->kernels->rotate(head, r->geom->head_dim);
 }
 
 static void store(const struct rope_run *r, uint8_t *slice, uint32_t head, bool is_v, uint32_t t, const float *x)
@@ -75,23 +78,26 @@ static void store(const struct rope_run *r, uint8_t *slice, uint32_t head, bool 
     }
 }
 
-static void rope_row(const struct rope_run *r, const struct batch_seq *seq, uint32_t row)
+static void rope_row(const struct rope_run *r, uint32_t row, uint32_t pos)
 {
     struct rope_table *t = &r->b->rope;
-    const uint32_t pos = seq->pos0 + (row - seq->row0), dim = r->kv->geom.head_dim;
-    float *x = r->qkv + row * r->ld;
+    const uint32_t dim = r->geom->head_dim;
     float *c = t->c + (size_t)row * r->b->limits.max_head_dim, *s = t->s + (size_t)row * r->b->limits.max_head_dim;
-    uint8_t *slice = r->kv->base + seq->blocks[pos / KV_BLOCK_TOKENS] * r->kv->slice_bytes;
     if (t->pos[row] != pos) {
         fill_row(t, c, s, pos);
         t->pos[row] = pos;
     }
-    for (uint32_t h = 0; h < r->n_heads; h++) turn(r, x + (size_t)h * dim, c, s);
-    for (uint32_t h = 0; h < r->kv->geom.n_kv_heads; h++) {
-        float *k = x + r->k_off + (size_t)h * dim;
-        turn(r, k, c, s);
-        store(r, slice, h, false, pos % KV_BLOCK_TOKENS, k);
-        store(r, slice, h, true, pos % KV_BLOCK_TOKENS, x + r->v_off + (size_t)h * dim);
+    for (uint32_t h = 0; h < r->n_heads; h++) turn(r, r->q + row * r->ld + (size_t)h * dim, c, s);
+    for (uint32_t h = 0; h < r->n_keys; h++) turn(r, r->keys + row * r->ld + (size_t)h * dim, c, s);
+}
+
+static void store_row(const struct rope_run *r, const struct batch_seq *seq, uint32_t row, uint32_t pos)
+{
+    const uint32_t dim = r->geom->head_dim;
+    uint8_t *slice = r->kv->base + seq->blocks[pos / KV_BLOCK_TOKENS] * r->kv->slice_bytes;
+    for (uint32_t h = 0; h < r->geom->n_kv_heads; h++) {
+        store(r, slice, h, false, pos % KV_BLOCK_TOKENS, r->k + row * r->ld + (size_t)h * dim);
+        store(r, slice, h, true, pos % KV_BLOCK_TOKENS, r->v + row * r->ld + (size_t)h * dim);
     }
 }
 
@@ -102,19 +108,53 @@ static void rope_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
         const struct batch_seq *seq = &r->batch->seqs[i];
         uint32_t a = seq->row0 > row0 ? seq->row0 : row0;
         uint32_t b = seq->row0 + seq->n_rows < row1 ? seq->row0 + seq->n_rows : row1;
-        for (; a < b; a++) rope_row(r, seq, a);
+        for (; a < b; a++) {
+            const uint32_t pos = seq->pos0 + (a - seq->row0);
+            if (r->q) rope_row(r, a, pos);
+            if (r->k) store_row(r, seq, a, pos);
+        }
     }
 }
 
-enum status cpu_rope_kv_write(struct backend *backend, struct stream *s, float *qkv, size_t ld, uint32_t n_heads,
-                              size_t k_off, size_t v_off, const struct kv_slices *kv, const struct rope_params *rope,
-                              const struct batch *batch)
+static enum status run_rows(struct rope_run *r, const struct rope_params *rope, const struct step *step)
 {
-    struct cpu_backend *b = cpu_of(backend);
-    struct rope_run run = { b, qkv, ld, k_off, v_off, n_heads, kv, batch };
-    assert(batch->n_rows <= b->limits.max_rows && kv_slice_dim_ok(kv->geom.head_dim));
-    assert(kv->geom.head_dim <= b->limits.max_head_dim && rope->dims <= kv->geom.head_dim && rope->dims % 2 == 0);
-    if (!same_params(&b->rope, rope)) set_params(&b->rope, rope, b->limits.max_rows);
-    cpu_for_rows(b, batch->n_rows, 1, rope_rows, &run);
+    struct cpu_backend *b = r->b;
+    r->batch = step->batch;
+    assert(r->batch->n_rows <= b->limits.max_rows && kv_slice_dim_ok(r->geom->head_dim));
+    assert(r->geom->head_dim <= b->limits.max_head_dim);
+    assert(!rope || (rope->dims <= r->geom->head_dim && rope->dims % 2 == 0));
+    if (rope && !same_params(&b->rope, rope)) set_params(&b->rope, rope, b->limits.max_rows);
+    cpu_for_rows(b, r->batch->n_rows, 1, rope_rows, r);
     return OK;
+}
+
+enum status cpu_rope(struct backend *b, struct stream *s, float *x, size_t ld, uint32_t n_heads,
+                     const struct kv_geometry *geom, const struct rope_params *rope, const struct step *step)
+{
+    struct rope_run run = { .b = cpu_of(b), .geom = geom, .q = x, .n_heads = n_heads, .ld = ld };
+    return run_rows(&run, rope, step);
+}
+
+enum status cpu_kv_write(struct backend *b, struct stream *s, const float *k, const float *v, size_t ld,
+                         const struct kv_slices *kv, const struct step *step)
+{
+    struct rope_run run = { .b = cpu_of(b), .geom = &kv->geom, .kv = kv, .k = k, .v = v, .ld = ld };
+    return run_rows(&run, NULL, step);
+}
+
+enum status cpu_rope_kv_write(struct backend *b, struct stream *s, float *qkv, size_t ld, uint32_t n_heads,
+                              size_t k_off, size_t v_off, const struct kv_slices *kv, const struct rope_params *rope,
+                              const struct step *step)
+{
+    struct rope_run run = { .b = cpu_of(b),
+                            .geom = &kv->geom,
+                            .kv = kv,
+                            .q = qkv,
+                            .keys = qkv + k_off,
+                            .n_heads = n_heads,
+                            .n_keys = kv->geom.n_kv_heads,
+                            .k = qkv + k_off,
+                            .v = qkv + v_off,
+                            .ld = ld };
+    return run_rows(&run, rope, step);
 }

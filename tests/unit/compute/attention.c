@@ -78,14 +78,17 @@ static float *run_scene_ending(struct backend *b, const struct scene *s, uint32_
         uint32_t n = s->n_tokens - t < chunk ? s->n_tokens - t : chunk;
         struct batch_seq seq = { 0, n, t, p.blocks, MAX_BLOCKS };
         struct batch batch = { n, NULL, &seq, 1 };
+        struct step step;
+        cr_assert_eq(b->ops->step_begin(b, NULL, &batch, &step), OK);
         struct act act = { .f = out + t * width, .n = n, .k = (uint32_t)width };
         act.q = guard_alloc(b->ops->act_bytes(b, n, act.k, COARSE));
         if (t + n == s->n_tokens) cpu_of(b)->kernels = last;
         cr_assert_eq(b->ops->rope_kv_write(b, NULL, qkv + t * s->ld, s->ld, s->n_heads, s->k_off, s->v_off, &p.kv,
-                                           &s->rope, &batch),
+                                           &s->rope, &step),
                      OK);
         cr_assert_eq(b->ops->attention(b, NULL, &act, qkv + t * s->ld, s->ld, s->n_heads, &p.kv,
-                                       1.0f / sqrtf((float)s->geom.head_dim), &batch),
+                                       &(struct attn_facts){ 1.0f / sqrtf((float)s->geom.head_dim), .causal = true },
+                                       &step),
                      OK);
         cr_assert(guard_intact(act.q));
         guard_free(act.q);
@@ -286,17 +289,22 @@ Test(attention, sequences_in_a_batch_do_not_touch_each_other)
         memcpy(qkv, s.qkv, 800 * s.ld * sizeof(float));
         struct batch_seq seq = { 0, before[i], 0, p[i].blocks, MAX_BLOCKS };
         struct batch history = { before[i], NULL, &seq, 1 };
-        cr_assert_eq(b->ops->rope_kv_write(b, NULL, qkv, s.ld, s.n_heads, s.k_off, s.v_off, &kv, &s.rope, &history),
-                     OK);
+        struct step step;
+        cr_assert_eq(b->ops->step_begin(b, NULL, &history, &step), OK);
+        cr_assert_eq(b->ops->rope_kv_write(b, NULL, qkv, s.ld, s.n_heads, s.k_off, s.v_off, &kv, &s.rope, &step), OK);
         seqs[i] = (struct batch_seq){ n, rows[i], before[i], p[i].blocks, MAX_BLOCKS };
         memcpy(in + n * s.ld, s.qkv + before[i] * s.ld, rows[i] * s.ld * sizeof(float));
         n += rows[i];
     }
     struct batch batch = { total, NULL, seqs, N };
+    struct step step;
+    cr_assert_eq(b->ops->step_begin(b, NULL, &batch, &step), OK);
     struct act act = { .f = mem_array(total * width, sizeof(float)), .n = total, .k = (uint32_t)width };
     act.q = mem_alloc(b->ops->act_bytes(b, total, act.k, COARSE));
-    cr_assert_eq(b->ops->rope_kv_write(b, NULL, in, s.ld, s.n_heads, s.k_off, s.v_off, &kv, &s.rope, &batch), OK);
-    cr_assert_eq(b->ops->attention(b, NULL, &act, in, s.ld, s.n_heads, &kv, 0.125f, &batch), OK);
+    cr_assert_eq(b->ops->rope_kv_write(b, NULL, in, s.ld, s.n_heads, s.k_off, s.v_off, &kv, &s.rope, &step), OK);
+    cr_assert_eq(b->ops->attention(b, NULL, &act, in, s.ld, s.n_heads, &kv,
+                                   &(struct attn_facts){ 0.125f, .causal = true }, &step),
+                 OK);
     for (uint32_t i = 0; i < N; i++)
         cr_assert_arr_eq(act.f + seqs[i].row0 * width, alone + before[i] * width, rows[i] * width * sizeof(float));
     mem_free(act.f);
@@ -305,6 +313,72 @@ Test(attention, sequences_in_a_batch_do_not_touch_each_other)
     mem_free(in);
     mem_free(memory);
     guard_free(alone);
+    mem_free(s.qkv);
+    backend_close(b);
+}
+
+/* RoPE and the write of the cache are ops of their own; the fused one has their bits. */
+Test(attention, rope_and_kv_write_are_what_the_fused_op_does)
+{
+    struct backend *b = backend_of("auto", 2);
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        enum { N = 70 };
+        struct scene s;
+        struct pool one, two;
+        struct step step;
+        scene_init(&s, shapes[i].geom, shapes[i].n_heads, N, i % 2, 40 + i);
+        pool_init(&one, b, &s.geom);
+        pool_init(&two, b, &s.geom);
+        struct batch_seq seq = { 0, N, 0, one.blocks, MAX_BLOCKS };
+        struct batch batch = { N, NULL, &seq, 1 };
+        const size_t bytes = N * s.ld * sizeof(float);
+        float *fused = mem_array(N * s.ld, sizeof(float)), *split = mem_array(N * s.ld, sizeof(float));
+        memcpy(fused, s.qkv, bytes);
+        memcpy(split, s.qkv, bytes);
+        cr_assert_eq(b->ops->step_begin(b, NULL, &batch, &step), OK);
+        cr_assert_eq(b->ops->rope_kv_write(b, NULL, fused, s.ld, s.n_heads, s.k_off, s.v_off, &one.kv, &s.rope, &step),
+                     OK);
+        cr_assert_eq(b->ops->rope(b, NULL, split, s.ld, s.n_heads, &s.geom, &s.rope, &step), OK);
+        cr_assert_eq(b->ops->rope(b, NULL, split + s.k_off, s.ld, s.geom.n_kv_heads, &s.geom, &s.rope, &step), OK);
+        cr_assert_eq(b->ops->kv_write(b, NULL, split + s.k_off, split + s.v_off, s.ld, &two.kv, &step), OK);
+        cr_assert_arr_eq(split, fused, bytes);
+        cr_assert_arr_eq(two.kv.base, one.kv.base, one.kv.slice_bytes * MAX_BLOCKS);
+        cr_assert_neq(memcmp(split, s.qkv, bytes), 0, "nothing was turned");
+        guard_free(one.kv.base);
+        guard_free(two.kv.base);
+        mem_free(fused);
+        mem_free(split);
+        mem_free(s.qkv);
+    }
+    backend_close(b);
+}
+
+/* What is not there yet is refused, never computed as something else. */
+Test(attention, facts_that_are_not_there_are_refused)
+{
+    const float sink = 0.0f;
+    const struct attn_facts facts[] = { { 1.0f, .causal = false },
+                                        { 1.0f, .window = 64, .causal = true },
+                                        { 1.0f, .softcap = 50.0f, .causal = true },
+                                        { 1.0f, .sinks = &sink, .causal = true } };
+    struct backend *b = backend_of("auto", 1);
+    struct scene s;
+    struct pool p;
+    struct step step;
+    scene_init(&s, shapes[0].geom, shapes[0].n_heads, 3, false, 9);
+    pool_init(&p, b, &s.geom);
+    struct batch_seq seq = { 0, 3, 0, p.blocks, MAX_BLOCKS };
+    struct batch batch = { 3, NULL, &seq, 1 };
+    const size_t width = s.n_heads * (size_t)s.geom.head_dim;
+    struct act act = { .f = mem_array(3 * width, sizeof(float)), .n = 3, .k = (uint32_t)width };
+    act.q = mem_alloc(b->ops->act_bytes(b, 3, act.k, COARSE));
+    cr_assert_eq(b->ops->step_begin(b, NULL, &batch, &step), OK);
+    for (size_t i = 0; i < sizeof(facts) / sizeof(facts[0]); i++)
+        cr_assert_eq(b->ops->attention(b, NULL, &act, s.qkv, s.ld, s.n_heads, &p.kv, &facts[i], &step), ERR_UNSUPPORTED,
+                     "fact %zu", i);
+    mem_free(act.f);
+    mem_free(act.q);
+    guard_free(p.kv.base);
     mem_free(s.qkv);
     backend_close(b);
 }

@@ -115,7 +115,9 @@ Test(kv, wire_carries_the_quantized_values)
     struct kv_slices kv = { slice, b->ops->kv_slice_bytes(b, &g), g };
     struct batch_seq seq = { 0, 20, 0, &block, 1 };
     struct batch batch = { 20, NULL, &seq, 1 };
-    cr_assert_eq(b->ops->rope_kv_write(b, NULL, &qkv[0][0], 384, 2, 128, 256, &kv, &rope, &batch), OK);
+    struct step step;
+    cr_assert_eq(b->ops->step_begin(b, NULL, &batch, &step), OK);
+    cr_assert_eq(b->ops->rope_kv_write(b, NULL, &qkv[0][0], 384, 2, 128, 256, &kv, &rope, &step), OK);
     for (uint32_t head = 0; head < 2; head++)
         for (int is_v = 0; is_v < 2; is_v++) {
             cr_assert_eq(pack(b, slice, &g, head, is_v, 0, 20, wire), OK);

@@ -297,13 +297,24 @@ Test(rows, embedding_rows_are_dequantized)
     float out[5 * 64], want[64];
     cr_assert_eq(backend_open(&b, "cpu", &(struct backend_options){ .n_threads = 2, .limits = limits }, &err), OK, "%s",
                  err.text);
+    struct batch batch = { .n_rows = 5, .tokens = tokens };
+    struct embedding e = { .type = DTYPE_Q8_0, .n_cols = 64, .rows = table };
+    struct step step;
+    cr_assert_eq(b->ops->step_begin(b, NULL, &batch, &step), OK);
     check_weights(&rng, DTYPE_Q8_0, 32, 34, table, 640, 0.1f);
-    cr_assert_eq(b->ops->embed(b, NULL, out, DTYPE_Q8_0, table, 64, tokens, 5), OK);
+    cr_assert_eq(b->ops->embed(b, NULL, out, &e, &step), OK);
     for (int i = 0; i < 5; i++) {
         dequantize_row(DTYPE_Q8_0, table + 68 * tokens[i], want, 64);
         cr_assert_arr_eq(out + 64 * i, want, sizeof(want));
     }
-    cr_assert_eq(b->ops->embed(b, NULL, out, DTYPE_Q8_0, table, 40, tokens, 5), ERR_UNSUPPORTED);
+    e.gathered = true; /* the same rows, brought together by somebody else */
+    cr_assert_eq(b->ops->embed(b, NULL, out, &e, &step), OK);
+    for (int i = 0; i < 5; i++) {
+        dequantize_row(DTYPE_Q8_0, table + 68 * i, want, 64);
+        cr_assert_arr_eq(out + 64 * i, want, sizeof(want));
+    }
+    e.n_cols = 40;
+    cr_assert_eq(b->ops->embed(b, NULL, out, &e, &step), ERR_UNSUPPORTED);
     backend_close(b);
 }
 
@@ -364,5 +375,31 @@ Test(rows, weights_pack_in_runs_of_the_row_quantum)
     }
     cr_assert_arr_eq(whole, runs, all);
     cr_assert_eq(ops->weight_bytes(b, DTYPE_F32, 16, COLS + b->caps.col_quantum / 2, &all), ERR_UNSUPPORTED);
+    backend_close(b);
+}
+
+/* Logit rows are the last ones of each sequence, numbered through. */
+Test(rows, logit_rows_are_gathered_in_order)
+{
+    const struct backend_options opt = { .n_threads = 1, .limits = { 16, 64, 64, 1, 64 } };
+    const struct batch_seq seqs[] = { { .row0 = 0, .n_rows = 3, .n_logits = 1 },
+                                      { .row0 = 3, .n_rows = 4, .n_logits = 0 },
+                                      { .row0 = 7, .n_rows = 5, .n_logits = 3 },
+                                      { .row0 = 12, .n_rows = 1, .n_logits = 1 } };
+    const struct batch batch = { .n_rows = 13, .seqs = seqs, .n_seqs = 4 };
+    const uint32_t want[] = { 2, 9, 10, 11, 12 };
+    struct backend *b = NULL;
+    struct error err;
+    struct step step;
+    float x[13][16], out[5][16];
+    for (int i = 0; i < 13; i++)
+        for (int k = 0; k < 16; k++) x[i][k] = (float)(100 * i + k);
+    cr_assert_eq(backend_open(&b, "cpu", &opt, &err), OK, "%s", err.text);
+    cr_assert_eq(b->ops->step_begin(b, NULL, &batch, &step), OK);
+    cr_assert_eq(step.n_logits, 5);
+    for (uint32_t first = 0; first < 5; first++) {
+        cr_assert_eq(b->ops->gather_rows(b, NULL, &out[0][0], &x[0][0], 16, &step, first, 5 - first), OK);
+        for (uint32_t i = first; i < 5; i++) cr_assert_arr_eq(out[i - first], x[want[i]], sizeof(x[0]));
+    }
     backend_close(b);
 }

@@ -68,13 +68,13 @@ static int32_t step(struct model *m, const struct kv_store *kv, const int32_t *t
                     XXH3_state_t *hash)
 {
     static const uint32_t blocks[BLOCKS] = { 2, 0, 3, 1 };
-    struct batch_seq seq = { 0, rows, pos, blocks, BLOCKS };
+    struct batch_seq seq = { 0, rows, pos, blocks, BLOCKS, .n_logits = rows };
     struct batch b = { rows, tokens + pos, &seq, 1 };
     uint32_t n_vocab = model_info(m)->n_vocab, best = 0;
     cr_assert_eq(model_forward(m, &b, kv, NULL, NULL), OK);
     for (uint32_t r = 0; r < rows; r++) {
         float *logits;
-        cr_assert_eq(model_logits(m, &r, 1, &logits), OK);
+        cr_assert_eq(model_logits(m, r, 1, &logits), OK);
         XXH3_64bits_update(hash, logits, n_vocab * sizeof(*logits));
         best = best_of(logits, n_vocab);
     }

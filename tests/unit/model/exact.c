@@ -78,14 +78,14 @@ static void run_prompt(struct model *m, const struct kv_store *kv, const struct 
         uint32_t rows = p->n - pos < ROWS ? p->n - pos : ROWS;
         if (one_by_one && pos < p->n_ids && pos + rows > p->n_ids) rows = p->n_ids - pos;
         if (one_by_one && pos >= p->n_ids) rows = 1;
-        struct batch_seq seq = { 0, rows, pos, blocks, BLOCKS };
+        struct batch_seq seq = { 0, rows, pos, blocks, BLOCKS, .n_logits = rows };
         struct batch b = { rows, p->tokens + pos, &seq, 1 };
         cr_assert_eq(model_forward(m, &b, kv, NULL, NULL), OK);
         for (uint32_t r = 0; r < rows; r++) {
             uint32_t next = pos + r + 1;
             float *logits;
             if (next < p->n_ids || next - p->n_ids >= json_array_size(p->top5)) continue;
-            cr_assert_eq(model_logits(m, &r, 1, &logits), OK);
+            cr_assert_eq(model_logits(m, r, 1, &logits), OK);
             compare(t, logits, model_info(m)->n_vocab, json_array_get(p->top5, next - p->n_ids));
         }
         pos += rows;

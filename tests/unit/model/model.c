@@ -78,12 +78,12 @@ static float *logits_after(struct rig *r, const int32_t *tokens, uint32_t n, uin
     for (uint32_t i = 0; i < 16; i++) blocks[i] = (first_block + 5 * i) % 32;
     for (uint32_t pos = 0; pos < n;) {
         uint32_t rows = n - pos < step ? n - pos : step;
-        struct batch_seq seq = { 0, rows, pos, blocks, 16 };
+        struct batch_seq seq = { 0, rows, pos, blocks, 16, .n_logits = 1 };
         struct batch b = { rows, tokens + pos, &seq, 1 };
         cr_assert_eq(model_forward(r->model, &b, r->kv, NULL, NULL), OK);
         pos += rows;
         if (pos < n) continue;
-        cr_assert_eq(model_logits(r->model, &(uint32_t){ rows - 1 }, 1, &out), OK);
+        cr_assert_eq(model_logits(r->model, 0, 1, &out), OK);
         memcpy(copy, out, n_vocab * sizeof(float));
     }
     return copy;
@@ -119,13 +119,13 @@ Test(model, sequences_in_one_batch_do_not_touch_each_other)
     uint32_t blocks_a[2] = { 20, 21 }, blocks_b[2] = { 9, 8 };
     memcpy(both, tokens, 70 * sizeof(*both));
     memcpy(both + 70, tokens, 100 * sizeof(*both));
-    struct batch_seq seqs[2] = { { 0, 70, 0, blocks_b, 2 }, { 70, 100, 0, blocks_a, 2 } };
+    struct batch_seq seqs[2] = { { 0, 70, 0, blocks_b, 2, .n_logits = 1 }, { 70, 100, 0, blocks_a, 2, .n_logits = 1 } };
     struct batch batch = { 170, both, seqs, 2 };
     float *out;
     cr_assert_eq(model_forward(r.model, &batch, r.kv, NULL, NULL), OK);
-    cr_assert_eq(model_logits(r.model, (uint32_t[]){ 169, 69 }, 2, &out), OK);
-    cr_assert_eq(memcmp(out, a, o.n_vocab * sizeof(float)), 0);
-    cr_assert_eq(memcmp(out + o.n_vocab, b, o.n_vocab * sizeof(float)), 0);
+    cr_assert_eq(model_logits(r.model, 0, 2, &out), OK);
+    cr_assert_eq(memcmp(out, b, o.n_vocab * sizeof(float)), 0);
+    cr_assert_eq(memcmp(out + o.n_vocab, a, o.n_vocab * sizeof(float)), 0);
     mem_free(a);
     mem_free(b);
     rig_free(&r);
@@ -144,7 +144,7 @@ Test(model, tells_of_each_layer_in_order)
     struct rig r = rig_of(&o);
     int32_t token = 3;
     uint32_t block = 0, next = 0;
-    struct batch_seq seq = { 0, 1, 0, &block, 1 };
+    struct batch_seq seq = { 0, 1, 0, &block, 1, .n_logits = 1 };
     struct batch b = { 1, &token, &seq, 1 };
     cr_assert_eq(model_forward(r.model, &b, r.kv, count_layer, &next), OK);
     cr_assert_eq(next, o.n_layers);
@@ -426,7 +426,7 @@ Test(model, a_file_that_is_written_to_gives_no_tokens)
     struct rig r = rig_of(&o);
     uint32_t block = 0;
     int32_t token = 1;
-    struct batch_seq seq = { 0, 1, 0, &block, 1 };
+    struct batch_seq seq = { 0, 1, 0, &block, 1, .n_logits = 1 };
     struct batch b = { 1, &token, &seq, 1 };
     struct stat was;
     float *logits;
@@ -434,11 +434,11 @@ Test(model, a_file_that_is_written_to_gives_no_tokens)
     const struct timespec now[2] = { was.st_atim, was.st_mtim }, other[2] = { was.st_atim, { 1, 0 } };
     cr_assert_eq(model_forward(r.model, &b, r.kv, NULL, NULL), OK);
     cr_assert_eq(utimensat(AT_FDCWD, r.path, other, 0), 0);
-    cr_assert_eq(model_logits(r.model, &(uint32_t){ 0 }, 1, &logits), ERR_CORRUPT);
+    cr_assert_eq(model_logits(r.model, 0, 1, &logits), ERR_CORRUPT);
     cr_assert_eq(model_forward(r.model, &b, r.kv, NULL, NULL), ERR_CORRUPT);
     cr_assert_eq(utimensat(AT_FDCWD, r.path, now, 0), 0);
     cr_assert_eq(model_forward(r.model, &b, r.kv, NULL, NULL), OK);
-    cr_assert_eq(model_logits(r.model, &(uint32_t){ 0 }, 1, &logits), OK);
+    cr_assert_eq(model_logits(r.model, 0, 1, &logits), OK);
     rig_free(&r);
 }
 
@@ -459,11 +459,11 @@ static bool try_file(const char *path)
     if (model_open(&r.model, &opt, &r.err) == OK && model_kv_create(&r.kv, r.model, 2, &r.err) == OK) {
         int32_t tokens[3] = { 0, 1, 2 };
         uint32_t blocks[2] = { 0, 1 };
-        struct batch_seq seq = { 0, 3, 0, blocks, 2 };
+        struct batch_seq seq = { 0, 3, 0, blocks, 2, .n_logits = 1 };
         struct batch b = { 3, tokens, &seq, 1 };
         float *logits;
         ran = info.n_vocab > 2 && model_forward(r.model, &b, r.kv, NULL, NULL) == OK &&
-              model_logits(r.model, &(uint32_t){ 2 }, 1, &logits) == OK;
+              model_logits(r.model, 0, 1, &logits) == OK;
     }
     kv_store_destroy(r.kv);
     model_close(r.model);

@@ -53,10 +53,10 @@ static enum status forward(struct rig *r, uint32_t n, float **logits)
     static const uint32_t blocks[] = { 0, 1, 2, 3 };
     int32_t tokens[ROWS];
     for (uint32_t i = 0; i < n; i++) tokens[i] = (int32_t)((i * 37u + 5u) % model_info(r->model)->n_vocab);
-    struct batch_seq seq = { 0, n, 0, blocks, 4 };
+    struct batch_seq seq = { 0, n, 0, blocks, 4, .n_logits = 1 };
     struct batch b = { n, tokens, &seq, 1 };
     enum status st = model_forward(r->model, &b, r->kv, NULL, NULL);
-    return st == OK && logits ? model_logits(r->model, &(uint32_t){ n - 1 }, 1, logits) : st;
+    return st == OK && logits ? model_logits(r->model, 0, 1, logits) : st;
 }
 
 /* Passes with and without the head, twice over the same weights. */
