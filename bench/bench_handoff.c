@@ -174,7 +174,7 @@ static double handoff_once(struct setup *s, uint32_t n_tokens)
         fail("the offer was refused");
     start = clock_now_us();
     kv_send_begin(s->send, &(struct kv_send_job){ key, 7, "to", endpoints, s->lanes, credit, n_tokens, 0 });
-    kv_send_piece(s->send, &key, 0, N_LAYERS, 0, n_tokens, from);
+    kv_send_piece(s->send, &key, 0, N_LAYERS, 0, n_tokens, from, NULL);
     kv_send_commit(s->send, &key, 1);
     if (!mailbox_take(s->done, WAIT_MS)) fail("a transfer did not end");
     start = clock_now_us() - start;

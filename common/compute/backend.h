@@ -1,8 +1,8 @@
 /* backend.h - the seam between the model and what computes: memory, streams, and a struct of ops.
  *
  * Pointers named "device" belong to the backend's memory; on the CPU they are plain pointers.  Ops are
- * enqueued on a stream and may return before they are done (the CPU backend computes at once); sync()
- * waits.  No op allocates: scratch comes with the backend, sized by struct backend_limits.
+ * enqueued on a stream and may return before they are done (the CPU backend computes at once); sync() and mark_wait()
+ * wait.  No op allocates: scratch comes with the backend, sized by struct backend_limits.
  * Numerics of every op: docs/numerics.md.  Rows of different sequences never influence each other. */
 #ifndef COMPUTE_BACKEND_H
 #define COMPUTE_BACKEND_H
@@ -116,7 +116,17 @@ struct kv_piece {
     bool is_v;
 };
 
+struct backend;
+/* Work in order, beside that of other streams.  NULL is one, too: each backend has it from the start. */
 struct stream;
+
+/* A point in a stream, passed once all that was enqueued before it is done.  A value: it is copied, handed to other
+ * threads and forgotten at will, as long as the stream lives.  One of all zeroes has passed. */
+struct mark {
+    struct backend *backend;
+    struct stream *stream;
+    uint64_t at;
+};
 
 struct backend_limits {
     uint32_t max_rows;    /* rows in one batch */
@@ -125,8 +135,6 @@ struct backend_limits {
     uint32_t max_heads;   /* query heads */
     uint32_t max_head_dim;
 };
-
-struct backend;
 
 /* What others have to know of a backend's kind; constant for its life.  Nobody asks for its name. */
 struct backend_caps {
@@ -142,10 +150,19 @@ struct backend_ops {
     const char *(*describe)(const struct backend *b);
     enum status (*alloc)(struct backend *b, size_t bytes, void **out); /* zeroed device memory */
     void (*release)(struct backend *b, void *p, size_t bytes);
+    /* src is the caller's again when upload() returns; download()'s dst is filled once the stream has come so far. */
     enum status (*upload)(struct backend *b, struct stream *s, void *dst, const void *src, size_t bytes);
     enum status (*download)(struct backend *b, struct stream *s, void *dst, const void *src, size_t bytes);
     enum status (*copy)(struct backend *b, struct stream *s, void *dst, const void *src, size_t bytes); /* on it */
+    /* A stream has one thread that enqueues; any may wait.  close() waits for what is enqueued. */
+    enum status (*stream_open)(struct backend *b, struct stream **out);
+    void (*stream_close)(struct backend *b, struct stream *s);
+    /* Waits for all that is enqueued.  Tells the first failure since somebody waited last. */
     enum status (*sync)(struct backend *b, struct stream *s);
+    /* Marks where the stream is; waits until it has passed, or asks.  mark_wait() and mark_done() below call these. */
+    enum status (*mark_record)(struct backend *b, struct stream *s, struct mark *out);
+    enum status (*mark_wait)(struct backend *b, const struct mark *m);
+    bool (*mark_done)(struct backend *b, const struct mark *m);
 
     /* Bytes of a packed weight; ERR_UNSUPPORTED if this backend has no matmul for that type or shape. */
     enum status (*weight_bytes)(struct backend *b, enum dtype type, uint32_t n_rows, uint32_t n_cols, size_t *out);
@@ -235,6 +252,16 @@ struct backend_options {
 enum status backend_open(struct backend **out, const char *name, const struct backend_options *opt,
                          struct error *err) MUST_CHECK;
 void backend_close(struct backend *b); /* NULL is fine */
+
+static inline enum status mark_wait(const struct mark *m)
+{
+    return m->backend ? m->backend->ops->mark_wait(m->backend, m) : OK;
+}
+
+static inline bool mark_done(const struct mark *m)
+{
+    return !m->backend || m->backend->ops->mark_done(m->backend, m);
+}
 
 /* What it computes with, in a word: the CPU's instruction set, one of those above but "auto". */
 static inline const char *backend_describe(const struct backend *b)

@@ -28,7 +28,7 @@ void step_batch_fini(struct step_batch *sb)
 void step_batch_reset(struct step_batch *sb)
 {
     sb->b = (struct batch){ .tokens = sb->tokens, .seqs = sb->seqs };
-    sb->n_prefill_rows = sb->n_decode_rows = sb->n_logits = 0;
+    sb->n_prefill_rows = sb->n_decode_rows = sb->n_logits = sb->n_shipping = 0;
 }
 
 /* The next token comes from the last row, once all known tokens are computed; logprobs of the prompt from all rows
@@ -56,6 +56,7 @@ void step_batch_add(struct step_batch *sb, struct seq *s, uint32_t n_rows)
     sb->logit0[b->n_seqs] = sb->n_logits;
     sb->n_logits += sb->seqs[b->n_seqs].n_logits;
     sb->owners[b->n_seqs++] = s;
+    sb->n_shipping += s->mode == ENGINE_PREFILL_ONLY;
     b->n_rows += n_rows;
     if (s->state == SEQ_DECODE)
         sb->n_decode_rows += n_rows;

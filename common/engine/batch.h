@@ -11,6 +11,7 @@ struct step_batch {
     struct seq **owners; /* [b.n_seqs] */
     uint32_t *logit0;    /* [b.n_seqs] the batch's logit row that is the sequence's first */
     uint32_t n_logits;   /* of all */
+    uint32_t n_shipping; /* sequences whose KV leaves while it is computed */
     uint32_t max_rows, max_seqs;
     uint32_t n_prefill_rows, n_decode_rows;
 };

@@ -61,9 +61,11 @@ struct engine_event { /* valid during the callback */
     /* RESERVED, KV: the sequence's blocks; ids stay valid until DONE. n_blocks covers n_tokens plus growth. */
     const kv_block_id *blocks;
     uint32_t n_blocks;
-    /* KV: layers [layer0, layer1) of tokens [t0, t1) are final; from the engine thread, in order.
-     * PROGRESS: prompt tokens [0, t1) are computed. */
+    /* KV: layers [layer0, layer1) of tokens [t0, t1) are final once `written` has passed, which is waited for on
+     * another thread (mark_wait(), until DONE); from the engine thread, in order. PROGRESS: prompt tokens [0, t1) are
+     * computed. */
     uint32_t layer0, layer1, t0, t1;
+    struct mark written;
     /* RESERVED: KV of the first so many tokens is in the blocks already, a multiple of 64.  PROGRESS: so many tokens
      * were found in the prefix cache when the sequence began: whole blocks, or all but the last token. */
     uint32_t cached_tokens;

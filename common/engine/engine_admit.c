@@ -68,7 +68,8 @@ static void admit_one(struct engine *e, struct seq *s)
     seq_set_state(s, e->pool, reserve ? SEQ_RESERVED : SEQ_PREFILL);
     if (reserve) engine_emit_reserved(e, s);
     /* What is not computed here is handed over all the same; a tail when its last token is computed. */
-    if (s->mode == ENGINE_PREFILL_ONLY && n_full > 0) engine_emit_kv(e, s, 0, e->kv->n_layers, 0, n_full);
+    if (s->mode == ENGINE_PREFILL_ONLY && n_full > 0)
+        engine_emit_kv(e, s, 0, e->kv->n_layers, 0, n_full, &(struct mark){ 0 });
 }
 
 void engine_begin_prefill(struct engine *e, struct seq *s)

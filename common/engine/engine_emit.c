@@ -48,7 +48,8 @@ void engine_emit_reserved(struct engine *e, const struct seq *s)
     engine_emit(e, &ev);
 }
 
-void engine_emit_kv(struct engine *e, const struct seq *s, uint32_t layer0, uint32_t layer1, uint32_t t0, uint32_t t1)
+void engine_emit_kv(struct engine *e, const struct seq *s, uint32_t layer0, uint32_t layer1, uint32_t t0, uint32_t t1,
+                    const struct mark *written)
 {
     struct engine_event ev = { .kind = ENGINE_KV,
                                .key = s->key,
@@ -57,6 +58,7 @@ void engine_emit_kv(struct engine *e, const struct seq *s, uint32_t layer0, uint
                                .layer0 = layer0,
                                .layer1 = layer1,
                                .t0 = t0,
-                               .t1 = t1 };
+                               .t1 = t1,
+                               .written = *written };
     engine_emit(e, &ev);
 }

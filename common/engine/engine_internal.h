@@ -71,8 +71,9 @@ void engine_finish(struct engine *e, struct seq *s, enum finish_reason finish, e
 enum finish_reason engine_append(struct engine *e, struct seq *s, int32_t token);
 void engine_emit(struct engine *e, const struct engine_event *ev);
 void engine_emit_reserved(struct engine *e, const struct seq *s);
-/* Layers [layer0, layer1) of tokens [t0, t1) are final. */
-void engine_emit_kv(struct engine *e, const struct seq *s, uint32_t layer0, uint32_t layer1, uint32_t t0, uint32_t t1);
+/* Layers [layer0, layer1) of tokens [t0, t1) are final once `written` has passed. */
+void engine_emit_kv(struct engine *e, const struct seq *s, uint32_t layer0, uint32_t layer1, uint32_t t0, uint32_t t1,
+                    const struct mark *written);
 /* Nobody waits for the tier's disk any more. */
 void engine_stop_reading(struct engine *e);
 #endif

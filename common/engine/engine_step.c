@@ -67,7 +67,7 @@ static uint32_t layers_per_event(const struct engine *e, const struct seq *s)
     return e->opt.kv_event_layers < all ? e->opt.kv_event_layers : all;
 }
 
-static void on_layer(void *ctx, uint32_t layer)
+static void on_layer(void *ctx, uint32_t layer, const struct mark *written)
 {
     struct engine *e = ctx;
     for (uint32_t i = 0; i < e->batch.b.n_seqs; i++) {
@@ -77,7 +77,7 @@ static void on_layer(void *ctx, uint32_t layer)
         if (s->mode != ENGINE_PREFILL_ONLY) continue;
         if (end % group != 0 && end != e->kv->n_layers) continue;
         uint32_t t0 = bs->pos0 / KV_BLOCK_TOKENS * KV_BLOCK_TOKENS; /* with a copied tail */
-        engine_emit_kv(e, s, (end - 1) / group * group, end, t0, bs->pos0 + bs->n_rows);
+        engine_emit_kv(e, s, (end - 1) / group * group, end, t0, bs->pos0 + bs->n_rows, written);
     }
 }
 
@@ -134,7 +134,9 @@ void engine_step(struct engine *e)
     struct step_batch *sb = &e->batch;
     if (sb->b.n_rows == 0) return; /* all that ran were preempted */
     uint64_t t0 = clock_now_us();
-    enum status st = model_forward(e->model, &sb->b, e->kv, on_layer, e);
+    enum status st = model_forward(e->model, &sb->b, e->kv, sb->n_shipping > 0 ? on_layer : NULL, e);
+    const enum status done = model_wait(e->model); /* also of a part: its blocks are given back */
+    if (st == OK) st = done;
     uint64_t us = clock_now_us() - t0;
     if (st != OK) {
         fail_batch(e, st, "the forward pass failed");

@@ -16,8 +16,8 @@ static struct act act_of(const struct model *m, uint32_t n, uint32_t k, enum pre
 static enum status product(struct model *m, float *y, size_t ld, const struct weight *w, const struct act *x,
                            bool accumulate)
 {
-    if (m->weights.stream) return weight_stream_matmul(m->weights.stream, y, ld, w, x, accumulate);
-    return m->backend->ops->matmul(m->backend, NULL, y, ld, w, x, accumulate);
+    if (m->weights.stream) return weight_stream_matmul(m->weights.stream, m->stream, y, ld, w, x, accumulate);
+    return m->backend->ops->matmul(m->backend, m->stream, y, ld, w, x, accumulate);
 }
 
 /* y = W x for matrices that share their input. */
@@ -38,8 +38,8 @@ static enum status project_back(struct model *m, const struct weight *w, const f
     uint32_t d = m->info.d_model;
     bool first = m->coll->rank == 0;
     enum status st = product(m, m->x, d, w, x, first);
-    if (st == OK && bias && first) st = ops->add_bias(m->backend, NULL, m->x, d, bias, x->n, d);
-    if (st == OK) st = m->coll->ops->all_reduce(m->coll, NULL, m->x, (size_t)x->n * d);
+    if (st == OK && bias && first) st = ops->add_bias(m->backend, m->stream, m->x, d, bias, x->n, d);
+    if (st == OK) st = m->coll->ops->all_reduce(m->coll, m->stream, m->x, (size_t)x->n * d);
     return st;
 }
 
@@ -51,10 +51,10 @@ static enum status turn_and_store(struct model *m, size_t ld, uint32_t n_heads, 
     const size_t k_off = (size_t)n_heads * hd, v_off = k_off + (size_t)n_kv * hd;
     const struct rope_params *rope = &m->info.rope;
     if (ops->rope_kv_write)
-        return ops->rope_kv_write(m->backend, NULL, m->wide, ld, n_heads, k_off, v_off, kv, rope, &m->step);
-    enum status st = ops->rope(m->backend, NULL, m->wide, ld, n_heads + n_kv, &kv->geom, rope, &m->step);
+        return ops->rope_kv_write(m->backend, m->stream, m->wide, ld, n_heads, k_off, v_off, kv, rope, &m->step);
+    enum status st = ops->rope(m->backend, m->stream, m->wide, ld, n_heads + n_kv, &kv->geom, rope, &m->step);
     if (st != OK) return st;
-    return ops->kv_write(m->backend, NULL, m->wide + k_off, m->wide + v_off, ld, kv, &m->step);
+    return ops->kv_write(m->backend, m->stream, m->wide + k_off, m->wide + v_off, ld, kv, &m->step);
 }
 
 static enum status attention(struct model *m, const struct layer_weights *lw, const struct kv_slices *kv)
@@ -69,13 +69,13 @@ static enum status attention(struct model *m, const struct layer_weights *lw, co
     struct act mixed = act_of(m, n_rows, n_heads * hd, COARSE);
     enum status st;
 
-    if ((st = ops->rmsnorm(be, NULL, &x, m->x, lw->attn_norm, m->info.norm_eps)) != OK) return st;
+    if ((st = ops->rmsnorm(be, m->stream, &x, m->x, lw->attn_norm, m->info.norm_eps)) != OK) return st;
     if ((st = product(m, m->wide, ld, &lw->q, &x, false)) != OK) return st;
     if ((st = project(m, m->wide + k_off, ld, &lw->kv, &x)) != OK) return st;
-    if (lw->qkv_bias && (st = ops->add_bias(be, NULL, m->wide, ld, lw->qkv_bias, n_rows, (uint32_t)ld)) != OK)
+    if (lw->qkv_bias && (st = ops->add_bias(be, m->stream, m->wide, ld, lw->qkv_bias, n_rows, (uint32_t)ld)) != OK)
         return st;
     if ((st = turn_and_store(m, ld, n_heads, kv)) != OK) return st;
-    st = ops->attention(be, NULL, &mixed, m->wide, ld, n_heads, kv, &facts, &m->step);
+    st = ops->attention(be, m->stream, &mixed, m->wide, ld, n_heads, kv, &facts, &m->step);
     if (st != OK) return st;
     return project_back(m, &lw->out, lw->out_bias, &mixed);
 }
@@ -90,17 +90,18 @@ static enum status feed_forward(struct model *m, const struct layer_weights *lw)
     struct act h = act_of(m, n_rows, (uint32_t)half, COARSE);
     enum status st;
 
-    if ((st = ops->rmsnorm(be, NULL, &x, m->x, lw->ffn_norm, m->info.norm_eps)) != OK) return st;
+    if ((st = ops->rmsnorm(be, m->stream, &x, m->x, lw->ffn_norm, m->info.norm_eps)) != OK) return st;
     if ((st = project(m, m->wide, ld, &lw->gate_up, &x)) != OK) return st;
-    if ((st = ops->swiglu(be, NULL, &h, m->wide, m->wide + half, ld)) != OK) return st;
+    if ((st = ops->swiglu(be, m->stream, &h, m->wide, m->wide + half, ld)) != OK) return st;
     return project_back(m, &lw->down, NULL, &h);
 }
 
-/* Rows of the embedding, and streamed weights, are read in each step: a file that is written to while it is in use
- * would give tokens of neither model. */
+/* Where rows of the embedding or streamed weights are read in each step, a file that is written to while it is in use
+ * would give tokens of neither model.  Otherwise no step needs it. */
 static enum status check_file(const struct model *m)
 {
     struct error err = { 0 };
+    if (m->weights.embed_table && !m->weights.stream) return OK;
     enum status st = gguf_check_unchanged(m->file, &err);
     if (st != OK) log_error("model_changed", "reason=%s", log_quote(err.text));
     return st;
@@ -110,50 +111,66 @@ static enum status check_file(const struct model *m)
 static enum status read_embeddings(struct model *m, const struct batch *b)
 {
     size_t row_bytes = weights_embed_row_bytes(&m->weights);
-    enum status st = check_file(m);
-    if (st != OK) return st;
     for (uint32_t i = 0; i < b->n_rows; i++) {
-        st = weights_read_embed(&m->weights, (uint32_t)b->tokens[i], m->embed_rows + i * row_bytes);
+        enum status st = weights_read_embed(&m->weights, (uint32_t)b->tokens[i], m->embed_rows + i * row_bytes);
         if (st != OK) return st;
     }
-    return OK;
+    if (m->embed_device == m->embed_rows) return OK;
+    return m->backend->ops->upload(m->backend, m->stream, m->embed_device, m->embed_rows, b->n_rows * row_bytes);
+}
+
+/* All of a step that looks at the host: what follows only enqueues. */
+static enum status begin(struct model *m, const struct batch *b, struct embedding *table)
+{
+    const void *whole = m->weights.embed_table;
+    *table = (struct embedding){ .type = (enum dtype)m->weights.embed->type,
+                                 .n_cols = m->info.d_model,
+                                 .rows = whole ? whole : m->embed_device,
+                                 .gathered = !whole };
+    enum status st = check_file(m);
+    if (st == OK && !whole) st = read_embeddings(m, b);
+    return st == OK ? m->backend->ops->step_begin(m->backend, m->stream, b, &m->step) : st;
+}
+
+static enum status tell_layer(struct model *m, uint32_t layer, model_layer_fn on_layer, void *ctx)
+{
+    struct mark written;
+    enum status st = m->backend->ops->mark_record(m->backend, m->stream, &written);
+    if (st == OK) on_layer(ctx, layer, &written);
+    return st;
 }
 
 enum status model_forward(struct model *m, const struct batch *b, const struct kv_store *kv, model_layer_fn on_layer,
                           void *ctx)
 {
-    const struct backend_ops *ops = m->backend->ops;
-    const struct embedding table = {
-        .type = (enum dtype)m->weights.embed->type, .n_cols = m->info.d_model, .rows = m->embed_rows, .gathered = true
-    };
+    struct embedding table;
     enum status st;
 
     assert(b->n_rows > 0 && b->n_rows <= m->max_rows && kv->n_layers == m->info.n_layers);
-    m->step.n_logits = 0; /* a failed forward leaves nothing to take logits of */
-    if ((st = read_embeddings(m, b)) != OK) return st;
-    struct step step;
-    if ((st = ops->step_begin(m->backend, NULL, b, &step)) != OK) return st;
-    m->step = step;
-    m->step.n_logits = 0;
-    if ((st = ops->embed(m->backend, NULL, m->x, &table, &m->step)) != OK) return st;
+    m->is_whole = false;
+    if ((st = begin(m, b, &table)) != OK) return st;
+    if ((st = m->backend->ops->embed(m->backend, m->stream, m->x, &table, &m->step)) != OK) return st;
     for (uint32_t layer = 0; layer < m->info.n_layers; layer++) {
         const struct layer_weights *lw = &m->weights.layers[layer];
         if ((st = attention(m, lw, &kv->layers[layer])) != OK) return st;
-        if (on_layer) {
-            if ((st = ops->sync(m->backend, NULL)) != OK) return st;
-            on_layer(ctx, layer);
-        }
+        if (on_layer && (st = tell_layer(m, layer, on_layer, ctx)) != OK) return st;
         if ((st = feed_forward(m, lw)) != OK) return st;
     }
-    m->step.n_logits = step.n_logits;
-    return ops->sync(m->backend, NULL);
+    m->is_whole = true;
+    return OK;
+}
+
+enum status model_wait(struct model *m)
+{
+    return m->backend->ops->sync(m->backend, m->stream);
 }
 
 /* logits = head * the rows in m->head_x. */
 static enum status head(struct model *m, uint32_t n)
 {
     struct act x = act_of(m, n, m->info.d_model, FINE);
-    enum status st = m->backend->ops->rmsnorm(m->backend, NULL, &x, m->head_x, m->weights.final_norm, m->info.norm_eps);
+    enum status st =
+        m->backend->ops->rmsnorm(m->backend, m->stream, &x, m->head_x, m->weights.final_norm, m->info.norm_eps);
     return st == OK ? product(m, m->logits, m->info.n_vocab, &m->weights.head, &x, false) : st;
 }
 
@@ -163,14 +180,14 @@ enum status model_logits(struct model *m, uint32_t first, uint32_t n, float **ou
     struct backend *be = m->backend;
     enum status st;
 
-    assert(n > 0 && n <= MODEL_MAX_LOGIT_ROWS && first + n <= m->step.n_logits);
-    if ((st = ops->gather_rows(be, NULL, m->head_x, m->x, m->info.d_model, &m->step, first, n)) != OK) return st;
+    assert(n > 0 && n <= MODEL_MAX_LOGIT_ROWS && m->is_whole && first + n <= m->step.n_logits);
+    if ((st = ops->gather_rows(be, m->stream, m->head_x, m->x, m->info.d_model, &m->step, first, n)) != OK) return st;
     if ((st = head(m, n)) != OK) return st;
     if (m->host_logits != m->logits) {
         size_t bytes = (size_t)n * m->info.n_vocab * sizeof(float);
-        if ((st = ops->download(be, NULL, m->host_logits, m->logits, bytes)) != OK) return st;
+        if ((st = ops->download(be, m->stream, m->host_logits, m->logits, bytes)) != OK) return st;
     }
-    if ((st = ops->sync(be, NULL)) != OK) return st;
+    if ((st = ops->sync(be, m->stream)) != OK) return st;
     if ((st = check_file(m)) != OK) return st; /* it may have changed while this step read it */
     *out = m->host_logits;
     return OK;

@@ -180,6 +180,16 @@ static void size_buffers(struct model *m)
         m->act_q_bytes + m->embed_bytes;
 }
 
+static enum status alloc_embed_rows(struct model *m)
+{
+    enum status st = mem_try_array((void **)&m->embed_rows, m->embed_bytes, 1);
+    if (st != OK || m->backend->caps.host_memory) {
+        m->embed_device = m->embed_rows;
+        return st;
+    }
+    return m->backend->ops->alloc(m->backend, m->embed_bytes, &m->embed_device);
+}
+
 static enum status alloc_buffers(struct model *m, struct error *err)
 {
     size_t d = m->info.d_model, n_vocab = m->info.n_vocab;
@@ -187,7 +197,7 @@ static enum status alloc_buffers(struct model *m, struct error *err)
     if (st == OK) st = alloc_floats(m, 1, m->wide_floats, &m->wide);
     if (st == OK) st = alloc_floats(m, 1, m->act_floats, &m->act.f);
     if (st == OK && m->act_q_bytes > 0) st = m->backend->ops->alloc(m->backend, m->act_q_bytes, &m->act.q);
-    if (st == OK) st = mem_try_array((void **)&m->embed_rows, m->embed_bytes, 1);
+    if (st == OK && !m->weights.embed_table) st = alloc_embed_rows(m);
     if (st == OK) st = alloc_floats(m, MODEL_MAX_LOGIT_ROWS, d, &m->head_x);
     if (st == OK) st = alloc_floats(m, MODEL_MAX_LOGIT_ROWS, n_vocab, &m->logits);
     if (st != OK)
@@ -255,6 +265,10 @@ enum status model_open(struct model **out, const struct model_options *opt, stru
     size_buffers(m);
     if ((st = load_weights(m, opt, err)) != OK) goto fail;
     if ((st = alloc_buffers(m, err)) != OK) goto fail;
+    if ((st = m->backend->ops->stream_open(m->backend, &m->stream)) != OK) {
+        error_set(err, st, "backend %s has no stream for the model", m->backend->ops->name);
+        goto fail;
+    }
     *out = m;
     return OK;
 fail:
@@ -267,8 +281,10 @@ void model_close(struct model *m)
 {
     if (!m) return;
     size_t d = m->info.d_model, n_vocab = m->info.n_vocab;
+    if (m->stream) m->backend->ops->stream_close(m->backend, m->stream);
     if (m->host_logits != m->logits) mem_free(m->host_logits);
     release(m, m->logits, MODEL_MAX_LOGIT_ROWS * n_vocab * sizeof(float));
+    if (m->embed_device != m->embed_rows) release(m, m->embed_device, m->embed_bytes);
     mem_free(m->embed_rows);
     release(m, m->head_x, MODEL_MAX_LOGIT_ROWS * d * sizeof(float));
     release(m, m->act.q, m->act_q_bytes);

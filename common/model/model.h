@@ -78,16 +78,20 @@ size_t model_kv_block_bytes(const struct model *m);
 enum status model_kv_create(struct kv_store **out, const struct model *m, uint32_t n_blocks,
                             struct error *err) MUST_CHECK;
 
-/* Called on the caller's thread after layer `layer` of the batch has written its KV. */
-typedef void (*model_layer_fn)(void *ctx, uint32_t layer);
+/* Called on the caller's thread once layer `layer` of the batch is enqueued; its KV is written when `written` has
+ * passed. */
+typedef void (*model_layer_fn)(void *ctx, uint32_t layer, const struct mark *written);
 
-/* Runs all layers over the batch: writes KV, leaves the hidden states of all rows inside the model, before the last
- * norm and valid until the next forward.  on_layer may be NULL. */
+/* Enqueues all layers over the batch: they write KV and leave the hidden states of all rows inside the model, before
+ * the last norm and until the next forward.  Nothing here waits, unless weights are streamed; the batch is the caller's
+ * again on return.  on_layer may be NULL: marks cost, so only who ships KV asks for them. */
 enum status model_forward(struct model *m, const struct batch *b, const struct kv_store *kv, model_layer_fn on_layer,
                           void *ctx) MUST_CHECK;
+/* Waits for all that is enqueued; also after a forward that failed, before its blocks get another use. */
+enum status model_wait(struct model *m) MUST_CHECK;
 /* Logits of logit rows [first, first + n) of the last batch, which are its sequences' last n_logits rows one after the
- * other, to *out [n][n_vocab] on the host; n <= MODEL_MAX_LOGIT_ROWS.  The caller may write over them; they are the
- * model's memory and last until the next call. */
+ * other, to *out [n][n_vocab] on the host; n <= MODEL_MAX_LOGIT_ROWS.  Waits for them.  The caller may write over them;
+ * they are the model's memory and last until the next call. */
 #define MODEL_MAX_LOGIT_ROWS 32
 enum status model_logits(struct model *m, uint32_t first, uint32_t n, float **out) MUST_CHECK;
 #endif

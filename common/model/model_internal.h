@@ -12,6 +12,7 @@ struct model {
     struct gguf *file; /* open as long as the model lives: the embedding, and streamed weights, are read from it */
     struct weights weights;
     struct backend *backend; /* borrowed */
+    struct stream *stream;   /* of all that a step enqueues */
     const struct coll *coll;
     struct shard q_heads, kv_heads; /* of this rank */
     enum kv_format kv_format;
@@ -22,12 +23,14 @@ struct model {
     float *x;            /* [max_rows][d_model]: the residual stream */
     float *wide;         /* q, k, v, then gate, up */
     struct act act;      /* input of every product */
-    uint8_t *embed_rows; /* host, [max_rows]: rows of the embedding as the file has them */
+    uint8_t *embed_rows; /* host, [max_rows]: rows of the embedding that were read from the file, or NULL */
+    void *embed_device;  /* the same where ops read them; = embed_rows where the backend's memory is the host's */
     float *head_x;       /* [MODEL_MAX_LOGIT_ROWS][d_model]: rows gathered for the head */
     float *logits;       /* [MODEL_MAX_LOGIT_ROWS][n_vocab] */
     float *host_logits;  /* the same on the host; = logits where the backend's memory is the host's */
     size_t wide_floats, act_floats, act_q_bytes, embed_bytes;
     uint64_t buffer_bytes; /* all of these */
-    struct step step;      /* of the last forward; without logit rows if that failed */
+    struct step step;      /* of the last forward */
+    bool is_whole;         /* all of it is enqueued: logits may follow */
 };
 #endif

@@ -46,40 +46,45 @@ size_t weight_piece_place(struct backend *b, const struct weight_piece *p)
 {
     size_t before = 0;
     if (p->item->is_vector) return p->row0 * sizeof(float);
+    if (p->item->is_table) return p->row0 * (size_t)dtype_row_bytes(p->item->dtype, p->item->n_cols);
     if (p->row0 == 0 || b->ops->weight_bytes(b, p->item->dtype, p->row0, p->item->n_cols, &before) != OK) return 0;
     return before;
 }
 
-static enum status pack_vector(struct backend *b, const struct weight_piece *p, const uint8_t *src, void *dst)
+static enum status pack_vector(struct backend *b, struct stream *s, const struct weight_piece *p, const uint8_t *src,
+                               void *dst)
 {
     float *tmp = mem_array(p->n_rows, sizeof(*tmp));
     dequantize_row(p->src->type, src, tmp, p->n_rows);
-    enum status st = b->ops->upload(b, NULL, dst, tmp, p->n_rows * sizeof(*tmp));
-    if (st == OK) st = b->ops->sync(b, NULL);
+    enum status st = b->ops->upload(b, s, dst, tmp, p->n_rows * sizeof(*tmp));
+    if (st == OK) st = b->ops->sync(b, s);
     mem_free(tmp);
     return st;
 }
 
 /* Rows whose packed type is not the file's: dequantized first. */
-static enum status pack_f32(struct backend *b, const struct weight_piece *p, const uint8_t *src, void *dst)
+static enum status pack_f32(struct backend *b, struct stream *s, const struct weight_piece *p, const uint8_t *src,
+                            void *dst)
 {
     const uint32_t n_cols = p->item->n_cols;
     const size_t from = (size_t)dtype_row_bytes(p->src->type, n_cols), to = n_cols * sizeof(float);
     float *rows = mem_array(p->n_rows, to);
     for (uint32_t r = 0; r < p->n_rows; r++)
         dequantize_row(p->src->type, src + r * from, rows + (size_t)r * n_cols, n_cols);
-    enum status st = b->ops->weight_pack(b, NULL, dst, DTYPE_F32, p->n_rows, n_cols, rows, to);
-    if (st == OK) st = b->ops->sync(b, NULL);
+    enum status st = b->ops->weight_pack(b, s, dst, DTYPE_F32, p->n_rows, n_cols, rows, to);
+    if (st == OK) st = b->ops->sync(b, s);
     mem_free(rows);
     return st;
 }
 
-enum status weight_piece_pack(struct backend *b, const struct weight_piece *p, const uint8_t *src, void *dst)
+enum status weight_piece_pack(struct backend *b, struct stream *s, const struct weight_piece *p, const uint8_t *src,
+                              void *dst)
 {
     const struct weight_item *it = p->item;
-    if (it->is_vector) return pack_vector(b, p, src, dst);
-    if (it->dtype != (enum dtype)p->src->type) return pack_f32(b, p, src, dst);
+    if (it->is_vector) return pack_vector(b, s, p, src, dst);
+    if (it->is_table) return b->ops->upload(b, s, dst, src, p->bytes);
+    if (it->dtype != (enum dtype)p->src->type) return pack_f32(b, s, p, src, dst);
     size_t stride = (size_t)dtype_row_bytes(it->dtype, it->n_cols);
-    enum status st = b->ops->weight_pack(b, NULL, dst, it->dtype, p->n_rows, it->n_cols, src, stride);
-    return st == OK ? b->ops->sync(b, NULL) : st;
+    enum status st = b->ops->weight_pack(b, s, dst, it->dtype, p->n_rows, it->n_cols, src, stride);
+    return st == OK ? b->ops->sync(b, s) : st;
 }

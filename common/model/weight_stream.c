@@ -35,7 +35,7 @@ static void cut_pieces(struct weight_pieces *ps, uint32_t *first, const struct w
 {
     for (int head = 0; head <= 1; head++)
         for (uint32_t i = 0; i < w->n_items; i++) {
-            if (w->items[i].is_vector || is_head(w, &w->items[i]) != (head == 1)) continue;
+            if (w->items[i].is_vector || w->items[i].is_table || is_head(w, &w->items[i]) != (head == 1)) continue;
             if (first) first[i] = ps->n;
             weight_pieces_add(ps, &w->items[i], w->backend->caps.row_quantum);
         }
@@ -147,13 +147,13 @@ static void begin_item(struct weight_stream *s, uint32_t first)
     seek(s, first);
 }
 
-static enum status multiply_piece(struct weight_stream *s, const struct weight_piece *p, float *y, size_t ld,
-                                  const struct act *x, bool accumulate, struct error *err)
+static enum status multiply_piece(struct weight_stream *s, struct stream *on, const struct weight_piece *p, float *y,
+                                  size_t ld, const struct act *x, bool accumulate, struct error *err)
 {
     const struct backend_ops *ops = s->backend->ops;
     const uint8_t *src;
     enum status st = io_reader_wait(s->reader, s->slot, &src, err);
-    if (st == OK) st = weight_piece_pack(s->backend, p, src, s->packed);
+    if (st == OK) st = weight_piece_pack(s->backend, on, p, src, s->packed);
     pop(s);
     if (st != OK) return st;
     read_ahead(s);
@@ -166,12 +166,12 @@ static enum status multiply_piece(struct weight_stream *s, const struct weight_p
                         .row0 = p->row0,
                         .n_rows_full = p->item->n_rows,
                         .n_cols_full = p->item->n_cols };
-    st = ops->matmul(s->backend, NULL, y + p->row0, ld, &w, x, accumulate);
-    return st == OK ? ops->sync(s->backend, NULL) : st; /* the packed piece is written over next */
+    st = ops->matmul(s->backend, on, y + p->row0, ld, &w, x, accumulate);
+    return st == OK ? ops->sync(s->backend, on) : st; /* the packed piece is written over next */
 }
 
-enum status weight_stream_matmul(struct weight_stream *s, float *y, size_t ld, const struct weight *w,
-                                 const struct act *x, bool accumulate)
+enum status weight_stream_matmul(struct weight_stream *s, struct stream *on, float *y, size_t ld,
+                                 const struct weight *w, const struct act *x, bool accumulate)
 {
     struct error err = { 0 };
     uint32_t i = s->first[w->item];
@@ -180,7 +180,7 @@ enum status weight_stream_matmul(struct weight_stream *s, float *y, size_t ld, c
     begin_item(s, i);
     read_ahead(s);
     for (; st == OK && i < s->pieces.n && s->pieces.at[i].item == item; i++)
-        st = multiply_piece(s, &s->pieces.at[i], y, ld, x, accumulate, &err);
+        st = multiply_piece(s, on, &s->pieces.at[i], y, ld, x, accumulate, &err);
     if (st == OK) return OK;
     const char *name = i < s->pieces.n ? s->pieces.at[i].src->name : item->src[0]->name;
     log_error("weights_read_failed", "tensor=%s reason=%s", name, log_quote(err.text[0] ? err.text : status_text(st)));

@@ -16,8 +16,9 @@ uint64_t weight_stream_bytes(const struct weights *w);
 enum status weight_stream_create(struct weight_stream **out, const struct weights *w, const struct io_options *io,
                                  struct error *err) MUST_CHECK;
 void weight_stream_destroy(struct weight_stream *s); /* NULL is fine */
-/* backend_ops.matmul with a matrix of the stream.  ERR_IO, ERR_CORRUPT: the disk failed, or the file is not the one
- * that was opened any more; a log line says what, and the next call starts afresh. */
-enum status weight_stream_matmul(struct weight_stream *s, float *y, size_t ld, const struct weight *w,
-                                 const struct act *x, bool accumulate) MUST_CHECK;
+/* backend_ops.matmul on `on`, with a matrix of the stream.  Waits for each piece: a pass is never only enqueued.
+ * ERR_IO, ERR_CORRUPT: the disk failed, or the file is not the one that was opened any more; a log line says what, and
+ * the next call starts afresh. */
+enum status weight_stream_matmul(struct weight_stream *s, struct stream *on, float *y, size_t ld,
+                                 const struct weight *w, const struct act *x, bool accumulate) MUST_CHECK;
 #endif

@@ -12,7 +12,7 @@
 
 #define NAME_MAX_BYTES  64
 #define ITEMS_PER_LAYER 12 /* norms, biases, q k v o gate up down */
-#define ITEMS_GLOBAL    4
+#define ITEMS_GLOBAL    4  /* table, norm, head */
 
 struct binder {
     struct weights *w;
@@ -101,6 +101,8 @@ static enum status place(struct binder *b, struct weight_item *it)
     it->offset = b->w->arena_bytes;
     if (it->is_vector) {
         bytes = (uint64_t)it->n_cols * sizeof(float);
+    } else if (it->is_table) {
+        bytes = it->src[0]->bytes;
     } else {
         size_t packed = 0;
         enum status st = be->ops->weight_bytes(be, it->dtype, it->n_rows, it->n_cols, &packed);
@@ -181,6 +183,19 @@ static enum status add_group(struct binder *b, uint32_t layer, const char *const
     return OK;
 }
 
+/* A backend with memory of its own has the embedding there: a step then reads no file. */
+static enum status add_table(struct binder *b, const struct tensor_entry *t)
+{
+    const struct weight_item it = { .src = { t },
+                                    .n_src = 1,
+                                    .n_rows = (uint32_t)t->ne[1],
+                                    .n_cols = (uint32_t)t->ne[0],
+                                    .is_table = true,
+                                    .dtype = (enum dtype)t->type,
+                                    .table = &b->w->embed_table };
+    return b->w->backend && !b->w->backend->caps.host_memory ? add_item(b, it) : OK;
+}
+
 /* q, k and v biases in one vector, as their outputs lie side by side. */
 static enum status add_qkv_bias(struct binder *b, uint32_t layer, const uint32_t rows[3], const float **out)
 {
@@ -240,6 +255,7 @@ static enum status bind_embedding(struct binder *b)
     enum status st = need(b, "token_embd.weight", info->d_model, info->n_vocab, &t);
     if (st != OK) return st;
     b->w->embed = t;
+    if ((st = add_table(b, t)) != OK) return st;
     if ((st = add_vector(b, "output_norm.weight", info->d_model, &b->w->final_norm)) != OK) return st;
     const char *head = tensor_dir_find(b->dir, "output.weight") ? "output.weight" : t->name;
     return add_matrix(b, head, info->d_model, info->n_vocab, FINE, &b->w->head);

@@ -33,8 +33,11 @@ struct weights {
     struct layer_weights *layers; /* [n_layers] */
     const float *final_norm;
     struct weight head;
-    const struct tensor_entry *embed; /* rows stay in the file: a batch reads the few it needs */
-    float *freq_factors;              /* host, rope dims/2, or NULL; owned */
+    const struct tensor_entry *embed;
+    /* Device, as the file has it.  NULL where a batch reads the few rows it needs from the file: in host memory the
+     * page cache is as good a place, and streamed weights are there as well. */
+    const void *embed_table;
+    float *freq_factors; /* host, rope dims/2, or NULL; owned */
 
     bool as_f32;          /* set before weights_bind(): matrices are packed dequantized */
     const struct gguf *g; /* borrowed: lives as long as the weights */

@@ -68,6 +68,10 @@ static void resolve(struct weights *w, bool matrices)
             *it->vector = p;
             continue;
         }
+        if (it->is_table) {
+            *it->table = matrices ? p : NULL;
+            continue;
+        }
         *it->matrix = (struct weight){ .dtype = it->dtype,
                                        .precision = it->precision,
                                        .n_rows = it->n_rows,
@@ -122,7 +126,7 @@ static enum status pack_piece(const struct weights *w, const struct weight_piece
     struct weight_piece after = *p;
     after.row0 += p->n_rows;
     huge_ahead_wait(pages, item + weight_piece_place(w->backend, &after));
-    enum status st = weight_piece_pack(w->backend, p, src, item + weight_piece_place(w->backend, p));
+    enum status st = weight_piece_pack(w->backend, NULL, p, src, item + weight_piece_place(w->backend, p));
     return st == OK ? OK : error_set(err, st, "tensor %s: packing failed (%s)", p->src->name, status_text(st));
 }
 

@@ -12,10 +12,12 @@ struct weight_item {
     uint32_t n_src;
     uint32_t n_rows, n_cols; /* a vector has one row */
     bool is_vector;          /* fp32 in the arena, whatever the file's type */
+    bool is_table;           /* as it is in the file */
     enum dtype dtype;
     enum precision precision;
     size_t offset, bytes;  /* in the arena; offset is a multiple of 64 */
     struct weight *matrix; /* filled when the arena has its address */
     const float **vector;
+    const void **table;
 };
 #endif

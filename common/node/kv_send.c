@@ -72,9 +72,9 @@ void kv_send_begin(struct kv_send *s, const struct kv_send_job *job)
 }
 
 void kv_send_piece(struct kv_send *s, const struct seq_key *key, uint32_t l0, uint32_t l1, uint32_t t0, uint32_t t1,
-                   const kv_block_id *blocks)
+                   const kv_block_id *blocks, const struct mark *written)
 {
-    struct kv_part *p = kv_part_create(s->opt.geometry, l0, l1, t0, t1, blocks);
+    struct kv_part *p = kv_part_create(s->opt.geometry, l0, l1, t0, t1, blocks, written);
     post(s, &(struct command){ .kind = CMD_PIECE, .key = *key, .part = p });
 }
 

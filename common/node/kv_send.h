@@ -38,9 +38,10 @@ void kv_send_stop(struct kv_send *s);
 void kv_send_destroy(struct kv_send *s); /* NULL is fine */
 
 void kv_send_begin(struct kv_send *s, const struct kv_send_job *job);
-/* Layers [l0, l1) of tokens [t0, t1) are final; blocks[0] holds token t0, a multiple of 64. */
+/* Layers [l0, l1) of tokens [t0, t1) are final once `written` has passed, which the sender's thread waits for (NULL:
+ * they are now); blocks[0] holds token t0, a multiple of 64. */
 void kv_send_piece(struct kv_send *s, const struct seq_key *key, uint32_t l0, uint32_t l1, uint32_t t0, uint32_t t1,
-                   const kv_block_id *blocks);
+                   const kv_block_id *blocks, const struct mark *written);
 /* All pieces are posted; token 0 goes along. */
 void kv_send_commit(struct kv_send *s, const struct seq_key *key, int32_t first_token);
 /* Gives up; tell: the decode node hears Abort.  Answered by KV_SEND_CLOSED, also for unknown keys. */

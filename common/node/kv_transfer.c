@@ -11,12 +11,13 @@
 struct kv_part {
     struct kv_cut_walk walk;
     struct kv_part *prev, *next;
+    struct mark written;
     uint32_t t0; /* of blocks[0] */
     kv_block_id blocks[];
 };
 
 struct kv_part *kv_part_create(const Baton__Kv__Geometry *g, uint32_t l0, uint32_t l1, uint32_t t0, uint32_t t1,
-                               const kv_block_id *blocks)
+                               const kv_block_id *blocks, const struct mark *written)
 {
     const struct kv_wire_range r = { l0, l1, 0, g->n_kv_heads, t0, t1 };
     uint32_t n = (t1 - t0 + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
@@ -25,6 +26,7 @@ struct kv_part *kv_part_create(const Baton__Kv__Geometry *g, uint32_t l0, uint32
     assert(t0 % KV_BLOCK_TOKENS == 0 && t0 < t1);
     p->walk = kv_cut_walk_of(&r);
     p->t0 = t0;
+    if (written) p->written = *written;
     memcpy(p->blocks, blocks, n * sizeof(kv_block_id));
     return p;
 }
@@ -138,7 +140,8 @@ static enum kv_transfer_step send_frame(struct kv_transfer *t, const struct kv_t
     fill_header(&note.block, means->geometry, &r);
     n_bytes = note.block.n_bytes;
     if (n_bytes > t->credit || !(f = frame_pool_take(means->pool))) return KV_TRANSFER_WAITS;
-    if (kv_cut_pack(means->map, &r, p->blocks + (r.t0 - p->t0) / KV_BLOCK_TOKENS, frame_bytes(f)) != OK) {
+    if (mark_wait(&p->written) != OK ||
+        kv_cut_pack(means->map, &r, p->blocks + (r.t0 - p->t0) / KV_BLOCK_TOKENS, frame_bytes(f)) != OK) {
         error_set(err, ERR_INTERNAL, "cannot pack layers [%u, %u)", r.l0, r.l1);
         frame_give_back(NULL, f);
         return KV_TRANSFER_BROKEN;

@@ -47,10 +47,10 @@ struct kv_transfer_means {
     struct kv_metrics *metrics;
 };
 
-/* Layers [l0, l1) of tokens [t0, t1), all heads; blocks[0] holds token t0, a multiple of 64; copied.  From any thread.
- */
+/* Layers [l0, l1) of tokens [t0, t1), all heads; blocks[0] holds token t0, a multiple of 64; copied.  They are
+ * read once `written` has passed (NULL: it has).  From any thread. */
 struct kv_part *kv_part_create(const Baton__Kv__Geometry *g, uint32_t l0, uint32_t l1, uint32_t t0, uint32_t t1,
-                               const kv_block_id *blocks);
+                               const kv_block_id *blocks, const struct mark *written);
 void kv_part_free(struct kv_part *p); /* NULL is fine */
 
 struct kv_transfer *kv_transfer_create(const struct kv_send_job *job);

@@ -82,7 +82,7 @@ static void begin(struct rig *r, struct slot *s)
                        &(struct kv_offer){ s->key, r->counter, s->to, PER_SLOT, N_TOKENS, 0, credit }) == OK,
           "an offer was refused");
     kv_send_begin(r->send, &(struct kv_send_job){ s->key, r->counter, "to", endpoints, 2, credit, N_TOKENS, 0 });
-    for (uint32_t l = 0; l < 4; l += 2) kv_send_piece(r->send, &s->key, l, l + 2, 0, N_TOKENS, s->from);
+    for (uint32_t l = 0; l < 4; l += 2) kv_send_piece(r->send, &s->key, l, l + 2, 0, N_TOKENS, s->from, NULL);
     kv_send_commit(r->send, &s->key, 1);
 }
 

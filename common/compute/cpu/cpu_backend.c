@@ -57,9 +57,34 @@ static enum status cpu_copy(struct backend *b, struct stream *s, void *dst, cons
     return OK;
 }
 
+/* --- streams: all is done when it is enqueued --- */
+static enum status cpu_stream_open(struct backend *b, struct stream **out)
+{
+    *out = NULL;
+    return OK;
+}
+
+static void cpu_stream_close(struct backend *b, struct stream *s) {}
+
 static enum status cpu_sync(struct backend *b, struct stream *s)
 {
     return OK;
+}
+
+static enum status cpu_mark_record(struct backend *b, struct stream *s, struct mark *out)
+{
+    *out = (struct mark){ 0 };
+    return OK;
+}
+
+static enum status cpu_mark_wait(struct backend *b, const struct mark *m)
+{
+    return OK;
+}
+
+static bool cpu_mark_done(struct backend *b, const struct mark *m)
+{
+    return true;
 }
 
 static size_t cpu_act_bytes(struct backend *b, uint32_t n, uint32_t k, enum precision precision)
@@ -315,7 +340,12 @@ static const struct backend_ops cpu_ops = {
     .upload = cpu_copy,
     .download = cpu_copy,
     .copy = cpu_copy,
+    .stream_open = cpu_stream_open,
+    .stream_close = cpu_stream_close,
     .sync = cpu_sync,
+    .mark_record = cpu_mark_record,
+    .mark_wait = cpu_mark_wait,
+    .mark_done = cpu_mark_done,
     .weight_bytes = cpu_weight_bytes,
     .weight_pack = cpu_weight_pack,
     .act_bytes = cpu_act_bytes,

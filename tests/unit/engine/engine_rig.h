@@ -1,8 +1,10 @@
 /* engine_rig.h - an engine over a tiny model, and what its callback has heard per sequence; for engine.c's tests. */
 #ifndef UNIT_ENGINE_ENGINE_RIG_H
 #define UNIT_ENGINE_ENGINE_RIG_H
+#include "base/mailbox.h"
 #include "base/mem.h"
 #include "engine/engine.h"
+#include "helpers/deferred_backend.h"
 #include "helpers/tiny_model.h"
 #include "model/model.h"
 
@@ -40,6 +42,7 @@ struct rig {
     pthread_cond_t changed;
     struct heard heard[MAX_SEQS];
     uint32_t n_layers;
+    struct mailbox *marks; /* of KV events, or NULL */
 };
 
 static void hear_token(struct heard *h, const struct engine_event *ev)
@@ -61,6 +64,11 @@ static void hear_kv(const struct rig *r, struct heard *h, const struct engine_ev
         cr_assert_eq(ev->layer0, h->kv_layers_end);
     }
     h->kv_layers_end = ev->layer1;
+    if (r->marks) { /* somebody else waits for them */
+        struct mark *m = mem_alloc(sizeof(*m));
+        *m = ev->written;
+        cr_assert_eq(mailbox_post(r->marks, m), OK);
+    }
     if (ev->layer1 == r->n_layers) h->kv_t1 = ev->t1;
     h->n_kv++;
 }
@@ -112,6 +120,7 @@ struct rig_options {
     const char *isa;
     const char *path; /* NULL: a tiny model */
     bool prefix_cache;
+    bool deferred; /* on a backend that computes when somebody waits */
 };
 
 static struct rig_options rig_defaults(void)
@@ -137,6 +146,7 @@ static struct rig *rig_of(struct rig_options o)
     cr_assert_eq(backend_open(&r->backend, "cpu",
                               &(struct backend_options){ .n_threads = o.threads, .isa = o.isa, .limits = lim }, &err),
                  OK, "%s", err.text);
+    if (o.deferred) r->backend = deferred_backend_create(r->backend);
     struct model_options mo = { .path = r->path,
                                 .backend = r->backend,
                                 .rotate = "auto",

@@ -131,10 +131,11 @@ Test(model, sequences_in_one_batch_do_not_touch_each_other)
     rig_free(&r);
 }
 
-static void count_layer(void *ctx, uint32_t layer)
+static void count_layer(void *ctx, uint32_t layer, const struct mark *written)
 {
     uint32_t *next = ctx;
     cr_assert_eq(layer, *next);
+    cr_assert(mark_done(written), "the CPU computes at once");
     (*next)++;
 }
 

@@ -7,6 +7,7 @@
 #include "wire/zsock.h"
 
 #include <criterion/criterion.h>
+#include <stdatomic.h>
 #include <zmq.h>
 
 #define N_TOKENS 500
@@ -132,11 +133,17 @@ static void begin(struct pair *p, struct seq_key key, uint64_t credit)
 }
 
 /* Chunks of 192 tokens, three layers at a time, as an engine would report them. */
-static void pieces(struct pair *p, struct seq_key key)
+static void pieces_marked(struct pair *p, struct seq_key key, const struct mark *written)
 {
     for (uint32_t t = 0; t < N_TOKENS; t += 192)
         for (uint32_t l = 0; l < 6; l += 3)
-            kv_send_piece(p->send, &key, l, l + 3, t, t + 192 < N_TOKENS ? t + 192 : N_TOKENS, p->blocks_from + t / 64);
+            kv_send_piece(p->send, &key, l, l + 3, t, t + 192 < N_TOKENS ? t + 192 : N_TOKENS, p->blocks_from + t / 64,
+                          written);
+}
+
+static void pieces(struct pair *p, struct seq_key key)
+{
+    pieces_marked(p, key, NULL);
 }
 
 static void expect_transfer(struct pair *p, struct seq_key key, uint64_t credit)
@@ -360,4 +367,70 @@ Test(kv_transfer, garbage_from_strangers_harms_nobody)
     for (uint32_t i = 1; i < 5; i++) expect_transfer(&p, (struct seq_key){ 1, i, 1 }, 1 << 20);
     zmq_close(s);
     stop(&p);
+}
+
+/* A device that writes KV no sooner than somebody waits for its mark. */
+struct slow_device {
+    struct backend base;
+    struct kv_store *kv;
+    uint8_t *kv_memory;
+    atomic_uint waits;
+    enum status status;
+};
+
+static enum status write_late(struct backend *b, const struct mark *m)
+{
+    struct slow_device *d = (struct slow_device *)b;
+    cr_assert_eq(m->at, 5);
+    if (atomic_fetch_add(&d->waits, 1) == 0) memcpy(d->kv->memory, d->kv_memory, d->kv->bytes);
+    return d->status;
+}
+
+static const struct backend_ops slow_ops = { .name = "slow", .mark_wait = write_late };
+
+static void hold_back(struct slow_device *d, struct pair *p)
+{
+    *d = (struct slow_device){ .base = { .ops = &slow_ops }, .kv = p->from, .kv_memory = mem_alloc(p->from->bytes) };
+    memcpy(d->kv_memory, p->from->memory, p->from->bytes);
+    memset(p->from->memory, 0, p->from->bytes);
+}
+
+Test(kv_transfer, kv_is_read_once_its_mark_has_passed)
+{
+    const struct seq_key key = { 9, 1, 1 };
+    struct slow_device d;
+    struct pair p;
+    struct note n;
+    start(&p);
+    hold_back(&d, &p);
+    offer(&p, key, 1 << 20);
+    begin(&p, key, 1 << 20);
+    pieces_marked(&p, key, &(struct mark){ &d.base, NULL, 5 });
+    kv_send_commit(p.send, &key, 4321);
+    n = await(p.recv_box);
+    cr_assert_eq(n.status, OK, "%s", n.text);
+    cr_assert_geq(atomic_load(&d.waits), 1);
+    cr_assert_eq(memcmp(p.from->memory, d.kv_memory, p.from->bytes), 0);
+    cr_assert(fake_same(p.from, p.blocks_from, p.to, p.blocks_to, N_TOKENS), "it was read before it was there");
+    cr_assert_eq(await(p.send_box).kind, KV_SEND_DONE);
+    stop(&p);
+    mem_free(d.kv_memory);
+}
+
+Test(kv_transfer, a_device_that_fails_fails_the_transfer)
+{
+    const struct seq_key key = { 9, 2, 1 };
+    struct slow_device d;
+    struct pair p;
+    start(&p);
+    hold_back(&d, &p);
+    d.status = ERR_INTERNAL;
+    offer(&p, key, 1 << 20);
+    begin(&p, key, 1 << 20);
+    pieces_marked(&p, key, &(struct mark){ &d.base, NULL, 5 });
+    struct note n = await(p.send_box);
+    cr_assert_eq(n.kind, KV_SEND_FAILED);
+    cr_assert_eq(n.status, ERR_INTERNAL);
+    stop(&p);
+    mem_free(d.kv_memory);
 }
