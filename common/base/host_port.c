@@ -6,6 +6,7 @@
 #include <netdb.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #define TCP      "tcp://"
 #define MAX_PORT 65535
@@ -86,8 +87,27 @@ bool host_port_lane(char *buf, size_t cap, const char *text, uint32_t lane, uint
     return port <= UINT16_MAX && host_port_replace(buf, cap, text, (uint32_t)port);
 }
 
+/* localhost means this host everywhere (RFC 6761), also where no /etc/hosts says so, as in a bare container. */
+static const char *known_name(const char *host)
+{
+    struct addrinfo *found = NULL;
+    if (strcasecmp(host, "localhost") != 0) return host;
+    if (getaddrinfo(host, NULL, NULL, &found) != 0) return "127.0.0.1";
+    freeaddrinfo(found);
+    return host;
+}
+
+const char *host_port_known(char *buf, size_t cap, const char *text)
+{
+    struct host_port hp;
+    if (!host_port_split(text, &hp) || known_name(hp.host) == hp.host) return text;
+    const int n = snprintf(buf, cap, "%s%s%s", hp.is_tcp ? TCP : "", known_name(hp.host), strrchr(text, ':'));
+    return n > 0 && (size_t)n < cap ? buf : text;
+}
+
 int host_port_resolve(const struct host_port *hp, struct sockaddr_storage *out)
 {
+    const char *host = known_name(hp->host);
     static const int families[] = { AF_INET, AF_INET6 };
     struct addrinfo *found = NULL;
     char port[8];
@@ -97,7 +117,7 @@ int host_port_resolve(const struct host_port *hp, struct sockaddr_storage *out)
         const struct addrinfo hints = { .ai_family = families[i],
                                         .ai_socktype = SOCK_STREAM,
                                         .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
-        e = getaddrinfo(hp->host, port, &hints, &found);
+        e = getaddrinfo(host, port, &hints, &found);
     }
     if (e != 0) return e;
     memset(out, 0, sizeof(*out));

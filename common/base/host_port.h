@@ -23,6 +23,8 @@ bool host_port_replace(char *buf, size_t cap, const char *text, uint32_t port) M
 /* Writes the endpoint of a lane, where `text` names that of lane 0: its port plus `lane`; port 0 becomes `instead`, as
  * each lane then has a port of its own.  False: it cannot be split, does not fit, or there is no such port. */
 bool host_port_lane(char *buf, size_t cap, const char *text, uint32_t lane, uint32_t instead) MUST_CHECK;
+/* `text`, or where it names a localhost that this host's files do not know, the same with 127.0.0.1, written to buf. */
+const char *host_port_known(char *buf, size_t cap, const char *text);
 /* The address to bind for it, with port `lo`: of a name that has both kinds the IPv4 one, on every plane.  May wait for
  * the DNS.  0, or what gai_strerror() has words for. */
 int host_port_resolve(const struct host_port *hp, struct sockaddr_storage *out) MUST_CHECK;

@@ -174,9 +174,10 @@ static int bind_name(void *socket, const char *endpoint)
 
 enum status zsock_bind(struct zsock *z, const char *endpoint, char **bound, struct error *err)
 {
-    char last[512] = "";
+    char last[512] = "", known[512];
     size_t n = sizeof(last);
 
+    endpoint = host_port_known(known, sizeof(known), endpoint);
     if (set_int(z->socket, ZMQ_IPV6, wants_ipv6(endpoint), err) != OK) return ERR_INTERNAL;
     if (zmq_bind(z->socket, endpoint) != 0 && (errno != ENODEV || bind_name(z->socket, endpoint) != 0)) {
         if (errno != ENODEV) return name_error("bind", endpoint, err);
@@ -189,6 +190,9 @@ enum status zsock_bind(struct zsock *z, const char *endpoint, char **bound, stru
 
 enum status zsock_connect(struct zsock *z, const char *endpoint, struct error *err)
 {
+    char known[512];
+
+    endpoint = host_port_known(known, sizeof(known), endpoint);
     if (set_int(z->socket, ZMQ_IPV6, wants_ipv6(endpoint), err) != OK) return ERR_INTERNAL;
     if (zmq_connect(z->socket, endpoint) != 0) return name_error("connect to", endpoint, err);
     return OK;

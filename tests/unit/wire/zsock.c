@@ -4,7 +4,9 @@
 #include "base/mem.h"
 
 #include <criterion/criterion.h>
+#include <sched.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <zmq.h>
 
 #define ROUNDS 2000
@@ -93,5 +95,29 @@ Test(zsock, names_what_it_cannot_bind)
     cr_assert_eq(zsock_bind(z, "nonsense", &bound, &err), ERR_INVALID);
     cr_assert(strstr(err.text, "nonsense"));
     zsock_close(z);
+    zsock_context_term();
+}
+
+/* A host without /etc/hosts, which this process alone sees. */
+Test(zsock, knows_localhost_where_no_file_does)
+{
+    struct zsock *a, *b;
+    struct error err = { 0 };
+    char *bound = NULL, text[64];
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("/dev/null", "/etc/hosts", NULL, MS_BIND, NULL) != 0)
+        cr_skip_test("hiding /etc/hosts takes a mount, which is not permitted");
+    cr_assert_eq(zsock_open(&a, ZSOCK_ROUTER, &options, NULL), OK);
+    cr_assert_eq(zsock_bind(a, "tcp://localhost:0", &bound, &err), OK, "%s", err.text);
+    cr_assert_eq(strncmp(bound, "tcp://127.0.0.1:", 16), 0, "%s", bound);
+    snprintf(text, sizeof(text), "tcp://localhost%s", strrchr(bound, ':'));
+    cr_assert_eq(zsock_open(&b, ZSOCK_DEALER, &options, NULL), OK);
+    cr_assert_eq(zsock_connect(b, text, &err), OK);
+    zmq_send(zsock_raw(b), "x", 1, 0);
+    zmq_pollitem_t item = { zsock_raw(a), 0, ZMQ_POLLIN, 0 };
+    cr_assert_eq(zmq_poll(&item, 1, 10000), 1, "nothing came by that name");
+    mem_free(bound);
+    zsock_close(b);
+    zsock_close(a);
     zsock_context_term();
 }
