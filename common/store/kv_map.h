@@ -1,8 +1,10 @@
 /* kv_map.h - where a model's cache lies: (layer, kv head) of the whole model -> rank, and the rank's own numbers.
  *
  * The wire side knows ranges of the whole model and this map; which ranks there are, how they share layers and heads,
- * and how their backends lay blocks out is behind it.  A block id stands for the same tokens on every rank. Threads:
- * any; two callers never unpack into the same (layer, head, block), nor one what another packs. */
+ * and how their backends lay blocks out is behind it.  A block id stands for the same tokens on every rank.
+ *
+ * Threads: any, each call on streams of its own.  Two callers never unpack into the same (layer, head, block), nor does
+ * one pack what another unpacks. */
 #ifndef STORE_KV_MAP_H
 #define STORE_KV_MAP_H
 #include "kv/kv_pool.h"
@@ -15,8 +17,9 @@ struct kv_range { /* layers and kv heads of the whole model, tokens of a sequenc
     uint32_t l0, l1, h0, h1, t0, t1;
 };
 
-/* stores[mesh_n_ranks()], borrowed: rank r's KV memory.  ERR_INVALID, with the numbers, if one is not what the mesh
- * gives to its rank, or they differ in blocks or in the geometry of a head. */
+/* stores[mesh_n_ranks()], borrowed as long as frames are moved: rank r's KV memory; their backends until the map ends.
+ * ERR_INVALID, with the numbers, if one is not what the mesh gives to its rank, or they differ in blocks or in the
+ * geometry of a head. */
 enum status kv_map_create(struct kv_map **out, const struct mesh *mesh, struct kv_store *const *stores,
                           struct error *err) MUST_CHECK;
 void kv_map_destroy(struct kv_map *map); /* NULL is fine */

@@ -70,7 +70,22 @@ static inline void fake_host_free(struct backend *b, void *p, size_t bytes)
     mem_free(p);
 }
 
+static inline enum status fake_stream_open(struct backend *b, struct stream **out)
+{
+    (void)b;
+    *out = mem_alloc(1);
+    return OK;
+}
+
+static inline void fake_stream_close(struct backend *b, struct stream *s)
+{
+    (void)b;
+    mem_free(s);
+}
+
 static const struct backend_ops fake_ops = { .name = "fake",
+                                             .stream_open = fake_stream_open,
+                                             .stream_close = fake_stream_close,
                                              .host_alloc = fake_host_alloc,
                                              .host_free = fake_host_free,
                                              .kv_pack = fake_pack,

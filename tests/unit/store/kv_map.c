@@ -5,6 +5,8 @@
 #include "helpers/kernel_check.h"
 
 #include <criterion/criterion.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #define N_TOKENS  130 /* two full blocks and a part of a third */
@@ -264,6 +266,93 @@ Test(kv_map, refuses_what_is_not_there_and_what_no_sender_makes, .init = start, 
     cr_assert_eq(kv_map_unpack(s.map, &all, &beyond, wire), ERR_INVALID);
     cr_assert_eq(kv_map_pack(s.map, &all, &fine, wire), OK);
     cr_assert_eq(kv_map_unpack(s.map, &all, &fine, wire), ERR_CORRUPT, "scales that were never written are 0");
+    side_free(&s);
+    mem_free(wire);
+}
+
+/* ---- streams: a backend that watches them ---- */
+
+static atomic_int n_opened, n_closed;
+static struct stream *used[2]; /* by the first two calls, which are inside at once */
+static pthread_barrier_t both_inside;
+static const struct backend_ops *real;
+
+static enum status open_stream(struct backend *b, struct stream **out)
+{
+    (void)b;
+    n_opened++;
+    *out = mem_alloc(1);
+    return OK;
+}
+
+static void close_stream(struct backend *b, struct stream *s)
+{
+    (void)b;
+    n_closed++;
+    mem_free(s);
+}
+
+static enum status no_stream(struct backend *b, struct stream **out)
+{
+    (void)b, (void)out;
+    return ERR_NO_MEMORY;
+}
+
+static enum status pack_at_once(struct backend *b, struct stream *s, const struct kv_slices *layers,
+                                const struct kv_piece *pieces, uint32_t n, uint8_t *wire)
+{
+    static atomic_int n_calls;
+    const int idx = n_calls++;
+    if (idx < 2) {
+        used[idx] = s;
+        pthread_barrier_wait(&both_inside);
+    }
+    return real->kv_pack(b, s, layers, pieces, n, wire);
+}
+
+static void *pack_all(void *arg)
+{
+    const struct kv_range all = { 0, 3, 0, 2, 0, 64 };
+    const kv_block_id block = 1;
+    static _Thread_local uint8_t wire[3 * 2 * 2 * 64 * (HEAD_DIM + 4)];
+    cr_assert_eq(kv_map_pack(arg, &all, &block, wire), OK);
+    return NULL;
+}
+
+Test(kv_map, callers_that_are_inside_at_once_have_streams_of_their_own, .init = start, .fini = stop)
+{
+    struct backend_ops watched = *backend->ops;
+    struct side s = side_of(&MODELS[1], 1, 1);
+    pthread_t threads[2];
+    real = backend->ops;
+    watched.stream_open = open_stream;
+    watched.stream_close = close_stream;
+    watched.kv_pack = pack_at_once;
+    backend->ops = &watched;
+    pthread_barrier_init(&both_inside, NULL, 2);
+    for (int i = 0; i < 2; i++) cr_assert_eq(pthread_create(&threads[i], NULL, pack_all, s.map), 0);
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+    cr_assert(used[0] && used[1] && used[0] != used[1]);
+    for (int i = 0; i < 3; i++) pack_all(s.map);
+    cr_assert_eq(n_opened, 2, "streams are used again");
+    side_free(&s);
+    cr_assert_eq(n_closed, 2);
+    backend->ops = real;
+    pthread_barrier_destroy(&both_inside);
+}
+
+Test(kv_map, says_when_there_is_no_stream, .init = start, .fini = stop)
+{
+    struct backend_ops watched = *backend->ops;
+    const struct kv_range all = { 0, 3, 0, 2, 0, 64 };
+    const kv_block_id block = 1;
+    struct side s = side_of(&MODELS[1], 1, 1);
+    uint8_t *wire = cache_of(&MODELS[1], 4);
+    real = backend->ops;
+    watched.stream_open = no_stream;
+    backend->ops = &watched;
+    cr_assert_eq(kv_map_pack(s.map, &all, &block, wire), ERR_NO_MEMORY);
+    backend->ops = real;
     side_free(&s);
     mem_free(wire);
 }
