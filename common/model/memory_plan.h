@@ -1,7 +1,7 @@
 /* memory_plan.h - whether weights lie in memory or are streamed, decided from numbers alone. */
 #ifndef MODEL_MEMORY_PLAN_H
 #define MODEL_MEMORY_PLAN_H
-#include "compute/host_memory.h"
+#include "base/host_memory.h"
 #include "model/model.h"
 
 struct memory_need {   /* bytes */

@@ -1,8 +1,8 @@
 /* model.c - opens a model: file, facts, weights, and the memory that steps use. */
+#include "base/host_memory.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/token_id.h"
-#include "compute/host_memory.h"
 #include "formats/gguf.h"
 #include "model/memory_plan.h"
 #include "model/model_internal.h"
@@ -246,7 +246,8 @@ static enum status load_weights(struct model *m, const struct model_options *opt
     struct weights_load_options load = { opt->io, opt->progress, opt->progress_ctx };
     enum weights_mode mode;
     if (opt->weights_fd >= 0) {
-        enum status st = host_memory_check(m->backend, m->buffer_bytes, "the step buffers", err);
+        enum status st =
+            m->backend->caps.host_memory ? host_memory_check(m->buffer_bytes, "the step buffers", err) : OK;
         return st == OK ? weights_map(&m->weights, opt->weights_fd, err) : st;
     }
     enum status st = plan_memory(m, opt, &mode, err);

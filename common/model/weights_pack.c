@@ -1,9 +1,9 @@
 /* weights_pack.c - fills the arena: packed by the backend, private to a process or shared by a host's nodes. */
 #include "base/clock.h"
+#include "base/host_memory.h"
 #include "base/huge_pages.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "compute/host_memory.h"
 #include "formats/gguf.h"
 #include "model/weight_pieces.h"
 #include "model/weight_stream.h"

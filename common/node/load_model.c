@@ -3,9 +3,9 @@
 
 #include "base/clock.h"
 #include "base/cpus.h"
+#include "base/host_memory.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "compute/host_memory.h"
 #include "formats/gguf.h"
 #include "formats/vocab_load.h"
 #include "text/vocab.h"

@@ -1,9 +1,9 @@
 /* kv_tier.c - the level in RAM: an arena of blocks by hash, least recently used out first. */
 #include "store/kv_tier.h"
 
+#include "base/host_memory.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "compute/host_memory.h"
 #include "kv/hash_lru.h"
 #include "store/kv_store.h"
 #include "store/kv_tier_disk.h"

@@ -1,8 +1,8 @@
 /* swap.c - copies blocks between the KV store and chained slots of a host arena. */
 #include "store/swap.h"
 
+#include "base/host_memory.h"
 #include "base/mem.h"
-#include "compute/host_memory.h"
 #include "store/kv_store.h"
 
 #include <assert.h>

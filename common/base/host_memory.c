@@ -1,6 +1,7 @@
 /* host_memory.c - asks the kernel for the memory that is left, before a large part of it is taken. */
-#include "compute/host_memory.h"
+#include "base/host_memory.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -139,9 +140,8 @@ enum status host_memory_fit(const struct host_memory *left, const char *what, ui
                      (double)bytes / MIB, beside, (double)left->bytes / MIB, left->from);
 }
 
-enum status host_memory_check(const struct backend *backend, uint64_t bytes, const char *what, struct error *err)
+enum status host_memory_check(uint64_t bytes, const char *what, struct error *err)
 {
-    if (!backend->caps.host_memory) return OK;
     struct host_memory left;
     host_memory_left(&left);
     return host_memory_fit(&left, what, bytes, NULL, 0, err);

@@ -1,8 +1,9 @@
 /* host_memory.h - how much memory this process may still take. */
-#ifndef COMPUTE_HOST_MEMORY_H
-#define COMPUTE_HOST_MEMORY_H
+#ifndef BASE_HOST_MEMORY_H
+#define BASE_HOST_MEMORY_H
 #include "base/error.h"
-#include "compute/backend.h"
+
+#include <stdint.h>
 
 struct host_memory {
     uint64_t bytes;
@@ -18,8 +19,6 @@ void host_memory_read(struct host_memory *out, const char *proc, const char *cgr
  * promised but not taken yet (`others`; NULL: none are). */
 enum status host_memory_fit(const struct host_memory *left, const char *what, uint64_t bytes, const char *others,
                             uint64_t other_bytes, struct error *err) MUST_CHECK;
-/* The same of what is left now, with nothing beside; backends with memory of their own say so
- * themselves when they allocate. */
-enum status host_memory_check(const struct backend *backend, uint64_t bytes, const char *what,
-                              struct error *err) MUST_CHECK;
+/* The same of what is left now, with nothing beside. */
+enum status host_memory_check(uint64_t bytes, const char *what, struct error *err) MUST_CHECK;
 #endif
