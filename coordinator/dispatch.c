@@ -116,7 +116,7 @@ static void end_request(struct dispatch *d, struct request *r, enum request_stat
         next = h->next;
         /* a prefill node that just ships the rest of a finished answer reports by itself */
         bool reports = how == REQUEST_DONE && r->finish_pending && h->node == r->prefill && h->epoch == r->epoch;
-        if (!reports && !h->cancelling) jobs_send_cancel(d, r, h);
+        if (!reports && !h->cancelling) orders_send_cancel(d, r, h);
     }
     log_end(r);
     measure_end(d, r);
@@ -217,10 +217,10 @@ static void start(struct dispatch *d, struct request *r, struct placing *p, stru
     request_set_state(r, REQUEST_RESERVING);
     r->local = !prefill;
     r->n_reserved_tokens = r->n_tokens;
-    jobs_take_decode(r, decode);
-    if (prefill) jobs_take_prefill(r, prefill);
+    orders_take_decode(r, decode);
+    if (prefill) orders_take_prefill(r, prefill);
     if (prefill) pairs_tried(&d->pairs, prefill->incarnation, decode->incarnation, clock_now_us());
-    if (jobs_send_reserve(d, r) != OK) {
+    if (orders_send_reserve(d, r) != OK) {
         recovery_doubt(d, decode, "it cannot be asked for a reservation");
         recovery_refused(d, r, decode, ERR_UNAVAILABLE, "the decode node cannot be reached");
     }
@@ -245,7 +245,7 @@ static void place_one(struct dispatch *d, struct request *r, struct placing *p)
     int to_avoid = row_to_avoid(p, r);
     struct router_ask ask = {
         .model_idx = r->model->idx,
-        .reserve_tokens = jobs_reserve_tokens(r),
+        .reserve_tokens = orders_reserve_tokens(r),
         .max_tokens = r->n_prompt + r->sampling.max_tokens,
         .n_tokens = r->n_tokens,
         .avoid_prefill = to_avoid,
@@ -290,7 +290,7 @@ static void repeat_cancels(struct dispatch *d, struct request *r, uint64_t now)
         if (!h->cancelling) {
             bool forgotten = request_is_over(r) &&
                              request_elapsed(now, r->t.ended) > (uint64_t)d->opt.limits.progress_timeout_ms * 1000;
-            if (forgotten) jobs_send_cancel(d, r, h);
+            if (forgotten) orders_send_cancel(d, r, h);
             continue;
         }
         if (request_elapsed(now, h->cancel_sent) < CANCEL_REPEAT_US) continue;
@@ -298,7 +298,7 @@ static void repeat_cancels(struct dispatch *d, struct request *r, uint64_t now)
             log_warn("cancel_unanswered", "req=%s node=%s epoch=%u", log_quote(r->tag), h->node->name, h->epoch);
             dispatch_close_hold(d, r, h);
         } else {
-            jobs_send_cancel(d, r, h);
+            orders_send_cancel(d, r, h);
         }
     }
 }

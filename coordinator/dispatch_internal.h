@@ -1,6 +1,6 @@
 /* dispatch_internal.h - the dispatcher's parts among themselves.
  *
- *   dispatch.c  queue, placing, ends, deadlines      jobs.c      messages to nodes
+ *   dispatch.c  queue, placing, ends, deadlines      orders.c    messages to nodes
  *   members.c   joins, heartbeats, dead nodes        events.c    messages from nodes about requests
  *   recovery.c  new epochs                            peers.c     nodes are told of each other */
 #ifndef COORDINATOR_DISPATCH_INTERNAL_H
@@ -43,20 +43,20 @@ uint32_t dispatch_broken_pairs(const struct dispatch *d, struct node *const *fro
                                struct router_pair out[PAIRS_MAX]);
 void dispatch_requeue(struct dispatch *d, struct request *r);
 
-/* jobs.c: ERR_FULL: too much waits for the node's acknowledgement; ERR_CLOSED: it is not a member any more.  A node
+/* orders.c: ERR_FULL: too much waits for the node's acknowledgement; ERR_CLOSED: it is not a member any more.  A node
  * that is only disconnected hears it later. */
-enum status jobs_send_reserve(struct dispatch *d, struct request *r) MUST_CHECK;
-enum status jobs_send_prefill(struct dispatch *d, struct request *r, uint64_t credit, ProtobufCBinaryData key,
-                              uint32_t hit_tokens) MUST_CHECK;
-enum status jobs_send_rebind(struct dispatch *d, struct request *r, uint32_t old_epoch) MUST_CHECK;
+enum status orders_send_reserve(struct dispatch *d, struct request *r) MUST_CHECK;
+enum status orders_send_prefill(struct dispatch *d, struct request *r, uint64_t credit, ProtobufCBinaryData key,
+                                uint32_t hit_tokens) MUST_CHECK;
+enum status orders_send_rebind(struct dispatch *d, struct request *r, uint32_t old_epoch) MUST_CHECK;
 /* Repeated until acknowledged; a hold that its node never heard of is closed at once. */
-void jobs_send_cancel(struct dispatch *d, struct request *r, struct hold *h);
-void jobs_cancel_unknown(struct dispatch *d, struct node *n, uint64_t id, uint32_t epoch);
-enum status jobs_send(struct dispatch *d, struct node *n, Baton__Control__ControlMessage *m) MUST_CHECK;
+void orders_send_cancel(struct dispatch *d, struct request *r, struct hold *h);
+void orders_cancel_unknown(struct dispatch *d, struct node *n, uint64_t id, uint32_t epoch);
+enum status orders_send(struct dispatch *d, struct node *n, Baton__Control__ControlMessage *m) MUST_CHECK;
 /* A new hold of `n` for this epoch, and the name for people. */
-void jobs_take_decode(struct request *r, struct node *n);
-void jobs_take_prefill(struct request *r, struct node *n);
-uint32_t jobs_reserve_tokens(const struct request *r);
+void orders_take_decode(struct request *r, struct node *n);
+void orders_take_prefill(struct request *r, struct node *n);
+uint32_t orders_reserve_tokens(const struct request *r);
 
 /* members.c */
 extern const struct control_events members_events;    /* ctx is the dispatch */

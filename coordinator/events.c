@@ -25,7 +25,7 @@ static bool find(struct dispatch *d, struct node *n, const Baton__Kv__RequestId 
     if (!id || id->incarnation != d->opt.incarnation) return false;
     HASH_FIND(hh, d->by_id, &id->counter, sizeof(id->counter), r);
     if (!r) {
-        if (tell) jobs_cancel_unknown(d, n, id->counter, 0);
+        if (tell) orders_cancel_unknown(d, n, id->counter, 0);
         return false;
     }
     *out = (struct event){ .node = n, .r = r, .epoch = epoch, .hold = request_find_hold(r, n, epoch) };
@@ -44,7 +44,7 @@ static void on_reserved(struct dispatch *d, struct node *n, const Baton__Control
     r->refusals = 0;
     request_set_state(r, REQUEST_RESERVED);
     if (r->local) return;
-    if (jobs_send_prefill(d, r, m->credit_bytes, m->key, m->hit_tokens) == OK) return;
+    if (orders_send_prefill(d, r, m->credit_bytes, m->key, m->hit_tokens) == OK) return;
     recovery_doubt(d, r->prefill, "it cannot be told of a prompt");
     recovery_prefill_unready(d, r);
 }

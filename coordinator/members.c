@@ -65,7 +65,7 @@ static void welcome(struct dispatch *d, struct node *n)
     w.lease_ms = REGISTRY_LEASE_MS;
     m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_WELCOME;
     m.welcome = &w;
-    if (jobs_send(d, n, &m) != OK) log_warn_limited("welcome_unsent", "node=%s", n->name);
+    if (orders_send(d, n, &m) != OK) log_warn_limited("welcome_unsent", "node=%s", n->name);
 }
 
 /* An older process of the same name makes room once its connection is gone or it has been silent for two heartbeats: it
@@ -234,5 +234,5 @@ void members_say_goodbye(struct dispatch *d)
     m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_GOODBYE;
     m.goodbye = &bye;
     for (struct node *n = d->registry.nodes; n; n = n->next)
-        if (n->alive && jobs_send(d, n, &m) != OK) log_debug("goodbye_unsent", "node=%s", n->name);
+        if (n->alive && orders_send(d, n, &m) != OK) log_debug("goodbye_unsent", "node=%s", n->name);
 }

@@ -34,7 +34,7 @@ static enum status tell(struct dispatch *d, struct node *to)
     peers.peers = list;
     m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_PEERS;
     m.peers = &peers;
-    return jobs_send(d, to, &m);
+    return orders_send(d, to, &m);
 }
 
 void peers_changed(struct dispatch *d, struct node *n)

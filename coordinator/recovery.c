@@ -33,7 +33,7 @@ static void release_epoch(struct dispatch *d, struct request *r, bool keep_decod
         next = h->next;
         if (h->cancelling || (keep_decode && h->node == r->decode)) continue;
         hold_computed(h);
-        jobs_send_cancel(d, r, h);
+        orders_send_cancel(d, r, h);
     }
 }
 
@@ -176,10 +176,10 @@ static bool rebind(struct dispatch *d, struct request *r)
     kept->epoch = ++r->epoch;
     r->prefill = NULL;
     r->local = !next;
-    if (next) jobs_take_prefill(r, next);
+    if (next) orders_take_prefill(r, next);
     if (next) pairs_tried(&d->pairs, next->incarnation, r->decode->incarnation, clock_now_us());
     request_set_state(r, REQUEST_RESERVING);
-    if (jobs_send_rebind(d, r, old_epoch) == OK) return true;
+    if (orders_send_rebind(d, r, old_epoch) == OK) return true;
     recovery_doubt(d, r->decode, "it cannot be told of a new epoch");
     return false;
 }

@@ -1,4 +1,4 @@
-/* jobs.c - what the dispatcher tells nodes: reserve, prefill, rebind, cancel. */
+/* orders.c - what the dispatcher tells nodes: reserve, prefill, rebind, cancel. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "coordinator/dispatch_internal.h"
@@ -9,7 +9,7 @@
 
 #define GROWTH_TOKENS 256 /* room for output that a reservation is expected to take at first */
 
-uint32_t jobs_reserve_tokens(const struct request *r)
+uint32_t orders_reserve_tokens(const struct request *r)
 {
     uint32_t left = r->sampling.max_tokens - request_n_output(r);
     uint32_t growth = r->wide || left < GROWTH_TOKENS ? left : GROWTH_TOKENS;
@@ -50,7 +50,7 @@ static void pack(const struct dispatch *d, struct request *r, struct job_message
     job_pack(out, &j);
 }
 
-enum status jobs_send(struct dispatch *d, struct node *n, Baton__Control__ControlMessage *m)
+enum status orders_send(struct dispatch *d, struct node *n, Baton__Control__ControlMessage *m)
 {
     enum status st = control_send(d->control, n->peer, n->incarnation, m);
     if (control_is_behind(n->peer) && !n->behind) {
@@ -60,22 +60,22 @@ enum status jobs_send(struct dispatch *d, struct node *n, Baton__Control__Contro
     return st;
 }
 
-void jobs_take_decode(struct request *r, struct node *n)
+void orders_take_decode(struct request *r, struct node *n)
 {
-    uint32_t blocks = router_blocks(jobs_reserve_tokens(r), n->geometry.block_tokens);
+    uint32_t blocks = router_blocks(orders_reserve_tokens(r), n->geometry.block_tokens);
     r->decode = n;
     snprintf(r->decode_name, sizeof(r->decode_name), "%s", n->name);
     request_open_hold(r, n, blocks, r->local ? r->n_tokens : 0);
 }
 
-void jobs_take_prefill(struct request *r, struct node *n)
+void orders_take_prefill(struct request *r, struct node *n)
 {
     r->prefill = n;
     snprintf(r->prefill_name, sizeof(r->prefill_name), "%s", n->name);
     request_open_hold(r, n, 0, r->n_tokens);
 }
 
-enum status jobs_send_reserve(struct dispatch *d, struct request *r)
+enum status orders_send_reserve(struct dispatch *d, struct request *r)
 {
     Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
     Baton__Control__Reserve reserve = BATON__CONTROL__RESERVE__INIT;
@@ -85,13 +85,13 @@ enum status jobs_send_reserve(struct dispatch *d, struct request *r)
     reserve.local_prefill = r->local;
     m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_RESERVE;
     m.reserve = &reserve;
-    enum status st = jobs_send(d, r->decode, &m);
+    enum status st = orders_send(d, r->decode, &m);
     request_find_hold(r, r->decode, r->epoch)->told = st == OK;
     return st;
 }
 
-enum status jobs_send_prefill(struct dispatch *d, struct request *r, uint64_t credit, ProtobufCBinaryData key,
-                              uint32_t hit_tokens)
+enum status orders_send_prefill(struct dispatch *d, struct request *r, uint64_t credit, ProtobufCBinaryData key,
+                                uint32_t hit_tokens)
 {
     Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
     Baton__Control__Prefill prefill = BATON__CONTROL__PREFILL__INIT;
@@ -109,12 +109,12 @@ enum status jobs_send_prefill(struct dispatch *d, struct request *r, uint64_t cr
     m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_PREFILL;
     m.prefill = &prefill;
     r->handoff_since = clock_now_us();
-    enum status st = jobs_send(d, r->prefill, &m);
+    enum status st = orders_send(d, r->prefill, &m);
     request_find_hold(r, r->prefill, r->epoch)->told = st == OK;
     return st;
 }
 
-enum status jobs_send_rebind(struct dispatch *d, struct request *r, uint32_t old_epoch)
+enum status orders_send_rebind(struct dispatch *d, struct request *r, uint32_t old_epoch)
 {
     Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
     Baton__Control__Rebind rebind = BATON__CONTROL__REBIND__INIT;
@@ -126,7 +126,7 @@ enum status jobs_send_rebind(struct dispatch *d, struct request *r, uint32_t old
     rebind.local_prefill = r->local;
     m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_REBIND;
     m.rebind = &rebind;
-    return jobs_send(d, r->decode, &m);
+    return orders_send(d, r->decode, &m);
 }
 
 static void send_cancel(struct dispatch *d, struct node *n, uint64_t request, uint32_t epoch)
@@ -140,10 +140,10 @@ static void send_cancel(struct dispatch *d, struct node *n, uint64_t request, ui
     m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_CANCEL;
     m.cancel = &cancel;
     /* It is repeated until it is acknowledged, or the node is declared dead. */
-    if (jobs_send(d, n, &m) != OK) n->retry_at = clock_now_us() + 200000;
+    if (orders_send(d, n, &m) != OK) n->retry_at = clock_now_us() + 200000;
 }
 
-void jobs_send_cancel(struct dispatch *d, struct request *r, struct hold *h)
+void orders_send_cancel(struct dispatch *d, struct request *r, struct hold *h)
 {
     if (!h->told) {
         dispatch_close_hold(d, r, h);
@@ -155,7 +155,7 @@ void jobs_send_cancel(struct dispatch *d, struct request *r, struct hold *h)
     send_cancel(d, h->node, r->id, request_is_over(r) ? 0 : h->epoch);
 }
 
-void jobs_cancel_unknown(struct dispatch *d, struct node *n, uint64_t id, uint32_t epoch)
+void orders_cancel_unknown(struct dispatch *d, struct node *n, uint64_t id, uint32_t epoch)
 {
     send_cancel(d, n, id, epoch);
 }
