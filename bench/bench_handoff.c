@@ -32,7 +32,7 @@
 #define WAIT_MS    60000
 
 struct setup {
-    Baton__Kv__Geometry geometry;
+    struct cache_geometry geometry;
     struct backend *backend;
     struct kv_store from, to;
     struct kv_map *from_map, *to_map;
@@ -115,12 +115,12 @@ static void set_up(struct setup *s)
     const struct backend_limits limits = { 64, N_TOKENS, 4096, 64, HEAD_DIM };
     struct error err;
 
-    baton__kv__geometry__init(&s->geometry);
-    s->geometry.n_layers = N_LAYERS;
-    s->geometry.n_kv_heads = N_KV_HEADS;
-    s->geometry.head_dim = HEAD_DIM;
-    s->geometry.block_tokens = KV_BLOCK_TOKENS;
-    s->geometry.codec = BATON__KV__CODEC__INT8;
+    cache_geometry_set_uniform(&s->geometry, N_LAYERS,
+                               &(struct cache_group){ .kind = BATON__KV__CACHE_KIND__KV,
+                                                      .codec = BATON__KV__CODEC__INT8,
+                                                      .n_heads = N_KV_HEADS,
+                                                      .head_dim = HEAD_DIM,
+                                                      .block_tokens = KV_BLOCK_TOKENS });
     if (backend_open(&s->backend, "cpu", &(struct backend_options){ .n_threads = 1, .limits = limits }, &err) != OK)
         fail(err.text);
     make_store(s, &s->from);
@@ -272,7 +272,7 @@ static double print_row(const char *what, double mb, struct series *x, uint32_t 
 static double measure(struct setup *s, uint32_t n_tokens, uint32_t rounds)
 {
     static struct series ours, theirs;
-    size_t n_bytes = (size_t)kv_inbox_expected_bytes(&s->geometry, n_tokens, 0), at = 0;
+    size_t n_bytes = (size_t)kv_cover_expected_bytes(&s->geometry, n_tokens, 0), at = 0;
     struct copy c = { .to = &s->to, .n_bytes = n_bytes, .rounds = rounds + 1 };
     double gb = (double)n_bytes / 1e9, copy, handoff;
     pthread_t thread;

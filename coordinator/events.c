@@ -147,20 +147,13 @@ static void on_progress(struct dispatch *d, struct node *n, const Baton__Control
         request_set_state(e.r, REQUEST_DECODING);
 }
 
-/* What `bytes` of this node's KV would be in 16 bits a value, without scales. */
-static uint64_t in_16_bits(const struct node *n, uint64_t bytes)
-{
-    uint64_t dim = n->geometry.head_dim;
-    return n->geometry.codec == BATON__KV__CODEC__INT8 ? bytes / (dim + 4) * (2 * dim) : bytes;
-}
-
 static void on_prefill_done(struct dispatch *d, struct node *n, const Baton__Control__PrefillDone *m)
 {
     struct event e;
     if (!find(d, n, m->request, m->epoch, false, &e) || !e.hold) return;
     struct request *r = e.r;
     r->t.kv_bytes += m->kv_bytes;
-    r->t.kv_bytes_16bit += in_16_bits(n, m->kv_bytes);
+    r->t.kv_bytes_16bit += cache_geometry_16bit_bytes(&n->geometry, m->kv_bytes);
     r->t.prefill_us = m->prefill_us;
     r->t.handoff_us = m->handoff_us;
     metric_add(d->opt.meters->kv_bytes, (double)m->kv_bytes);

@@ -62,7 +62,7 @@ enum status orders_send(struct dispatch *d, struct node *n, Baton__Control__Cont
 
 void orders_take_decode(struct request *r, struct node *n)
 {
-    uint32_t blocks = router_blocks(orders_reserve_tokens(r), n->geometry.block_tokens);
+    uint32_t blocks = router_blocks(orders_reserve_tokens(r), n->block_tokens);
     r->decode = n;
     snprintf(r->decode_name, sizeof(r->decode_name), "%s", n->name);
     request_open_hold(r, n, blocks, r->local ? r->n_tokens : 0);

@@ -27,47 +27,6 @@ void registry_fini(struct registry *g)
     g->n = 0;
 }
 
-static struct node_geometry geometry_of(const Baton__Kv__Geometry *m)
-{
-    return (struct node_geometry){
-        .fingerprint = m->fingerprint,
-        .n_layers = m->n_layers,
-        .n_kv_heads = m->n_kv_heads,
-        .head_dim = m->head_dim,
-        .block_tokens = m->block_tokens,
-        .codec = (uint32_t)m->codec,
-        .rope_dims = m->rope_dims,
-        .rope_kind = m->rope_kind,
-        .rope_base = m->rope_base,
-        .rope_scale = m->rope_scale,
-        .rotated = m->rotated != 0,
-    };
-}
-
-static const char *codec_name(uint32_t codec)
-{
-    return codec == BATON__KV__CODEC__INT8 ? "int8" : codec == BATON__KV__CODEC__F16 ? "f16" : "unknown";
-}
-
-static void describe(const struct node_geometry *g, char *buf, size_t cap)
-{
-    snprintf(buf, cap,
-             "fingerprint %016llx, %u layers, %u kv heads, head_dim %u, blocks of %u, codec %s, %srotated, "
-             "rope base %g scale %g dims %u kind %u",
-             (unsigned long long)g->fingerprint, g->n_layers, g->n_kv_heads, g->head_dim, g->block_tokens,
-             codec_name(g->codec), g->rotated ? "" : "not ", (double)g->rope_base, (double)g->rope_scale, g->rope_dims,
-             g->rope_kind);
-}
-
-static bool geometry_eq(const struct node_geometry *a, const struct node_geometry *b)
-{
-    return a->fingerprint == b->fingerprint && a->n_layers == b->n_layers && a->n_kv_heads == b->n_kv_heads &&
-           a->head_dim == b->head_dim && a->block_tokens == b->block_tokens && a->codec == b->codec &&
-           a->rope_dims == b->rope_dims && a->rope_kind == b->rope_kind &&
-           memcmp(&a->rope_base, &b->rope_base, sizeof(float)) == 0 &&
-           memcmp(&a->rope_scale, &b->rope_scale, sizeof(float)) == 0 && a->rotated == b->rotated;
-}
-
 /* Names go into logs, labels and headers. */
 static bool name_is_plain(const char *name)
 {
@@ -75,16 +34,19 @@ static bool name_is_plain(const char *name)
     return n > 0 && n <= NODE_NAME_MAX && !name[n];
 }
 
-static enum status check_fields(const Baton__Control__Register *h, struct error *err)
+static enum status check_fields(const Baton__Control__Register *h, struct cache_geometry *geometry, struct error *err)
 {
+    struct error why;
     if (!name_is_plain(h->node))
         return error_set(err, ERR_INVALID, "a node's name must have 1 to %d letters, digits, '.', '_' or '-'",
                          NODE_NAME_MAX);
     if (h->role != BATON__CONTROL__ROLE__PREFILL && h->role != BATON__CONTROL__ROLE__DECODE)
         return error_set(err, ERR_INVALID, "node %s has role %d; known are 1 (prefill) and 2 (decode)", h->node,
                          (int)h->role);
-    if (!h->geometry || h->geometry->block_tokens == 0)
-        return error_set(err, ERR_INVALID, "node %s names no geometry", h->node);
+    if (cache_geometry_unpack(geometry, h->geometry, &why) != OK)
+        return error_set(err, why.status, "node %s: %s", h->node, why.text);
+    if (cache_geometry_block_tokens(geometry) == 0)
+        return error_set(err, ERR_UNSUPPORTED, "node %s keeps its cache in no blocks", h->node);
     if (h->max_seqs == 0) return error_set(err, ERR_INVALID, "node %s takes no sequences", h->node);
     if (h->role == BATON__CONTROL__ROLE__DECODE &&
         (h->n_kv_endpoints == 0 || h->n_kv_endpoints > NODE_MAX_LANES || h->n_blocks == 0))
@@ -94,24 +56,21 @@ static enum status check_fields(const Baton__Control__Register *h, struct error 
 }
 
 static enum status check_model(const struct registry *g, const Baton__Control__Register *h,
-                               const struct served_model *model, struct error *err)
+                               const struct cache_geometry *theirs, const struct served_model *model, struct error *err)
 {
-    struct node_geometry theirs = geometry_of(h->geometry);
     if (!model) return error_set(err, ERR_NOT_FOUND, "this coordinator serves no model named \"%.64s\"", h->model);
-    if (theirs.fingerprint != model->fingerprint)
+    if (theirs->fingerprint != model->fingerprint)
         return error_set(
             err, ERR_MISMATCH, "model %s: node %s has a file with fingerprint %016llx, the coordinator's has %016llx",
-            model->name, h->node, (unsigned long long)theirs.fingerprint, (unsigned long long)model->fingerprint);
+            model->name, h->node, (unsigned long long)theirs->fingerprint, (unsigned long long)model->fingerprint);
     if (h->n_vocab != model->n_vocab)
         return error_set(err, ERR_MISMATCH, "model %s: node %s has %u tokens, the coordinator's file %u", model->name,
                          h->node, h->n_vocab, model->n_vocab);
     for (const struct node *n = g->nodes; n; n = n->next) {
-        char a[200], b[200];
-        if (!n->alive || n->model != model || geometry_eq(&n->geometry, &theirs)) continue;
-        describe(&theirs, a, sizeof(a));
-        describe(&n->geometry, b, sizeof(b));
-        return error_set(err, ERR_MISMATCH, "model %s: node %s has %s; node %s has %s", model->name, h->node, a,
-                         n->name, b);
+        struct error why;
+        if (!n->alive || n->model != model) continue;
+        if (cache_geometry_check_same(theirs, &n->geometry, h->node, n->name, &why) == OK) continue;
+        return error_set(err, why.status, "model %s: %s", model->name, why.text);
     }
     return OK;
 }
@@ -143,14 +102,17 @@ static void make_room(struct registry *g, const char *name)
 enum status registry_check(const struct registry *g, const Baton__Control__Register *hello,
                            const struct served_model *model, struct error *err)
 {
-    enum status st = check_fields(hello, err);
-    return st == OK ? check_model(g, hello, model, err) : st;
+    struct cache_geometry geometry;
+    enum status st = check_fields(hello, &geometry, err);
+    return st == OK ? check_model(g, hello, &geometry, model, err) : st;
 }
 
 enum status registry_join(struct registry *g, const Baton__Control__Register *hello, uint64_t incarnation,
                           const struct served_model *model, uint64_t now, struct node **out, struct error *err)
 {
-    enum status st = registry_check(g, hello, model, err);
+    struct cache_geometry geometry;
+    enum status st = check_fields(hello, &geometry, err);
+    if (st == OK) st = check_model(g, hello, &geometry, model, err);
     if (st != OK) return st;
     make_room(g, hello->node);
     if (g->n >= REGISTRY_MAX_NODES)
@@ -162,7 +124,8 @@ enum status registry_join(struct registry *g, const Baton__Control__Register *he
     n->decode = hello->role == BATON__CONTROL__ROLE__DECODE;
     n->incarnation = incarnation;
     n->model = model;
-    n->geometry = geometry_of(hello->geometry);
+    n->geometry = geometry;
+    n->block_tokens = cache_geometry_block_tokens(&geometry);
     n->n_kv_endpoints = n->decode ? hello->n_kv_endpoints : 0;
     n->kv_endpoints = mem_array(n->n_kv_endpoints, sizeof(char *));
     for (size_t i = 0; i < n->n_kv_endpoints; i++) n->kv_endpoints[i] = mem_strdup(hello->kv_endpoints[i]);
@@ -231,7 +194,7 @@ void node_heartbeat(struct node *n, const Baton__Control__Heartbeat *h, uint64_t
 
 uint32_t node_max_tokens(const struct node *n)
 {
-    uint64_t pool = (uint64_t)n->n_blocks * n->geometry.block_tokens;
+    uint64_t pool = (uint64_t)n->n_blocks * n->block_tokens;
     uint32_t max = n->max_context ? n->max_context : n->model->context_length;
     return n->decode && pool < max ? (uint32_t)pool : max;
 }
@@ -249,7 +212,7 @@ uint32_t registry_snapshot(const struct registry *g, uint64_t now, struct router
             .n_active = n->n_active + n->foreign_active,
             .max_seqs = full ? 0 : n->max_seqs,
             .blocks_free = n->n_blocks > taken ? (uint32_t)(n->n_blocks - taken) : 0,
-            .block_tokens = n->geometry.block_tokens,
+            .block_tokens = n->block_tokens,
             .max_tokens = node_max_tokens(n),
             .queued_tokens = n->queued_tokens,
             .local_prefill = n->local_prefill,

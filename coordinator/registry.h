@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "coordinator/router.h"
 #include "proto/control.pb-c.h"
+#include "wire/cache_geometry.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -23,20 +24,14 @@
 struct served_model;
 struct control_peer;
 
-struct node_geometry { /* kv.proto's Geometry */
-    uint64_t fingerprint;
-    uint32_t n_layers, n_kv_heads, head_dim, block_tokens, codec, rope_dims, rope_kind;
-    float rope_base, rope_scale;
-    bool rotated;
-};
-
 struct node {
     char *name, *version, *admin;
     bool decode; /* otherwise prefill */
     uint64_t incarnation;
     struct control_peer *peer; /* its session; NULL = it is gone */
     const struct served_model *model;
-    struct node_geometry geometry;
+    struct cache_geometry geometry;
+    uint32_t block_tokens; /* of its kv blocks */
     char **kv_endpoints;
     size_t n_kv_endpoints;
     uint32_t max_seqs, n_blocks, max_context;

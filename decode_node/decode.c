@@ -124,7 +124,7 @@ static void fail(struct decode *d, struct job *j, enum status st, const char *me
 
 static uint64_t first_credit(const struct decode *d, const struct job *j, uint32_t hit_tokens)
 {
-    uint64_t all = kv_inbox_expected_bytes(&node_model(d->node)->geometry, j->n_tokens, hit_tokens);
+    uint64_t all = kv_cover_expected_bytes(&node_model(d->node)->geometry, j->n_tokens, hit_tokens);
     uint64_t credit = node_config(d->node)->cfg.kv.credit_bytes;
 
     if (credit < MIN_CREDIT) credit = MIN_CREDIT;

@@ -22,10 +22,9 @@ struct offer {
     uint64_t reservation;
     uint64_t session; /* of the sender, once its first frame came */
     enum offer_state state;
-    uint32_t n_tokens, hit_tokens, n_blocks;
+    uint32_t n_tokens;
     kv_block_id *blocks;
-    uint8_t *claimed;   /* bit per (layer, head, block) */
-    uint64_t n_missing; /* bits whose bytes are not stored yet */
+    struct kv_cover *cover;
     uint64_t granted, received, expected;
     uint32_t n_writers;
     uint32_t n_waiters; /* receive threads that wait for the writers */
@@ -38,13 +37,13 @@ struct offer {
 
 struct kv_inbox {
     const struct kv_map *map;
-    const Baton__Kv__Geometry *geometry;
+    const struct cache_geometry *geometry;
     pthread_mutex_t lock;
     pthread_cond_t no_writers;
     struct offer *offers;
 };
 
-struct kv_inbox *kv_inbox_create(const struct kv_map *map, const Baton__Kv__Geometry *geometry)
+struct kv_inbox *kv_inbox_create(const struct kv_map *map, const struct cache_geometry *geometry)
 {
     struct kv_inbox *in = mem_zalloc(sizeof(*in));
     in->map = map;
@@ -58,7 +57,7 @@ static void offer_free(struct offer *o)
 {
     if (!o) return;
     mem_free(o->blocks);
-    mem_free(o->claimed);
+    kv_cover_destroy(o->cover);
     mem_free(o);
 }
 
@@ -76,12 +75,6 @@ void kv_inbox_destroy(struct kv_inbox *in)
     mem_free(in);
 }
 
-uint64_t kv_inbox_expected_bytes(const Baton__Kv__Geometry *g, uint32_t n_tokens, uint32_t hit_tokens)
-{
-    struct kv_wire_range r = { 0, g->n_layers, 0, g->n_kv_heads, hit_tokens, n_tokens };
-    return kv_wire_range_bytes(g, &r);
-}
-
 static struct offer *find(struct kv_inbox *in, uint64_t hi, uint64_t lo, uint32_t epoch)
 {
     struct offer_key key = { hi, lo, epoch };
@@ -92,29 +85,25 @@ static struct offer *find(struct kv_inbox *in, uint64_t hi, uint64_t lo, uint32_
 
 enum status kv_inbox_add(struct kv_inbox *in, const struct kv_offer *offer)
 {
-    const Baton__Kv__Geometry *g = in->geometry;
+    const struct cache_geometry *g = in->geometry;
     uint32_t n = (offer->n_tokens + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
-    uint64_t n_bits = (uint64_t)g->n_layers * g->n_kv_heads * n;
+    struct kv_cover *cover;
     struct offer *o;
     enum status st;
-    void *claimed;
 
     if (offer->n_tokens == 0 || offer->n_blocks < n || offer->hit_tokens % KV_BLOCK_TOKENS ||
         offer->hit_tokens >= offer->n_tokens)
         return ERR_INVALID;
-    if ((st = mem_try_array(&claimed, n_bits / 8 + 1, 1)) != OK) return st;
+    if ((st = kv_cover_create(&cover, g, offer->n_tokens, offer->hit_tokens)) != OK) return st;
     o = mem_zalloc(sizeof(*o));
     o->key = (struct offer_key){ offer->key.hi, offer->key.lo, offer->key.epoch };
     o->reservation = offer->reservation;
     o->n_tokens = offer->n_tokens;
-    o->hit_tokens = offer->hit_tokens;
-    o->n_blocks = n;
     o->blocks = mem_array(n, sizeof(*o->blocks));
     memcpy(o->blocks, offer->blocks, n * sizeof(*o->blocks));
-    o->claimed = claimed;
-    o->n_missing = (uint64_t)g->n_layers * g->n_kv_heads * (n - offer->hit_tokens / KV_BLOCK_TOKENS);
+    o->cover = cover;
     o->granted = offer->credit_bytes;
-    o->expected = kv_inbox_expected_bytes(g, offer->n_tokens, offer->hit_tokens);
+    o->expected = kv_cover_expected_bytes(g, offer->n_tokens, offer->hit_tokens);
 
     pthread_mutex_lock(&in->lock);
     if (find(in, offer->key.hi, offer->key.lo, offer->key.epoch)) {
@@ -158,33 +147,6 @@ uint32_t kv_inbox_n_open(struct kv_inbox *in)
     return n;
 }
 
-/* Claims the range's bits; false if any of them was claimed before or is not expected (then none is taken). */
-static bool claim(struct offer *o, const Baton__Kv__Geometry *g, const struct kv_wire_range *r)
-{
-    uint32_t b0 = r->t0 / KV_BLOCK_TOKENS, b1 = (r->t1 + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
-
-    if (r->t0 < o->hit_tokens) return false;
-    for (int take = 0; take < 2; take++)
-        for (uint32_t l = r->l0; l < r->l1; l++)
-            for (uint32_t h = r->h0; h < r->h1; h++) {
-                uint64_t row = ((uint64_t)l * g->n_kv_heads + h) * o->n_blocks;
-                for (uint64_t bit = row + b0; bit < row + b1; bit++) {
-                    uint8_t mask = (uint8_t)(1U << bit % 8);
-                    if (take)
-                        o->claimed[bit / 8] |= mask;
-                    else if (o->claimed[bit / 8] & mask)
-                        return false;
-                }
-            }
-    return true;
-}
-
-static uint64_t range_bits(const struct kv_wire_range *r)
-{
-    return (uint64_t)(r->l1 - r->l0) * (r->h1 - r->h0) *
-           ((r->t1 + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS - r->t0 / KV_BLOCK_TOKENS);
-}
-
 /* With the lock: the open offer that a message of this session speaks of. */
 static struct offer *find_open(struct kv_inbox *in, uint64_t session, const struct kv_wire_id *id)
 {
@@ -200,10 +162,10 @@ static enum kv_inbox_verdict fail(struct offer *o)
     return KV_INBOX_FAILED;
 }
 
-/* With the lock: complete once every bit is stored and the commit has come. */
+/* With the lock: complete once all of every group is stored and the commit has come. */
 static enum kv_inbox_verdict judge(struct offer *o, struct kv_inbox_result *out)
 {
-    if (o->n_missing > 0 || !o->committed) return KV_INBOX_STORED;
+    if (!kv_cover_is_whole(o->cover) || !o->committed) return KV_INBOX_STORED;
     o->state = OFFER_COMPLETE;
     out->first_token = o->first_token;
     out->n_tokens = o->n_tokens;
@@ -212,46 +174,84 @@ static enum kv_inbox_verdict judge(struct offer *o, struct kv_inbox_result *out)
     return KV_INBOX_COMPLETE;
 }
 
-/* With the lock: all that can be said about a frame before its bytes are written. */
-static enum status admit(struct kv_inbox *in, struct offer *o, uint64_t session, const Baton__Kv__BlockHeader *b,
-                         struct error *err)
+struct part { /* what a data frame is, once it fits its offer */
+    struct kv_cells cells;
+    uint32_t t0, n_bytes;
+    bool is_state;
+};
+
+static enum status read_header(const struct kv_inbox *in, const struct offer *o, const Baton__Kv__KvMessage *m,
+                               struct part *p, struct error *err)
 {
-    struct kv_wire_range r = kv_wire_block_range(b);
-    enum status st = kv_wire_check_block(b, in->geometry, o->n_tokens, err);
+    enum status st;
+    p->is_state = m->body_case == BATON__KV__KV_MESSAGE__BODY_STATE;
+    if (p->is_state) {
+        const struct kv_wire_state s = kv_wire_state_of(m->state);
+        if ((st = kv_wire_check_state(m->state, in->geometry, o->n_tokens, err)) != OK) return st;
+        p->cells = kv_cover_of_state(o->cover, &s);
+        p->n_bytes = s.n_bytes;
+        return OK;
+    }
+    const struct kv_wire_range r = kv_wire_block_range(m->block);
+    if ((st = kv_wire_check_block(m->block, in->geometry, o->n_tokens, err)) != OK) return st;
+    p->cells = kv_cover_of_block(o->cover, &r);
+    p->t0 = r.t0;
+    p->n_bytes = m->block->n_bytes;
+    return OK;
+}
+
+/* With the lock: all that can be said about a frame before its bytes are written. */
+static enum status admit(struct kv_inbox *in, struct offer *o, uint64_t session, const Baton__Kv__KvMessage *m,
+                         struct part *p, struct error *err)
+{
+    const struct kv_cells *c = &p->cells;
+    enum status st = read_header(in, o, m, p, err);
 
     if (st != OK) return st;
-    if (b->n_bytes > o->granted - o->received)
-        return error_set(err, ERR_TOO_LARGE, "%u bytes sent, but only %llu were granted", b->n_bytes,
+    if (p->n_bytes > o->granted - o->received)
+        return error_set(err, ERR_TOO_LARGE, "%u bytes sent, but only %llu were granted", p->n_bytes,
                          (unsigned long long)(o->granted - o->received));
-    if (!claim(o, in->geometry, &r))
-        return error_set(err, ERR_CORRUPT, "layers [%u, %u) heads [%u, %u) tokens [%u, %u) came twice or uncalled for",
-                         r.l0, r.l1, r.h0, r.h1, r.t0, r.t1);
+    if (!kv_cover_claim(o->cover, c))
+        return error_set(err, ERR_CORRUPT,
+                         "layers [%u, %u) heads [%u, %u) %s [%u, %u) of cache group %u came twice or uncalled for",
+                         c->l0, c->l1, c->h0, c->h1, p->is_state ? "units" : "blocks", c->c0, c->c1, c->group);
     if (!o->session) {
         o->session = session;
         o->first_us = clock_now_us();
     }
-    o->received += b->n_bytes;
+    o->received += p->n_bytes;
     o->n_writers++;
     return OK;
 }
 
-/* With the lock: the bytes are written, or (st) were refused. */
-static enum kv_inbox_verdict settle(struct kv_inbox *in, struct offer *o, const Baton__Kv__BlockHeader *b,
-                                    enum status st, struct kv_inbox_result *out)
+/* Without the lock. */
+static enum status write_part(const struct kv_inbox *in, const struct offer *o, const Baton__Kv__KvMessage *m,
+                              const struct part *p, const uint8_t *bytes)
 {
-    struct kv_wire_range r = kv_wire_block_range(b);
+    if (p->is_state) return ERR_UNSUPPORTED; /* nodes keep no states yet: kv_cut_check_map() refuses their geometry */
+    const struct kv_wire_range r = kv_wire_block_range(m->block);
+    return kv_cut_unpack(in->map, in->geometry, &r, o->blocks + p->t0 / KV_BLOCK_TOKENS, bytes);
+}
+
+/* With the lock: the bytes are written, or (st) were refused. */
+static enum kv_inbox_verdict settle(struct kv_inbox *in, struct offer *o, const struct part *p, enum status st,
+                                    struct kv_inbox_result *out)
+{
+    const struct kv_cells *c = &p->cells;
     uint64_t now;
 
     if (--o->n_writers == 0) pthread_cond_broadcast(&in->no_writers);
     if (o->state != OFFER_OPEN) return KV_INBOX_STALE;
     if (st != OK) {
-        error_set(&out->err, st, "a value or a scale out of range in layers [%u, %u) tokens [%u, %u)", r.l0, r.l1, r.t0,
-                  r.t1);
+        error_set(&out->err, st, "%s in layers [%u, %u) %s [%u, %u) of cache group %u",
+                  st == ERR_UNSUPPORTED ? "a snapshot, which this node does not keep,"
+                                        : "a value or a scale out of range",
+                  c->l0, c->l1, p->is_state ? "units" : "blocks", c->c0, c->c1, c->group);
         return fail(o);
     }
-    o->n_missing -= range_bits(&r);
-    o->granted += b->n_bytes;
-    out->credit = b->n_bytes;
+    kv_cover_store(o->cover, c);
+    o->granted += p->n_bytes;
+    out->credit = p->n_bytes;
     out->bytes = o->received;
     now = clock_now_us();
     if (now - o->told_us >= PROGRESS_US) {
@@ -261,13 +261,12 @@ static enum kv_inbox_verdict settle(struct kv_inbox *in, struct offer *o, const 
     return judge(o, out);
 }
 
-enum kv_inbox_verdict kv_inbox_block(struct kv_inbox *in, uint64_t session, Baton__Kv__KvMessage *m,
-                                     struct bytes payload, struct kv_inbox_result *out)
+enum kv_inbox_verdict kv_inbox_data(struct kv_inbox *in, uint64_t session, Baton__Kv__KvMessage *m,
+                                    struct bytes payload, struct kv_inbox_result *out)
 {
-    const Baton__Kv__BlockHeader *b = m->block;
-    struct kv_wire_range r = kv_wire_block_range(b);
     enum status st = kv_wire_check_payload(m, payload, &out->err); /* the long part: without the lock */
     enum kv_inbox_verdict v;
+    struct part p = { 0 };
     struct offer *o;
 
     kv_wire_message_id(m, &out->id);
@@ -275,13 +274,13 @@ enum kv_inbox_verdict kv_inbox_block(struct kv_inbox *in, uint64_t session, Bato
     o = find_open(in, session, &out->id);
     if (!o) {
         v = st == OK ? KV_INBOX_STALE : KV_INBOX_GARBAGE;
-    } else if (st != OK || admit(in, o, session, b, &out->err) != OK) {
+    } else if (st != OK || admit(in, o, session, m, &p, &out->err) != OK) {
         v = fail(o);
     } else {
         pthread_mutex_unlock(&in->lock);
-        st = kv_cut_unpack(in->map, &r, o->blocks + r.t0 / KV_BLOCK_TOKENS, payload.p);
+        st = write_part(in, o, m, &p, payload.p);
         pthread_mutex_lock(&in->lock);
-        v = settle(in, o, b, st, out);
+        v = settle(in, o, &p, st, out);
     }
     pthread_mutex_unlock(&in->lock);
     return v;

@@ -5,6 +5,7 @@
 #ifndef NODE_KV_INBOX_H
 #define NODE_KV_INBOX_H
 #include "engine/engine.h"
+#include "node/kv_cover.h"
 #include "node/kv_cut.h"
 
 struct kv_inbox;
@@ -38,10 +39,8 @@ struct kv_inbox_result {
 };
 
 /* `map` and `geometry` are borrowed for the inbox's life. */
-struct kv_inbox *kv_inbox_create(const struct kv_map *map, const Baton__Kv__Geometry *geometry);
+struct kv_inbox *kv_inbox_create(const struct kv_map *map, const struct cache_geometry *geometry);
 void kv_inbox_destroy(struct kv_inbox *in);
-/* Payload bytes that an offer expects in all. */
-uint64_t kv_inbox_expected_bytes(const Baton__Kv__Geometry *g, uint32_t n_tokens, uint32_t hit_tokens);
 
 /* ERR_INVALID: already there, or its blocks do not cover it; ERR_NO_MEMORY. */
 enum status kv_inbox_add(struct kv_inbox *in, const struct kv_offer *offer) MUST_CHECK;
@@ -49,9 +48,9 @@ enum status kv_inbox_add(struct kv_inbox *in, const struct kv_offer *offer) MUST
 void kv_inbox_close(struct kv_inbox *in, const struct seq_key *key);
 uint32_t kv_inbox_n_open(struct kv_inbox *in);
 
-/* A data frame from a sender's session (not 0). */
-enum kv_inbox_verdict kv_inbox_block(struct kv_inbox *in, uint64_t session, Baton__Kv__KvMessage *m,
-                                     struct bytes payload, struct kv_inbox_result *out);
+/* A data frame (blocks, or a part of a snapshot) from a sender's session (not 0). */
+enum kv_inbox_verdict kv_inbox_data(struct kv_inbox *in, uint64_t session, Baton__Kv__KvMessage *m,
+                                    struct bytes payload, struct kv_inbox_result *out);
 enum kv_inbox_verdict kv_inbox_commit(struct kv_inbox *in, uint64_t session, const Baton__Kv__Commit *c,
                                       struct kv_inbox_result *out);
 /* The sender gives up: FAILED (and nobody writes any more), or STALE. */

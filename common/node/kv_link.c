@@ -76,6 +76,7 @@ static enum status lane_monitor(struct lane *lane, struct error *err)
 
 static enum status say_hello(struct kv_link *l, uint32_t lane, struct error *err)
 {
+    struct cache_geometry_message geometry;
     struct kv_wire_note note;
     uint8_t buf[CODEC_HEADER_MAX];
     size_t n;
@@ -87,7 +88,8 @@ static enum status say_hello(struct kv_link *l, uint32_t lane, struct error *err
     note.hello.n_lanes = l->n_lanes;
     note.hello.session = l->session;
     note.hello.node = (char *)(uintptr_t)l->opt.node;
-    note.hello.geometry = (Baton__Kv__Geometry *)(uintptr_t)l->opt.geometry;
+    cache_geometry_pack(&geometry, l->opt.geometry);
+    note.hello.geometry = &geometry.msg;
     n = kv_wire_pack(&note.m, (struct bytes){ NULL, 0 }, buf);
     if (n == 0) return error_set(err, ERR_TOO_LARGE, "names of node and model do not fit a KV header");
     if (zmq_send(zsock_raw(l->lanes[lane].z), buf, n, ZMQ_DONTWAIT) >= 0) return OK;

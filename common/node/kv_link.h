@@ -17,7 +17,7 @@ struct kv_link;
 struct kv_link_options {
     const char *node; /* of this process; borrowed, as is geometry */
     uint64_t incarnation;
-    const Baton__Kv__Geometry *geometry;
+    const struct cache_geometry *geometry;
     const char *peer;             /* copied: the decode node's name */
     const char *const *endpoints; /* one per lane */
     uint32_t n_lanes;

@@ -19,7 +19,7 @@ struct kv_links_peer {
 struct kv_links_options {
     const char *node; /* of this process; borrowed, as is geometry */
     uint64_t incarnation;
-    const Baton__Kv__Geometry *geometry;
+    const struct cache_geometry *geometry;
     bool (*in_use)(void *ctx, const struct kv_link *l); /* has transfers: must not be closed to make room */
     void (*on_lost)(void *ctx, struct kv_link *l);      /* before it is closed */
     void *ctx;

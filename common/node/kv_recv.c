@@ -242,7 +242,9 @@ static enum status check_hello(const struct lane *lane, const Baton__Kv__Hello *
                          "lanes differ: this is lane %u of %u of %s, %s connects its lane %u of %u "
                          "(set kv.lanes alike)",
                          lane->idx, r->n_lanes, r->opt.node, log_quote(h->node), h->lane, h->n_lanes);
-    return kv_wire_check_geometry(r->opt.geometry, h->geometry, r->opt.node, log_quote(h->node), err);
+    struct cache_geometry theirs;
+    enum status st = cache_geometry_unpack(&theirs, h->geometry, err);
+    return st == OK ? cache_geometry_check_same(r->opt.geometry, &theirs, r->opt.node, log_quote(h->node), err) : st;
 }
 
 static void on_hello(struct lane *lane, const void *id, size_t n_id, const Baton__Kv__Hello *h)
@@ -268,7 +270,8 @@ static void on_message(struct lane *lane, struct kv_peer_entry *peer, Baton__Kv_
     enum kv_inbox_verdict v;
 
     switch (m->body_case) {
-    case BATON__KV__KV_MESSAGE__BODY_BLOCK: v = kv_inbox_block(in, peer->session, m, payload, &res); break;
+    case BATON__KV__KV_MESSAGE__BODY_BLOCK:
+    case BATON__KV__KV_MESSAGE__BODY_STATE: v = kv_inbox_data(in, peer->session, m, payload, &res); break;
     case BATON__KV__KV_MESSAGE__BODY_COMMIT: v = kv_inbox_commit(in, peer->session, m->commit, &res); break;
     case BATON__KV__KV_MESSAGE__BODY_ABORT:
         v = kv_inbox_abort(in, peer->session, m->abort, &res);
@@ -297,7 +300,7 @@ static void on_parts(struct lane *lane, zmq_msg_t *parts, int n_parts)
         st = error_set(&err, ERR_PARSE, "a KV message of %d frames", n_parts - 1);
     else
         st = kv_wire_open(lane->arena, bytes_of(zmq_msg_data(&parts[1]), zmq_msg_size(&parts[1])), &m, &err);
-    if (st == OK && (n_parts == 3) != (m->body_case == BATON__KV__KV_MESSAGE__BODY_BLOCK))
+    if (st == OK && (n_parts == 3) != kv_wire_has_payload(m))
         st = error_set(&err, ERR_PARSE, "a KV message of kind %d in %d frames", (int)m->body_case, n_parts - 1);
     if (st == OK && m->body_case == BATON__KV__KV_MESSAGE__BODY_HELLO) {
         on_hello(lane, id, n_id, m->hello);

@@ -26,7 +26,7 @@ struct kv_recv_options {
     uint32_t n_lanes;
     const char *node; /* borrowed, as are geometry and map */
     uint64_t incarnation;
-    const Baton__Kv__Geometry *geometry;
+    const struct cache_geometry *geometry;
     const struct kv_map *map;
     struct metrics *metrics;
     kv_recv_fn on_event;

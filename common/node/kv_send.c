@@ -71,11 +71,17 @@ void kv_send_begin(struct kv_send *s, const struct kv_send_job *job)
     post(s, &(struct command){ .kind = CMD_BEGIN, .key = job->key, .transfer = kv_transfer_create(job) });
 }
 
+/* The engine knows layers of the model, the wire those of a group. */
 void kv_send_piece(struct kv_send *s, const struct seq_key *key, uint32_t l0, uint32_t l1, uint32_t t0, uint32_t t1,
                    const kv_block_id *blocks, const struct mark *written)
 {
-    struct kv_part *p = kv_part_create(s->opt.geometry, l0, l1, t0, t1, blocks, written);
-    post(s, &(struct command){ .kind = CMD_PIECE, .key = *key, .part = p });
+    const struct cache_geometry *g = s->opt.geometry;
+
+    for (uint32_t i = 0; i < g->n_groups; i++) {
+        struct kv_wire_range r = { .h1 = g->groups[i].n_heads, .t0 = t0, .t1 = t1, .group = i };
+        if (!cache_group_places(g, i, l0, l1, &r.l0, &r.l1)) continue;
+        post(s, &(struct command){ .kind = CMD_PIECE, .key = *key, .part = kv_part_create(&r, blocks, written) });
+    }
 }
 
 void kv_send_commit(struct kv_send *s, const struct seq_key *key, int32_t first_token)
@@ -360,12 +366,21 @@ static void open_links(struct kv_send *s)
                              "Decode nodes to which all KV lanes are open and greeted.", labels, NULL, 0);
 }
 
+/* At least one head of one block of any group. */
+static size_t largest_frame(const struct kv_send_options *opt)
+{
+    uint64_t most = opt->frame_bytes;
+    for (uint32_t i = 0; i < opt->geometry->n_groups; i++) {
+        uint64_t block = cache_group_head_bytes(&opt->geometry->groups[i], KV_BLOCK_TOKENS);
+        if (block > most) most = block;
+    }
+    return (size_t)most;
+}
+
 enum status kv_send_open(struct kv_send **out, const struct kv_send_options *opt, struct error *err)
 {
     struct kv_send *s = mem_zalloc(sizeof(*s));
-    uint64_t block = kv_wire_head_bytes(opt->geometry->codec, opt->geometry->head_dim, KV_BLOCK_TOKENS);
-    size_t frame = opt->frame_bytes > block ? opt->frame_bytes : block;
-    size_t n_frames = FRAMES_BYTES / frame;
+    size_t frame = largest_frame(opt), n_frames = FRAMES_BYTES / frame;
     enum status st;
 
     s->opt = *opt;

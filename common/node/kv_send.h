@@ -23,7 +23,7 @@ typedef void (*kv_send_fn)(void *ctx, const struct kv_send_event *ev);
 struct kv_send_options {
     const char *node; /* borrowed, as are geometry and map */
     uint64_t incarnation;
-    const Baton__Kv__Geometry *geometry;
+    const struct cache_geometry *geometry;
     const struct kv_map *map;
     uint32_t frame_bytes;         /* largest payload, <= KV_WIRE_FRAME_MAX */
     uint32_t progress_timeout_ms; /* nothing heard for this long while something is due: FAILED */

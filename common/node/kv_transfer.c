@@ -16,16 +16,14 @@ struct kv_part {
     kv_block_id blocks[];
 };
 
-struct kv_part *kv_part_create(const Baton__Kv__Geometry *g, uint32_t l0, uint32_t l1, uint32_t t0, uint32_t t1,
-                               const kv_block_id *blocks, const struct mark *written)
+struct kv_part *kv_part_create(const struct kv_wire_range *r, const kv_block_id *blocks, const struct mark *written)
 {
-    const struct kv_wire_range r = { l0, l1, 0, g->n_kv_heads, t0, t1 };
-    uint32_t n = (t1 - t0 + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
+    uint32_t n = (r->t1 - r->t0 + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
     struct kv_part *p = mem_zalloc(sizeof(*p) + n * sizeof(kv_block_id));
 
-    assert(t0 % KV_BLOCK_TOKENS == 0 && t0 < t1);
-    p->walk = kv_cut_walk_of(&r);
-    p->t0 = t0;
+    assert(r->t0 % KV_BLOCK_TOKENS == 0 && r->t0 < r->t1);
+    p->walk = kv_cut_walk_of(r);
+    p->t0 = r->t0;
     if (written) p->written = *written;
     memcpy(p->blocks, blocks, n * sizeof(kv_block_id));
     return p;
@@ -97,10 +95,11 @@ static struct kv_wire_id id_of(const struct kv_transfer *t)
     return (struct kv_wire_id){ t->key.hi, t->key.lo, t->key.epoch, t->reservation };
 }
 
-static void fill_header(Baton__Kv__BlockHeader *b, const Baton__Kv__Geometry *g, const struct kv_wire_range *r)
+static void fill_header(Baton__Kv__BlockHeader *b, const struct cache_geometry *g, const struct kv_wire_range *r)
 {
     b->fingerprint = g->fingerprint;
-    b->codec = g->codec;
+    b->codec = g->groups[r->group].codec;
+    b->group = r->group;
     b->l0 = r->l0;
     b->l1 = r->l1;
     b->h0 = r->h0;
@@ -141,7 +140,8 @@ static enum kv_transfer_step send_frame(struct kv_transfer *t, const struct kv_t
     n_bytes = note.block.n_bytes;
     if (n_bytes > t->credit || !(f = frame_pool_take(means->pool))) return KV_TRANSFER_WAITS;
     if (mark_wait(&p->written) != OK ||
-        kv_cut_pack(means->map, &r, p->blocks + (r.t0 - p->t0) / KV_BLOCK_TOKENS, frame_bytes(f)) != OK) {
+        kv_cut_pack(means->map, means->geometry, &r, p->blocks + (r.t0 - p->t0) / KV_BLOCK_TOKENS, frame_bytes(f)) !=
+            OK) {
         error_set(err, ERR_INTERNAL, "cannot pack layers [%u, %u)", r.l0, r.l1);
         frame_give_back(NULL, f);
         return KV_TRANSFER_BROKEN;

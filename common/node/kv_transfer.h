@@ -40,17 +40,16 @@ struct kv_transfer {
 
 /* What all transfers of a sender share; borrowed. */
 struct kv_transfer_means {
-    const Baton__Kv__Geometry *geometry;
+    const struct cache_geometry *geometry;
     const struct kv_map *map;
     struct frame_pool *pool;
     uint32_t frame_bytes; /* largest payload */
     struct kv_metrics *metrics;
 };
 
-/* Layers [l0, l1) of tokens [t0, t1), all heads; blocks[0] holds token t0, a multiple of 64; copied.  They are
- * read once `written` has passed (NULL: it has).  From any thread. */
-struct kv_part *kv_part_create(const Baton__Kv__Geometry *g, uint32_t l0, uint32_t l1, uint32_t t0, uint32_t t1,
-                               const kv_block_id *blocks, const struct mark *written);
+/* A range of one group; blocks[0] holds token r->t0, a multiple of 64; copied.  They are read once `written` has passed
+ * (NULL: it has).  From any thread. */
+struct kv_part *kv_part_create(const struct kv_wire_range *r, const kv_block_id *blocks, const struct mark *written);
 void kv_part_free(struct kv_part *p); /* NULL is fine */
 
 struct kv_transfer *kv_transfer_create(const struct kv_send_job *job);

@@ -87,20 +87,23 @@ static enum status open_map(struct loaded_model *m, struct kv_store *kv, struct 
 static void fill_geometry(struct loaded_model *m)
 {
     const struct kv_geometry g = kv_map_geometry(m->kv_map);
-
-    baton__kv__geometry__init(&m->geometry);
-    m->geometry.fingerprint = m->info.fingerprint;
-    m->geometry.n_layers = kv_map_mesh(m->kv_map)->n_layers;
-    m->geometry.n_kv_heads = g.n_kv_heads;
-    m->geometry.head_dim = g.head_dim;
-    m->geometry.block_tokens = KV_BLOCK_TOKENS;
-    m->geometry.codec = g.format == KV_INT8 ? BATON__KV__CODEC__INT8 : BATON__KV__CODEC__F16;
-    m->geometry.rotated = g.rotate;
-    m->geometry.rope_base = m->info.rope.base;
-    m->geometry.rope_scale = m->info.rope.scale;
-    m->geometry.rope_dims = m->info.rope.dims;
-    m->geometry.rope_kind = m->info.rope.neox;
-    m->geometry.model_name = m->config->name;
+    const struct cache_group all = {
+        .kind = BATON__KV__CACHE_KIND__KV,
+        .codec = g.format == KV_INT8 ? BATON__KV__CODEC__INT8 : BATON__KV__CODEC__F16,
+        .n_heads = g.n_kv_heads,
+        .head_dim = g.head_dim,
+        .block_tokens = KV_BLOCK_TOKENS,
+    };
+    m->geometry = (struct cache_geometry){
+        .fingerprint = m->info.fingerprint,
+        .rotated = g.rotate,
+        .rope_base = m->info.rope.base,
+        .rope_scale = m->info.rope.scale,
+        .rope_dims = m->info.rope.dims,
+        .rope_kind = m->info.rope.neox,
+    };
+    cache_geometry_set_uniform(&m->geometry, kv_map_mesh(m->kv_map)->n_layers, &all);
+    snprintf(m->geometry.model_name, sizeof(m->geometry.model_name), "%s", m->config->name);
 }
 
 /* As many layers as fill about one frame per chunk: the rest of a prompt's last chunk is then one frame. */

@@ -4,8 +4,8 @@
 #include "config/config.h"
 #include "engine/engine.h"
 #include "model/model.h"
-#include "proto/kv.pb-c.h"
 #include "store/kv_map.h"
+#include "wire/cache_geometry.h"
 
 struct loaded_model {
     struct engine *engine;
@@ -13,7 +13,7 @@ struct loaded_model {
     const struct config_model *config; /* borrowed from the configuration */
     struct kv_map *kv_map;             /* of the engine's KV memory */
     struct model_info info;            /* a copy; rope.freq_factors is the model's */
-    Baton__Kv__Geometry geometry;      /* model_name points into the configuration */
+    struct cache_geometry geometry;    /* of its cache, as other nodes hear of it */
     uint32_t n_blocks, max_context;
 };
 

@@ -36,7 +36,8 @@ struct node {
     struct mailbox *engine_box, *kv_box;
     char *coordinators; /* their endpoints, with commas between */
     uint64_t incarnation;
-    void *state; /* the role's */
+    void *state;                            /* the role's */
+    struct cache_geometry_message geometry; /* hello's */
     Baton__Control__Register hello;
     uv_poll_t engine_poll, kv_poll;
     uv_signal_t sigterm, sigint;
@@ -255,7 +256,8 @@ static void fill_hello(struct node *n)
     h->node = n->run.self->name;
     h->role = n->role->role;
     h->model = n->model.config->name;
-    h->geometry = &n->model.geometry;
+    cache_geometry_pack(&n->geometry, &n->model.geometry);
+    h->geometry = &n->geometry.msg;
     h->max_seqs = n->run.self->max_seqs;
     h->n_blocks = n->model.n_blocks;
     h->max_context = n->model.max_context;

@@ -9,7 +9,7 @@
 
 #include <protobuf-c/protobuf-c.h>
 
-#define PROTOCOL_VERSION  3
+#define PROTOCOL_VERSION  4
 #define CODEC_CONTROL_MAX ((size_t)64 << 20) /* bytes of one control frame */
 #define CODEC_HEADER_MAX  ((size_t)4096)     /* bytes of one KV header frame */
 

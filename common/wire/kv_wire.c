@@ -11,29 +11,11 @@
 #include <xxh_x86dispatch.h> /* the same sums, with the widest vectors this processor has */
 #endif
 
-uint64_t kv_wire_head_bytes(Baton__Kv__Codec codec, uint32_t head_dim, uint64_t n_tokens)
+uint64_t kv_wire_range_bytes(const struct cache_geometry *g, const struct kv_wire_range *r)
 {
-    switch (codec) {
-    case BATON__KV__CODEC__INT8: return 2 * n_tokens * ((uint64_t)head_dim + 4);
-    case BATON__KV__CODEC__F16: return 4 * n_tokens * head_dim;
-    default: return 0;
-    }
-}
-
-uint64_t kv_wire_range_bytes(const Baton__Kv__Geometry *g, const struct kv_wire_range *r)
-{
-    uint64_t n = kv_wire_head_bytes(g->codec, g->head_dim, r->t1 - r->t0);
+    uint64_t n = cache_group_head_bytes(&g->groups[r->group], r->t1 - r->t0);
     if (!size_mul(n, r->l1 - r->l0, &n) || !size_mul(n, r->h1 - r->h0, &n)) return UINT64_MAX;
     return n;
-}
-
-static const char *codec_name(Baton__Kv__Codec codec)
-{
-    switch (codec) {
-    case BATON__KV__CODEC__INT8: return "int8";
-    case BATON__KV__CODEC__F16: return "f16";
-    default: return "unknown";
-    }
 }
 
 void kv_wire_note_init(struct kv_wire_note *note, Baton__Kv__KvMessage__BodyCase kind, const struct kv_wire_id *id)
@@ -51,6 +33,7 @@ void kv_wire_note_init(struct kv_wire_note *note, Baton__Kv__KvMessage__BodyCase
     case BATON__KV__KV_MESSAGE__BODY_HELLO_ACK: PART(hello_ack, hello_ack); break;
     case BATON__KV__KV_MESSAGE__BODY_LANE_ACK: PART(lane_ack, lane_ack); break;
     case BATON__KV__KV_MESSAGE__BODY_BLOCK: PART_ABOUT(block, block_header); break;
+    case BATON__KV__KV_MESSAGE__BODY_STATE: PART_ABOUT(state, state_header); break;
     case BATON__KV__KV_MESSAGE__BODY_CREDIT: PART_ABOUT(credit, credit); break;
     case BATON__KV__KV_MESSAGE__BODY_COMMIT: PART_ABOUT(commit, commit); break;
     case BATON__KV__KV_MESSAGE__BODY_STORED: PART_ABOUT(stored, stored); break;
@@ -76,9 +59,15 @@ static uint64_t checksum(const uint8_t *header, size_t n, struct bytes payload)
     return sum ? sum : 1;
 }
 
+bool kv_wire_has_payload(const Baton__Kv__KvMessage *m)
+{
+    return m->body_case == BATON__KV__KV_MESSAGE__BODY_BLOCK || m->body_case == BATON__KV__KV_MESSAGE__BODY_STATE;
+}
+
 static uint64_t *checksum_field(Baton__Kv__KvMessage *m)
 {
     if (m->body_case == BATON__KV__KV_MESSAGE__BODY_BLOCK) return &m->block->checksum;
+    if (m->body_case == BATON__KV__KV_MESSAGE__BODY_STATE) return &m->state->checksum;
     return &m->checksum;
 }
 
@@ -127,6 +116,7 @@ static bool is_complete(const Baton__Kv__KvMessage *m)
     case BATON__KV__KV_MESSAGE__BODY_ABORT: return m->abort && m->abort->request;
     case BATON__KV__KV_MESSAGE__BODY_ABORT_ACK: return m->abort_ack && m->abort_ack->request;
     case BATON__KV__KV_MESSAGE__BODY_LANE_ACK: return m->lane_ack;
+    case BATON__KV__KV_MESSAGE__BODY_STATE: return m->state && m->state->request;
     default: return false;
     }
 }
@@ -144,23 +134,25 @@ enum status kv_wire_open(struct codec_arena *a, struct bytes header, Baton__Kv__
     if (st != OK) return st;
     m = (Baton__Kv__KvMessage *)base;
     if (!is_complete(m)) return error_set(err, ERR_PARSE, "a KV message of kind %d lacks its parts", (int)m->body_case);
-    if (m->body_case != BATON__KV__KV_MESSAGE__BODY_BLOCK && (st = check_sum(m, (struct bytes){ NULL, 0 }, err)) != OK)
-        return st;
+    if (!kv_wire_has_payload(m) && (st = check_sum(m, (struct bytes){ NULL, 0 }, err)) != OK) return st;
     *out = m;
     return OK;
 }
 
 enum status kv_wire_check_payload(Baton__Kv__KvMessage *m, struct bytes payload, struct error *err)
 {
-    if (payload.n > KV_WIRE_FRAME_MAX || m->block->n_bytes != payload.n)
-        return error_set(err, ERR_CORRUPT, "a frame of %zu bytes whose header says %u", payload.n, m->block->n_bytes);
-    if (m->block->sealed) return error_set(err, ERR_UNSUPPORTED, "a sealed frame, but sealing is off here");
+    bool is_block = m->body_case == BATON__KV__KV_MESSAGE__BODY_BLOCK;
+    uint32_t said = is_block ? m->block->n_bytes : m->state->n_bytes;
+    if (payload.n > KV_WIRE_FRAME_MAX || said != payload.n)
+        return error_set(err, ERR_CORRUPT, "a frame of %zu bytes whose header says %u", payload.n, said);
+    if (is_block ? m->block->sealed : m->state->sealed)
+        return error_set(err, ERR_UNSUPPORTED, "a sealed frame, but sealing is off here");
     return check_sum(m, payload, err);
 }
 
 struct kv_wire_range kv_wire_block_range(const Baton__Kv__BlockHeader *b)
 {
-    return (struct kv_wire_range){ b->l0, b->l1, b->h0, b->h1, b->t0, b->t1 };
+    return (struct kv_wire_range){ b->l0, b->l1, b->h0, b->h1, b->t0, b->t1, b->group };
 }
 
 static enum status check_span(const char *what, uint32_t a, uint32_t b, uint32_t n, struct error *err)
@@ -169,23 +161,36 @@ static enum status check_span(const char *what, uint32_t a, uint32_t b, uint32_t
     return error_set(err, ERR_CORRUPT, "%s [%u, %u) of a frame are not within [0, %u)", what, a, b, n);
 }
 
-enum status kv_wire_check_block(const Baton__Kv__BlockHeader *b, const Baton__Kv__Geometry *g, uint32_t n_tokens,
+/* What a header says of the model and its group. */
+static enum status check_group(uint64_t fingerprint, uint32_t group, Baton__Kv__Codec codec,
+                               const struct cache_geometry *g, struct error *err)
+{
+    if (fingerprint != g->fingerprint)
+        return error_set(err, ERR_MISMATCH, "a frame of model %016" PRIx64 ", here is %016" PRIx64, fingerprint,
+                         g->fingerprint);
+    if (group >= g->n_groups) return error_set(err, ERR_CORRUPT, "a frame of cache group %u of %u", group, g->n_groups);
+    if (codec != g->groups[group].codec)
+        return error_set(err, ERR_MISMATCH, "a frame in codec %s, group %u is kept in %s here", cache_codec_name(codec),
+                         group, cache_codec_name(g->groups[group].codec));
+    return OK;
+}
+
+enum status kv_wire_check_block(const Baton__Kv__BlockHeader *b, const struct cache_geometry *g, uint32_t n_tokens,
                                 struct error *err)
 {
     struct kv_wire_range r = kv_wire_block_range(b);
+    enum status st = check_group(b->fingerprint, b->group, b->codec, g, err);
     uint64_t n_bytes;
-    enum status st;
 
-    if (b->fingerprint != g->fingerprint)
-        return error_set(err, ERR_MISMATCH, "a frame of model %016" PRIx64 ", here is %016" PRIx64, b->fingerprint,
-                         g->fingerprint);
-    if (b->codec != g->codec)
-        return error_set(err, ERR_MISMATCH, "a frame in codec %s, here is %s", codec_name(b->codec),
-                         codec_name(g->codec));
-    if ((st = check_span("layers", r.l0, r.l1, g->n_layers, err)) != OK) return st;
-    if ((st = check_span("kv heads", r.h0, r.h1, g->n_kv_heads, err)) != OK) return st;
+    if (st != OK) return st;
+    const struct cache_group *c = &g->groups[r.group];
+    if (!cache_group_has_blocks(c))
+        return error_set(err, ERR_CORRUPT, "a frame of blocks for cache group %u, which is of kind %s", r.group,
+                         cache_kind_name(c->kind));
+    if ((st = check_span("layers", r.l0, r.l1, c->n_layers, err)) != OK) return st;
+    if ((st = check_span("kv heads", r.h0, r.h1, c->n_heads, err)) != OK) return st;
     if ((st = check_span("tokens", r.t0, r.t1, n_tokens, err)) != OK) return st;
-    if (r.t0 % KV_BLOCK_TOKENS || (r.t1 % KV_BLOCK_TOKENS && r.t1 != n_tokens))
+    if (r.t0 % c->block_tokens || (r.t1 % c->block_tokens && r.t1 != n_tokens))
         return error_set(err, ERR_CORRUPT, "tokens [%u, %u) of %u do not end on block borders", r.t0, r.t1, n_tokens);
     n_bytes = kv_wire_range_bytes(g, &r);
     if (n_bytes != b->n_bytes || n_bytes > KV_WIRE_FRAME_MAX)
@@ -193,44 +198,43 @@ enum status kv_wire_check_block(const Baton__Kv__BlockHeader *b, const Baton__Kv
     return OK;
 }
 
-static enum status differs(const char *what, const char *our_name, const char *their_name, double ours, double theirs,
-                           struct error *err)
+struct kv_wire_state kv_wire_state_of(const Baton__Kv__StateHeader *s)
 {
-    return error_set(err, ERR_MISMATCH, "%s differs: %s has %.9g, %s has %.9g", what, our_name, ours, their_name,
-                     theirs);
+    return (struct kv_wire_state){ s->layer, s->h0, s->h1, s->offset, s->n_bytes, s->group };
 }
 
-enum status kv_wire_check_geometry(const Baton__Kv__Geometry *ours, const Baton__Kv__Geometry *theirs,
-                                   const char *our_name, const char *their_name, struct error *err)
+/* Whole states of some heads, or a part of one head's that ends at a border of units, or with the state. */
+static enum status check_state_bytes(const struct kv_wire_state *s, uint64_t head_bytes, struct error *err)
 {
-    const struct {
-        const char *what;
-        double a, b;
-    } table[] = {
-        { "number of layers", ours->n_layers, theirs->n_layers },
-        { "number of kv heads", ours->n_kv_heads, theirs->n_kv_heads },
-        { "head_dim", ours->head_dim, theirs->head_dim },
-        { "tokens per kv block", ours->block_tokens, theirs->block_tokens },
-        { "rotation of Q and K (kv.rotate)", ours->rotated != 0, theirs->rotated != 0 },
-        { "rope base", ours->rope_base, theirs->rope_base },
-        { "rope scale", ours->rope_scale, theirs->rope_scale },
-        { "rope dims", ours->rope_dims, theirs->rope_dims },
-        { "rope kind", ours->rope_kind, theirs->rope_kind },
-    };
+    uint64_t end = (uint64_t)s->offset + s->n_bytes;
+    bool whole = s->offset == 0 && s->n_bytes == head_bytes * (s->h1 - s->h0);
+    bool part = s->h1 - s->h0 == 1 && s->n_bytes && s->offset % CACHE_STATE_UNIT == 0 && end <= head_bytes &&
+                (end % CACHE_STATE_UNIT == 0 || end == head_bytes);
+    if ((whole || part) && s->n_bytes <= KV_WIRE_FRAME_MAX) return OK;
+    return error_set(err, ERR_CORRUPT,
+                     "bytes [%u, %" PRIu64 ") of heads [%u, %u), whose states take %" PRIu64 " each: neither all of "
+                     "them nor a part of one in units of %u",
+                     s->offset, end, s->h0, s->h1, head_bytes, CACHE_STATE_UNIT);
+}
 
-    if (ours->codec != theirs->codec)
-        return error_set(err, ERR_MISMATCH, "kv codec differs: %s has %s, %s has %s (set kv.codec alike)", our_name,
-                         codec_name(ours->codec), their_name, codec_name(theirs->codec));
-    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
-        if (!(table[i].a == table[i].b))
-            return differs(table[i].what, our_name, their_name, table[i].a, table[i].b, err);
-    if (ours->fingerprint != theirs->fingerprint)
-        return error_set(err, ERR_MISMATCH,
-                         "model files differ: %s has %s (fingerprint %016" PRIx64
-                         "), %s has %s (fingerprint %016" PRIx64 ")",
-                         our_name, log_quote(ours->model_name), ours->fingerprint, their_name,
-                         log_quote(theirs->model_name), theirs->fingerprint);
-    return OK;
+enum status kv_wire_check_state(const Baton__Kv__StateHeader *h, const struct cache_geometry *g, uint32_t n_tokens,
+                                struct error *err)
+{
+    struct kv_wire_state s = kv_wire_state_of(h);
+    enum status st = check_group(h->fingerprint, h->group, h->codec, g, err);
+
+    if (st != OK) return st;
+    const struct cache_group *c = &g->groups[s.group];
+    if (c->kind != BATON__KV__CACHE_KIND__SNAPSHOT)
+        return error_set(err, ERR_CORRUPT, "a part of a snapshot for cache group %u, which is of kind %s", s.group,
+                         cache_kind_name(c->kind));
+    if (s.layer >= c->n_layers)
+        return error_set(err, ERR_CORRUPT, "layer %u of cache group %u, which has %u", s.layer, s.group, c->n_layers);
+    if ((st = check_span("heads", s.h0, s.h1, c->n_heads, err)) != OK) return st;
+    if (h->position != n_tokens)
+        return error_set(err, ERR_CORRUPT, "a snapshot after %u tokens, expected is the one after %u", h->position,
+                         n_tokens);
+    return check_state_bytes(&s, cache_group_state_bytes(c), err);
 }
 
 bool kv_wire_message_id(const Baton__Kv__KvMessage *m, struct kv_wire_id *out)
@@ -242,6 +246,7 @@ bool kv_wire_message_id(const Baton__Kv__KvMessage *m, struct kv_wire_id *out)
     }
     switch (m->body_case) {
     case BATON__KV__KV_MESSAGE__BODY_BLOCK: *out = ID_OF(m->block); return true;
+    case BATON__KV__KV_MESSAGE__BODY_STATE: *out = ID_OF(m->state); return true;
     case BATON__KV__KV_MESSAGE__BODY_CREDIT: *out = ID_OF(m->credit); return true;
     case BATON__KV__KV_MESSAGE__BODY_COMMIT: *out = ID_OF(m->commit); return true;
     case BATON__KV__KV_MESSAGE__BODY_STORED: *out = ID_OF(m->stored); return true;

@@ -1,6 +1,6 @@
-/* kv_wire.h - KV plane messages: packing with checksum, opening with checks, ranges, geometry.
+/* kv_wire.h - KV plane messages: packing with checksum, opening with checks, ranges.
  *
- * A data message is a header frame (struct Baton__Kv__KvMessage with a BlockHeader) and a payload frame; all other
+ * A data message is a header frame (a KvMessage with a BlockHeader or a StateHeader) and a payload frame; all other
  * messages are one frame.  Nothing here knows sockets or memory of blocks: docs/wire.md describes the format. */
 #ifndef WIRE_KV_WIRE_H
 #define WIRE_KV_WIRE_H
@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/kv_block.h"
 #include "proto/kv.pb-c.h"
+#include "wire/cache_geometry.h"
 #include "wire/codec.h"
 
 #include <stdbool.h>
@@ -22,15 +23,19 @@ struct kv_wire_id {
     uint64_t reservation;
 };
 
-/* What a transfer covers: layers x kv heads x tokens. */
+/* What a block frame covers: layers x kv heads x tokens of a group of the geometry, whose layers are counted within it.
+ */
 struct kv_wire_range {
-    uint32_t l0, l1, h0, h1, t0, t1;
+    uint32_t l0, l1, h0, h1, t0, t1, group;
 };
 
-/* Bytes of one (layer, kv head, K and V) of n tokens; 0 for a codec that is not known. */
-uint64_t kv_wire_head_bytes(Baton__Kv__Codec codec, uint32_t head_dim, uint64_t n_tokens);
-/* Bytes that a range takes in a payload frame (its numbers are checked: no overflow below 2^32 each side). */
-uint64_t kv_wire_range_bytes(const Baton__Kv__Geometry *g, const struct kv_wire_range *r);
+/* What a state frame covers: bytes [offset, offset + n_bytes) of one head's state, or whole states of several heads. */
+struct kv_wire_state {
+    uint32_t layer, h0, h1, offset, n_bytes, group;
+};
+
+/* Bytes that a range takes in a payload frame; UINT64_MAX: more than can be counted. */
+uint64_t kv_wire_range_bytes(const struct cache_geometry *g, const struct kv_wire_range *r);
 
 /* A message with its parts beside it.  After kv_wire_note_init() the caller fills in what is special to its kind, then
  * sends &note.m; the note is not moved in between. */
@@ -41,6 +46,7 @@ struct kv_wire_note {
         Baton__Kv__Hello hello;
         Baton__Kv__HelloAck hello_ack;
         Baton__Kv__BlockHeader block;
+        Baton__Kv__StateHeader state;
         Baton__Kv__Credit credit;
         Baton__Kv__Commit commit;
         Baton__Kv__Stored stored;
@@ -53,23 +59,25 @@ struct kv_wire_note {
  */
 void kv_wire_note_init(struct kv_wire_note *note, Baton__Kv__KvMessage__BodyCase kind, const struct kv_wire_id *id);
 
-/* Packs a message with its checksum: over the packed header with checksum 0, then (block headers) the payload.
+/* Packs a message with its checksum: over the packed header with checksum 0, then the payload, if it has one.
  * Returns the length, or 0 if it does not fit CODEC_HEADER_MAX. */
 size_t kv_wire_pack(Baton__Kv__KvMessage *m, struct bytes payload, uint8_t buf[CODEC_HEADER_MAX]);
 /* Unpacks a header frame; messages without payload are checked against their checksum (ERR_CORRUPT).  Every
  * sub-message that handlers read is present.  The result lives in the arena. */
 enum status kv_wire_open(struct codec_arena *a, struct bytes header, Baton__Kv__KvMessage **out,
                          struct error *err) MUST_CHECK;
-/* A block header's checksum against header and payload; and n_bytes against the payload's size. */
+/* Whether the message comes with a second frame. */
+bool kv_wire_has_payload(const Baton__Kv__KvMessage *m);
+/* A data message's checksum against header and payload; and n_bytes against the payload's size. */
 enum status kv_wire_check_payload(Baton__Kv__KvMessage *m, struct bytes payload, struct error *err) MUST_CHECK;
 /* Whether a block header fits the geometry and a transfer of n_tokens, and its n_bytes its ranges. */
-enum status kv_wire_check_block(const Baton__Kv__BlockHeader *b, const Baton__Kv__Geometry *g, uint32_t n_tokens,
+enum status kv_wire_check_block(const Baton__Kv__BlockHeader *b, const struct cache_geometry *g, uint32_t n_tokens,
                                 struct error *err) MUST_CHECK;
 struct kv_wire_range kv_wire_block_range(const Baton__Kv__BlockHeader *b);
-
-/* Compares what both sides must share.  ERR_MISMATCH with both sides' values; the names say which side is which. */
-enum status kv_wire_check_geometry(const Baton__Kv__Geometry *ours, const Baton__Kv__Geometry *theirs,
-                                   const char *our_name, const char *their_name, struct error *err) MUST_CHECK;
+/* The same of a state header: it is of the state after n_tokens. */
+enum status kv_wire_check_state(const Baton__Kv__StateHeader *s, const struct cache_geometry *g, uint32_t n_tokens,
+                                struct error *err) MUST_CHECK;
+struct kv_wire_state kv_wire_state_of(const Baton__Kv__StateHeader *s);
 
 /* Which transfer a message speaks of; false for Hello and HelloAck. */
 bool kv_wire_message_id(const Baton__Kv__KvMessage *m, struct kv_wire_id *out);

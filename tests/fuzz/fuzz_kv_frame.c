@@ -10,17 +10,49 @@
 
 #define N_TOKENS 130
 
-static Baton__Kv__Geometry geometry;
+static struct cache_geometry geometry;
 static struct kv_map *map;
 static struct codec_arena *arena;
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* K and V of layers 0 and 3, snapshots of two units a head in layers 1 and 2. */
 static void set_up(void)
 {
-    geometry = fake_geometry(2, 2, 16);
+    geometry = fake_geometry(4, 2, 16);
+    geometry.n_groups = 2;
+    geometry.groups[0].n_layers = 2;
+    geometry.groups[1] = (struct cache_group){ .kind = BATON__KV__CACHE_KIND__SNAPSHOT,
+                                               .codec = BATON__KV__CODEC__F32,
+                                               .first = 2,
+                                               .n_layers = 2,
+                                               .n_heads = 2,
+                                               .head_dim = 20000 };
+    memcpy(geometry.layers, (uint16_t[]){ 0, 3, 1, 2 }, 4 * sizeof(uint16_t));
     map = fake_map(fake_store(&geometry, 4, false));
     arena = codec_arena_create(KV_WIRE_ARENA);
+}
+
+/* What unpacks makes sense: it packs to the same again, and its layers are counted once. */
+static void try_geometry(const Baton__Kv__Geometry *m)
+{
+    struct cache_geometry theirs, again;
+    struct cache_geometry_message packed;
+    struct error err = { OK, "" };
+    uint32_t n = 0;
+
+    if (cache_geometry_unpack(&theirs, m, &err) != OK) {
+        if (err.text[0] == 0) abort();
+        return;
+    }
+    for (uint32_t i = 0; i < theirs.n_groups; i++) n += theirs.groups[i].n_layers;
+    cache_geometry_pack(&packed, &theirs);
+    if (n != theirs.n_layers || cache_geometry_unpack(&again, &packed.msg, &err) != OK) abort();
+    if (memcmp(again.groups, theirs.groups, sizeof(again.groups)) != 0) abort();
+    if (memcmp(again.layers, theirs.layers, sizeof(again.layers)) != 0) abort();
+    if (cache_geometry_check_same(&geometry, &theirs, "a", "b", &err) != OK && err.text[0] == 0) abort();
+    kv_cover_expected_bytes(&theirs, UINT32_MAX, 0);
+    cache_geometry_16bit_bytes(&theirs, UINT64_MAX / 2);
 }
 
 static void try_message(struct kv_inbox *in, Baton__Kv__KvMessage *m, struct bytes payload)
@@ -28,31 +60,46 @@ static void try_message(struct kv_inbox *in, Baton__Kv__KvMessage *m, struct byt
     struct kv_inbox_result res = { 0 };
 
     switch (m->body_case) {
-    case BATON__KV__KV_MESSAGE__BODY_HELLO:
-        if (kv_wire_check_geometry(&geometry, m->hello->geometry, "a", "b", &res.err) == OK) break;
-        if (res.err.text[0] == 0) abort();
-        break;
-    case BATON__KV__KV_MESSAGE__BODY_BLOCK: kv_inbox_block(in, 1, m, payload, &res); break;
+    case BATON__KV__KV_MESSAGE__BODY_HELLO: try_geometry(m->hello->geometry); break;
+    case BATON__KV__KV_MESSAGE__BODY_BLOCK:
+    case BATON__KV__KV_MESSAGE__BODY_STATE: kv_inbox_data(in, 1, m, payload, &res); break;
     case BATON__KV__KV_MESSAGE__BODY_COMMIT: kv_inbox_commit(in, 1, m->commit, &res); break;
     case BATON__KV__KV_MESSAGE__BODY_ABORT: kv_inbox_abort(in, 1, m->abort, &res); break;
     default: break;
     }
 }
 
-/* The same block as a peer would send it that knows the offer. */
-static void try_block_of_offer(struct kv_inbox *in, Baton__Kv__KvMessage *m, struct bytes payload)
+static void name_offer(Baton__Kv__RequestId *id)
 {
-    Baton__Kv__BlockHeader *b = m->block;
+    id->incarnation = 1;
+    id->counter = 2;
+}
+
+/* The same data as a peer would send it that knows the offer. */
+static void try_data_of_offer(struct kv_inbox *in, Baton__Kv__KvMessage *m, struct bytes payload)
+{
     uint8_t buf[CODEC_HEADER_MAX];
 
-    b->request->incarnation = 1;
-    b->request->counter = 2;
-    b->epoch = 3;
-    b->reservation = 4;
-    b->fingerprint = geometry.fingerprint;
-    b->codec = geometry.codec;
-    b->n_bytes = (uint32_t)payload.n;
-    b->sealed = false;
+    if (m->body_case == BATON__KV__KV_MESSAGE__BODY_BLOCK) {
+        Baton__Kv__BlockHeader *b = m->block;
+        name_offer(b->request);
+        b->epoch = 3;
+        b->reservation = 4;
+        b->fingerprint = geometry.fingerprint;
+        b->codec = BATON__KV__CODEC__INT8;
+        b->n_bytes = (uint32_t)payload.n;
+        b->sealed = false;
+    } else {
+        Baton__Kv__StateHeader *s = m->state;
+        name_offer(s->request);
+        s->epoch = 3;
+        s->reservation = 4;
+        s->fingerprint = geometry.fingerprint;
+        s->codec = BATON__KV__CODEC__F32;
+        s->n_bytes = (uint32_t)payload.n;
+        s->position = N_TOKENS;
+        s->sealed = false;
+    }
     if (kv_wire_pack(m, payload, buf)) try_message(in, m, payload);
 }
 
@@ -74,9 +121,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (kv_inbox_add(in, &(struct kv_offer){ { 1, 2, 3 }, 4, blocks, 3, N_TOKENS, 0, 1 << 20 }) != OK) abort();
     if (kv_wire_open(arena, header, &m, NULL) == OK) {
         try_message(in, m, payload);
-        if (m->body_case == BATON__KV__KV_MESSAGE__BODY_BLOCK) {
-            try_block_of_offer(in, m, payload);
-            try_block_of_offer(in, m, payload);
+        if (kv_wire_has_payload(m)) {
+            try_data_of_offer(in, m, payload);
+            try_data_of_offer(in, m, payload);
         }
     }
     kv_inbox_destroy(in);

@@ -92,25 +92,40 @@ static const struct backend_ops fake_ops = { .name = "fake",
                                              .kv_unpack = fake_unpack };
 static struct backend fake_backend = { .ops = &fake_ops };
 
-static inline Baton__Kv__Geometry fake_geometry(uint32_t n_layers, uint32_t n_heads, uint32_t head_dim)
+static inline struct cache_geometry fake_geometry(uint32_t n_layers, uint32_t n_heads, uint32_t head_dim)
 {
-    Baton__Kv__Geometry g = BATON__KV__GEOMETRY__INIT;
-    g.fingerprint = 42;
-    g.n_layers = n_layers;
-    g.n_kv_heads = n_heads;
-    g.head_dim = head_dim;
-    g.block_tokens = KV_BLOCK_TOKENS;
-    g.codec = BATON__KV__CODEC__INT8;
-    g.model_name = (char *)(uintptr_t) "fake";
+    struct cache_geometry g = { .fingerprint = 42, .model_name = "fake" };
+    const struct cache_group like = { .kind = BATON__KV__CACHE_KIND__KV,
+                                      .codec = BATON__KV__CODEC__INT8,
+                                      .n_heads = n_heads,
+                                      .head_dim = head_dim,
+                                      .block_tokens = KV_BLOCK_TOKENS };
+    cache_geometry_set_uniform(&g, n_layers, &like);
+    return g;
+}
+
+/* The same cache as two groups: every third layer in the first, the others in the second. */
+static inline struct cache_geometry fake_interleaved(uint32_t n_layers, uint32_t n_heads, uint32_t head_dim)
+{
+    struct cache_geometry g = fake_geometry(n_layers, n_heads, head_dim);
+    uint32_t n = 0;
+    for (uint32_t l = 0; l < n_layers; l += 3) g.layers[n++] = (uint16_t)l;
+    g.groups[0].n_layers = n;
+    for (uint32_t l = 0; l < n_layers; l++)
+        if (l % 3) g.layers[n++] = (uint16_t)l;
+    g.groups[1] = g.groups[0];
+    g.groups[1].first = g.groups[0].n_layers;
+    g.groups[1].n_layers = n_layers - g.groups[0].n_layers;
+    g.n_groups = 2;
     return g;
 }
 
 /* n_blocks blocks, filled with bytes that differ everywhere (fill) or zero. */
-static inline struct kv_store *fake_store(const Baton__Kv__Geometry *g, uint32_t n_blocks, bool fill)
+static inline struct kv_store *fake_store(const struct cache_geometry *g, uint32_t n_blocks, bool fill)
 {
+    const struct cache_group *c = &g->groups[0];
     struct kv_store *kv = mem_zalloc(sizeof(*kv));
-    struct kv_geometry geom = { g->n_kv_heads, g->head_dim, g->codec == BATON__KV__CODEC__INT8 ? KV_INT8 : KV_F16,
-                                false };
+    struct kv_geometry geom = { c->n_heads, c->head_dim, c->codec == BATON__KV__CODEC__INT8 ? KV_INT8 : KV_F16, false };
     size_t slice = (size_t)kv_wire_bytes(geom.format, geom.head_dim, KV_BLOCK_TOKENS) * geom.n_kv_heads;
     uint32_t x = 1;
 

@@ -23,7 +23,7 @@ struct slot { /* one transfer after the other, always into the same blocks */
 };
 
 struct rig {
-    Baton__Kv__Geometry geometry;
+    struct cache_geometry geometry;
     struct kv_store *from, *to;
     struct kv_map *from_map, *to_map;
     struct kv_recv *recv;

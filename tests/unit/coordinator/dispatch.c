@@ -223,6 +223,25 @@ Test(dispatch, refuses_a_node_of_another_file_with_both_values)
     cr_assert(strstr(m->refused->message, "0bad") && strstr(m->refused->message, "f00d"));
 }
 
+Test(dispatch, refuses_a_node_of_another_cache_with_both_values)
+{
+    start();
+    join(&b.p0, "p0", 1, false, 4);
+    b.d0 = fake_open(dispatch_endpoint(b.d), "d0", 5, true);
+    b.d0.head_dim = 32;
+    fake_hello(&b.d0, 0xF00D, 4);
+    message *m = fake_expect(&b.d0, &b.loop, IS(REFUSED));
+    cr_assert_eq(m->refused->status, ERR_MISMATCH);
+    cr_assert_not_null(strstr(m->refused->message, "head_dim (group 0) differs: d0 has 32, p0 has 16"), "%s",
+                       m->refused->message);
+    b.d1 = fake_open(dispatch_endpoint(b.d), "d1", 6, true);
+    b.d1.head_dim = 0;
+    fake_hello(&b.d1, 0xF00D, 4);
+    m = fake_expect(&b.d1, &b.loop, IS(REFUSED));
+    cr_assert_eq(m->refused->status, ERR_INVALID);
+    cr_assert_not_null(strstr(m->refused->message, "node d1: cache group 0: head_dim is 0"), "%s", m->refused->message);
+}
+
 Test(dispatch, an_unknown_node_must_begin_a_new_session)
 {
     start();

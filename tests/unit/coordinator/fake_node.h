@@ -3,6 +3,7 @@
 #define TESTS_COORDINATOR_FAKE_NODE_H
 #include "base/clock.h"
 #include "proto/control.pb-c.h"
+#include "wire/cache_geometry.h"
 #include "wire/codec.h"
 #include "wire/session.h"
 #include "wire/zsock.h"
@@ -22,6 +23,7 @@ struct fake_node {
     const char *name;
     bool decode;
     uint32_t max_context; /* 0: the model's */
+    uint32_t head_dim;    /* of its cache */
     uint32_t n_peers;     /* nodes of the other role, as it was told last */
     message *got;         /* freed by the next receive */
 };
@@ -97,15 +99,20 @@ static inline void fake_hello(struct fake_node *n, uint64_t fingerprint, uint32_
 {
     message m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
     Baton__Control__Register hello = BATON__CONTROL__REGISTER__INIT;
-    Baton__Kv__Geometry g = BATON__KV__GEOMETRY__INIT;
+    struct cache_geometry g = { .fingerprint = fingerprint };
+    struct cache_geometry_message gm;
     char *lanes[] = { (char *)"tcp://127.0.0.1:1" };
-    g.fingerprint = fingerprint;
-    g.block_tokens = 64;
-    g.codec = BATON__KV__CODEC__INT8;
+    cache_geometry_set_uniform(&g, 2,
+                               &(struct cache_group){ .kind = BATON__KV__CACHE_KIND__KV,
+                                                      .codec = BATON__KV__CODEC__INT8,
+                                                      .n_heads = 1,
+                                                      .head_dim = n->head_dim,
+                                                      .block_tokens = 64 });
+    cache_geometry_pack(&gm, &g);
     hello.node = (char *)n->name;
     hello.role = n->decode ? BATON__CONTROL__ROLE__DECODE : BATON__CONTROL__ROLE__PREFILL;
     hello.model = (char *)"tiny";
-    hello.geometry = &g;
+    hello.geometry = &gm.msg;
     hello.n_kv_endpoints = 1;
     hello.kv_endpoints = lanes;
     hello.max_seqs = max_seqs;
@@ -121,7 +128,7 @@ static inline void fake_hello(struct fake_node *n, uint64_t fingerprint, uint32_
 static inline struct fake_node fake_open(const char *endpoint, const char *name, uint64_t incarnation, bool decode)
 {
     static uint64_t session;
-    struct fake_node n = { .incarnation = incarnation, .name = name, .decode = decode };
+    struct fake_node n = { .incarnation = incarnation, .name = name, .decode = decode, .head_dim = 16 };
     int linger = 0;
     session_init(&n.s, true, 0xFA4E0000u + ++session, 1 << 20, clock_now_ms());
     session_dial(&n.s, clock_now_ms());

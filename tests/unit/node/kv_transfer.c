@@ -25,7 +25,7 @@ struct note { /* an event of either side */
 };
 
 struct pair {
-    Baton__Kv__Geometry sg, rg;
+    struct cache_geometry sg, rg;
     struct kv_store *from, *to;
     struct kv_map *from_map, *to_map;
     struct kv_recv *recv;
@@ -68,10 +68,10 @@ static void open_recv(struct pair *p, const char *endpoint)
     cr_assert_eq(kv_recv_open(&p->recv, &r, &err), OK, "%s", err.text);
 }
 
-static void make_stores(struct pair *p)
+static void make_stores(struct pair *p, const struct cache_geometry *g)
 {
     memset(p, 0, sizeof(*p));
-    p->sg = p->rg = fake_geometry(6, 3, 64);
+    p->sg = p->rg = *g;
     p->from = fake_store(&p->sg, N_BLOCKS, true);
     p->to = fake_store(&p->rg, N_BLOCKS, false);
     p->from_map = fake_map(p->from);
@@ -97,10 +97,16 @@ static void open_sides(struct pair *p)
     cr_assert_eq(kv_send_open(&p->send, &s, &err), OK, "%s", err.text);
 }
 
+static void start_with(struct pair *p, const struct cache_geometry *g)
+{
+    make_stores(p, g);
+    open_sides(p);
+}
+
 static void start(struct pair *p)
 {
-    make_stores(p);
-    open_sides(p);
+    const struct cache_geometry g = fake_geometry(6, 3, 64);
+    start_with(p, &g);
 }
 
 static void stop(struct pair *p)
@@ -156,7 +162,7 @@ static void expect_transfer(struct pair *p, struct seq_key key, uint64_t credit)
     r = await(p->recv_box);
     cr_assert_eq(r.status, OK, "%s", r.text);
     cr_assert_eq(r.first_token, 4321);
-    cr_assert_eq(r.bytes, kv_inbox_expected_bytes(&p->rg, N_TOKENS, 0));
+    cr_assert_eq(r.bytes, kv_cover_expected_bytes(&p->rg, N_TOKENS, 0));
     cr_assert(fake_same(p->from, p->blocks_from, p->to, p->blocks_to, N_TOKENS));
     s = await(p->send_box);
     cr_assert_eq(s.kind, KV_SEND_DONE, "%s", s.text);
@@ -188,7 +194,7 @@ static struct kv_map *cut_over(struct ranks *r, uint32_t tp, uint32_t pp)
     r->mesh = (struct mesh){ tp, pp, 6, 6, 3 };
     for (uint32_t i = 0; i < mesh_n_ranks(&r->mesh); i++) {
         const struct mesh_part part = mesh_part(&r->mesh, i);
-        const Baton__Kv__Geometry g =
+        const struct cache_geometry g =
             fake_geometry(part.layers.end - part.layers.begin, part.kv_heads.end - part.kv_heads.begin, 64);
         r->stores[i] = fake_store(&g, N_BLOCKS, false);
     }
@@ -213,12 +219,13 @@ static void copy_cache(const struct kv_map *to, const struct kv_map *from, const
 Test(kv_transfer, ranks_of_either_side_do_not_matter)
 {
     static const uint32_t shapes[][4] = { { 2, 2, 1, 1 }, { 1, 1, 4, 3 }, { 3, 1, 2, 2 } };
+    const struct cache_geometry whole = fake_geometry(6, 3, 64);
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
         struct ranks from = { 0 }, to = { 0 };
         struct seq_key key = { 1, 1, 1 };
         struct pair p;
         struct note n;
-        make_stores(&p);
+        make_stores(&p, &whole);
         struct kv_map *one_from = p.from_map, *one_to = p.to_map;
         p.from_map = cut_over(&from, shapes[i][0], shapes[i][1]);
         p.to_map = cut_over(&to, shapes[i][2], shapes[i][3]);
@@ -240,6 +247,35 @@ Test(kv_transfer, ranks_of_either_side_do_not_matter)
         kv_map_destroy(one_from);
         kv_map_destroy(one_to);
     }
+}
+
+/* The engine reports layers of the model; they travel by group, and each lands where it belongs. */
+Test(kv_transfer, stores_the_layers_of_several_groups_in_place)
+{
+    const struct cache_geometry g = fake_interleaved(6, 3, 64);
+    struct pair p;
+    start_with(&p, &g);
+    for (uint32_t i = 1; i < 5; i++) {
+        memset(p.to->memory, 0, p.to->bytes);
+        expect_transfer(&p, (struct seq_key){ 1, i, 1 }, i % 2 ? 1 << 20 : 40000);
+    }
+    stop(&p);
+}
+
+Test(kv_transfer, other_groups_are_refused_with_both_sides_values)
+{
+    struct pair p;
+    struct note n;
+    start(&p);
+    p.rg = fake_interleaved(6, 3, 64); /* read at each Hello, of which none has come */
+    offer(&p, (struct seq_key){ 1, 1, 1 }, 1 << 20);
+    begin(&p, (struct seq_key){ 1, 1, 1 }, 1 << 20);
+    n = await(p.send_box);
+    cr_assert_eq(n.kind, KV_SEND_FAILED);
+    cr_assert_eq(n.status, ERR_MISMATCH);
+    cr_assert(strstr(n.text, "number of cache groups differs: d0 has 2, ") && strstr(n.text, "p0\" has 1"), "%s",
+              n.text);
+    stop(&p);
 }
 
 Test(kv_transfer, two_at_once_do_not_mix)

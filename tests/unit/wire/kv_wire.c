@@ -7,17 +7,30 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-static Baton__Kv__Geometry geometry(void)
+static struct cache_geometry geometry(void)
 {
-    Baton__Kv__Geometry g = BATON__KV__GEOMETRY__INIT;
-    g.fingerprint = 0x1122334455667788;
-    g.n_layers = 30;
-    g.n_kv_heads = 3;
-    g.head_dim = 64;
-    g.block_tokens = 64;
-    g.codec = BATON__KV__CODEC__INT8;
-    g.rope_base = 100000.0F;
-    g.model_name = "m";
+    struct cache_geometry g = { .fingerprint = 0x1122334455667788, .rope_base = 100000.0F, .model_name = "m" };
+    const struct cache_group like = { .kind = BATON__KV__CACHE_KIND__KV,
+                                      .codec = BATON__KV__CODEC__INT8,
+                                      .n_heads = 3,
+                                      .head_dim = 64,
+                                      .block_tokens = 64 };
+    cache_geometry_set_uniform(&g, 30, &like);
+    return g;
+}
+
+/* The same, and a snapshot of 160,000 bytes a head in its last six layers. */
+static struct cache_geometry hybrid(void)
+{
+    struct cache_geometry g = geometry();
+    g.n_groups = 2;
+    g.groups[0].n_layers = 24;
+    g.groups[1] = (struct cache_group){ .kind = BATON__KV__CACHE_KIND__SNAPSHOT,
+                                        .codec = BATON__KV__CODEC__F32,
+                                        .first = 24,
+                                        .n_layers = 6,
+                                        .n_heads = 40,
+                                        .head_dim = 40000 };
     return g;
 }
 
@@ -52,7 +65,7 @@ Test(kv_wire, opens_what_was_packed)
     struct codec_arena *a = codec_arena_create(KV_WIRE_ARENA);
     Baton__Kv__RequestId id;
     Baton__Kv__BlockHeader b = block(&id);
-    Baton__Kv__Geometry g = geometry();
+    struct cache_geometry g = geometry();
     Baton__Kv__KvMessage *m;
     struct bytes payload = { mem_zalloc(b.n_bytes), b.n_bytes };
     uint8_t buf[CODEC_HEADER_MAX];
@@ -127,18 +140,20 @@ Test(kv_wire, notes_of_every_kind_open_and_name_their_transfer)
 {
     struct codec_arena *a = codec_arena_create(KV_WIRE_ARENA);
     const struct kv_wire_id id = { 11, 12, 13, 14 };
-    for (int kind = BATON__KV__KV_MESSAGE__BODY_HELLO; kind <= BATON__KV__KV_MESSAGE__BODY_LANE_ACK; kind++) {
+    for (int kind = BATON__KV__KV_MESSAGE__BODY_HELLO; kind <= BATON__KV__KV_MESSAGE__BODY_STATE; kind++) {
         const bool is_about = kind != BATON__KV__KV_MESSAGE__BODY_HELLO &&
                               kind != BATON__KV__KV_MESSAGE__BODY_HELLO_ACK &&
                               kind != BATON__KV__KV_MESSAGE__BODY_LANE_ACK;
-        Baton__Kv__Geometry g = geometry();
+        const struct cache_geometry g = geometry();
+        struct cache_geometry_message gm;
         Baton__Kv__KvMessage *out;
         struct kv_wire_note note;
         struct kv_wire_id got;
         struct error err;
         uint8_t buf[CODEC_HEADER_MAX];
         kv_wire_note_init(&note, (Baton__Kv__KvMessage__BodyCase)kind, is_about ? &id : NULL);
-        if (kind == BATON__KV__KV_MESSAGE__BODY_HELLO) note.hello.geometry = &g;
+        cache_geometry_pack(&gm, &g);
+        if (kind == BATON__KV__KV_MESSAGE__BODY_HELLO) note.hello.geometry = &gm.msg;
         const size_t n = kv_wire_pack(&note.m, (struct bytes){ NULL, 0 }, buf);
         cr_assert_eq(kv_wire_open(a, bytes_of(buf, n), &out, &err), OK, "kind %d: %s", kind, err.text);
         cr_assert_eq((int)out->body_case, kind);
@@ -150,8 +165,9 @@ Test(kv_wire, notes_of_every_kind_open_and_name_their_transfer)
 
 Test(kv_wire, refuses_ranges_that_do_not_fit)
 {
-    Baton__Kv__Geometry g = geometry();
+    struct cache_geometry g = geometry();
     Baton__Kv__RequestId id;
+    struct error err;
     const struct {
         uint32_t l0, l1, h0, h1, t0, t1;
     } bad[] = {
@@ -170,7 +186,7 @@ Test(kv_wire, refuses_ranges_that_do_not_fit)
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         Baton__Kv__BlockHeader b = block(&id);
-        struct kv_wire_range r = { bad[i].l0, bad[i].l1, bad[i].h0, bad[i].h1, bad[i].t0, bad[i].t1 };
+        struct kv_wire_range r = { bad[i].l0, bad[i].l1, bad[i].h0, bad[i].h1, bad[i].t0, bad[i].t1, 0 };
         b.l0 = r.l0, b.l1 = r.l1, b.h0 = r.h0, b.h1 = r.h1, b.t0 = r.t0, b.t1 = r.t1;
         b.n_bytes = (uint32_t)kv_wire_range_bytes(&g, &r);
         cr_assert_eq(kv_wire_check_block(&b, &g, 100, NULL), ERR_CORRUPT, "row %zu", i);
@@ -184,32 +200,112 @@ Test(kv_wire, refuses_ranges_that_do_not_fit)
     b = block(&id);
     b.fingerprint++;
     cr_assert_eq(kv_wire_check_block(&b, &g, 100, NULL), ERR_MISMATCH);
+    b = block(&id);
+    b.group = 1;
+    cr_assert_eq(kv_wire_check_block(&b, &g, 100, &err), ERR_CORRUPT);
+    cr_assert_str_eq(err.text, "a frame of cache group 1 of 1");
+    g = hybrid();
+    b.codec = BATON__KV__CODEC__F32;
+    cr_assert_eq(kv_wire_check_block(&b, &g, 100, &err), ERR_CORRUPT);
+    cr_assert_not_null(strstr(err.text, "blocks for cache group 1, which is of kind snapshot"), "%s", err.text);
+    b = block(&id);
+    b.l0 = 23, b.l1 = 25;
+    cr_assert_eq(kv_wire_check_block(&b, &g, 100, NULL), ERR_CORRUPT, "the group has 24 layers");
 }
 
 Test(kv_wire, a_token_of_smollm2_takes_12240_bytes)
 {
-    Baton__Kv__Geometry g = geometry();
-    struct kv_wire_range r = { 0, 30, 0, 3, 0, 1 };
+    struct cache_geometry g = geometry();
+    struct kv_wire_range r = { 0, 30, 0, 3, 0, 1, 0 };
     cr_assert_eq(kv_wire_range_bytes(&g, &r), 12240);
-    g.codec = BATON__KV__CODEC__F16;
+    g.groups[0].codec = BATON__KV__CODEC__F16;
     cr_assert_eq(kv_wire_range_bytes(&g, &r), 30 * 3 * 2 * 128);
 }
 
-Test(kv_wire, geometry_errors_name_both_sides)
+static Baton__Kv__StateHeader state(Baton__Kv__RequestId *id)
 {
-    Baton__Kv__Geometry a = geometry(), b = geometry();
-    struct error err;
+    Baton__Kv__StateHeader s = BATON__KV__STATE_HEADER__INIT;
+    Baton__Kv__BlockHeader b = block(id);
+    s.request = b.request;
+    s.epoch = b.epoch;
+    s.reservation = b.reservation;
+    s.fingerprint = b.fingerprint;
+    s.codec = BATON__KV__CODEC__F32;
+    s.group = 1;
+    s.layer = 5;
+    s.h1 = 2;
+    s.n_bytes = 2 * 160000;
+    s.position = 100;
+    return s;
+}
 
-    cr_assert_eq(kv_wire_check_geometry(&a, &b, "d0", "p0", &err), OK);
-    b.n_layers = 28;
-    cr_assert_eq(kv_wire_check_geometry(&a, &b, "d0", "p0", &err), ERR_MISMATCH);
-    cr_assert(strstr(err.text, "d0 has 30") && strstr(err.text, "p0 has 28"), "%s", err.text);
-    b = geometry();
-    b.codec = BATON__KV__CODEC__F16;
-    cr_assert_eq(kv_wire_check_geometry(&a, &b, "d0", "p0", &err), ERR_MISMATCH);
-    cr_assert(strstr(err.text, "int8") && strstr(err.text, "f16"), "%s", err.text);
-    b = geometry();
-    b.fingerprint ^= 1;
-    cr_assert_eq(kv_wire_check_geometry(&a, &b, "d0", "p0", &err), ERR_MISMATCH);
-    cr_assert(strstr(err.text, "1122334455667788"), "%s", err.text);
+Test(kv_wire, parts_of_a_snapshot_open_and_carry_a_checksum)
+{
+    struct codec_arena *a = codec_arena_create(KV_WIRE_ARENA);
+    Baton__Kv__KvMessage m = BATON__KV__KV_MESSAGE__INIT, *out;
+    Baton__Kv__RequestId id;
+    Baton__Kv__StateHeader s = state(&id);
+    uint8_t bytes[64] = { 1, 2, 3 }, buf[CODEC_HEADER_MAX];
+    struct bytes payload = { bytes, sizeof(bytes) };
+    struct kv_wire_id wid;
+
+    s.n_bytes = sizeof(bytes);
+    m.body_case = BATON__KV__KV_MESSAGE__BODY_STATE;
+    m.state = &s;
+    cr_assert(kv_wire_has_payload(&m));
+    size_t n = kv_wire_pack(&m, payload, buf);
+    cr_assert_eq(kv_wire_open(a, bytes_of(buf, n), &out, NULL), OK);
+    cr_assert_eq(kv_wire_check_payload(out, payload, NULL), OK);
+    cr_assert(kv_wire_message_id(out, &wid));
+    cr_assert(wid.hi == 7 && wid.lo == 9 && wid.epoch == 1 && wid.reservation == 5);
+    bytes[63] ^= 1;
+    cr_assert_eq(kv_wire_check_payload(out, payload, NULL), ERR_CORRUPT);
+    bytes[63] ^= 1;
+    out->state->layer ^= 1;
+    cr_assert_eq(kv_wire_check_payload(out, payload, NULL), ERR_CORRUPT);
+    codec_arena_destroy(a);
+}
+
+Test(kv_wire, parts_of_a_snapshot_are_whole_heads_or_units_of_one)
+{
+    struct cache_geometry g = hybrid(), plain = geometry();
+    Baton__Kv__RequestId id;
+    struct error err;
+    const struct {
+        uint32_t layer, h0, h1, offset, n_bytes, position;
+        enum status st;
+    } rows[] = {
+        { 5, 0, 2, 0, 320000, 100, OK },
+        { 0, 39, 40, 0, 160000, 100, OK },
+        { 0, 39, 40, 0, 65536, 100, OK },
+        { 0, 39, 40, 65536, 160000 - 65536, 100, OK },
+        { 6, 0, 2, 0, 320000, 100, ERR_CORRUPT },             /* no such layer in the group */
+        { 5, 0, 41, 0, 41 * 160000, 100, ERR_CORRUPT },       /* no such head */
+        { 5, 1, 1, 0, 0, 100, ERR_CORRUPT },                  /* nothing */
+        { 5, 0, 40, 0, 40 * 160000, 100, ERR_CORRUPT },       /* more than a frame may have */
+        { 5, 0, 2, 0, 319999, 100, ERR_CORRUPT },             /* not all of both */
+        { 5, 0, 2, 65536, 320000 - 65536, 100, ERR_CORRUPT }, /* parts are of one head */
+        { 5, 0, 1, 4, 65536, 100, ERR_CORRUPT },              /* between units */
+        { 5, 0, 1, 65536, 100, 100, ERR_CORRUPT },            /* ends between units */
+        { 5, 0, 1, 131072, 65536, 100, ERR_CORRUPT },         /* beyond the state */
+        { 5, 0, 1, 0, 0, 100, ERR_CORRUPT },                  /* empty */
+        { 5, 0, 1, UINT32_MAX - 65535, 65536, 100, ERR_CORRUPT },
+        { 5, 0, 2, 0, 320000, 99, ERR_CORRUPT }, /* not the state of this prompt */
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        Baton__Kv__StateHeader s = state(&id);
+        s.layer = rows[i].layer, s.h0 = rows[i].h0, s.h1 = rows[i].h1;
+        s.offset = rows[i].offset, s.n_bytes = rows[i].n_bytes, s.position = rows[i].position;
+        cr_assert_eq(kv_wire_check_state(&s, &g, 100, &err), rows[i].st, "row %zu", i);
+    }
+    Baton__Kv__StateHeader s = state(&id);
+    s.codec = BATON__KV__CODEC__BF16;
+    cr_assert_eq(kv_wire_check_state(&s, &g, 100, NULL), ERR_MISMATCH);
+    s = state(&id);
+    cr_assert_eq(kv_wire_check_state(&s, &plain, 100, NULL), ERR_CORRUPT, "there is one group");
+    s.group = 0;
+    s.codec = BATON__KV__CODEC__INT8;
+    cr_assert_eq(kv_wire_check_state(&s, &plain, 100, &err), ERR_CORRUPT);
+    cr_assert_not_null(strstr(err.text, "a part of a snapshot for cache group 0, which is of kind K and V"), "%s",
+                       err.text);
 }
