@@ -5,8 +5,8 @@
  * max_tokens). */
 #ifndef COORDINATOR_ADMIT_H
 #define COORDINATOR_ADMIT_H
+#include "coordinator/cluster/dispatch.h"
 #include "coordinator/openai.h"
-#include "coordinator/request.h"
 
 #include <stdatomic.h>
 

@@ -2,9 +2,8 @@
 #include "base/json_write.h"
 #include "coordinator/api.h"
 #include "coordinator/api_error.h"
+#include "coordinator/cluster/dispatch.h"
 #include "coordinator/coordinator.h"
-#include "coordinator/dispatch.h"
-#include "coordinator/registry.h"
 #include "coordinator/served_model.h"
 
 static void put_model(const struct coordinator *co, const struct served_model *m, struct strbuf *out)

@@ -3,10 +3,10 @@
 #include "base/json_write.h"
 #include "coordinator/api.h"
 #include "coordinator/api_error.h"
+#include "coordinator/cluster/dispatch.h"
 #include "coordinator/coordinator.h"
-#include "coordinator/dispatch.h"
+#include "coordinator/gauges.h"
 #include "coordinator/meters.h"
-#include "coordinator/registry.h"
 #include "coordinator/served_model.h"
 #include "coordinator/work.h"
 #include "kv/kv_pool.h"
@@ -55,7 +55,7 @@ void api_metrics(const struct api_ask *ask)
 {
     struct strbuf body = STRBUF_INIT;
     struct coordinator *co = ask->co;
-    meters_render(co->meters, dispatch_state_counts(co->dispatch), work_items(co->work),
+    gauges_render(co->meters, dispatch_state_counts(co->dispatch), work_items(co->work),
                   dispatch_registry(co->dispatch), clock_now_us(), &body);
     api_reply(ask, 200, "text/plain; version=0.0.4; charset=utf-8", strbuf_cstr(&body), body.n);
     strbuf_fini(&body);

@@ -4,10 +4,9 @@
 #include "base/mem.h"
 #include "base/mem_later.h"
 #include "base/metrics.h"
+#include "coordinator/cluster/dispatch.h"
 #include "coordinator/coordinator.h"
-#include "coordinator/dispatch.h"
 #include "coordinator/meters.h"
-#include "coordinator/registry.h"
 
 #include <assert.h>
 

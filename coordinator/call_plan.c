@@ -2,8 +2,8 @@
 #include "base/mem.h"
 #include "coordinator/ask.h"
 #include "coordinator/call.h"
+#include "coordinator/cluster/dispatch.h"
 #include "coordinator/coordinator.h"
-#include "coordinator/dispatch.h"
 #include "coordinator/served_model.h"
 
 struct call_ask {

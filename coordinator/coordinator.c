@@ -8,9 +8,8 @@
 #include "coordinator/api.h"
 #include "coordinator/ask.h"
 #include "coordinator/call.h"
-#include "coordinator/dispatch.h"
+#include "coordinator/cluster/dispatch.h"
 #include "coordinator/meters.h"
-#include "coordinator/registry.h"
 #include "coordinator/served_model.h"
 #include "coordinator/work.h"
 

@@ -3,8 +3,8 @@
 #include "base/start_report.h"
 #include "base/strbuf.h"
 #include "config/config.h"
+#include "coordinator/cluster/dispatch.h"
 #include "coordinator/coordinator.h"
-#include "coordinator/dispatch.h"
 #include "http/http_server.h"
 #include "wire/zsock.h"
 

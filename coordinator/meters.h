@@ -1,13 +1,10 @@
 /* meters.h - the coordinator's metrics by name, so that each is registered and spelled once. */
 #ifndef COORDINATOR_METERS_H
 #define COORDINATOR_METERS_H
-#include "base/strbuf.h"
-
 #include <stdint.h>
 
 struct metric;
 struct metrics;
-struct registry;
 
 struct meters {
     struct metrics *all;
@@ -25,8 +22,4 @@ void meters_request(struct meters *m, const char *model, const char *endpoint, i
 void meters_rejected(struct meters *m, const char *reason);
 void meters_ignored(struct meters *m, const char *names /* "user, store" */);
 void meters_kv_failure(struct meters *m, const char *reason);
-/* Sets the gauges of requests ([REQUEST_STATE_COUNT]), of bodies at the workers and nodes as of `now`, and writes all
- * in Prometheus' format. */
-void meters_render(struct meters *m, const uint32_t *state_counts, uint32_t n_bodies, const struct registry *nodes,
-                   uint64_t now, struct strbuf *out);
 #endif

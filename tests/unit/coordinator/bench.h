@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
-#include "coordinator/dispatch.h"
+#include "coordinator/cluster/dispatch.h"
 #include "coordinator/meters.h"
 #include "tests/unit/coordinator/fake_node.h"
 #include "tests/unit/coordinator/tiny_model.h"

@@ -1,5 +1,5 @@
 /* pairs: who could not reach whom is passed over for a growing while, and forgotten when it is over. */
-#include "coordinator/pairs.h"
+#include "coordinator/cluster/pairs.h"
 
 #include <criterion/criterion.h>
 

@@ -1,8 +1,8 @@
 /* request: legal moves, deadlines, tokens out of order, the queue's bounds. */
-#include "coordinator/request.h"
+#include "coordinator/cluster/request.h"
 #include "base/clock.h"
 #include "base/mem.h"
-#include "coordinator/queue.h"
+#include "coordinator/cluster/queue.h"
 #include "tests/unit/coordinator/tiny_model.h"
 
 #include <criterion/criterion.h>

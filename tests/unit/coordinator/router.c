@@ -1,5 +1,5 @@
 /* router: least loaded of what has room; what stands in the way otherwise. */
-#include "coordinator/router.h"
+#include "coordinator/cluster/router.h"
 
 #include <criterion/criterion.h>
 

@@ -1,7 +1,7 @@
 /* members.c - nodes join, keep in touch, and are declared dead; who may speak at all. */
 #include "base/clock.h"
 #include "base/log.h"
-#include "coordinator/dispatch_internal.h"
+#include "coordinator/cluster/dispatch_internal.h"
 #include "coordinator/served_model.h"
 
 #include <stdio.h>

@@ -2,8 +2,8 @@
  *
  * Everything runs on the loop's thread.  Foreign frames are bounded and unpacked into an arena; what is no message of
  * this protocol is dropped and counted.  A stranger gets a session that holds little and makes room for the next. */
-#ifndef COORDINATOR_CONTROL_H
-#define COORDINATOR_CONTROL_H
+#ifndef CLUSTER_CONTROL_H
+#define CLUSTER_CONTROL_H
 #include "base/error.h"
 #include "proto/control.pb-c.h"
 

@@ -2,8 +2,8 @@
  *
  * Least loaded: of the nodes that have room, the decode node with the smallest share of its sequences
  * taken, and the prefill node with the fewest prompt tokens before it.  No I/O, no clock. */
-#ifndef COORDINATOR_ROUTER_H
-#define COORDINATOR_ROUTER_H
+#ifndef CLUSTER_ROUTER_H
+#define CLUSTER_ROUTER_H
 #include <stdbool.h>
 #include <stdint.h>
 

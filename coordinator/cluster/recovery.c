@@ -2,7 +2,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
-#include "coordinator/dispatch_internal.h"
+#include "coordinator/cluster/dispatch_internal.h"
 #include "coordinator/meters.h"
 #include "coordinator/served_model.h"
 #include "text/vocab.h"

@@ -1,7 +1,7 @@
 /* orders.c - what the dispatcher tells nodes: reserve, prefill, rebind, cancel. */
 #include "base/clock.h"
 #include "base/log.h"
-#include "coordinator/dispatch_internal.h"
+#include "coordinator/cluster/dispatch_internal.h"
 #include "coordinator/served_model.h"
 #include "wire/job.h"
 

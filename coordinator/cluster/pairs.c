@@ -1,5 +1,5 @@
 /* pairs.c - which prefill and decode nodes could not reach each other lately. */
-#include "coordinator/pairs.h"
+#include "coordinator/cluster/pairs.h"
 
 #include <stddef.h>
 

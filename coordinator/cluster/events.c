@@ -4,7 +4,7 @@
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "base/token_id.h"
-#include "coordinator/dispatch_internal.h"
+#include "coordinator/cluster/dispatch_internal.h"
 #include "coordinator/meters.h"
 #include "coordinator/served_model.h"
 #include "wire/job.h"

@@ -1,5 +1,5 @@
 /* router.c - picks the least loaded pair that has room. */
-#include "coordinator/router.h"
+#include "coordinator/cluster/router.h"
 
 static double decode_load(const struct router_node *n)
 {

@@ -1,10 +1,10 @@
-/* dispatch.h - requests into the cluster and back: queue, nodes, control plane, deadlines.
+/* dispatch.h - requests into the cluster and back: queue, nodes, control plane, deadlines.  The folder's public header.
  *
  * One thread, the loop's.  Owners submit requests and hear of them through request_events; placing them happens in a
  * stage of its own, never inside a callback (dispatch.c, on_stage).  Records are freed in that stage, too. */
-#ifndef COORDINATOR_DISPATCH_H
-#define COORDINATOR_DISPATCH_H
-#include "coordinator/request.h"
+#ifndef CLUSTER_DISPATCH_H
+#define CLUSTER_DISPATCH_H
+#include "coordinator/cluster/request.h"
 
 #include <uv.h>
 

@@ -3,13 +3,13 @@
  *   dispatch.c  queue, placing, ends, deadlines      orders.c    messages to nodes
  *   members.c   joins, heartbeats, dead nodes        events.c    messages from nodes about requests
  *   recovery.c  new epochs                            peers.c     nodes are told of each other */
-#ifndef COORDINATOR_DISPATCH_INTERNAL_H
-#define COORDINATOR_DISPATCH_INTERNAL_H
-#include "coordinator/control.h"
-#include "coordinator/dispatch.h"
-#include "coordinator/pairs.h"
-#include "coordinator/queue.h"
-#include "coordinator/registry.h"
+#ifndef CLUSTER_DISPATCH_INTERNAL_H
+#define CLUSTER_DISPATCH_INTERNAL_H
+#include "coordinator/cluster/control.h"
+#include "coordinator/cluster/dispatch.h"
+#include "coordinator/cluster/pairs.h"
+#include "coordinator/cluster/queue.h"
+#include "coordinator/cluster/registry.h"
 
 #define DISPATCH_MAX_MODELS 64
 

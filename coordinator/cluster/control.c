@@ -1,5 +1,5 @@
 /* control.c - frames of the ROUTER socket to sessions and their messages, and back. */
-#include "coordinator/control.h"
+#include "coordinator/cluster/control.h"
 
 #include "base/clock.h"
 #include "base/log.h"

@@ -2,8 +2,8 @@
  * and bytes.
  *
  * Intrusive: a request stands in at most one queue, through its own links.  The queue borrows its requests. */
-#ifndef COORDINATOR_QUEUE_H
-#define COORDINATOR_QUEUE_H
+#ifndef CLUSTER_QUEUE_H
+#define CLUSTER_QUEUE_H
 #include "base/status.h"
 
 #include <stddef.h>

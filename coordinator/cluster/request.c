@@ -1,9 +1,9 @@
 /* request.c - the request's state machine, its tokens and its deadlines. */
-#include "coordinator/request.h"
+#include "coordinator/cluster/request.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "coordinator/registry.h"
+#include "coordinator/cluster/registry.h"
 
 #include <assert.h>
 #include <stdio.h>

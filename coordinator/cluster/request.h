@@ -10,12 +10,11 @@
  *
  * An end is shown to the owner at once.  The record itself stays until every node that may hold something of it (struct
  * hold) has said that it does not any more, or is dead.  Epochs are raised in recovery.c only. */
-#ifndef COORDINATOR_REQUEST_H
-#define COORDINATOR_REQUEST_H
+#ifndef CLUSTER_REQUEST_H
+#define CLUSTER_REQUEST_H
 #include "coordinator/api_error.h"
+#include "coordinator/cluster/registry.h"
 #include "coordinator/logprobs.h"
-#include "coordinator/openai.h"
-#include "coordinator/registry.h"
 #include "coordinator/token_limit.h"
 #include "job/finish.h"
 #include "job/sampling.h"

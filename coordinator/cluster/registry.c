@@ -1,5 +1,5 @@
 /* registry.c - joins, heartbeats and the snapshot for the router. */
-#include "coordinator/registry.h"
+#include "coordinator/cluster/registry.h"
 
 #include "base/mem.h"
 #include "coordinator/served_model.h"

@@ -1,7 +1,7 @@
 /* queue.c - a list in order of priority, with two bounds. */
-#include "coordinator/queue.h"
+#include "coordinator/cluster/queue.h"
 
-#include "coordinator/request.h"
+#include "coordinator/cluster/request.h"
 
 #include <assert.h>
 

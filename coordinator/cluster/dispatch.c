@@ -1,11 +1,11 @@
 /* dispatch.c - the queue's way into the cluster, ends, and deadlines. */
-#include "coordinator/dispatch.h"
+#include "coordinator/cluster/dispatch.h"
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
-#include "coordinator/dispatch_internal.h"
+#include "coordinator/cluster/dispatch_internal.h"
 #include "coordinator/meters.h"
 #include "coordinator/served_model.h"
 

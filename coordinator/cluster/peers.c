@@ -1,6 +1,6 @@
 /* peers.c - tells nodes of each other: prefill nodes open their KV lanes before the first request needs them, and
  * decode nodes know whose lanes these are. */
-#include "coordinator/dispatch_internal.h"
+#include "coordinator/cluster/dispatch_internal.h"
 
 static bool are_peers(const struct node *a, const struct node *b)
 {

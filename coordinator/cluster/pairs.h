@@ -3,8 +3,8 @@
  * A pair whose hand-off failed on its way is passed over for 1 s, then twice as long with each failure in a row, up to
  * 30 s; when that is over one request tries it.  Forgotten when a hand-off succeeds, or one of the two is gone or new.
  * A pure table: no I/O, no clock; times are microseconds. */
-#ifndef COORDINATOR_PAIRS_H
-#define COORDINATOR_PAIRS_H
+#ifndef CLUSTER_PAIRS_H
+#define CLUSTER_PAIRS_H
 #include "base/status.h"
 
 #include <stdbool.h>

@@ -3,10 +3,10 @@
  * A node is named by its incarnation, and spoken to through its session, whatever its connections do.  Nodes of one
  * model must agree in geometry with each other and with the coordinator's own model.  A dead node stays listed until
  * one of its name joins again, but nothing of it is used. */
-#ifndef COORDINATOR_REGISTRY_H
-#define COORDINATOR_REGISTRY_H
+#ifndef CLUSTER_REGISTRY_H
+#define CLUSTER_REGISTRY_H
 #include "base/error.h"
-#include "coordinator/router.h"
+#include "coordinator/cluster/router.h"
 #include "proto/control.pb-c.h"
 #include "wire/cache_geometry.h"
 
