@@ -31,45 +31,23 @@ enum status kv_cut_check_map(const struct kv_map *map, const struct cache_geomet
     return OK;
 }
 
-/* The next layers of the range that follow each other in the model too: one call of the map.  Moves *at past them. */
-static struct kv_range next_run(const struct cache_geometry *g, const struct kv_wire_range *r, uint32_t *at)
+static struct kv_range of_model(const struct cache_geometry *g, const struct kv_wire_range *r)
 {
-    const uint16_t *layers = g->layers + g->groups[r->group].first;
-    const uint32_t first = layers[*at];
-    uint32_t n = 1;
-    while (*at + n < r->l1 && layers[*at + n] == first + n) n++;
-    *at += n;
-    return (struct kv_range){ first, first + n, r->h0, r->h1, r->t0, r->t1 };
-}
-
-static size_t run_bytes(const struct cache_geometry *g, const struct kv_wire_range *r, const struct kv_range *run)
-{
-    const struct kv_wire_range same = { run->l0, run->l1, r->h0, r->h1, r->t0, r->t1, r->group };
-    return (size_t)kv_wire_range_bytes(g, &same);
+    return (struct kv_range){ r->l0, r->l1, r->h0, r->h1, r->t0, r->t1, g->layers + g->groups[r->group].first };
 }
 
 enum status kv_cut_pack(const struct kv_map *map, const struct cache_geometry *g, const struct kv_wire_range *r,
                         const kv_block_id *blocks, uint8_t *wire)
 {
-    for (uint32_t at = r->l0; at < r->l1;) {
-        const struct kv_range run = next_run(g, r, &at);
-        enum status st = kv_map_pack(map, &run, blocks, wire);
-        if (st != OK) return st;
-        wire += run_bytes(g, r, &run);
-    }
-    return OK;
+    const struct kv_range range = of_model(g, r);
+    return kv_map_pack(map, &range, blocks, wire);
 }
 
 enum status kv_cut_unpack(const struct kv_map *map, const struct cache_geometry *g, const struct kv_wire_range *r,
                           const kv_block_id *blocks, const uint8_t *wire)
 {
-    for (uint32_t at = r->l0; at < r->l1;) {
-        const struct kv_range run = next_run(g, r, &at);
-        enum status st = kv_map_unpack(map, &run, blocks, wire);
-        if (st != OK) return st;
-        wire += run_bytes(g, r, &run);
-    }
-    return OK;
+    const struct kv_range range = of_model(g, r);
+    return kv_map_unpack(map, &range, blocks, wire);
 }
 
 struct kv_cut_walk kv_cut_walk_of(const struct kv_wire_range *all)

@@ -201,23 +201,31 @@ static struct shard both(struct shard s, uint32_t begin, uint32_t end)
     return (struct shard){ s.begin > begin ? s.begin : begin, s.end < end ? s.end : end };
 }
 
+static uint32_t layer_of(const struct kv_range *r, uint32_t i)
+{
+    return r->layers ? r->layers[i] : i;
+}
+
 /* What the rank has of the frame: these heads of its layers. */
 static enum status move_rank(const struct frame *f, struct shard heads)
 {
     const struct kv_range *r = f->range;
     const struct mesh_part *part = &f->map->ranks[f->rank].part;
-    const struct shard ls = both(part->layers, r->l0, r->l1), hs = both(heads, r->h0, r->h1);
+    const struct shard hs = both(heads, r->h0, r->h1);
     f->way->n = 0;
-    for (uint32_t l = ls.begin; l < ls.end; l++)
+    for (uint32_t i = r->l0; i < r->l1; i++) {
+        const uint32_t layer = layer_of(r, i);
+        if (layer < part->layers.begin || layer >= part->layers.end) continue;
         for (uint32_t h = hs.begin; h < hs.end; h++)
             for (uint32_t v = 0; v < 2; v++) {
-                const uint32_t row = ((l - r->l0) * (r->h1 - r->h0) + (h - r->h0)) * 2 + v;
-                const struct kv_piece piece = { .layer = l - part->layers.begin,
+                const uint32_t row = ((i - r->l0) * (r->h1 - r->h0) + (h - r->h0)) * 2 + v;
+                const struct kv_piece piece = { .layer = layer - part->layers.begin,
                                                 .head = h - part->kv_heads.begin,
                                                 .is_v = v };
                 enum status st = add_row(f, piece, row * f->row_bytes);
                 if (st != OK) return st;
             }
+    }
     return move(f);
 }
 
@@ -238,7 +246,10 @@ static enum status move_all(struct frame *f)
 static bool is_there(const struct kv_map *map, const struct kv_range *r, const kv_block_id *blocks)
 {
     const uint64_t row = kv_wire_bytes(map->geom.format, map->geom.head_dim, r->t1 - r->t0);
-    if (r->l0 >= r->l1 || r->l1 > map->mesh.n_layers || r->h0 >= r->h1 || r->h1 > map->mesh.n_kv_heads) return false;
+    if (r->l0 >= r->l1 || r->l1 > map->mesh.n_layers) return false;
+    for (uint32_t i = r->l0; i < r->l1; i++)
+        if (layer_of(r, i) >= map->mesh.n_layers) return false;
+    if (r->h0 >= r->h1 || r->h1 > map->mesh.n_kv_heads) return false;
     if (r->t0 >= r->t1 || r->t0 % KV_BLOCK_TOKENS) return false;
     if (row > UINT32_MAX / (r->l1 - r->l0) / (r->h1 - r->h0)) return false; /* pieces count bytes in 32 bits */
     for (uint32_t t = r->t0; t < r->t1; t += KV_BLOCK_TOKENS)

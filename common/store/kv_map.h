@@ -15,6 +15,8 @@ struct kv_map;
 
 struct kv_range { /* layers and kv heads of the whole model, tokens of a sequence */
     uint32_t l0, l1, h0, h1, t0, t1;
+    /* Layers are numbered within a group: number i is layer layers[i] of the model.  NULL: all are of one group. */
+    const uint16_t *layers;
 };
 
 /* stores[mesh_n_ranks()], borrowed as long as frames are moved: rank r's KV memory; their backends until the map ends.

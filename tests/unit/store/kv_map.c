@@ -246,6 +246,32 @@ Test(kv_map, gives_the_canonical_order_of_the_whole_model, .init = start, .fini 
     mem_free(wire);
 }
 
+/* A group's layers need not follow each other, nor lie on one rank. */
+Test(kv_map, takes_the_layers_of_a_group_in_its_order, .init = start, .fini = stop)
+{
+    static const uint16_t layers[] = { 29, 0, 17, 3, 15 }, beyond[] = { 1, 30 };
+    const struct model *model = &MODELS[0];
+    const struct kv_range group = { 1, 5, 2, 7, 0, N_TOKENS, layers }, bad = { 0, 2, 0, 1, 0, 64, beyond };
+    const size_t row = row_bytes(model, N_TOKENS), n = 4 * 5 * 2 * row;
+    struct side from = side_of(model, 2, 2), to = side_of(model, 1, 3);
+    uint8_t *cache = cache_of(model, 8), *wire = mem_alloc(n), *back = mem_alloc(n);
+    each_piece(&from, model, sent_blocks, cache, put);
+    cr_assert_eq(kv_map_pack(from.map, &group, sent_blocks, wire), OK);
+    for (uint32_t i = 0; i < 4; i++)
+        cr_assert(memcmp(wire + i * 5 * 2 * row, cache + (2 * (size_t)layers[1 + i] * 8 + 2 * 2) * row, 5 * 2 * row) ==
+                      0,
+                  "layer %u", layers[1 + i]);
+    cr_assert_eq(kv_map_unpack(to.map, &group, got_blocks, wire), OK);
+    cr_assert_eq(kv_map_pack(to.map, &group, got_blocks, back), OK);
+    cr_assert(memcmp(back, wire, n) == 0);
+    cr_assert_eq(kv_map_pack(from.map, &bad, sent_blocks, wire), ERR_INVALID);
+    side_free(&from);
+    side_free(&to);
+    mem_free(cache);
+    mem_free(wire);
+    mem_free(back);
+}
+
 Test(kv_map, refuses_what_is_not_there_and_what_no_sender_makes, .init = start, .fini = stop)
 {
     static const struct kv_range BAD[] = {
