@@ -5,8 +5,8 @@
 #include "base/mem.h"
 #include "base/token_id.h"
 #include "coordinator/api_error.h"
-#include "coordinator/coordinator.h"
 #include "coordinator/served_model.h"
+#include "coordinator/services.h"
 #include "text/chat.h"
 #include "text/chat_open.h"
 #include "text/tokenizer.h"
@@ -173,14 +173,14 @@ enum status admit(const struct admit_view *view, const struct api_request *r, st
 {
     *out = (struct admitted){ .hide_output = r->echo && r->max_tokens == 0 };
     struct seat s = {
-        .r = r, .e = e, .stop = view->stop, .content_specials = view->co->cfg->coordinator.content_specials
+        .r = r, .e = e, .stop = view->stop, .content_specials = view->sv->cfg->coordinator.content_specials
     };
-    enum status st = coordinator_find_model(view->co, r->model, &out->model, e);
+    enum status st = services_find_model(view->sv, r->model, &out->model, e);
     if (st != OK) return st;
     uint32_t n = r->endpoint == API_CHAT ? 1 : r->n_prompts;
     s.model = out->model;
     s.default_tokens =
-        r->endpoint == API_CHAT ? view->co->cfg->coordinator.default_max_tokens : DEFAULT_COMPLETION_TOKENS;
+        r->endpoint == API_CHAT ? view->sv->cfg->coordinator.default_max_tokens : DEFAULT_COMPLETION_TOKENS;
     s.n_ctx = view->n_ctx[out->model->idx];
     out->n_prompts = n;
     out->prompts = mem_array(n, sizeof(*out->prompts));

@@ -11,7 +11,7 @@
 #include <stdatomic.h>
 
 struct api_error;
-struct coordinator;
+struct services;
 
 struct admitted_prompt {
     int32_t *ids; /* mem_free; NULL once taken */
@@ -29,9 +29,9 @@ struct admitted {
 };
 
 struct admit_view {
-    const struct coordinator *co; /* for its models and configuration alone */
-    const uint32_t *n_ctx;        /* by model */
-    const atomic_bool *stop;      /* once true, tokenizing ends with ERR_CANCELLED */
+    const struct services *sv; /* for its models and configuration alone */
+    const uint32_t *n_ctx;     /* by model */
+    const atomic_bool *stop;   /* once true, tokenizing ends with ERR_CANCELLED */
 };
 
 /* The caller gives *out back with admitted_fini(), also after failure. */

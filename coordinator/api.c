@@ -3,8 +3,8 @@
 
 #include "base/strbuf.h"
 #include "coordinator/api_error.h"
-#include "coordinator/coordinator.h"
 #include "coordinator/meters.h"
+#include "coordinator/services.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -83,8 +83,8 @@ static void set_common_headers(struct api_ask *ask)
     if (id && id_is_plain(id))
         snprintf(ask->request_id, sizeof(ask->request_id), "%s", id);
     else
-        snprintf(ask->request_id, sizeof(ask->request_id), "req-%016llx-%llx", (unsigned long long)ask->co->incarnation,
-                 (unsigned long long)++ask->co->last_call);
+        snprintf(ask->request_id, sizeof(ask->request_id), "req-%016llx-%llx", (unsigned long long)ask->sv->incarnation,
+                 (unsigned long long)++ask->sv->last_call);
     http_set_header(ask->x, "X-Request-Id", ask->request_id);
     if (!origin) return;
     http_set_header(ask->x, "Access-Control-Allow-Origin", origin);
@@ -125,9 +125,9 @@ static bool may_pass(const struct api_ask *ask, const struct route *r, struct ap
         api_error_http(e, 415, NULL, "Content-Type must be application/json, not %.80s", type);
         return false;
     }
-    if ((r->flags & ROUTE_WORK) && ask->co->draining) {
+    if ((r->flags & ROUTE_WORK) && ask->sv->draining) {
         api_error_set(e, ERR_UNAVAILABLE, "draining", NULL, "the coordinator is shutting down");
-        meters_rejected(ask->co->meters, "draining");
+        meters_rejected(ask->sv->meters, "draining");
         return false;
     }
     return true;
@@ -148,9 +148,9 @@ static void refuse_route(struct api_ask *ask, const char *path, const char *meth
     api_reply_error(ask, "", &e);
 }
 
-void api_handle(void *coordinator, struct http_exchange *x)
+void api_handle(void *services, struct http_exchange *x)
 {
-    struct api_ask ask = { .co = coordinator, .x = x, .tail = "", .endpoint = "none" };
+    struct api_ask ask = { .sv = services, .x = x, .tail = "", .endpoint = "none" };
     const char *path = http_path(x), *method = http_method(x);
     struct api_error e;
     bool path_known;
@@ -172,37 +172,37 @@ void api_handle(void *coordinator, struct http_exchange *x)
         api_reply_error(&ask, "", &e);
 }
 
-void api_refused(void *coordinator, struct http_exchange *x, int status)
+void api_refused(void *services, struct http_exchange *x, int status)
 {
-    struct api_ask ask = { .co = coordinator, .x = x, .tail = "", .endpoint = "none" };
+    struct api_ask ask = { .sv = services, .x = x, .tail = "", .endpoint = "none" };
     set_common_headers(&ask);
     bool passes = status == 408 || status == 429 || status == 503; /* the same request may succeed later */
     http_set_header(x, "x-should-retry", passes ? "true" : "false");
-    meters_request(ask.co->meters, "", ask.endpoint, status);
+    meters_request(ask.sv->meters, "", ask.endpoint, status);
 }
 
 void api_reply(const struct api_ask *ask, int status, const char *type, const void *body, size_t n)
 {
-    meters_request(ask->co->meters, "", ask->endpoint, status);
+    meters_request(ask->sv->meters, "", ask->endpoint, status);
     http_reply(ask->x, status, type, body, n);
 }
 
 void api_reply_json(const struct api_ask *ask, int status, const char *model, const struct strbuf *body)
 {
-    meters_request(ask->co->meters, model, ask->endpoint, status);
+    meters_request(ask->sv->meters, model, ask->endpoint, status);
     http_reply(ask->x, status, "application/json", strbuf_cstr(body), body->n);
 }
 
 void api_reply_json_take(const struct api_ask *ask, int status, const char *model, struct strbuf *body)
 {
-    meters_request(ask->co->meters, model, ask->endpoint, status);
+    meters_request(ask->sv->meters, model, ask->endpoint, status);
     http_reply_take(ask->x, status, "application/json", body);
 }
 
 void api_reply_error(const struct api_ask *ask, const char *model, const struct api_error *e)
 {
-    meters_request(ask->co->meters, model, ask->endpoint, e->http);
-    if (e->http == 429) meters_rejected(ask->co->meters, e->code ? e->code : "full");
-    if (e->http == 503 && e->code && strcmp(e->code, "draining") != 0) meters_rejected(ask->co->meters, e->code);
+    meters_request(ask->sv->meters, model, ask->endpoint, e->http);
+    if (e->http == 429) meters_rejected(ask->sv->meters, e->code ? e->code : "full");
+    if (e->http == 503 && e->code && strcmp(e->code, "draining") != 0) meters_rejected(ask->sv->meters, e->code);
     api_error_reply(e, ask->x);
 }

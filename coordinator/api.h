@@ -4,13 +4,13 @@
 #include "http/http_server.h"
 
 struct api_error;
-struct coordinator;
+struct services;
 struct strbuf;
 
 #define API_REQUEST_ID_MAX 64
 
 struct api_ask { /* one HTTP request on its way to its handler; borrows */
-    struct coordinator *co;
+    struct services *sv;
     struct http_exchange *x;
     char request_id[API_REQUEST_ID_MAX + 1]; /* the client's X-Request-Id, or made here */
     const char *tail;                        /* path behind a prefix route */
@@ -18,10 +18,10 @@ struct api_ask { /* one HTTP request on its way to its handler; borrows */
 };
 
 /* The http_handler_fn of the coordinator: finds the row, checks method, type and state, calls its handler. */
-void api_handle(void *coordinator, struct http_exchange *x);
+void api_handle(void *services, struct http_exchange *x);
 
 /* Its http_refused_fn: what the HTTP server refuses by itself is counted and has the headers of every answer. */
-void api_refused(void *coordinator, struct http_exchange *x, int status);
+void api_refused(void *services, struct http_exchange *x, int status);
 
 /* Answers that are counted by endpoint.  The exchange is gone after these; `model` may be "". */
 void api_reply_json(const struct api_ask *ask, int status, const char *model, const struct strbuf *body);

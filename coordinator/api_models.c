@@ -3,12 +3,12 @@
 #include "coordinator/api.h"
 #include "coordinator/api_error.h"
 #include "coordinator/cluster/dispatch.h"
-#include "coordinator/coordinator.h"
 #include "coordinator/served_model.h"
+#include "coordinator/services.h"
 
-static void put_model(const struct coordinator *co, const struct served_model *m, struct strbuf *out)
+static void put_model(const struct services *sv, const struct served_model *m, struct strbuf *out)
 {
-    const struct registry *nodes = dispatch_registry(co->dispatch);
+    const struct registry *nodes = dispatch_registry(sv->dispatch);
     strbuf_puts(out, "{\"id\":");
     json_cstr(out, m->name);
     strbuf_addf(out,
@@ -24,9 +24,9 @@ void api_models_list(const struct api_ask *ask)
 {
     struct strbuf body = STRBUF_INIT;
     strbuf_puts(&body, "{\"object\":\"list\",\"data\":[");
-    for (uint32_t i = 0; i < ask->co->n_models; i++) {
+    for (uint32_t i = 0; i < ask->sv->n_models; i++) {
         if (i) strbuf_putc(&body, ',');
-        put_model(ask->co, ask->co->models[i], &body);
+        put_model(ask->sv, ask->sv->models[i], &body);
     }
     strbuf_puts(&body, "]}");
     api_reply_json(ask, 200, "", &body);
@@ -38,11 +38,11 @@ void api_models_get(const struct api_ask *ask)
     struct api_error e;
     struct served_model *m;
     struct strbuf body = STRBUF_INIT;
-    if (coordinator_find_model(ask->co, ask->tail, &m, &e) != OK) { /* as a request with this name would */
+    if (services_find_model(ask->sv, ask->tail, &m, &e) != OK) { /* as a request with this name would */
         api_reply_error(ask, "", &e);
         return;
     }
-    put_model(ask->co, m, &body);
+    put_model(ask->sv, m, &body);
     api_reply_json(ask, 200, m->name, &body);
     strbuf_fini(&body);
 }

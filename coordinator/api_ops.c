@@ -4,10 +4,10 @@
 #include "coordinator/api.h"
 #include "coordinator/api_error.h"
 #include "coordinator/cluster/dispatch.h"
-#include "coordinator/coordinator.h"
 #include "coordinator/gauges.h"
 #include "coordinator/meters.h"
 #include "coordinator/served_model.h"
+#include "coordinator/services.h"
 #include "coordinator/work.h"
 #include "kv/kv_pool.h"
 
@@ -27,17 +27,17 @@ void api_live(const struct api_ask *ask)
 static void reply_unready(const struct api_ask *ask)
 {
     struct api_error e;
-    if (ask->co->draining)
+    if (ask->sv->draining)
         api_error_set(&e, ERR_UNAVAILABLE, "draining", NULL, "the coordinator is shutting down");
     else
         api_error_set(&e, ERR_UNAVAILABLE, "no_decode_node", NULL, "Loading model: no decode node has joined yet");
-    meters_request(ask->co->meters, "", ask->endpoint, e.http); /* a probe is answered, not rejected */
+    meters_request(ask->sv->meters, "", ask->endpoint, e.http); /* a probe is answered, not rejected */
     api_error_reply(&e, ask->x);
 }
 
 void api_health(const struct api_ask *ask)
 {
-    if (coordinator_is_ready(ask->co))
+    if (services_is_ready(ask->sv))
         reply_text(ask, 200, "{\"status\":\"ok\"}");
     else
         reply_unready(ask);
@@ -45,7 +45,7 @@ void api_health(const struct api_ask *ask)
 
 void api_ready(const struct api_ask *ask)
 {
-    if (coordinator_is_ready(ask->co))
+    if (services_is_ready(ask->sv))
         reply_text(ask, 200, "{\"status\":\"ready\"}");
     else
         reply_unready(ask);
@@ -54,9 +54,9 @@ void api_ready(const struct api_ask *ask)
 void api_metrics(const struct api_ask *ask)
 {
     struct strbuf body = STRBUF_INIT;
-    struct coordinator *co = ask->co;
-    gauges_render(co->meters, dispatch_state_counts(co->dispatch), work_items(co->work),
-                  dispatch_registry(co->dispatch), clock_now_us(), &body);
+    struct services *sv = ask->sv;
+    gauges_render(sv->meters, dispatch_state_counts(sv->dispatch), work_items(sv->work),
+                  dispatch_registry(sv->dispatch), clock_now_us(), &body);
     api_reply(ask, 200, "text/plain; version=0.0.4; charset=utf-8", strbuf_cstr(&body), body.n);
     strbuf_fini(&body);
 }
@@ -114,20 +114,20 @@ static void put_node(const struct node *n, uint64_t now, struct strbuf *out)
 void api_nodes(const struct api_ask *ask)
 {
     struct strbuf body = STRBUF_INIT;
-    struct coordinator *co = ask->co;
-    const uint32_t *counts = dispatch_state_counts(co->dispatch);
+    struct services *sv = ask->sv;
+    const uint32_t *counts = dispatch_state_counts(sv->dispatch);
     uint32_t running = 0;
     for (int s = REQUEST_RESERVED; s < REQUEST_DONE; s++) running += counts[s];
     strbuf_addf(&body,
                 "{\"ready\":%s,\"draining\":%s,\"uptime_s\":%llu,\"requests_running\":%u,\"requests_waiting\":%u,"
                 "\"requests\":{",
-                coordinator_is_ready(co) ? "true" : "false", co->draining ? "true" : "false",
-                (unsigned long long)((clock_now_us() - co->started) / 1000000), running,
+                services_is_ready(sv) ? "true" : "false", sv->draining ? "true" : "false",
+                (unsigned long long)((clock_now_us() - sv->started) / 1000000), running,
                 counts[REQUEST_QUEUED] + counts[REQUEST_RESERVING]);
     for (int s = 0; s < REQUEST_DONE; s++)
         strbuf_addf(&body, "%s\"%s\":%u", s ? "," : "", request_state_name((enum request_state)s), counts[s]);
     strbuf_puts(&body, "},\"nodes\":[");
-    for (const struct node *n = dispatch_registry(co->dispatch)->nodes; n; n = n->next) {
+    for (const struct node *n = dispatch_registry(sv->dispatch)->nodes; n; n = n->next) {
         put_node(n, clock_now_us(), &body);
         if (n->next) strbuf_putc(&body, ',');
     }

@@ -6,9 +6,9 @@
 #include "coordinator/api.h"
 #include "coordinator/api_error.h"
 #include "coordinator/ask.h"
-#include "coordinator/coordinator.h"
 #include "coordinator/openai_fields.h"
 #include "coordinator/served_model.h"
+#include "coordinator/services.h"
 #include "text/detok.h"
 #include "text/tokenizer.h"
 #include "text/vocab.h"
@@ -75,9 +75,8 @@ static enum status load(const struct ask *ask, const struct text_endpoint *of, j
     const json_t *name = json_object_get(*root, "model");
     if (name && !json_is_null(name) && !json_is_string(name))
         st = api_error_set(e, ERR_INVALID, NULL, "model", "'model' must be a string, not %s", openai_kind(name));
-    if (st == OK) st = check_members(*root, of, ask->http.co->cfg->coordinator.strict_params, e);
-    if (st == OK)
-        st = coordinator_find_model(ask->http.co, json_is_string(name) ? json_string_value(name) : "", model, e);
+    if (st == OK) st = check_members(*root, of, ask->http.sv->cfg->coordinator.strict_params, e);
+    if (st == OK) st = services_find_model(ask->http.sv, json_is_string(name) ? json_string_value(name) : "", model, e);
     if (st != OK) json_decref(*root);
     return st;
 }

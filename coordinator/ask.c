@@ -5,29 +5,29 @@
 #include "base/mem_later.h"
 #include "base/metrics.h"
 #include "coordinator/cluster/dispatch.h"
-#include "coordinator/coordinator.h"
 #include "coordinator/meters.h"
+#include "coordinator/services.h"
 
 #include <assert.h>
 
 static void unlink_ask(struct ask *a)
 {
-    struct coordinator *co = a->http.co;
+    struct services *sv = a->http.sv;
     if (a->prev)
         a->prev->next = a->next;
     else
-        co->asks = a->next;
+        sv->asks = a->next;
     if (a->next) a->next->prev = a->prev;
-    co->n_asks--;
+    sv->n_asks--;
 }
 
 static void link_ask(struct ask *a)
 {
-    struct coordinator *co = a->http.co;
-    a->next = co->asks;
+    struct services *sv = a->http.sv;
+    a->next = sv->asks;
     if (a->next) a->next->prev = a;
-    co->asks = a;
-    co->n_asks++;
+    sv->asks = a;
+    sv->n_asks++;
 }
 
 static void on_gone(void *ctx, struct http_exchange *x)
@@ -35,10 +35,10 @@ static void on_gone(void *ctx, struct http_exchange *x)
     struct ask *a = ctx;
     struct api_error e;
     api_error_set(&e, ERR_CANCELLED, NULL, NULL, "the client went away");
-    metric_add(a->http.co->meters->disconnects, 1);
-    meters_request(a->http.co->meters, "", a->http.endpoint, e.http);
+    metric_add(a->http.sv->meters->disconnects, 1);
+    meters_request(a->http.sv->meters, "", a->http.endpoint, e.http);
     a->http.x = NULL;
-    work_cancel(a->http.co->work, &a->item);
+    work_cancel(a->http.sv->work, &a->item);
 }
 
 static void run(struct work_item *item)
@@ -68,7 +68,7 @@ static void done(struct work_item *item)
 static void refuse_full(const struct api_ask *http)
 {
     struct api_error e;
-    const struct work *w = http->co->work;
+    const struct work *w = http->sv->work;
     api_error_set(&e, ERR_FULL, "workers_full", NULL,
                   "too many requests are being read: %u, with %llu bytes; try again", work_items(w),
                   (unsigned long long)work_bytes(w));
@@ -78,8 +78,8 @@ static void refuse_full(const struct api_ask *http)
 void ask_start(const struct api_ask *http, const struct ask_kind *kind, void (*init)(struct ask *ask, const void *arg),
                const void *arg)
 {
-    struct coordinator *co = http->co;
-    if (!work_has_room(co->work, http_body(http->x).n)) {
+    struct services *sv = http->sv;
+    if (!work_has_room(sv->work, http_body(http->x).n)) {
         refuse_full(http);
         return;
     }
@@ -91,13 +91,13 @@ void ask_start(const struct api_ask *http, const struct ask_kind *kind, void (*i
     a->http.tail = "";
     a->kind = kind;
     a->model = "";
-    for (uint32_t i = 0; i < co->n_models; i++)
-        a->n_ctx[i] = registry_context(dispatch_registry(co->dispatch), co->models[i]);
+    for (uint32_t i = 0; i < sv->n_models; i++)
+        a->n_ctx[i] = registry_context(dispatch_registry(sv->dispatch), sv->models[i]);
     if (init) init(a, arg);
     a->body = http_take_body(http->x, &a->n_body);
     link_ask(a);
     http_on_gone(http->x, on_gone, a);
-    enum status st = work_submit(co->work, &a->item);
+    enum status st = work_submit(sv->work, &a->item);
     assert(st == OK); /* there is room, and this thread alone takes it */
 }
 
@@ -106,14 +106,14 @@ struct bytes ask_body(const struct ask *ask)
     return bytes_of(ask->body, ask->n_body);
 }
 
-void ask_fail_all(struct coordinator *co, const struct api_error *e)
+void ask_fail_all(struct services *sv, const struct api_error *e)
 {
-    for (struct ask *a = co->asks; a; a = a->next) {
+    for (struct ask *a = sv->asks; a; a = a->next) {
         struct http_exchange *x = a->http.x;
         if (!x) continue;
         http_on_gone(x, NULL, NULL);
         api_reply_error(&a->http, "", e);
         a->http.x = NULL;
-        work_cancel(co->work, &a->item);
+        work_cancel(sv->work, &a->item);
     }
 }

@@ -12,7 +12,7 @@
 
 struct ask {
     struct work_item item;
-    struct ask *prev, *next; /* of the coordinator's list */
+    struct ask *prev, *next; /* of the services' list */
     struct api_ask http;     /* x is NULL once the client is gone */
     const struct ask_kind *kind;
     char *body; /* owned; freed on the worker */
@@ -36,5 +36,5 @@ void ask_start(const struct api_ask *http, const struct ask_kind *kind, void (*i
                const void *arg);
 struct bytes ask_body(const struct ask *ask);
 /* Answers every ask with `e` and cancels its work. */
-void ask_fail_all(struct coordinator *co, const struct api_error *e);
+void ask_fail_all(struct services *sv, const struct api_error *e);
 #endif

@@ -6,9 +6,9 @@
 #include "base/mem_later.h"
 #include "base/metrics.h"
 #include "coordinator/cluster/dispatch.h"
-#include "coordinator/coordinator.h"
 #include "coordinator/meters.h"
 #include "coordinator/served_model.h"
+#include "coordinator/services.h"
 #include "http/sse.h"
 
 #include <stdio.h>
@@ -30,9 +30,9 @@ static void unlink_call(struct call *c)
     if (c->prev)
         c->prev->next = c->next;
     else
-        c->co->calls = c->next;
+        c->sv->calls = c->next;
     if (c->next) c->next->prev = c->prev;
-    c->co->n_calls--;
+    c->sv->n_calls--;
 }
 
 static void free_call(struct call *c)
@@ -47,7 +47,7 @@ static void destroy(struct call *c, const struct api_error *why)
 {
     c->over = c->dropped = true;
     for (uint32_t i = 0; i < c->n_choices; i++)
-        if (c->choices[i].request) dispatch_cancel(c->co->dispatch, c->choices[i].request, why);
+        if (c->choices[i].request) dispatch_cancel(c->sv->dispatch, c->choices[i].request, why);
     unlink_call(c);
     if (c->job)
         call_job_cancel(c->job);
@@ -57,7 +57,7 @@ static void destroy(struct call *c, const struct api_error *why)
 
 static void count(const struct call *c, int status)
 {
-    meters_request(c->co->meters, c->model->name, c->endpoint, status);
+    meters_request(c->sv->meters, c->model->name, c->endpoint, status);
 }
 
 static void write_event(struct call *c, struct strbuf *json)
@@ -88,7 +88,7 @@ void call_fail(struct call *c, const struct api_error *e)
     c->over = true;
     c->x = NULL;
     count(c, e->http);
-    if (e->http == 429) meters_rejected(c->co->meters, e->code ? e->code : "full");
+    if (e->http == 429) meters_rejected(c->sv->meters, e->code ? e->code : "full");
     if (!c->begun) {
         api_error_reply(e, x);
     } else {
@@ -106,7 +106,7 @@ static void on_gone(void *ctx, struct http_exchange *x)
     struct call *c = ctx;
     struct api_error e;
     api_error_set(&e, ERR_CANCELLED, NULL, NULL, "the client went away");
-    metric_add(c->co->meters->disconnects, 1);
+    metric_add(c->sv->meters->disconnects, 1);
     count(c, e.http);
     c->x = NULL;
     destroy(c, &e);
@@ -196,7 +196,7 @@ static void start_others(struct choice *first, const struct request *r)
                                      .events = &events,
                                      .owner = ch };
         spec.sampling.choice = k;
-        ch->request = dispatch_submit(c->co->dispatch, &spec);
+        ch->request = dispatch_submit(c->sv->dispatch, &spec);
     }
 }
 
@@ -222,7 +222,7 @@ static void on_token(void *owner, int32_t id, const struct logprob_row *row)
     }
     if (stop) {
         ch->stopped = true;
-        dispatch_finish(c->co->dispatch, ch->request, FINISH_STOP);
+        dispatch_finish(c->sv->dispatch, ch->request, FINISH_STOP);
     } else {
         flush(ch);
     }
@@ -327,15 +327,15 @@ static void start_prompt(struct call *c, uint32_t i, struct admitted_prompt *p, 
                                  .events = &events,
                                  .owner = ch };
     p->ids = NULL;
-    ch->request = dispatch_submit(c->co->dispatch, &spec);
+    ch->request = dispatch_submit(c->sv->dispatch, &spec);
 }
 
 void call_create(const struct api_ask *ask, struct call_plan *plan)
 {
-    struct coordinator *co = ask->co;
+    struct services *sv = ask->sv;
     struct call *c = mem_zalloc(sizeof(*c));
     struct admitted *a = &plan->admitted;
-    c->co = co;
+    c->sv = sv;
     c->x = ask->x;
     c->format = plan->format;
     c->req = plan->req;
@@ -344,15 +344,15 @@ void call_create(const struct api_ask *ask, struct call_plan *plan)
     c->hide_output = a->hide_output;
     c->created = clock_unix_s();
     c->started = c->last_write = clock_now_us();
-    snprintf(c->id, sizeof(c->id), "%s%016llx%08llx", c->format->id_prefix, (unsigned long long)co->incarnation,
-             (unsigned long long)++co->last_call);
-    c->next = co->calls;
+    snprintf(c->id, sizeof(c->id), "%s%016llx%08llx", c->format->id_prefix, (unsigned long long)sv->incarnation,
+             (unsigned long long)++sv->last_call);
+    c->next = sv->calls;
     if (c->next) c->next->prev = c;
-    co->calls = c;
-    co->n_calls++;
+    sv->calls = c;
+    sv->n_calls++;
     if (c->req->ignored.n) {
         http_set_header(c->x, "x-baton-ignored-params", c->req->ignored.s);
-        meters_ignored(co->meters, c->req->ignored.s);
+        meters_ignored(sv->meters, c->req->ignored.s);
     }
     c->n_choices = plan->n_choices;
     c->choices = plan->choices;

@@ -45,7 +45,7 @@ struct answer_format {
 
 struct call {
     struct call *prev, *next;
-    struct coordinator *co;
+    struct services *sv;
     struct http_exchange *x; /* NULL once answered or gone */
     const struct answer_format *format;
     struct api_request *req;

@@ -1,7 +1,7 @@
 /* call_job.c - chunks and answers that would hold up the loop are written on a worker. */
 #include "base/mem.h"
 #include "coordinator/call.h"
-#include "coordinator/coordinator.h"
+#include "coordinator/services.h"
 #include "coordinator/work.h"
 
 #include <assert.h>
@@ -66,7 +66,7 @@ static struct call_job *start(struct call *c, size_t bytes)
 
 static struct call_job *submit(struct call_job *job)
 {
-    enum status st = work_submit(job->call->co->work, &job->item);
+    enum status st = work_submit(job->call->sv->work, &job->item);
     assert(st == OK); /* what is owed is always taken */
     return job;
 }
@@ -94,5 +94,5 @@ struct call_job *call_job_whole(struct call *c)
 
 void call_job_cancel(struct call_job *job)
 {
-    work_cancel(job->call->co->work, &job->item);
+    work_cancel(job->call->sv->work, &job->item);
 }

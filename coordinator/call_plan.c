@@ -3,8 +3,8 @@
 #include "coordinator/ask.h"
 #include "coordinator/call.h"
 #include "coordinator/cluster/dispatch.h"
-#include "coordinator/coordinator.h"
 #include "coordinator/served_model.h"
+#include "coordinator/services.h"
 
 struct call_ask {
     struct ask ask;
@@ -66,10 +66,10 @@ static enum status prepare(struct ask *ask)
 {
     struct call_ask *ca = (struct call_ask *)ask;
     struct call_plan *plan = &ca->plan;
-    const struct config *cfg = ask->http.co->cfg;
+    const struct config *cfg = ask->http.sv->cfg;
     struct openai_limits limits = { cfg->coordinator.max_prompt_logprobs, cfg->coordinator.strict_params,
                                     cfg->coordinator.prefill_assistant, &ask->item.stop };
-    struct admit_view view = { ask->http.co, ask->n_ctx, &ask->item.stop };
+    struct admit_view view = { ask->http.sv, ask->n_ctx, &ask->item.stop };
     enum status st = openai_parse(&plan->req, ca->endpoint, ask_body(ask), &limits, &ask->e);
     if (st != OK) return st;
     st = admit(&view, plan->req, &plan->admitted, &ask->e);
@@ -83,7 +83,7 @@ static void answer(struct ask *ask)
 {
     struct call_plan *plan = &((struct call_ask *)ask)->plan;
     struct api_error e;
-    enum status st = dispatch_check_room(ask->http.co->dispatch, plan->n_choices,
+    enum status st = dispatch_check_room(ask->http.sv->dispatch, plan->n_choices,
                                          admitted_bytes(&plan->admitted, (uint32_t)plan->req->n), &e);
     if (st == OK)
         call_create(&ask->http, plan);

@@ -25,7 +25,7 @@ struct program {
 static void on_signal(uv_signal_t *s, int number)
 {
     struct program *p = s->data;
-    if (p->co->draining)
+    if (p->co->sv.draining)
         coordinator_stop(p->co);
     else
         coordinator_drain(p->co);
@@ -49,12 +49,12 @@ static void watch_signals(struct program *p, uv_loop_t *loop)
 /* The addresses that were asked for, with the ports that they got. */
 static void say_ready(const struct coordinator *co, int ready_fd)
 {
-    const char *control = dispatch_endpoint(co->dispatch), *name, *first = http_server_address(co->http, 0);
+    const char *control = dispatch_endpoint(co->sv.dispatch), *name, *first = http_server_address(co->http, 0);
     struct strbuf all = STRBUF_INIT, line = STRBUF_INIT;
     for (uint32_t i = 0; (name = http_server_address(co->http, i)); i++) {
         strbuf_addf(&all, "%s%s", i ? "," : "", name);
         bool is_file = strncmp(first, HTTP_UNIX, strlen(HTTP_UNIX)) == 0;
-        if (is_file && i < co->cfg->coordinator.http.n) first = name; /* a parent would rather have a port */
+        if (is_file && i < co->sv.cfg->coordinator.http.n) first = name; /* a parent would rather have a port */
     }
     strbuf_addf(&line, "ready coordinator http=%s control=%s all=%s\n", first, control, strbuf_cstr(&all));
     log_info("serving", "http=%s control=%s", strbuf_cstr(&all), control);
