@@ -168,7 +168,8 @@ struct backend_ops {
     enum status (*weight_bytes)(struct backend *b, enum dtype type, uint32_t n_rows, uint32_t n_cols, size_t *out);
     /* Packs n_rows rows of GGUF data (row r at src + r * src_stride) into dst (weight_bytes() bytes,
      * 64-byte aligned).  Bit patterns are kept: only their order changes.  A run of rows that begins at row r, a
-     * multiple of row_quantum, may be packed by itself: its place is at weight_bytes() of r rows. */
+     * multiple of row_quantum, may be packed by itself: its place is at weight_bytes() of r rows.  src is needed until
+     * the stream has come so far. */
     enum status (*weight_pack)(struct backend *b, struct stream *s, void *dst, enum dtype type, uint32_t n_rows,
                                uint32_t n_cols, const void *src, size_t src_stride);
     size_t (*act_bytes)(struct backend *b, uint32_t n, uint32_t k, enum precision precision); /* of struct act's q */

@@ -57,7 +57,6 @@ static enum status pack_vector(struct backend *b, struct stream *s, const struct
     float *tmp = mem_array(p->n_rows, sizeof(*tmp));
     dequantize_row(p->src->type, src, tmp, p->n_rows);
     enum status st = b->ops->upload(b, s, dst, tmp, p->n_rows * sizeof(*tmp));
-    if (st == OK) st = b->ops->sync(b, s);
     mem_free(tmp);
     return st;
 }
@@ -72,7 +71,7 @@ static enum status pack_f32(struct backend *b, struct stream *s, const struct we
     for (uint32_t r = 0; r < p->n_rows; r++)
         dequantize_row(p->src->type, src + r * from, rows + (size_t)r * n_cols, n_cols);
     enum status st = b->ops->weight_pack(b, s, dst, DTYPE_F32, p->n_rows, n_cols, rows, to);
-    if (st == OK) st = b->ops->sync(b, s);
+    if (st == OK) st = b->ops->sync(b, s); /* the rows are needed until then */
     mem_free(rows);
     return st;
 }
@@ -85,6 +84,5 @@ enum status weight_piece_pack(struct backend *b, struct stream *s, const struct 
     if (it->is_table) return b->ops->upload(b, s, dst, src, p->bytes);
     if (it->dtype != (enum dtype)p->src->type) return pack_f32(b, s, p, src, dst);
     size_t stride = (size_t)dtype_row_bytes(it->dtype, it->n_cols);
-    enum status st = b->ops->weight_pack(b, s, dst, it->dtype, p->n_rows, it->n_cols, src, stride);
-    return st == OK ? b->ops->sync(b, s) : st;
+    return b->ops->weight_pack(b, s, dst, it->dtype, p->n_rows, it->n_cols, src, stride);
 }

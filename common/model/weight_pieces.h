@@ -25,7 +25,8 @@ void weight_pieces_add(struct weight_pieces *ps, const struct weight_item *item,
 void weight_pieces_fini(struct weight_pieces *ps);
 /* Where a piece's packed form begins in its item's. */
 size_t weight_piece_place(struct backend *b, const struct weight_piece *p);
-/* Packs a piece whose bytes are at src; dst is device memory, at weight_piece_place() of its item.  Waits for it. */
+/* Packs a piece whose bytes are at src; dst is device memory, at weight_piece_place() of its item.
+ * src is needed until the stream has come so far. */
 enum status weight_piece_pack(struct backend *b, struct stream *s, const struct weight_piece *p, const uint8_t *src,
                               void *dst) MUST_CHECK;
 #endif

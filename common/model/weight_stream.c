@@ -154,6 +154,7 @@ static enum status multiply_piece(struct weight_stream *s, struct stream *on, co
     const uint8_t *src;
     enum status st = io_reader_wait(s->reader, s->slot, &src, err);
     if (st == OK) st = weight_piece_pack(s->backend, on, p, src, s->packed);
+    if (st == OK) st = ops->sync(s->backend, on); /* the slot is read into again */
     pop(s);
     if (st != OK) return st;
     read_ahead(s);

@@ -130,25 +130,59 @@ static enum status pack_piece(const struct weights *w, const struct weight_piece
     return st == OK ? OK : error_set(err, st, "tensor %s: packing failed (%s)", p->src->name, status_text(st));
 }
 
+/* Pieces whose packing is under way, oldest first; their slots and pages are still needed. */
+struct packing {
+    struct mark done[LOAD_SLOTS];
+    uint32_t oldest, next;
+    uint64_t bytes, all;
+};
+
+/* Gives back what is packed, and waits for it where more than `under_way` pieces are not. */
+static enum status give_back(struct packing *k, const struct weights *w, const struct weight_pieces *ps,
+                             struct io_reader *r, uint32_t under_way, const struct weights_load_options *opt)
+{
+    for (; k->oldest < k->next; k->oldest++) {
+        const struct mark *done = &k->done[k->oldest % LOAD_SLOTS];
+        const struct weight_piece *p = &ps->at[k->oldest];
+        if (k->next - k->oldest <= under_way && !mark_done(done)) return OK;
+        enum status st = mark_wait(done);
+        if (st != OK) return st;
+        start_read(r, ps, k->oldest + LOAD_SLOTS);
+        if (!r) drop_pages(w, p->offset, p->bytes);
+        k->bytes += p->bytes;
+        if (opt->progress) opt->progress(opt->ctx, k->bytes, k->all);
+    }
+    return OK;
+}
+
+/* The next piece from the reader, or from the mapping. */
+static enum status pack_next(struct packing *k, const struct weights *w, const struct weight_pieces *ps,
+                             struct io_reader *r, const struct arena *arena, struct huge_ahead *pages,
+                             struct error *err)
+{
+    const struct weight_piece *p = &ps->at[k->next];
+    const uint8_t *src = gguf_file(w->g).p + p->offset;
+    enum status st = r ? io_reader_wait(r, k->next % LOAD_SLOTS, &src, err) : OK;
+    if (st != OK) return error_prefix(err, "tensor %s", p->src->name);
+    if ((st = pack_piece(w, p, src, arena, pages, err)) != OK) return st;
+    return w->backend->ops->mark_record(w->backend, NULL, &k->done[k->next++ % LOAD_SLOTS]);
+}
+
 /* Packing of a piece overlaps the reads of those after it. */
 static enum status pack_in_order(struct weights *w, const struct weight_pieces *ps, struct io_reader *r,
                                  const struct arena *arena, struct huge_ahead *pages,
                                  const struct weights_load_options *opt, struct error *err)
 {
-    uint64_t done = 0, all = 0;
-    for (uint32_t i = 0; i < ps->n; i++) all += ps->at[i].bytes;
-    for (uint32_t i = 0; i < ps->n; i++) {
-        const struct weight_piece *p = &ps->at[i];
-        const uint8_t *src = gguf_file(w->g).p + p->offset;
-        enum status st = r ? io_reader_wait(r, i % LOAD_SLOTS, &src, err) : OK;
-        if (st != OK) return error_prefix(err, "tensor %s", p->src->name);
-        if ((st = pack_piece(w, p, src, arena, pages, err)) != OK) return st;
-        start_read(r, ps, i + LOAD_SLOTS);
-        if (!r) drop_pages(w, p->offset, p->bytes);
-        done += p->bytes;
-        if (opt->progress) opt->progress(opt->ctx, done, all);
+    struct packing k = { 0 };
+    enum status st = OK;
+    for (uint32_t i = 0; i < ps->n; i++) k.all += ps->at[i].bytes;
+    while (k.next < ps->n && st == OK) {
+        if ((st = pack_next(&k, w, ps, r, arena, pages, err)) != OK) break;
+        st = give_back(&k, w, ps, r, k.next < ps->n ? LOAD_SLOTS / 2 : 0, opt);
+        if (st != OK) error_set(err, st, "packing the weights failed (%s)", status_text(st));
     }
-    return OK;
+    const enum status idle = w->backend->ops->sync(w->backend, NULL); /* slots go away, whatever has failed */
+    return st == OK ? idle : st;
 }
 
 /* Reads begin before pages are made: both take the lock of the address space, and the disk is what is waited for. */
