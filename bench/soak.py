@@ -3,7 +3,7 @@
 
 usage: bench/soak.py [--rounds 5] [--minutes M] [--faults NAME,...] [--bin build] [-o FILE.json]
 
-A cluster of real processes on loopback (1 coordinator, 2 prefill and 3 decode nodes of one thread each; 1 and 1 where a fault
+A cluster of real processes on loopback (1 coordinator, 2 prefill and 3 decode nodes that share the cores; 1 and 1 where a fault
 says `only`) serves streams of prompts of up to --prompt tokens, half of them greedy, half sampled with a seed. What it sustains with 16
 streams at once is measured first; then requests arrive at half that rate, undisturbed, then through each round of each fault. Every
 answer is compared with the undisturbed one, token for token. A stream's gaps are those between two pieces, the first one's wait included;
@@ -134,11 +134,11 @@ FAULTS = {
 
 # ---- the cluster that is broken
 
-def make_cluster(tmp, n_prefill, n_decode, proxied):
+def make_cluster(tmp, n_prefill, n_decode, proxied, threads):
     """A Cluster; with `proxied` its nodes reach the coordinator, and prefill nodes the decode nodes, through proxies."""
     from cluster import Cluster
     from tcp_proxy import TcpProxy, free_ports, proxy_lanes
-    cluster = Cluster(tmp, prefill=n_prefill, decode=n_decode)
+    cluster = Cluster(tmp, prefill=n_prefill, decode=n_decode, node={"threads": threads})
     proxies = {CONTROL: [], KV: []}
     if not proxied:
         return cluster, proxies
@@ -168,7 +168,7 @@ class Bed:
         self.a, self.rng = a, rng
         self.tmp = tempfile.TemporaryDirectory(prefix="baton-soak-")
         shape = (1, 1) if only else (a.prefill, a.decode)
-        self.cluster, self.proxies = make_cluster(self.tmp.name, *shape, proxied)
+        self.cluster, self.proxies = make_cluster(self.tmp.name, *shape, proxied, a.threads)
         self.requests = make_requests(a, random.Random(a.seed))
         self.want = {}
         self.serial = self.missed = 0
@@ -402,6 +402,7 @@ def options():
     ap.add_argument("--calm", type=int, default=3, help="undisturbed rounds of each cluster")
     ap.add_argument("--prefill", type=int, default=2)
     ap.add_argument("--decode", type=int, default=3)
+    ap.add_argument("--threads", type=int, help="of a node (default: the cores, less one, divided among them)")
     ap.add_argument("--proxied", action="store_true", help="proxies for every fault: one cluster less")
     ap.add_argument("--requests", type=int, default=32, help="different ones")
     ap.add_argument("--prompt", type=int, default=600, help="tokens, at most")
@@ -413,6 +414,7 @@ def options():
     ap.add_argument("-o", "--out", help="JSON file")
     a = ap.parse_args()
     a.names = a.faults.split(",")
+    a.threads = a.threads or max(1, (os.cpu_count() - 1) // (a.prefill + a.decode))
     unknown = [n for n in a.names if n not in FAULTS]
     if unknown:
         ap.error(f"no fault is called {', '.join(unknown)}; there are {', '.join(FAULTS)}")

@@ -84,6 +84,9 @@ void recovery_refused(struct dispatch *d, struct request *r, struct node *n, enu
 void recovery_prefill_unready(struct dispatch *d, struct request *r);
 /* `n` could not be reached: no new work until it is heard. */
 void recovery_doubt(struct dispatch *d, struct node *n, const char *why);
+/* Nothing is heard of `n`, and others are there: no new work, and what is cheap to begin elsewhere goes there at once:
+ * prompts that it reads and reservations that it has not answered.  Streams that it decodes wait until it is dead. */
+void recovery_silent(struct dispatch *d, struct node *n);
 /* It is heard again: what it does is due from now on. */
 void recovery_undoubt(struct dispatch *d, struct node *n);
 bool recovery_is_no_room(enum status st);

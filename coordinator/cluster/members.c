@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "coordinator/cluster/dispatch_internal.h"
 #include "coordinator/served_model.h"
+#include "wire/session.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -208,8 +209,10 @@ static bool passed(uint64_t now, uint64_t since, uint64_t ms)
 static void check_silence(struct dispatch *d, struct node *n, uint64_t now)
 {
     uint64_t lease = d->opt.dead_after_ms > REGISTRY_LEASE_MS ? d->opt.dead_after_ms : REGISTRY_LEASE_MS;
+    bool is_replaceable = registry_has_other(&d->registry, n);
+    if (is_replaceable && !n->doubted && passed(now, n->last_seen, SESSION_SILENCE_MS)) recovery_silent(d, n);
     if (!passed(now, n->last_seen, d->opt.dead_after_ms)) return;
-    if (passed(now, n->last_seen, lease) || registry_has_other(&d->registry, n))
+    if (is_replaceable || passed(now, n->last_seen, lease))
         declare_dead(d, n, "no heartbeat");
     else
         recovery_doubt(d, n, "no heartbeat, and no other node could go on with its work");

@@ -158,6 +158,23 @@ Test(recovery, a_dead_prefill_node_makes_the_decode_node_read_the_prompt)
     cr_assert(expect_job(&b.d0, IS(RESERVE))->reserve->local_prefill);
 }
 
+/* Before it is dead: its prompt is cheap to begin elsewhere, and it is no attempt. */
+Test(recovery, a_silent_prefill_nodes_prompt_is_read_elsewhere_at_once)
+{
+    clock_set_for_test(1000000);
+    b.dead_after_ms = 30000;
+    to_prefill();
+    for (uint64_t t = 1500000; t <= 3000000; t += 500000) {
+        clock_set_for_test(t);
+        beat(&b.d0);
+        spin();
+    }
+    cr_assert_eq(expect_job(&b.d0, IS(REBIND))->rebind->new_epoch, 2);
+    cr_assert(b.r->failures.n == 0 && registry_find_name(dispatch_registry(b.d), "p0"));
+    submit(8); /* and it gets no new work */
+    cr_assert(expect_job(&b.d0, IS(RESERVE))->reserve->local_prefill);
+}
+
 Test(recovery, replays_when_the_client_has_tokens_already)
 {
     to_prefill();
