@@ -1,6 +1,7 @@
 /* job_reports.c - what a node says about its jobs. */
 #include "base/mem.h"
 #include "node/jobs_internal.h"
+#include "wire/control_note.h"
 #include "wire/job.h"
 
 #include <stdio.h>
@@ -8,12 +9,12 @@
 
 #define ROWS_MAX 64 /* of one message */
 
-static Baton__Kv__RequestId request_of(const struct job *j)
+#define BODY(name) BATON__CONTROL__CONTROL_MESSAGE__BODY_##name
+
+static void begin(struct control_note *note, Baton__Control__ControlMessage__BodyCase kind, const struct job *j)
 {
-    Baton__Kv__RequestId id = BATON__KV__REQUEST_ID__INIT;
-    id.incarnation = j->key.hi;
-    id.counter = j->key.lo;
-    return id;
+    const struct control_id id = { j->key.hi, j->key.lo, j->key.epoch };
+    control_note_init(note, kind, &id);
 }
 
 /* Jobs of a coordinator that is gone (its link may be up for the next one) have no one to hear of them. */
@@ -68,11 +69,9 @@ static void fill_logprobs(Baton__Control__TokenLogprobs *out, struct token_logpr
 
 static void send_tokens(struct job *j, struct report **rows, uint32_t n)
 {
-    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
-    Baton__Control__Tokens t = BATON__CONTROL__TOKENS__INIT;
     Baton__Control__Token tokens[ROWS_MAX], *refs[ROWS_MAX];
     Baton__Control__TokenLogprobs logprobs[ROWS_MAX];
-    Baton__Kv__RequestId id = request_of(j);
+    struct control_note note;
 
     for (uint32_t i = 0; i < n; i++) {
         baton__control__token__init(&tokens[i]);
@@ -84,34 +83,26 @@ static void send_tokens(struct job *j, struct report **rows, uint32_t n)
         }
         refs[i] = &tokens[i];
     }
-    t.request = &id;
-    t.epoch = j->key.epoch;
-    t.n_tokens = n;
-    t.tokens = refs;
-    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_TOKENS;
-    m.tokens = &t;
-    link_send(j->link, &m);
+    begin(&note, BODY(TOKENS), j);
+    note.tokens.n_tokens = n;
+    note.tokens.tokens = refs;
+    link_send(j->link, &note.m);
 }
 
 static void send_prompt_logprobs(struct job *j, struct report **rows, uint32_t n)
 {
-    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
-    Baton__Control__PromptLogprobs p = BATON__CONTROL__PROMPT_LOGPROBS__INIT;
     Baton__Control__TokenLogprobs logprobs[ROWS_MAX], *refs[ROWS_MAX];
-    Baton__Kv__RequestId id = request_of(j);
+    struct control_note note;
 
     for (uint32_t i = 0; i < n; i++) {
         fill_logprobs(&logprobs[i], &rows[i]->logprobs);
         refs[i] = &logprobs[i];
     }
-    p.request = &id;
-    p.epoch = j->key.epoch;
-    p.first_position = rows[0]->idx;
-    p.n_rows = n;
-    p.rows = refs;
-    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_PROMPT_LOGPROBS;
-    m.prompt_logprobs = &p;
-    link_send(j->link, &m);
+    begin(&note, BODY(PROMPT_LOGPROBS), j);
+    note.prompt_logprobs.first_position = rows[0]->idx;
+    note.prompt_logprobs.n_rows = n;
+    note.prompt_logprobs.rows = refs;
+    link_send(j->link, &note.m);
 }
 
 /* Runs of one kind with rising positions share a message. */
@@ -146,37 +137,27 @@ void jobs_flush(struct jobs *js)
 
 void job_send_reserved(struct job *j, uint64_t credit_bytes, uint32_t hit_tokens)
 {
-    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
-    Baton__Control__Reserved r = BATON__CONTROL__RESERVED__INIT;
-    Baton__Kv__RequestId id = request_of(j);
+    struct control_note note;
 
     if (!is_heard(j)) return;
-    r.request = &id;
-    r.epoch = j->key.epoch;
-    r.reservation = j->reservation;
-    r.credit_bytes = credit_bytes;
-    r.hit_tokens = hit_tokens;
-    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_RESERVED;
-    m.reserved = &r;
-    link_send(j->link, &m);
+    begin(&note, BODY(RESERVED), j);
+    note.reserved.reservation = j->reservation;
+    note.reserved.credit_bytes = credit_bytes;
+    note.reserved.hit_tokens = hit_tokens;
+    link_send(j->link, &note.m);
 }
 
 static void send_progress(struct job *j, Baton__Control__Stage stage, uint32_t tokens, uint64_t bytes, uint32_t cached)
 {
-    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
-    Baton__Control__Progress p = BATON__CONTROL__PROGRESS__INIT;
-    Baton__Kv__RequestId id = request_of(j);
+    struct control_note note;
 
     if (!is_heard(j)) return;
-    p.request = &id;
-    p.epoch = j->key.epoch;
-    p.stage = stage;
-    p.tokens = tokens;
-    p.bytes = bytes;
-    p.cached_tokens = cached;
-    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_PROGRESS;
-    m.progress = &p;
-    link_send(j->link, &m);
+    begin(&note, BODY(PROGRESS), j);
+    note.progress.stage = stage;
+    note.progress.tokens = tokens;
+    note.progress.bytes = bytes;
+    note.progress.cached_tokens = cached;
+    link_send(j->link, &note.m);
 }
 
 void job_send_progress(struct job *j, Baton__Control__Stage stage, uint32_t tokens, uint64_t bytes)
@@ -196,84 +177,63 @@ static uint32_t clip(uint64_t us)
 
 void job_send_prefill_done(struct jobs *js, struct job *j, uint64_t prefill_us, enum finish_reason ended)
 {
-    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
-    Baton__Control__PrefillDone p = BATON__CONTROL__PREFILL_DONE__INIT;
-    Baton__Kv__RequestId id = request_of(j);
+    struct control_note note;
 
     jobs_flush(js);
     if (!is_heard(j)) return;
-    p.request = &id;
-    p.epoch = j->key.epoch;
-    p.kv_bytes = j->kv_bytes;
-    p.prefill_us = clip(prefill_us);
-    p.handoff_us = clip(j->handoff_us);
-    p.ended = ended != FINISH_NONE;
-    p.finish = finish_pack(ended);
-    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_PREFILL_DONE;
-    m.prefill_done = &p;
-    link_send(j->link, &m);
+    begin(&note, BODY(PREFILL_DONE), j);
+    note.prefill_done.kv_bytes = j->kv_bytes;
+    note.prefill_done.prefill_us = clip(prefill_us);
+    note.prefill_done.handoff_us = clip(j->handoff_us);
+    note.prefill_done.ended = ended != FINISH_NONE;
+    note.prefill_done.finish = finish_pack(ended);
+    link_send(j->link, &note.m);
 }
 
 void job_send_finished(struct jobs *js, struct job *j, const struct engine_event *done)
 {
-    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
-    Baton__Control__Finished f = BATON__CONTROL__FINISHED__INIT;
-    Baton__Kv__RequestId id = request_of(j);
+    struct control_note note;
 
     jobs_flush(js);
     if (!is_heard(j)) return;
-    f.request = &id;
-    f.epoch = j->key.epoch;
-    f.finish = finish_pack(done->finish);
-    f.n_output = j->n_output;
-    f.decode_us = clip(done->decode_us);
-    f.prefill_us = clip(done->prefill_us);
-    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_FINISHED;
-    m.finished = &f;
-    link_send(j->link, &m);
+    begin(&note, BODY(FINISHED), j);
+    note.finished.finish = finish_pack(done->finish);
+    note.finished.n_output = j->n_output;
+    note.finished.decode_us = clip(done->decode_us);
+    note.finished.prefill_us = clip(done->prefill_us);
+    link_send(j->link, &note.m);
 }
 
-static void send_failed(struct link *l, uint64_t hi, uint64_t lo, uint32_t epoch, enum status st, const char *text,
-                        bool kept)
+static void send_failed(struct link *l, const struct control_id *id, enum status st, const char *text, bool kept)
 {
-    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
-    Baton__Control__Failed f = BATON__CONTROL__FAILED__INIT;
-    Baton__Kv__RequestId id = BATON__KV__REQUEST_ID__INIT;
+    struct control_note note;
 
-    id.incarnation = hi;
-    id.counter = lo;
-    f.request = &id;
-    f.epoch = epoch;
-    f.status = st;
-    f.message = (char *)(uintptr_t)(text ? text : status_text(st));
-    f.reservation_kept = kept;
-    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_FAILED;
-    m.failed = &f;
-    link_send(l, &m);
+    control_note_init(&note, BODY(FAILED), id);
+    note.failed.status = st;
+    note.failed.message = (char *)(uintptr_t)(text ? text : status_text(st));
+    note.failed.reservation_kept = kept;
+    link_send(l, &note.m);
 }
 
 void job_send_failed(struct jobs *js, struct job *j, enum status st, const char *text, bool reservation_kept)
 {
+    const struct control_id id = { j->key.hi, j->key.lo, j->key.epoch };
+
     jobs_flush(js);
-    if (is_heard(j)) send_failed(j->link, j->key.hi, j->key.lo, j->key.epoch, st, text, reservation_kept);
+    if (is_heard(j)) send_failed(j->link, &id, st, text, reservation_kept);
 }
 
 void link_send_failed(struct link *l, uint64_t lo, uint32_t epoch, enum status st, const char *text)
 {
-    send_failed(l, link_incarnation(l), lo, epoch, st, text, false);
+    const struct control_id id = { link_incarnation(l), lo, epoch };
+    send_failed(l, &id, st, text, false);
 }
 
 void link_send_cancel_ack(struct link *l, uint64_t lo, uint32_t epoch)
 {
-    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
-    Baton__Control__CancelAck a = BATON__CONTROL__CANCEL_ACK__INIT;
-    Baton__Kv__RequestId id = BATON__KV__REQUEST_ID__INIT;
+    const struct control_id id = { link_incarnation(l), lo, epoch };
+    struct control_note note;
 
-    id.incarnation = link_incarnation(l);
-    id.counter = lo;
-    a.request = &id;
-    a.epoch = epoch;
-    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_CANCEL_ACK;
-    m.cancel_ack = &a;
-    link_send(l, &m);
+    control_note_init(&note, BODY(CANCEL_ACK), &id);
+    link_send(l, &note.m);
 }

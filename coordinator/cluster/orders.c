@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "coordinator/cluster/dispatch_internal.h"
 #include "coordinator/served_model.h"
+#include "wire/control_note.h"
 #include "wire/job.h"
 
 #include <stdio.h>
@@ -14,13 +15,6 @@ uint32_t orders_reserve_tokens(const struct request *r)
     uint32_t left = r->sampling.max_tokens - request_n_output(r);
     uint32_t growth = r->wide || left < GROWTH_TOKENS ? left : GROWTH_TOKENS;
     return r->n_tokens + growth;
-}
-
-static void fill_id(const struct dispatch *d, uint64_t id, Baton__Kv__RequestId *out)
-{
-    baton__kv__request_id__init(out);
-    out->incarnation = d->opt.incarnation;
-    out->counter = id;
 }
 
 /* What is left of the time that the request has to its next token. */
@@ -116,31 +110,22 @@ enum status orders_send_prefill(struct dispatch *d, struct request *r, uint64_t 
 
 enum status orders_send_rebind(struct dispatch *d, struct request *r, uint32_t old_epoch)
 {
-    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
-    Baton__Control__Rebind rebind = BATON__CONTROL__REBIND__INIT;
-    Baton__Kv__RequestId id;
-    fill_id(d, r->id, &id);
-    rebind.request = &id;
-    rebind.old_epoch = old_epoch;
-    rebind.new_epoch = r->epoch;
-    rebind.local_prefill = r->local;
-    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_REBIND;
-    m.rebind = &rebind;
-    return orders_send(d, r->decode, &m);
+    const struct control_id id = { .incarnation = d->opt.incarnation, .counter = r->id };
+    struct control_note note;
+    control_note_init(&note, BATON__CONTROL__CONTROL_MESSAGE__BODY_REBIND, &id);
+    note.rebind.old_epoch = old_epoch;
+    note.rebind.new_epoch = r->epoch;
+    note.rebind.local_prefill = r->local;
+    return orders_send(d, r->decode, &note.m);
 }
 
 static void send_cancel(struct dispatch *d, struct node *n, uint64_t request, uint32_t epoch)
 {
-    Baton__Control__ControlMessage m = BATON__CONTROL__CONTROL_MESSAGE__INIT;
-    Baton__Control__Cancel cancel = BATON__CONTROL__CANCEL__INIT;
-    Baton__Kv__RequestId id;
-    fill_id(d, request, &id);
-    cancel.request = &id;
-    cancel.epoch = epoch;
-    m.body_case = BATON__CONTROL__CONTROL_MESSAGE__BODY_CANCEL;
-    m.cancel = &cancel;
+    const struct control_id id = { d->opt.incarnation, request, epoch };
+    struct control_note note;
+    control_note_init(&note, BATON__CONTROL__CONTROL_MESSAGE__BODY_CANCEL, &id);
     /* It is repeated until it is acknowledged, or the node is declared dead. */
-    if (orders_send(d, n, &m) != OK) n->retry_at = clock_now_us() + 200000;
+    if (orders_send(d, n, &note.m) != OK) n->retry_at = clock_now_us() + 200000;
 }
 
 void orders_send_cancel(struct dispatch *d, struct request *r, struct hold *h)
