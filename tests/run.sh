@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what tests need, builds, and runs every test. --full has the release stage run on a fresh Debian 12 (tests/fresh.sh),
+# Installs what tests need, builds, and runs every test. --full has the stages release and emulated run on a fresh Debian 12 (tests/fresh.sh),
 # builds and answers on a fresh Debian 13, and runs more of the cluster suite under the sanitizers.
 # Stages can be chosen by name: tests/run.sh lint release templates emulated asan tsan fuzz, and fresh trixie trixie-all asan-all tsan-all.
 set -euo pipefail
@@ -15,7 +15,7 @@ for arg in "$@"; do
     esac
 done
 if [ ${#stages[@]} = 0 ]; then
-    if $full; then stages=(lint fresh trixie templates emulated asan tsan fuzz); else stages=(lint release asan tsan fuzz); fi
+    if $full; then stages=(lint fresh trixie templates asan tsan fuzz); else stages=(lint release asan tsan fuzz); fi
 fi
 
 step() { printf '\n== %s (%d s)\n' "$1" $SECONDS; }
