@@ -1,12 +1,15 @@
 """A stranger on a ZeroMQ port: ZMTP 3.0 over a plain socket, and the few messages that tests send, packed by hand."""
 import ctypes
 import ctypes.util
+import pathlib
+import re
 import socket
 import struct
 
 GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 READY = b"\x05READY" + b"\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER" + b"\x08Identity" + struct.pack(">I", 0)
-PROTOCOL_VERSION = 3
+CODEC = pathlib.Path(__file__).resolve().parents[2] / "common" / "wire" / "codec.h"
+PROTOCOL_VERSION = int(re.search(r"#define PROTOCOL_VERSION +(\d+)", CODEC.read_text()).group(1))
 
 
 class Dealer:
