@@ -100,8 +100,10 @@ static const char *known_name(const char *host)
 const char *host_port_known(char *buf, size_t cap, const char *text)
 {
     struct host_port hp;
-    if (!host_port_split(text, &hp) || known_name(hp.host) == hp.host) return text;
-    const int n = snprintf(buf, cap, "%s%s%s", hp.is_tcp ? TCP : "", known_name(hp.host), strrchr(text, ':'));
+    if (!host_port_split(text, &hp)) return text;
+    const char *host = known_name(hp.host);
+    if (host == hp.host) return text;
+    const int n = snprintf(buf, cap, "%s%s%s", hp.is_tcp ? TCP : "", host, strrchr(text, ':'));
     return n > 0 && (size_t)n < cap ? buf : text;
 }
 

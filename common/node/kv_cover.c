@@ -72,7 +72,7 @@ struct kv_cells kv_cover_of_block(const struct kv_cover *c, const struct kv_wire
 struct kv_cells kv_cover_of_state(const struct kv_cover *c, const struct kv_wire_state *s)
 {
     /* several heads' states come whole: each head has all its columns */
-    uint32_t per_head = s->h1 - s->h0 == 1 ? s->n_bytes : s->n_bytes / (s->h1 - s->h0);
+    uint32_t per_head = s->n_bytes / (s->h1 - s->h0);
     uint32_t first = s->offset / CACHE_STATE_UNIT;
     assert(s->group < c->g->n_groups);
     return (struct kv_cells){

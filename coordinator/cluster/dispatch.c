@@ -330,8 +330,7 @@ static bool waits_for_a_node(struct dispatch *d, struct request *r, uint64_t now
 /* Whether the node that a request waits for is in doubt: members_check() ends it, or it is heard again. */
 static bool is_judged_elsewhere(const struct request *r, const struct node *computing)
 {
-    bool reads = r->state == REQUEST_RESERVED || r->state == REQUEST_PREFILLING || r->state == REQUEST_HANDOFF;
-    return (r->decode && r->decode->doubted) || (reads && computing && computing->doubted);
+    return (r->decode && r->decode->doubted) || (request_is_at_prefill(r) && computing && computing->doubted);
 }
 
 static void check_request(struct dispatch *d, struct request *r, uint64_t now)

@@ -184,11 +184,6 @@ static bool rebind(struct dispatch *d, struct request *r)
     return false;
 }
 
-static bool is_at_prefill(const struct request *r)
-{
-    return r->state == REQUEST_RESERVED || r->state == REQUEST_PREFILLING || r->state == REQUEST_HANDOFF;
-}
-
 static void change_prefill(struct dispatch *d, struct request *r)
 {
     avoid(r, r->prefill);
@@ -216,7 +211,7 @@ void recovery_silent(struct dispatch *d, struct node *n)
         if (request_is_over(r)) continue;
         if (r->decode == n && r->state == REQUEST_RESERVING)
             recovery_decode_lost(d, r, ERR_TIMEOUT, why);
-        else if (r->prefill == n && !r->local && is_at_prefill(r))
+        else if (r->prefill == n && !r->local && request_is_at_prefill(r))
             change_prefill(d, r);
     }
 }
@@ -226,7 +221,7 @@ void recovery_stalled(struct dispatch *d, struct request *r)
     char why[128];
     snprintf(why, sizeof(why), "no progress in state %s for %u ms", request_state_name(r->state),
              d->opt.limits.progress_timeout_ms);
-    if (is_at_prefill(r) && !r->local)
+    if (request_is_at_prefill(r) && !r->local)
         recovery_prefill_lost(d, r, ERR_TIMEOUT, why);
     else
         recovery_decode_lost(d, r, ERR_TIMEOUT, why);

@@ -156,6 +156,11 @@ static inline bool request_is_over(const struct request *r)
 {
     return r->state >= REQUEST_DONE;
 }
+/* A prefill node has its prompt, or is to be told of it: what is due is due from that node. */
+static inline bool request_is_at_prefill(const struct request *r)
+{
+    return r->state == REQUEST_RESERVED || r->state == REQUEST_PREFILLING || r->state == REQUEST_HANDOFF;
+}
 static inline uint32_t request_n_output(const struct request *r)
 {
     return r->n_tokens - r->n_prompt;
