@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Do the units notice? Changes one operator or bound at a time, builds, and runs the units; what no test notices is printed to be looked at.
 
-usage: tests/mutate.py [--n 20] [--seed 1] [--minutes M] [--paths common coordinator] [--out FILE.json]
+usage: tests/mutate.py [--n 20] [--seed 1] [--minutes M] [--paths common coordinator] [--share I/N] [--tree FOLDER] [--out FILE.json]
 
-Works on a copy of the committed tree in build/mutants (built once), so nothing here is touched. A mutant is drawn among all places in .c files
+Works on a copy of the committed tree in build/mutants (built once), so nothing here is touched; --tree names a copy of your own that is built already.
+With many cores, give each of N copies its --share of the same sample. A mutant is drawn among all places in .c files
 where a rule applies: a comparison loosened, tightened or turned round, `&&` and `||` exchanged, a `!` dropped, `true` and `false` exchanged, 1 added to
 or taken from, a number changed. Comments, strings, preprocessor lines, assertions and calls of log_*() are left alone. The units of the mutated
 folder run first, then all others; it is noticed if the build, a test or a time limit fails. Ends with 0 if at least --want of them (0.9) were.
@@ -73,7 +74,11 @@ def run(args, timeout=None):
         return 124, ""
 
 
-def prepare():
+def prepare(tree):
+    global COPY
+    if tree:
+        COPY = pathlib.Path(tree).resolve()
+        return check_unchanged()
     COPY.mkdir(parents=True, exist_ok=True)
     for old in COPY.iterdir():
         if old.name != "build":
@@ -82,6 +87,10 @@ def prepare():
     for name in ("models", ".venv"):
         if (ROOT / name).exists():
             (COPY / name).symlink_to(ROOT / name)
+    check_unchanged()
+
+
+def check_unchanged():
     for args in (["cmake", "--preset", "release"], ["ninja", "-C", "build", "--quiet"]):
         rc, text = run(args)
         if rc:
@@ -123,13 +132,16 @@ def main():
     ap.add_argument("--minutes", type=float, default=60, help="no new mutant begins after that")
     ap.add_argument("--want", type=float, default=0.9)
     ap.add_argument("--paths", nargs="+", default=["common", "coordinator"])
+    ap.add_argument("--share", default="0/1", help="I/N: of the sample's mutants only those whose number is I modulo N")
+    ap.add_argument("--tree", help="a built copy to change instead of build/mutants")
     ap.add_argument("--out", help="JSON file")
     a = ap.parse_args()
-    prepare()
+    share, shares = map(int, a.share.split("/"))
+    prepare(a.tree)
     rng, began, rows = random.Random(a.seed), time.monotonic(), []
     found = all_places(a.paths)
     print(f"{len(found)} places; the unchanged tree passes", flush=True)
-    for path, line, start, end, to in rng.sample(found, min(a.n, len(found))):
+    for path, line, start, end, to in rng.sample(found, min(a.n, len(found)))[share::shares]:
         if time.monotonic() - began > 60 * a.minutes:
             break
         text = (COPY / path).read_text().splitlines()[line]
