@@ -16,12 +16,19 @@
 
 enum kv_format { KV_INT8, KV_F16 };
 
+/* What a layer keeps of each token: K and V of some heads, or what all heads' K and V are made of (MLA). */
+enum kv_kind { KV_HEADS, KV_LATENT };
+
+#define LATENT_GROUP 128 /* values of a latent that share one scale; the last group may have fewer */
+
 /* KV of one layer on one rank. */
 struct kv_geometry {
-    uint32_t n_kv_heads;
-    uint32_t head_dim;
+    uint32_t n_kv_heads; /* KV_LATENT: 1, the same on all ranks */
+    uint32_t head_dim;   /* KV_LATENT: values of the latent */
     enum kv_format format;
     bool rotate; /* Hadamard rotation of Q and K after RoPE */
+    enum kv_kind kind;
+    uint32_t rope_dim; /* KV_LATENT: values of the RoPE part beside it, which all heads share; else 0 */
 };
 
 struct rope_params {
@@ -55,6 +62,7 @@ struct batch_seq {
     const uint32_t *blocks; /* block ids; block b holds positions [64 b, 64 b + 64) */
     uint32_t n_blocks;      /* covers at least pos0 + n_rows positions */
     uint32_t n_logits;      /* of its last rows logits are wanted */
+    uint32_t state;         /* its slot in every struct state_slices, if the model has any */
 };
 
 struct batch {
@@ -108,12 +116,84 @@ struct kv_slices {
 };
 
 /* K or V of one head in one block, on its way between KV memory and a host buffer: int8[t1 - t0][head_dim] at `values`
- * and fp32[t1 - t0] at `scales`, or fp16[t1 - t0][head_dim] at `values`. */
+ * and fp32[t1 - t0] at `scales`, or fp16[t1 - t0][head_dim] at `values`.
+ * KV_LATENT: K is the latent, with fp32[t1 - t0][groups of LATENT_GROUP values] at `scales`; V is the RoPE part,
+ * bf16[t1 - t0][rope_dim] at `values` and no scales.  KV_F16: both are fp16 and have none. */
 struct kv_piece {
     uint32_t layer, head, block; /* the rank's own numbers */
     uint32_t t0, t1;             /* tokens within the block */
     uint32_t values, scales;     /* bytes from the buffer's start; scales: KV_INT8 alone */
     bool is_v;
+};
+
+/* What a recurrent layer keeps of a sequence, whatever its length: of each head a matrix of fp32.  A layer has two:
+ * - its convolution's tail: the inputs of the last rows = kernel - 1 positions, the oldest first.  A head is a run of
+ *   cols channels; which width does not matter to the op, so it is chosen to suit the cut over ranks (of DeltaNet a
+ *   head's dimension, of Mamba-2 what divides both a head's values and the state's size);
+ * - its state S: rows are keys (DeltaNet) or the state's dimensions (Mamba-2), cols a head's values. */
+struct state_geometry {
+    uint32_t n_heads; /* of this rank */
+    uint32_t rows, cols;
+};
+
+/* States of one layer on one rank: slot i, which holds one sequence's, starts at base + i * slot_bytes.
+ * An op that computes a recurrence takes the state of a sequence from its slot, and leaves there what it is after the
+ * last of the sequence's rows in the step.  A sequence at pos0 == 0 begins with zeros, whatever the slot holds. */
+struct state_slices {
+    uint8_t *base; /* device */
+    size_t slot_bytes;
+    struct state_geometry geom;
+};
+
+/* A depthwise causal convolution over the last `kernel` positions. */
+struct conv_facts {
+    uint32_t kernel;   /* at least 2 */
+    const float *w;    /* device [kernel][channels], the oldest position first (files have [channels][kernel]) */
+    const float *bias; /* device [channels], or NULL */
+    bool silu;         /* of the result */
+};
+
+/* The gated delta rule of one layer.  Head h of v has the key head h / (n_v_heads / n_k_heads), or with `tiled`
+ * h % n_k_heads. */
+struct delta_facts {
+    uint32_t n_k_heads, n_v_heads;
+    float eps;            /* of the lengths of q and k */
+    const float *dt_bias; /* device [n_v_heads] */
+    const float *a;       /* device [n_v_heads]: -exp(A_log), as files have it */
+    bool tiled;
+};
+
+/* What the delta rule reads: rows of the step, ld floats apart.  The op may overwrite all of it. */
+struct delta_inputs {
+    float *qkv; /* device, after the convolution: q [n_k_heads][keys], k [n_k_heads][keys], v [n_v_heads][values] */
+    size_t ld;
+    float *beta, *alpha; /* device [n_v_heads] each, as projected */
+    size_t beta_ld, alpha_ld;
+};
+
+/* Mamba-2's scan of one layer.  Head h has B and C of group h / (n_heads / n_groups). */
+struct mamba2_facts {
+    uint32_t n_heads, n_groups;
+    const float *dt_bias; /* device [n_heads] */
+    const float *a;       /* device [n_heads]: -exp(A_log), as files have it */
+    const float *d;       /* device [n_heads]: how much of x goes past the state */
+};
+
+/* What the scan reads: rows of the step, ld floats apart.  The op may overwrite dt. */
+struct mamba2_inputs {
+    const float *xbc; /* device, after the convolution: x [n_heads][cols], B [n_groups][rows], C [n_groups][rows] */
+    size_t ld;
+    float *dt; /* device [n_heads], as projected */
+    size_t dt_ld;
+};
+
+/* RMSNorm of groups of columns, and SiLU of a gate before or after it. */
+struct norm_gate_facts {
+    const float *w; /* device [group] for all groups alike, or with w_per_column [k] */
+    uint32_t group; /* columns, divides k */
+    float eps;
+    bool w_per_column;
+    bool gate_first; /* norm(x silu(gate)) w; otherwise norm(x) w silu(gate) */
 };
 
 struct backend;
@@ -134,6 +214,7 @@ struct backend_limits {
     uint32_t max_cols;    /* widest n_cols of any weight */
     uint32_t max_heads;   /* query heads */
     uint32_t max_head_dim;
+    uint32_t max_latent; /* widest latent of a KV_LATENT cache; 0: there is none */
 };
 
 /* What others have to know of a backend's kind; constant for its life.  Nobody asks for its name. */
@@ -226,6 +307,52 @@ struct backend_ops {
                            const struct kv_piece *pieces, uint32_t n, uint8_t *wire);
     enum status (*kv_unpack)(struct backend *b, struct stream *s, const struct kv_slices *layers,
                              const struct kv_piece *pieces, uint32_t n, const uint8_t *wire);
+
+    /* --- a KV_LATENT cache --- */
+    /* The quantized c [head_dim] and k_rope [rope_dim], normed and turned as they shall be, into the sequences' blocks;
+     * rows are c_ld and rope_ld floats apart. */
+    enum status (*latent_write)(struct backend *b, struct stream *s, const float *c, size_t c_ld, const float *k_rope,
+                                size_t rope_ld, const struct kv_slices *kv, const struct step *step);
+    /* out->f[i * n_heads + h] = attention of row i's head h over latents, [head_dim], with the quantized form;
+     * out has n_rows * n_heads rows.  Scores are scale (q . c + q_rope . k_rope), values are the c.  q of (i, h), with
+     * the keys' matrix in it already, is at q + (i * n_heads + h) * q_ld; its RoPE part, turned, is at
+     * q_rope + i * rope_ld + h * rope_step. */
+    enum status (*attention_latent)(struct backend *b, struct stream *s, struct act *out, const float *q, size_t q_ld,
+                                    const float *q_rope, size_t rope_ld, size_t rope_step, uint32_t n_heads,
+                                    const struct kv_slices *kv, float scale, const struct step *step);
+
+    /* --- recurrent layers: struct state_slices says where a state begins and what stays of it --- */
+    /* out = the convolution of x, row by row; n_heads * cols channels of `tail`, whose rows are kernel - 1.  Rows are
+     * ld and out_ld floats apart; out and x do not overlap. */
+    enum status (*conv_step)(struct backend *b, struct stream *s, float *out, size_t out_ld, const float *x, size_t ld,
+                             const struct conv_facts *facts, const struct state_slices *tail, const struct step *step);
+    /* Row by row, of each head of v: q and k at length 1, q / sqrt(rows); S *= exp(softplus(alpha + dt_bias) a);
+     * S += k (sigmoid(beta) (v - k S)); out = q S.  out rows [n_v_heads][cols] are out_ld floats apart. */
+    enum status (*delta_rule)(struct backend *b, struct stream *s, float *out, size_t out_ld,
+                              const struct delta_inputs *in, const struct delta_facts *facts,
+                              const struct state_slices *state, const struct step *step);
+    /* Row by row, of each head: t = softplus(dt + dt_bias); S = S exp(t a) + B (t x); out = C S + d x.  out rows
+     * [n_heads][cols] are out_ld floats apart. */
+    enum status (*mamba2_scan)(struct backend *b, struct stream *s, float *out, size_t out_ld,
+                               const struct mamba2_inputs *in, const struct mamba2_facts *facts,
+                               const struct state_slices *state, const struct step *step);
+    /* out->f = x normed and gated, with the quantized form; rows of x and gate are ld and gate_ld floats apart. */
+    enum status (*norm_gate)(struct backend *b, struct stream *s, struct act *out, const float *x, size_t ld,
+                             const float *gate, size_t gate_ld, const struct norm_gate_facts *facts);
+    /* Bytes of one slot, a multiple of 64; 0: the backend has no kernels for this geometry (the CPU: cols that are no
+     * multiple of 16, or above 1024 rows). */
+    size_t (*state_slot_bytes)(struct backend *b, const struct state_geometry *geom);
+    /* A slot to another of the same layer: what was there is gone. */
+    enum status (*state_copy)(struct backend *b, struct stream *s, const struct state_slices *state, uint32_t from,
+                              uint32_t to);
+    /* Heads [h0, h1) of a slot into and out of the buffer `wire` on the host in the canonical order: head by head
+     * fp32[rows][cols], little-endian.  Done when they return, and thread safe, like kv_pack() and kv_unpack().
+     * ERR_INVALID: heads that the geometry has not.  Unpacking refuses what is not finite (ERR_CORRUPT); the heads hold
+     * anything then. */
+    enum status (*state_pack)(struct backend *b, struct stream *s, const struct state_slices *state, uint32_t slot,
+                              uint32_t h0, uint32_t h1, uint8_t *wire);
+    enum status (*state_unpack)(struct backend *b, struct stream *s, const struct state_slices *state, uint32_t slot,
+                                uint32_t h0, uint32_t h1, const uint8_t *wire);
 };
 
 struct backend {
@@ -237,6 +364,29 @@ struct backend {
 static inline uint64_t kv_wire_bytes(enum kv_format format, uint32_t head_dim, uint64_t n_tokens)
 {
     return 2 * n_tokens * (format == KV_INT8 ? (uint64_t)head_dim + 4 : 2 * (uint64_t)head_dim);
+}
+
+/* Groups of a latent's values, with a scale each in KV_INT8. */
+static inline uint32_t latent_groups(uint32_t latent)
+{
+    return (latent + LATENT_GROUP - 1) / LATENT_GROUP;
+}
+
+/* Bytes on the wire of the latents alone (K), and of their RoPE parts (V), of n tokens. */
+static inline uint64_t latent_wire_bytes(enum kv_format format, uint32_t latent, uint64_t n_tokens)
+{
+    return n_tokens * (format == KV_INT8 ? latent + 4 * (uint64_t)latent_groups(latent) : 2 * (uint64_t)latent);
+}
+
+static inline uint64_t latent_rope_wire_bytes(uint32_t rope_dim, uint64_t n_tokens)
+{
+    return 2 * n_tokens * rope_dim;
+}
+
+/* Bytes on the wire of one head of a state. */
+static inline uint64_t state_wire_bytes(const struct state_geometry *g)
+{
+    return 4 * (uint64_t)g->rows * g->cols;
 }
 
 struct backend_options {
