@@ -22,6 +22,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COPY = ROOT / "build" / "mutants"
 TIMEOUT = 60  # seconds of one test: a mutant may loop for ever
+JOBS = 2  # tests at a time; main() may say otherwise
 
 RULES = [  # what is found, what it becomes
     (r"==", "!="), (r"!=", "=="),
@@ -91,7 +92,7 @@ def prepare(tree):
 
 
 def check_unchanged():
-    for args in (["cmake", "--preset", "release"], ["ninja", "-C", "build", "--quiet"]):
+    for args in (["cmake", "--preset", "release"], ["ninja", "-C", "build", "--quiet", f"-j{JOBS}"]):
         rc, text = run(args)
         if rc:
             sys.exit(f"the unchanged tree does not build:\n{text[-2000:]}")
@@ -101,7 +102,7 @@ def check_unchanged():
 
 
 def units(more):
-    return run(["ctest", "--test-dir", "build", "-LE", "stress|long", "--timeout", str(TIMEOUT), "--stop-on-failure", "-j2", "--no-tests=ignore", *more],
+    return run(["ctest", "--test-dir", "build", "-LE", "stress|long", "--timeout", str(TIMEOUT), "--stop-on-failure", f"-j{JOBS}", "--no-tests=ignore", *more],
                timeout=20 * TIMEOUT)
 
 
@@ -114,7 +115,7 @@ def try_mutant(path, line, start, end, to):
     file.write_text("".join(lines))
     folder = path.parts[1] if path.parts[0] == "common" else path.parts[0]
     try:
-        if run(["ninja", "-C", "build", "--quiet"])[0]:
+        if run(["ninja", "-C", "build", "--quiet", f"-j{JOBS}"])[0]:
             return "build"
         if units(["-R", rf"unit\.{folder}\."])[0]:
             return f"unit.{folder}"
@@ -135,7 +136,9 @@ def main():
     ap.add_argument("--share", default="0/1", help="I/N: of the sample's mutants only those whose number is I modulo N")
     ap.add_argument("--tree", help="a built copy to change instead of build/mutants")
     ap.add_argument("--out", help="JSON file")
+    ap.add_argument("--jobs", type=int, default=JOBS, help="tests and compilers at a time")
     a = ap.parse_args()
+    globals()["JOBS"] = a.jobs
     share, shares = map(int, a.share.split("/"))
     prepare(a.tree)
     rng, began, rows = random.Random(a.seed), time.monotonic(), []
