@@ -9,18 +9,16 @@
 #include "base/team.h"
 
 #include "base/cpus.h"
+#include "base/futex.h"
 #include "base/mem.h"
 
 #include <assert.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #define TEAM_MAX     1024
 #define SPINS        2000 /* pauses, 20 to 80 us: longer than the gap between two ops of a step */
@@ -49,16 +47,6 @@ struct team {
     struct member *members; /* owned; [n], member 0 is the caller */
     void *allocation;
 };
-
-static void futex_wait(_Atomic uint32_t *word, uint32_t seen)
-{
-    syscall(SYS_futex, (uint32_t *)word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
-}
-
-static void futex_wake_all(_Atomic uint32_t *word)
-{
-    syscall(SYS_futex, (uint32_t *)word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
-}
 
 /* Waits until *word is no longer `seen` and returns what it is then. */
 static uint32_t wait_change(_Atomic uint32_t *word, uint32_t seen, _Atomic uint32_t *sleepers, uint32_t spins)

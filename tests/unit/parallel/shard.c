@@ -1,8 +1,6 @@
 /* shard: every unit is on exactly one rank, and a rank has the kv heads that its query heads read. */
 #include "parallel/shard.h"
 
-#include "parallel/coll.h"
-
 #include <criterion/criterion.h>
 
 Test(shard, covers_all_units_once_and_evenly)
@@ -30,15 +28,4 @@ Test(shard, kv_heads_are_replicated_when_ranks_exceed_them)
     cr_assert(uneven.begin == 1 && uneven.end == 3);
     struct shard whole = shard_kv_heads(shard_units(9, 0, 1), 9, 3);
     cr_assert(whole.begin == 0 && whole.end == 3);
-}
-
-Test(coll, a_group_of_one_has_its_sums)
-{
-    const struct coll *c = coll_self();
-    float x[2] = { 1.5f, -2.0f };
-    cr_assert_eq(c->rank, 0);
-    cr_assert_eq(c->size, 1);
-    cr_assert_eq(c->ops->all_reduce(c, NULL, x, 2), OK);
-    cr_assert_float_eq(x[0], 1.5f, 0.0f);
-    cr_assert_float_eq(x[1], -2.0f, 0.0f);
 }
