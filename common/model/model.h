@@ -28,8 +28,9 @@ struct model_info {
     struct rope_params rope; /* freq_factors: owned by the model */
     uint64_t fingerprint;
     uint64_t n_params;
-    uint64_t weight_bytes; /* packed weights in memory */
-    bool rotate;           /* Hadamard rotation of Q and K in use */
+    uint64_t weight_bytes;        /* packed weights in memory */
+    bool rotate;                  /* Hadamard rotation of Q and K in use */
+    struct backend_limits limits; /* of the widest layer; rows and context are not the model's */
 };
 
 struct model_options {

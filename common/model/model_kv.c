@@ -3,6 +3,14 @@
 
 #include <assert.h>
 
+struct kv_geometry model_kv_geometry(const struct model *m, uint32_t layer)
+{
+    const struct attention *a = &m->facts.layers[layer].attn;
+    return (struct kv_geometry){
+        .n_kv_heads = a->n_kv_heads, .head_dim = a->head_dim, .format = m->kv_format, .rotate = m->facts.info.rotate
+    };
+}
+
 static uint32_t geometries(const struct model *m, struct kv_geometry layers[MODEL_MAX_LAYERS])
 {
     const uint32_t n = model_info(m)->n_layers;

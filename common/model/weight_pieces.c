@@ -18,21 +18,28 @@ static uint32_t rows_per_piece(size_t row_bytes, uint32_t quantum)
     return n ? n : quantum;
 }
 
+/* A run of n rows of the tensor from row `from` on; its first is row `at` of the item. */
+static void add_run(struct weight_pieces *ps, const struct weight_item *item, const struct tensor_entry *t,
+                    uint32_t from, uint32_t n, uint32_t at, uint32_t row_quantum)
+{
+    const size_t row_bytes = (size_t)(item->is_vector ? t->bytes : dtype_row_bytes(t->type, t->ne[0]));
+    const uint32_t step = item->is_vector ? n : rows_per_piece(row_bytes, row_quantum);
+    for (uint32_t r = 0; r < n; r += step) {
+        const uint32_t rows = n - r < step ? n - r : step;
+        const uint64_t offset = t->offset + (uint64_t)(from + r) * row_bytes;
+        append(ps,
+               (struct weight_piece){ item, t, at + r, rows, offset, item->is_vector ? row_bytes : rows * row_bytes });
+    }
+}
+
 void weight_pieces_add(struct weight_pieces *ps, const struct weight_item *item, uint32_t row_quantum)
 {
     uint32_t at = 0; /* row of the item */
     for (uint32_t i = 0; i < item->n_src; i++) {
-        const struct tensor_entry *t = item->src[i];
-        uint32_t n_rows = (uint32_t)(item->is_vector ? t->ne[0] : t->ne[1]);
-        size_t row_bytes = (size_t)t->bytes / n_rows;
-        uint32_t step = item->is_vector ? n_rows : rows_per_piece(row_bytes, row_quantum);
-        for (uint32_t r = 0; r < n_rows; r += step) {
-            uint32_t n = n_rows - r < step ? n_rows - r : step;
-            uint64_t offset = t->offset + (uint64_t)r * row_bytes;
-            size_t bytes = item->is_vector ? (size_t)t->bytes : n * row_bytes;
-            append(ps, (struct weight_piece){ item, t, at + r, n, offset, bytes });
-        }
-        at += n_rows;
+        const struct weight_src *s = &item->src[i];
+        for (uint32_t r = 0; r < s->n_rows; r += s->run)
+            add_run(ps, item, s->t, s->row0 + r / s->run * s->stride, s->run, at + r, row_quantum);
+        at += s->n_rows;
     }
 }
 

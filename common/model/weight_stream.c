@@ -183,7 +183,7 @@ enum status weight_stream_matmul(struct weight_stream *s, struct stream *on, flo
     for (; st == OK && i < s->pieces.n && s->pieces.at[i].item == item; i++)
         st = multiply_piece(s, on, &s->pieces.at[i], y, ld, x, accumulate, &err);
     if (st == OK) return OK;
-    const char *name = i < s->pieces.n ? s->pieces.at[i].src->name : item->src[0]->name;
+    const char *name = i < s->pieces.n ? s->pieces.at[i].src->name : item->src[0].t->name;
     log_error("weights_read_failed", "tensor=%s reason=%s", name, log_quote(err.text[0] ? err.text : status_text(st)));
     return st;
 }

@@ -6,38 +6,19 @@
 #ifndef MODEL_WEIGHTS_H
 #define MODEL_WEIGHTS_H
 #include "base/io_read.h"
-#include "model/arch.h"
+#include "model/family.h"
 
 struct gguf;
 struct weight_item;
 struct weight_stream;
 
-#define WEIGHT_GROUP_MAX 2
-
-/* Matrices over the same input, their outputs side by side; one matrix where the types agree. */
-struct weight_group {
-    uint32_t n;
-    struct weight w[WEIGHT_GROUP_MAX];
-    uint32_t col[WEIGHT_GROUP_MAX]; /* where w[i]'s outputs begin */
-    uint32_t n_rows;                /* outputs in all */
-};
-
-struct layer_weights {
-    const float *attn_norm, *ffn_norm;
-    const float *qkv_bias, *out_bias; /* NULL if the model has none */
-    struct weight_group kv, gate_up;
-    struct weight q, out, down;
-};
-
 struct weights {
-    struct layer_weights *layers; /* [n_layers] */
     const float *final_norm;
     struct weight head;
     const struct tensor_entry *embed;
     /* Device, as the file has it.  NULL where a batch reads the few rows it needs from the file: in host memory the
      * page cache is as good a place, and streamed weights are there as well. */
     const void *embed_table;
-    float *freq_factors; /* host, rope dims/2, or NULL; owned */
 
     bool as_f32;          /* set before weights_bind(): matrices are packed dequantized */
     const struct gguf *g; /* borrowed: lives as long as the weights */
@@ -59,10 +40,11 @@ struct weights_load_options {
 };
 
 /* Checks presence, type and shape of every tensor of the family, by name, and that no other is there; plans the
- * arena for `backend` (NULL: only checks).  Fills info's n_vocab, n_params and weight_bytes.  The caller calls
- * weights_fini() also after a failure; *w starts zeroed but for as_f32. */
-enum status weights_bind(struct weights *w, struct model_info *info, const struct arch *arch, const struct gguf *g,
-                         struct backend *backend, struct error *err) MUST_CHECK;
+ * arena for `backend` (NULL: only checks).  Fills the rows of facts->layers, which the plan points into, and info's
+ * n_vocab, n_params and weight_bytes.  The caller calls weights_fini() also after a failure; *w starts zeroed but for
+ * as_f32. */
+enum status weights_bind(struct weights *w, struct model_facts *facts, const struct gguf *g, struct backend *backend,
+                         struct error *err) MUST_CHECK;
 /* Packs into private backend memory. */
 enum status weights_load(struct weights *w, const struct weights_load_options *opt, struct error *err) MUST_CHECK;
 /* Vectors into private backend memory; matrices are read from the file in each forward. */

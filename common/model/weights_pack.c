@@ -374,7 +374,5 @@ void weights_fini(struct weights *w)
     else if (w->arena)
         w->backend->ops->release(w->backend, w->arena, w->arena_bytes);
     mem_free(w->items);
-    mem_free(w->layers);
-    mem_free(w->freq_factors);
     *w = (struct weights){ 0 };
 }

@@ -1,14 +1,20 @@
-/* weights_plan.h - one entry of the arena's plan; shared by weights.c, which plans, and weights_pack.c. */
+/* weights_plan.h - one entry of the arena's plan; shared by those who plan and those who fill it. */
 #ifndef MODEL_WEIGHTS_PLAN_H
 #define MODEL_WEIGHTS_PLAN_H
 #include "formats/tensor_dir.h"
 #include "model/weights.h"
 
 #define ARENA_ALIGN 64
-#define STACK_MAX   3 /* the biases of q, k and v */
+#define STACK_MAX   4
+
+/* Rows of a tensor, or elements of a vector: n_rows in runs of `run`, the first at row0, the others `stride` apart. */
+struct weight_src {
+    const struct tensor_entry *t;
+    uint32_t row0, n_rows, run, stride;
+};
 
 struct weight_item {
-    const struct tensor_entry *src[STACK_MAX]; /* stacked: rows of src[0], then of src[1], ... */
+    struct weight_src src[STACK_MAX]; /* stacked: rows of src[0], then of src[1], ... */
     uint32_t n_src;
     uint32_t n_rows, n_cols; /* a vector has one row */
     bool is_vector;          /* fp32 in the arena, whatever the file's type */
@@ -20,4 +26,10 @@ struct weight_item {
     const float **vector;
     const void **table;
 };
+
+/* All rows of a tensor. */
+static inline struct weight_src weight_src_whole(const struct tensor_entry *t, uint32_t n_rows)
+{
+    return (struct weight_src){ t, 0, n_rows, n_rows, n_rows };
+}
 #endif

@@ -13,7 +13,9 @@ Test(weight_pieces, follow_the_backends_quantum)
     const struct tensor_entry t = {
         .type = DTYPE_F32, .ne = { COLS, ROWS, 1, 1 }, .offset = 640, .bytes = (uint64_t)COLS * ROWS * 4
     };
-    const struct weight_item item = { .src = { &t }, .n_src = 1, .n_rows = ROWS, .n_cols = COLS, .dtype = DTYPE_F32 };
+    const struct weight_item item = {
+        .src = { weight_src_whole(&t, ROWS) }, .n_src = 1, .n_rows = ROWS, .n_cols = COLS, .dtype = DTYPE_F32
+    };
     for (size_t k = 0; k < sizeof(quanta) / sizeof(quanta[0]); k++) {
         struct weight_pieces ps = { 0 };
         uint32_t next = 0;

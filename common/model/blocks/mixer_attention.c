@@ -1,0 +1,87 @@
+/* mixer_attention.c - q, k and v from the rows, k and v into the cache, attention from it, back to the residual. */
+#include "model/block_sizes.h"
+#include "model/blocks/product.h"
+#include "model/weights_bind.h"
+
+/* q, k and v of a row lie side by side. */
+struct qkv {
+    size_t k, v, ld;
+};
+
+static struct qkv qkv_of(const struct attention *a)
+{
+    const size_t q = (size_t)a->n_heads * a->head_dim, kv = (size_t)a->n_kv_heads * a->head_dim;
+    return (struct qkv){ .k = q, .v = q + kv, .ld = q + 2 * kv };
+}
+
+/* Biases of q, k and v are one vector, as their outputs lie side by side. */
+static enum status bind_bias(struct binder *b, struct attention *a, const uint32_t rows[3])
+{
+    static const char *const NAMES[3] = { "attn_q.bias", "attn_k.bias", "attn_v.bias" };
+    struct bind_part parts[3];
+    bool any = a->needs_bias;
+    for (int i = 0; i < 3; i++) {
+        any = any || bind_has(b, NAMES[i]);
+        parts[i] = bind_whole(NAMES[i], rows[i]);
+    }
+    return any ? bind_vectors(b, parts, 3, &a->qkv_bias) : OK;
+}
+
+static enum status bind(struct binder *b, struct layer *l)
+{
+    struct attention *a = &l->attn;
+    const uint32_t d = bind_d_model(b), q = a->n_heads * a->head_dim, kv = a->n_kv_heads * a->head_dim;
+    const uint32_t rows[3] = { q, kv, kv };
+    const struct bind_part k_v[] = { bind_whole("attn_k.weight", kv), bind_whole("attn_v.weight", kv) };
+    enum status st = bind_matrix(b, "attn_q.weight", d, q, COARSE, &a->q);
+    if (st == OK) st = bind_group(b, k_v, 2, d, FINE, &a->kv);
+    if (st == OK) st = bind_bias(b, a, rows);
+    if (st == OK) st = bind_matrix(b, "attn_output.weight", q, d, COARSE, &a->out);
+    if (st == OK && bind_has(b, "attn_output.bias")) st = bind_vector(b, "attn_output.bias", d, 1, &a->out_bias);
+    return st;
+}
+
+static void size(struct block_sizes *s, const struct layer *l)
+{
+    const struct attention *a = &l->attn;
+    sizes_act(s, s->n_rows, a->n_heads * a->head_dim, COARSE);
+    sizes_wide(s, qkv_of(a).ld);
+    sizes_heads(s, a->n_heads, a->head_dim);
+}
+
+/* RoPE of q and k, and k and v into the cache: one pass where the backend has one. */
+static enum status turn_and_store(struct model *m, const struct attention *a, const struct kv_slices *kv)
+{
+    const struct backend_ops *ops = m->backend->ops;
+    const struct qkv at = qkv_of(a);
+    const struct rope_params *rope = a->rope == ROPE_NONE ? NULL : &m->facts.rope[a->rope];
+    enum status st = OK;
+    if (rope && ops->rope_kv_write)
+        return ops->rope_kv_write(m->backend, m->stream, m->wide, at.ld, a->n_heads, at.k, at.v, kv, rope, &m->step);
+    if (rope)
+        st = ops->rope(m->backend, m->stream, m->wide, at.ld, a->n_heads + a->n_kv_heads, &kv->geom, rope, &m->step);
+    if (st != OK) return st;
+    return ops->kv_write(m->backend, m->stream, m->wide + at.k, m->wide + at.v, at.ld, kv, &m->step);
+}
+
+static enum status forward(struct model *m, const struct layer *l, const struct block_io *io)
+{
+    const struct backend_ops *ops = m->backend->ops;
+    const struct attention *a = &l->attn;
+    const struct qkv at = qkv_of(a);
+    const uint32_t n = io->x->n;
+    struct act mixed = act_of(m, n, a->n_heads * a->head_dim, COARSE);
+    enum status st;
+
+    if ((st = product(m, m->wide, at.ld, &a->q, io->x, false)) != OK) return st;
+    if ((st = project(m, m->wide + at.k, at.ld, &a->kv, io->x)) != OK) return st;
+    if (a->qkv_bias) st = ops->add_bias(m->backend, m->stream, m->wide, at.ld, a->qkv_bias, n, (uint32_t)at.ld);
+    if (st != OK) return st;
+    if ((st = turn_and_store(m, a, io->kv)) != OK) return st;
+    st = ops->attention(m->backend, m->stream, &mixed, m->wide, at.ld, a->n_heads, io->kv, &a->facts, &m->step);
+    return st == OK ? project_back(m, io, &a->out, a->out_bias, &mixed) : st;
+}
+
+const struct block mixer_attention = {
+    .name = "attention", .input = FINE /* for k and v */, .bind = bind, .size = size, .forward = forward
+};

@@ -1,0 +1,170 @@
+/* facts.c - the metadata that families share, and the life of what is read. */
+#include "model/facts.h"
+
+#include "base/mem.h"
+#include "base/token_id.h"
+#include "formats/file_notes.h"
+#include "formats/gguf.h"
+#include "model/block_sizes.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#define D_FF_MAX     (1u << 20)
+#define HEADS_MAX    1024
+#define HEAD_DIM_MAX 1024
+
+enum status facts_sizes(const struct meta *m, struct model_facts *f)
+{
+    struct model_info *info = &f->info;
+    enum status st = meta_u32(m, "block_count", 1, MODEL_MAX_LAYERS, &info->n_layers);
+    if (st == OK) st = meta_u32(m, "context_length", 1, 1u << 24, &info->context_length);
+    if (st == OK) st = meta_u32(m, "embedding_length", 1, 1u << 17, &info->d_model);
+    if (st == OK) st = meta_u32_or(m, "vocab_size", 0, 1, TOKEN_IDS_MAX, &info->n_vocab);
+    if (st == OK) st = meta_f32_or(m, "attention.layer_norm_rms_epsilon", 1e-5f, 1e-12f, 1e-1f, &info->norm_eps);
+    if (st != OK) return st;
+    f->layers = mem_array(info->n_layers, sizeof(*f->layers));
+    for (uint32_t i = 0; i < info->n_layers; i++) {
+        f->layers[i].mixer_norms.before_name = "attn_norm.weight";
+        f->layers[i].channel_norms.before_name = "ffn_norm.weight";
+    }
+    return OK;
+}
+
+/* Dimensions of a head: said, or the width shared out over the heads of the first layer. */
+static enum status read_head_dim(const struct meta *m, const struct model_info *info, uint32_t n_heads, uint32_t *out)
+{
+    uint32_t v_len;
+    if (!meta_has(m, "attention.key_length") && info->d_model % n_heads != 0)
+        return error_set(m->err, ERR_INVALID,
+                         "embedding_length %u is not a multiple of %u heads, and "
+                         "attention.key_length is missing",
+                         info->d_model, n_heads);
+    enum status st = meta_u32_or(m, "attention.key_length", info->d_model / n_heads, 2, HEAD_DIM_MAX, out);
+    if (st != OK) return st;
+    if (*out < 2 || *out > HEAD_DIM_MAX || *out % 2 != 0)
+        return error_set(m->err, ERR_INVALID, "a head has %u dimensions, allowed are even numbers from 2 to %u", *out,
+                         HEAD_DIM_MAX);
+    st = meta_u32_or(m, "attention.value_length", *out, 1, HEAD_DIM_MAX, &v_len);
+    if (st == OK && v_len != *out)
+        st = error_set(m->err, ERR_UNSUPPORTED, "keys of %u and values of %u dimensions: they must be equal", *out,
+                       v_len);
+    return st;
+}
+
+enum status facts_attention(const struct meta *m, struct model_facts *f)
+{
+    const uint32_t n = f->info.n_layers;
+    uint32_t heads[MODEL_MAX_LAYERS], kv_heads[MODEL_MAX_LAYERS], head_dim = 0;
+    enum status st = meta_u32_each(m, "attention.head_count", 1, HEADS_MAX, heads, n);
+    if (st != OK) return st;
+    for (uint32_t i = 0; i < n; i++) kv_heads[i] = heads[i];
+    if (meta_has(m, "attention.head_count_kv"))
+        st = meta_u32_each(m, "attention.head_count_kv", 1, HEADS_MAX, kv_heads, n);
+    if (st == OK) st = read_head_dim(m, &f->info, heads[0], &head_dim);
+    for (uint32_t i = 0; st == OK && i < n; i++) {
+        if (heads[i] % kv_heads[i] != 0)
+            st = error_set(m->err, ERR_INVALID, "%u query heads are not a multiple of %u kv heads", heads[i],
+                           kv_heads[i]);
+        f->layers[i].mixer = &mixer_attention;
+        f->layers[i].attn = (struct attention){ .n_heads = heads[i],
+                                                .n_kv_heads = kv_heads[i],
+                                                .head_dim = head_dim,
+                                                .facts = { .scale = 1.0f / sqrtf((float)head_dim), .causal = true } };
+    }
+    f->info.n_heads = heads[0];
+    f->info.n_kv_heads = kv_heads[0];
+    f->info.head_dim = head_dim;
+    f->info.attn_scale = 1.0f / sqrtf((float)head_dim);
+    return st;
+}
+
+enum status facts_end_at_window(const struct meta *m, struct model_facts *f)
+{
+    uint32_t window;
+    enum status st = meta_u32_or(m, "attention.sliding_window", 0, 0, UINT32_MAX, &window);
+    if (st == OK && window > 0 && window < f->info.context_length) f->info.context_length = window;
+    return st;
+}
+
+static enum status read_rope_scaling(const struct meta *m, struct rope_params *rope)
+{
+    char key[META_KEY_MAX];
+    struct bytes type;
+    float factor = 1.0f;
+    enum status st = meta_str(m, "rope.scaling.type", &type);
+    if (st != OK) return st;
+    bool linear = type.n == 0 || bytes_eq(type, "linear", 6);
+    if (!linear && !bytes_eq(type, "none", 4))
+        return error_set(m->err, ERR_UNSUPPORTED, "metadata key %s is \"%.*s\", supported are none and linear",
+                         meta_key(m, key, "rope.scaling.type"), (int)(type.n < 32 ? type.n : 32), (const char *)type.p);
+    rope->scale = 1.0f;
+    if (!linear) return OK;
+    /* The older key says the same. */
+    st = meta_f32_or(m, "rope.scale_linear", 1.0f, 0.0f, 65536.0f, &factor);
+    if (st == OK) st = meta_f32_or(m, "rope.scaling.factor", factor, 0.0f, 65536.0f, &factor);
+    if (st == OK && factor != 0.0f) rope->scale = 1.0f / factor;
+    return st;
+}
+
+enum status facts_rope(const struct meta *m, struct model_facts *f, enum rope_layout layout)
+{
+    struct rope_params *rope = &f->rope[0];
+    const uint32_t head_dim = f->info.head_dim;
+    char key[META_KEY_MAX];
+    rope->neox = layout == ROPE_NEOX;
+    rope->attn_factor = 1.0f;
+    enum status st = meta_f32_or(m, "rope.freq_base", 10000.0f, 1.0f, 1e12f, &rope->base);
+    if (st == OK) st = meta_u32_or(m, "rope.dimension_count", head_dim, 2, head_dim, &rope->dims);
+    if (st == OK && rope->dims % 2 != 0)
+        st = error_set(m->err, ERR_INVALID, "metadata key %s is %u, it must be even",
+                       meta_key(m, key, "rope.dimension_count"), rope->dims);
+    return st == OK ? read_rope_scaling(m, rope) : st;
+}
+
+enum status facts_glu(const struct meta *m, struct model_facts *f)
+{
+    uint32_t d_ff[MODEL_MAX_LAYERS];
+    enum status st = meta_u32_each(m, "feed_forward_length", 1, D_FF_MAX, d_ff, f->info.n_layers);
+    for (uint32_t i = 0; st == OK && i < f->info.n_layers; i++) {
+        f->layers[i].channel = &channel_glu;
+        f->layers[i].glu = (struct glu){ .d_ff = d_ff[i] };
+        if (d_ff[i] > f->info.d_ff) f->info.d_ff = d_ff[i];
+    }
+    return st;
+}
+
+static void measure_layers(struct model_facts *f)
+{
+    struct block_sizes s;
+    sizes_init(&s, NULL, 1, f->info.d_model);
+    block_sizes_of(&s, f->layers, f->info.n_layers);
+    f->info.limits = s.limits;
+}
+
+enum status model_facts_read(struct model_facts *out, const struct gguf *g, struct error *err)
+{
+    struct bytes name;
+    *out = (struct model_facts){ 0 };
+    enum status st = file_is_whole(g, err);
+    if (st != OK) return st;
+    st = gguf_get_str(g, "general.architecture", &name, err);
+    if (st == ERR_NOT_FOUND) return error_set(err, ERR_PARSE, "metadata key general.architecture is missing");
+    if (st != OK) return st;
+    out->family = family_find(name);
+    if (!out->family) return family_refuse(name, err);
+    const struct meta m = { g, out->family->name, err };
+    snprintf(out->info.arch, sizeof(out->info.arch), "%s", out->family->name);
+    if ((st = out->family->read(&m, out)) != OK) return st;
+    out->info.rope = out->rope[0];
+    out->info.fingerprint = gguf_fingerprint(g);
+    measure_layers(out);
+    return OK;
+}
+
+void model_facts_fini(struct model_facts *f)
+{
+    mem_free(f->layers);
+    mem_free(f->freq_factors);
+    *f = (struct model_facts){ 0 };
+}

@@ -1,0 +1,7 @@
+/* families.h - the families that there are, one file each. */
+#ifndef MODEL_FAMILIES_FAMILIES_H
+#define MODEL_FAMILIES_FAMILIES_H
+#include "model/family.h"
+
+extern const struct family family_llama, family_qwen2;
+#endif

@@ -1,0 +1,115 @@
+/* forward.c - a batch through a model, read from top to bottom: embedding, the rows of its layers, head. */
+#include "base/log.h"
+#include "formats/gguf.h"
+#include "model/blocks/product.h"
+
+#include <assert.h>
+
+/* Where rows of the embedding or streamed weights are read in each step, a file that is written to while it is in use
+ * would give tokens of neither model.  Otherwise no step needs it. */
+static enum status check_file(const struct model *m)
+{
+    struct error err = { 0 };
+    if (m->weights.embed_table && !m->weights.stream) return OK;
+    enum status st = gguf_check_unchanged(m->file, &err);
+    if (st != OK) log_error("model_changed", "reason=%s", log_quote(err.text));
+    return st;
+}
+
+/* The rows of the batch's tokens, gathered from the file. */
+static enum status read_embeddings(struct model *m, const struct batch *b)
+{
+    size_t row_bytes = weights_embed_row_bytes(&m->weights);
+    for (uint32_t i = 0; i < b->n_rows; i++) {
+        enum status st = weights_read_embed(&m->weights, (uint32_t)b->tokens[i], m->embed_rows + i * row_bytes);
+        if (st != OK) return st;
+    }
+    if (m->embed_device == m->embed_rows) return OK;
+    return m->backend->ops->upload(m->backend, m->stream, m->embed_device, m->embed_rows, b->n_rows * row_bytes);
+}
+
+/* All of a step that looks at the host: what follows only enqueues. */
+static enum status begin(struct model *m, const struct batch *b, struct embedding *table)
+{
+    const void *whole = m->weights.embed_table;
+    *table = (struct embedding){ .type = (enum dtype)m->weights.embed->type,
+                                 .n_cols = m->facts.info.d_model,
+                                 .rows = whole ? whole : m->embed_device,
+                                 .gathered = !whole };
+    enum status st = check_file(m);
+    if (st == OK && !whole) st = read_embeddings(m, b);
+    return st == OK ? m->backend->ops->step_begin(m->backend, m->stream, b, &m->step) : st;
+}
+
+/* x += block(norm(x)), or x += norm(block(norm(x))); with either norm or neither. */
+static enum status add_block(struct model *m, uint32_t layer, const struct block *block, const struct norms *norms,
+                             const struct kv_slices *kv)
+{
+    const struct backend_ops *ops = m->backend->ops;
+    struct act x = act_of(m, m->step.batch->n_rows, m->facts.info.d_model, block->input);
+    const struct block_io io = { &x, m->x, true, layer, kv };
+    enum status st = ops->rmsnorm(m->backend, m->stream, &x, m->x, norms->before, m->facts.info.norm_eps);
+    return st == OK ? block->forward(m, &m->facts.layers[layer], &io) : st;
+}
+
+static enum status tell_layer(struct model *m, uint32_t layer, model_layer_fn on_layer, void *ctx)
+{
+    struct mark written;
+    enum status st = m->backend->ops->mark_record(m->backend, m->stream, &written);
+    if (st == OK) on_layer(ctx, layer, &written);
+    return st;
+}
+
+enum status model_forward(struct model *m, const struct batch *b, const struct kv_store *kv, model_layer_fn on_layer,
+                          void *ctx)
+{
+    struct embedding table;
+    enum status st;
+
+    assert(b->n_rows > 0 && b->n_rows <= m->max_rows && kv->n_layers == m->facts.info.n_layers);
+    m->is_whole = false;
+    if ((st = begin(m, b, &table)) != OK) return st;
+    if ((st = m->backend->ops->embed(m->backend, m->stream, m->x, &table, &m->step)) != OK) return st;
+    for (uint32_t i = 0; i < m->facts.info.n_layers; i++) {
+        const struct layer *l = &m->facts.layers[i];
+        if ((st = add_block(m, i, l->mixer, &l->mixer_norms, &kv->layers[i])) != OK) return st;
+        if (on_layer && (st = tell_layer(m, i, on_layer, ctx)) != OK) return st;
+        if ((st = add_block(m, i, l->channel, &l->channel_norms, NULL)) != OK) return st;
+    }
+    m->is_whole = true;
+    return OK;
+}
+
+enum status model_wait(struct model *m)
+{
+    return m->backend->ops->sync(m->backend, m->stream);
+}
+
+/* logits = head * the rows in m->head_x. */
+static enum status head(struct model *m, uint32_t n)
+{
+    struct act x = act_of(m, n, m->facts.info.d_model, FINE);
+    enum status st =
+        m->backend->ops->rmsnorm(m->backend, m->stream, &x, m->head_x, m->weights.final_norm, m->facts.info.norm_eps);
+    return st == OK ? product(m, m->logits, m->facts.info.n_vocab, &m->weights.head, &x, false) : st;
+}
+
+enum status model_logits(struct model *m, uint32_t first, uint32_t n, float **out)
+{
+    const struct backend_ops *ops = m->backend->ops;
+    struct backend *be = m->backend;
+    enum status st;
+
+    assert(n > 0 && n <= MODEL_MAX_LOGIT_ROWS && m->is_whole && first + n <= m->step.n_logits);
+    if ((st = ops->gather_rows(be, m->stream, m->head_x, m->x, m->facts.info.d_model, &m->step, first, n)) != OK)
+        return st;
+    if ((st = head(m, n)) != OK) return st;
+    if (m->host_logits != m->logits) {
+        size_t bytes = (size_t)n * m->facts.info.n_vocab * sizeof(float);
+        if ((st = ops->download(be, m->stream, m->host_logits, m->logits, bytes)) != OK) return st;
+    }
+    if ((st = ops->sync(be, m->stream)) != OK) return st;
+    if ((st = check_file(m)) != OK) return st; /* it may have changed while this step read it */
+    *out = m->host_logits;
+    return OK;
+}

@@ -1,0 +1,52 @@
+/* layer.h - a layer of a model is a row: which blocks it is made of, with their facts and their weights.
+ *
+ * A layer is x += mixer(norm(x)), then x += channel(norm(x)); the norms stand before a block, after it, on both sides
+ * or nowhere.  The mixer looks at other positions, the channel at its own row alone.  A family's file fills rows from
+ * metadata, blocks bind their weights, forward.c runs down the rows. */
+#ifndef MODEL_LAYER_H
+#define MODEL_LAYER_H
+#include "model/blocks/channel_glu.h"
+#include "model/blocks/mixer_attention.h"
+
+struct binder;
+struct block_sizes;
+struct layer;
+struct model;
+struct model_info;
+
+/* What goes into a block and where its result belongs. */
+struct block_io {
+    const struct act *x; /* the layer's rows, normed, at the block's precision; dead once the block writes an act */
+    float *y;            /* [n_rows][d_model] */
+    bool add;            /* onto what is in y */
+    uint32_t layer;
+    const struct kv_slices *kv; /* the layer's cache */
+};
+
+struct block {
+    const char *name;
+    enum precision input; /* the finest product that takes x */
+    /* Checks and plans the block's tensors; errors name the tensor. */
+    enum status (*bind)(struct binder *b, struct layer *l);
+    /* Says how much step memory it needs, and what the backend must be made for. */
+    void (*size)(struct block_sizes *s, const struct layer *l);
+    enum status (*forward)(struct model *m, const struct layer *l, const struct block_io *io);
+};
+
+/* The norms around a block; a tensor that has no name is not there. */
+struct norms {
+    const char *before_name, *after_name;
+    const float *before, *after; /* device, [d_model] */
+};
+
+struct layer {
+    const struct block *mixer, *channel;
+    struct norms mixer_norms, channel_norms;
+    union {
+        struct attention attn;
+    };
+    union {
+        struct glu glu;
+    };
+};
+#endif

@@ -1,0 +1,82 @@
+/* model_buffers.c - the memory that steps use, made once: sized by the blocks, shared by all layers. */
+#include "base/mem.h"
+#include "model/model_internal.h"
+
+void model_buffers_size(struct model *m)
+{
+    const struct model_info *info = &m->facts.info;
+    const uint64_t n = m->max_rows, d = info->d_model, logit_rows = MODEL_MAX_LOGIT_ROWS;
+    sizes_init(&m->sizes, m->backend, m->max_rows, info->d_model);
+    block_sizes_of(&m->sizes, m->facts.layers, info->n_layers);
+    sizes_act(&m->sizes, MODEL_MAX_LOGIT_ROWS, info->d_model, FINE); /* of the head */
+    m->embed_bytes = n * weights_embed_row_bytes(&m->weights);
+    const uint64_t floats = m->sizes.act_floats + n * m->sizes.wide_floats + n * d * (m->sizes.branch ? 2 : 1) +
+                            logit_rows * d + logit_rows * info->n_vocab;
+    m->buffer_bytes = floats * sizeof(float) + m->sizes.act_q_bytes + m->embed_bytes;
+}
+
+static enum status alloc_floats(struct model *m, size_t rows, size_t cols, float **out)
+{
+    uint64_t n;
+    void *p = NULL;
+    if (!size_mul(rows, cols, &n) || !size_mul(n, sizeof(float), &n)) return ERR_TOO_LARGE;
+    enum status st = m->backend->ops->alloc(m->backend, (size_t)n, &p);
+    if (st == OK) *out = p;
+    return st;
+}
+
+static enum status alloc_embed_rows(struct model *m)
+{
+    enum status st = mem_try_array((void **)&m->embed_rows, m->embed_bytes, 1);
+    if (st != OK || m->backend->caps.host_memory) {
+        m->embed_device = m->embed_rows;
+        return st;
+    }
+    return m->backend->ops->alloc(m->backend, m->embed_bytes, &m->embed_device);
+}
+
+static enum status alloc_all(struct model *m)
+{
+    const size_t d = m->facts.info.d_model, n_vocab = m->facts.info.n_vocab;
+    enum status st = alloc_floats(m, m->max_rows, d, &m->x);
+    if (st == OK) st = alloc_floats(m, m->max_rows, m->sizes.wide_floats, &m->wide);
+    if (st == OK && m->sizes.branch) st = alloc_floats(m, m->max_rows, d, &m->branch);
+    if (st == OK) st = alloc_floats(m, 1, m->sizes.act_floats, &m->act.f);
+    if (st == OK && m->sizes.act_q_bytes > 0) st = m->backend->ops->alloc(m->backend, m->sizes.act_q_bytes, &m->act.q);
+    if (st == OK && !m->weights.embed_table) st = alloc_embed_rows(m);
+    if (st == OK) st = alloc_floats(m, MODEL_MAX_LOGIT_ROWS, d, &m->head_x);
+    if (st == OK) st = alloc_floats(m, MODEL_MAX_LOGIT_ROWS, n_vocab, &m->logits);
+    return st;
+}
+
+enum status model_buffers_alloc(struct model *m, struct error *err)
+{
+    const size_t n_vocab = m->facts.info.n_vocab;
+    enum status st = alloc_all(m);
+    if (st != OK)
+        return error_set(err, st, "the step buffers for %u rows need %llu bytes", m->max_rows,
+                         (unsigned long long)m->buffer_bytes);
+    m->host_logits =
+        m->backend->caps.host_memory ? m->logits : mem_array(MODEL_MAX_LOGIT_ROWS * n_vocab, sizeof(float));
+    return OK;
+}
+
+static void release(struct model *m, void *p, size_t bytes)
+{
+    if (p) m->backend->ops->release(m->backend, p, bytes);
+}
+
+void model_buffers_release(struct model *m)
+{
+    const size_t d = m->facts.info.d_model, n_vocab = m->facts.info.n_vocab;
+    if (m->host_logits != m->logits) mem_free(m->host_logits);
+    release(m, m->logits, MODEL_MAX_LOGIT_ROWS * n_vocab * sizeof(float));
+    if (m->embed_device != m->embed_rows) release(m, m->embed_device, m->embed_bytes);
+    mem_free(m->embed_rows);
+    release(m, m->head_x, MODEL_MAX_LOGIT_ROWS * d * sizeof(float));
+    release(m, m->act.q, m->sizes.act_q_bytes);
+    release(m, m->act.f, m->sizes.act_floats * sizeof(float));
+    release(m, m->branch, m->max_rows * d * sizeof(float));
+    release(m, m->wide, m->max_rows * m->sizes.wide_floats * sizeof(float));
+    release(m, m->x, m->max_rows * d * sizeof(float));
+}

@@ -1,0 +1,37 @@
+/* weights_bind.h - how blocks find their tensors: by name, of the shape that they must have, into a plan.
+ *
+ * Names are those of the layer that is being bound, without "blk.N."; each tensor that is found counts as known. An
+ * error names the tensor, what it is and what it must be.  `out` is filled when the weights have their address. */
+#ifndef MODEL_WEIGHTS_BIND_H
+#define MODEL_WEIGHTS_BIND_H
+#include "model/family.h"
+#include "model/weight_group.h"
+
+struct binder;
+
+/* Rows of a tensor: n_rows of them in runs of `run`, the first at row0 and the others `stride` rows apart. */
+struct bind_part {
+    const char *name;
+    uint32_t tensor_rows; /* that the tensor must have */
+    uint32_t row0, n_rows, run, stride;
+};
+
+static inline struct bind_part bind_whole(const char *name, uint32_t n_rows)
+{
+    return (struct bind_part){ name, n_rows, 0, n_rows, n_rows, n_rows };
+}
+
+uint32_t bind_d_model(const struct binder *b);
+bool bind_has(const struct binder *b, const char *name);
+/* Floats, whatever the file's type: [n_rows][n_cols]. */
+enum status bind_vector(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows,
+                        const float **out) MUST_CHECK;
+/* Vectors one after the other; a part's rows are its elements. */
+enum status bind_vectors(struct binder *b, const struct bind_part parts[], uint32_t n, const float **out) MUST_CHECK;
+enum status bind_matrix(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows, enum precision precision,
+                        struct weight *out) MUST_CHECK;
+/* At most WEIGHT_GROUP_MAX matrices over one input.  Neighbours of one type are packed as one: an output row does not
+ * depend on its neighbours, so the numbers are the same. */
+enum status bind_group(struct binder *b, const struct bind_part parts[], uint32_t n, uint32_t n_cols,
+                       enum precision precision, struct weight_group *out) MUST_CHECK;
+#endif
