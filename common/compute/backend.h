@@ -43,13 +43,18 @@ struct rope_params {
 /* How exactly a product takes its input: rows in 8 bits, or in about 16.  How a backend does that is its own affair. */
 enum precision { COARSE, FINE };
 
-/* A matrix [n_rows][n_cols] in the backend's own layout: y = W x has n_rows outputs. */
+/* A matrix [n_rows][n_cols] in the backend's own layout: y = W x has n_rows outputs.  Or a stack of n_experts such
+ * matrices: weight_pack() packs each by itself, matrix e at data + e * expert_bytes, which is expert_stride() of one
+ * matrix's weight_bytes().  So n_rows need not be a multiple of row_quantum, and each expert may be brought by itself.
+ */
 struct weight {
     enum dtype dtype;
-    enum precision precision; /* of its products */
-    uint32_t n_rows, n_cols;
-    const void *data; /* device; from weight_pack() */
-    size_t bytes;
+    enum precision precision;   /* of its products */
+    uint32_t n_rows, n_cols;    /* of one matrix */
+    uint32_t n_experts;         /* 0: one matrix, which is no stack */
+    size_t expert_bytes;        /* from one matrix of a stack to the next */
+    const void *data;           /* device; from weight_pack() */
+    size_t bytes;               /* of all */
     uint32_t row0, n_rows_full; /* which rows of the full matrix this shard holds */
     uint32_t col0, n_cols_full; /* which columns */
     uint32_t item;              /* the model's own number of it */
@@ -89,12 +94,12 @@ struct embedding {
     bool gathered;    /* row i is that of the batch's i-th token; otherwise row t is that of token t */
 };
 
-/* How a row attends to the positions before it.  A backend that lacks one refuses it (ERR_UNSUPPORTED); the CPU has
- * causal attention with any scale and none of the others yet. */
+/* How a row attends to the positions before it.  A backend that lacks one refuses it (ERR_UNSUPPORTED); the CPU lacks
+ * attention that is not causal. */
 struct attn_facts {
-    float scale;        /* multiplies q.k */
-    uint32_t window;    /* only the last so many positions; 0: all */
-    float softcap;      /* scores become softcap tanh(score / softcap); 0: they stay */
+    float scale;     /* multiplies q.k */
+    uint32_t window; /* position p sees (p - window, p]; 0: all.  Blocks before the first row's window are not read */
+    float softcap;   /* scaled scores become softcap tanh(score / softcap); 0: they stay */
     const float *sinks; /* device, one more score per query head that takes weight and gives no value; or NULL */
     bool causal;        /* positions up to the row's own; false: all of the sequence */
 };
@@ -106,6 +111,43 @@ struct act {
     void *q;  /* device; layout is the backend's; act_bytes() says how large */
     uint32_t n, k;
     enum precision precision; /* the finest product that may follow */
+};
+
+/* How a gate g and a value u become one: act(g) * u. */
+enum glu_kind {
+    GLU_SILU, /* g sigmoid(g) u */
+    GLU_GELU, /* GELU(g) u, in its tanh form */
+    GLU_OAI,  /* gpt-oss: with g at most 7 and u within +-7, g sigmoid(1.702 g) (u + 1) */
+    GLU_COUNT
+};
+
+/* How a router's logits become probabilities; the numbers are those of GGUF's expert_gating_func. */
+enum route_gate {
+    ROUTE_SOFTMAX = 1,
+    ROUTE_SIGMOID = 2,
+    ROUTE_SOFTMAX_CHOSEN = 3, /* logits choose; then softmax over those that are chosen */
+    ROUTE_SQRT_SOFTPLUS = 4,
+};
+
+/* How k of n_experts are chosen for a row, and with what weight.  What is chosen by is the probability plus the bias.
+ * Of equals the lower number is chosen. */
+struct route_facts {
+    enum route_gate gate;
+    uint32_t n_experts;
+    const float *bias; /* device, [n_experts]: for the choice alone, no part of the weight; or NULL */
+    /* Experts fall into n_groups runs of equal length, and only those of the n_groups_used best may be chosen; a group
+     * is as good as the sum of its two best.  0 or 1 group: all may. */
+    uint32_t n_groups, n_groups_used;
+    bool norm;   /* weights are divided by their sum, which is taken to be at least 2^-14 */
+    float scale; /* multiplies the weights at last; 1 for none */
+};
+
+/* Which k experts each of n rows goes to.  Slot i * k + j is row i's j-th expert; a row's experts ascend.  The k
+ * matrices of a fixed choice, as MLA has one per head, are a route that somebody has uploaded. */
+struct route {
+    uint32_t *expert; /* device [n][k] */
+    float *weight;    /* device [n][k]; only expert_sum() reads it */
+    uint32_t n, k;
 };
 
 /* KV memory of one layer: slice of block b starts at base + b * slice_bytes. */
@@ -214,7 +256,9 @@ struct backend_limits {
     uint32_t max_cols;    /* widest n_cols of any weight */
     uint32_t max_heads;   /* query heads */
     uint32_t max_head_dim;
-    uint32_t max_latent; /* widest latent of a KV_LATENT cache; 0: there is none */
+    uint32_t max_latent;       /* widest latent of a KV_LATENT cache; 0: there is none */
+    uint32_t max_experts;      /* in a stack; 0: there are none */
+    uint32_t max_experts_used; /* of a row: the largest k of any route */
 };
 
 /* What others have to know of a backend's kind; constant for its life.  Nobody asks for its name. */
@@ -263,12 +307,12 @@ struct backend_ops {
     /* out[i] = x's row that is the step's logit row first + i; x [n_rows][k], out [n][k]. */
     enum status (*gather_rows)(struct backend *b, struct stream *s, float *out, const float *x, uint32_t k,
                                const struct step *step, uint32_t first, uint32_t n);
-    /* out = x / rms(x) * w, row by row, with its quantized form.  x [n][k], w [k]. */
+    /* out = x / rms(x) * w, row by row, with its quantized form.  x [n][k], w [k], or NULL for ones. */
     enum status (*rmsnorm)(struct backend *b, struct stream *s, struct act *out, const float *x, const float *w,
                            float eps);
-    /* out = silu(gate) * up with its quantized form; gate and up rows are ld floats apart. */
-    enum status (*swiglu)(struct backend *b, struct stream *s, struct act *out, const float *gate, const float *up,
-                          size_t ld);
+    /* out = act(gate) * up with its quantized form; gate and up rows are ld floats apart. */
+    enum status (*glu)(struct backend *b, struct stream *s, struct act *out, const float *gate, const float *up,
+                       size_t ld, enum glu_kind kind);
     /* Quantizes out->f, which is filled already. */
     enum status (*quantize)(struct backend *b, struct stream *s, struct act *out);
     /* y[i][0..n_rows) (+)= W x_i for each row i of x, whose precision is at least W's; y rows are ld floats apart. */
@@ -353,12 +397,48 @@ struct backend_ops {
                               uint32_t h0, uint32_t h1, uint8_t *wire);
     enum status (*state_unpack)(struct backend *b, struct stream *s, const struct state_slices *state, uint32_t slot,
                                 uint32_t h0, uint32_t h1, const uint8_t *wire);
+
+    /* --- what some families have more --- */
+    /* Each of n_heads heads side by side, head_dim floats each: x / rms(x) * w in place; w [head_dim] is shared by all,
+     * NULL for ones.  Rows are ld floats apart. */
+    enum status (*head_norm)(struct backend *b, struct stream *s, float *x, size_t ld, uint32_t n_rows,
+                             uint32_t n_heads, uint32_t head_dim, const float *w, float eps);
+    /* x_i += y_i / rms(y_i) * w for n rows of k floats; rows of both are ld floats apart.  w may be NULL for ones. */
+    enum status (*norm_add)(struct backend *b, struct stream *s, float *x, const float *y, size_t ld, uint32_t n,
+                            uint32_t k, const float *w, float eps);
+    /* x *= factor, n floats. */
+    enum status (*scale)(struct backend *b, struct stream *s, float *x, size_t n, float factor);
+    /* x = cap tanh(x / cap), n floats. */
+    enum status (*softcap)(struct backend *b, struct stream *s, float *x, size_t n, float cap);
+    /* out->f *= sigmoid(gate), then its quantized form; gate rows are ld floats apart. */
+    enum status (*gate_act)(struct backend *b, struct stream *s, struct act *out, const float *gate, size_t ld);
+    /* Fills out, whose n and k are set, from logits [n][n_experts], rows ld floats apart.  A row of NaNs is given
+     * experts like any other. */
+    enum status (*route)(struct backend *b, struct stream *s, struct route *out, const float *logits, size_t ld,
+                         const struct route_facts *facts);
+    /* Row i * k + j of y = W[expert(i, j)] times row (x_by_slot ? i * k + j : i) of x; y rows are ld floats apart.  Of
+     * the stack w only the matrices that are used are read, each once.  Precision is as in matmul(). */
+    enum status (*expert_matmul)(struct backend *b, struct stream *s, float *y, size_t ld, const struct weight *w,
+                                 const struct act *x, const struct route *route, bool x_by_slot);
+    /* y[i * k + j][0..cols) += bias[expert(i, j)]; bias [n_experts][cols], y rows are ld floats apart. */
+    enum status (*expert_bias)(struct backend *b, struct stream *s, float *y, size_t ld, const float *bias,
+                               uint32_t cols, const struct route *route);
+    /* x_i += the sum over j of weight(i, j) y[i * k + j]; x rows are ld floats apart, y's are d.  A shared expert
+     * behind a sigmoid of one logit is a route with one expert. */
+    enum status (*expert_sum)(struct backend *b, struct stream *s, float *x, size_t ld, const float *y,
+                              const struct route *route, uint32_t d);
 };
 
 struct backend {
     const struct backend_ops *ops;
     struct backend_caps caps;
 };
+
+/* From one matrix of a stack to the next; `bytes` is weight_bytes() of one. */
+static inline size_t expert_stride(size_t bytes)
+{
+    return (bytes + 63) & ~(size_t)63;
+}
 
 /* Bytes on the wire of one (layer, kv head): K and V of n tokens. */
 static inline uint64_t kv_wire_bytes(enum kv_format format, uint32_t head_dim, uint64_t n_tokens)

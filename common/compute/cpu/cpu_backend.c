@@ -1,4 +1,4 @@
-/* cpu_backend.c - the CPU backend: its memory, its team, the row-wise ops, and the table of all ops. */
+/* cpu_backend.c - the CPU backend: its memory, its team, the rows of a step, and the table of all ops. */
 #include "compute/cpu/cpu_backend.h"
 #include "base/cpu.h"
 #include "base/mem.h"
@@ -90,104 +90,6 @@ static bool cpu_mark_done(struct backend *b, const struct mark *m)
 static size_t cpu_act_bytes(struct backend *b, uint32_t n, uint32_t k, enum precision precision)
 {
     return act_tiles_bytes(n, k) + (precision == FINE ? act_tiles_bytes(2 * n, k) : 0);
-}
-
-/* --- row-wise ops --- */
-struct row_run {
-    const struct cpu_backend *b;
-    const struct cpu_kernels *k;
-    struct act *out;
-    const float *x, *w; /* rmsnorm */
-    float eps;
-    const float *gate, *up; /* swiglu */
-    size_t ld;
-    float *y; /* bias */
-    uint32_t cols;
-};
-
-static void quantize_fine(const struct cpu_kernels *k, const struct act *out, uint32_t row, float *lost)
-{
-    const uint32_t r = 2 * row, h = act_tile_height(2 * out->n, r), at = r % ACT_TILE; /* both are in one tile */
-    uint8_t *tile = (uint8_t *)out->q + act_tiles_bytes(out->n, out->k) + act_tile_offset(r, out->k);
-    const float *x = out->f + (size_t)row * out->k;
-    k->quantize(tile, h, at, x, out->k);
-    k->lost_by_quantizing(lost, tile, h, at, x, out->k);
-    k->quantize(tile, h, at + 1, lost, out->k);
-}
-
-void cpu_quantize_rows(const struct cpu_backend *b, const struct act *out, uint32_t row0, uint32_t row1,
-                       uint32_t member)
-{
-    for (uint32_t r = row0; r < row1; r++) {
-        b->kernels->quantize((uint8_t *)out->q + act_tile_offset(r, out->k), act_tile_height(out->n, r), r % ACT_TILE,
-                             out->f + (size_t)r * out->k, out->k);
-        if (out->precision == FINE) quantize_fine(b->kernels, out, r, scratch_of(b, member));
-    }
-}
-
-static void quantize_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
-{
-    const struct row_run *r = arg;
-    cpu_quantize_rows(r->b, r->out, row0, row1, member);
-}
-
-static void rmsnorm_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
-{
-    const struct row_run *r = arg;
-    for (uint32_t i = row0; i < row1; i++) {
-        size_t at = (size_t)i * r->out->k;
-        r->k->rmsnorm(r->out->f + at, r->x + at, r->w, r->out->k, r->eps);
-        cpu_quantize_rows(r->b, r->out, i, i + 1, member);
-    }
-}
-
-static void swiglu_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
-{
-    const struct row_run *r = arg;
-    for (uint32_t i = row0; i < row1; i++) {
-        r->k->swiglu(r->out->f + (size_t)i * r->out->k, r->gate + i * r->ld, r->up + i * r->ld, r->out->k);
-        cpu_quantize_rows(r->b, r->out, i, i + 1, member);
-    }
-}
-
-static void bias_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
-{
-    const struct row_run *r = arg;
-    for (uint32_t i = row0; i < row1; i++) r->k->add(r->y + i * r->ld, r->x, r->cols);
-}
-
-static enum status cpu_quantize(struct backend *b, struct stream *s, struct act *out)
-{
-    struct row_run run = { .b = cpu_of(b), .k = cpu_of(b)->kernels, .out = out };
-    assert(out->k % 16 == 0);
-    cpu_for_rows(cpu_of(b), out->n, 1, quantize_rows, &run);
-    return OK;
-}
-
-static enum status cpu_rmsnorm(struct backend *b, struct stream *s, struct act *out, const float *x, const float *w,
-                               float eps)
-{
-    struct row_run run = { .b = cpu_of(b), .k = cpu_of(b)->kernels, .out = out, .x = x, .w = w, .eps = eps };
-    assert(out->k % 16 == 0);
-    cpu_for_rows(cpu_of(b), out->n, 1, rmsnorm_rows, &run);
-    return OK;
-}
-
-static enum status cpu_swiglu(struct backend *b, struct stream *s, struct act *out, const float *gate, const float *up,
-                              size_t ld)
-{
-    struct row_run run = { .b = cpu_of(b), .k = cpu_of(b)->kernels, .out = out, .gate = gate, .up = up, .ld = ld };
-    assert(out->k % 16 == 0);
-    cpu_for_rows(cpu_of(b), out->n, 1, swiglu_rows, &run);
-    return OK;
-}
-
-static enum status cpu_add_bias(struct backend *b, struct stream *s, float *y, size_t ld, const float *bias, uint32_t n,
-                                uint32_t cols)
-{
-    struct row_run run = { .b = cpu_of(b), .k = cpu_of(b)->kernels, .y = y, .x = bias, .ld = ld, .cols = cols };
-    cpu_for_rows(cpu_of(b), n, 1, bias_rows, &run);
-    return OK;
 }
 
 /* --- a step's rows --- */
@@ -353,7 +255,7 @@ static const struct backend_ops cpu_ops = {
     .embed = cpu_embed,
     .gather_rows = cpu_gather_rows,
     .rmsnorm = cpu_rmsnorm,
-    .swiglu = cpu_swiglu,
+    .glu = cpu_glu,
     .quantize = cpu_quantize,
     .matmul = cpu_matmul,
     .add_bias = cpu_add_bias,
@@ -366,6 +268,11 @@ static const struct backend_ops cpu_ops = {
     .host_free = cpu_release,
     .kv_pack = cpu_kv_pack,
     .kv_unpack = cpu_kv_unpack,
+    .head_norm = cpu_head_norm,
+    .norm_add = cpu_norm_add,
+    .scale = cpu_scale,
+    .softcap = cpu_softcap,
+    .gate_act = cpu_gate_act,
 };
 enum status cpu_backend_open(struct backend **out, const struct backend_options *opt, struct error *err)
 {

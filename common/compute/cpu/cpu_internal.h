@@ -63,12 +63,28 @@ size_t cpu_matmul_scratch(const struct backend_limits *limits);
 /* Bytes of a thread's scratch that attention needs. */
 size_t cpu_attention_scratch(const struct backend_limits *limits);
 
-/* The ops, one file each; contracts in compute/backend.h. */
+/* The ops; contracts in compute/backend.h.  cpu_rows.c: */
+enum status cpu_quantize(struct backend *b, struct stream *s, struct act *out);
+enum status cpu_rmsnorm(struct backend *b, struct stream *s, struct act *out, const float *x, const float *w,
+                        float eps);
+enum status cpu_glu(struct backend *b, struct stream *s, struct act *out, const float *gate, const float *up, size_t ld,
+                    enum glu_kind kind);
+enum status cpu_gate_act(struct backend *b, struct stream *s, struct act *out, const float *gate, size_t ld);
+enum status cpu_add_bias(struct backend *b, struct stream *s, float *y, size_t ld, const float *bias, uint32_t n,
+                         uint32_t cols);
+enum status cpu_head_norm(struct backend *b, struct stream *s, float *x, size_t ld, uint32_t n_rows, uint32_t n_heads,
+                          uint32_t head_dim, const float *w, float eps);
+enum status cpu_norm_add(struct backend *b, struct stream *s, float *x, const float *y, size_t ld, uint32_t n,
+                         uint32_t k, const float *w, float eps);
+enum status cpu_scale(struct backend *b, struct stream *s, float *x, size_t n, float factor);
+enum status cpu_softcap(struct backend *b, struct stream *s, float *x, size_t n, float cap);
+/* matmul.c: */
 enum status cpu_weight_bytes(struct backend *b, enum dtype type, uint32_t n_rows, uint32_t n_cols, size_t *out);
 enum status cpu_weight_pack(struct backend *b, struct stream *s, void *dst, enum dtype type, uint32_t n_rows,
                             uint32_t n_cols, const void *src, size_t src_stride);
 enum status cpu_matmul(struct backend *b, struct stream *s, float *y, size_t ld, const struct weight *w,
                        const struct act *x, bool accumulate);
+/* rope_kv.c: */
 enum status cpu_rope(struct backend *b, struct stream *s, float *x, size_t ld, uint32_t n_heads,
                      const struct kv_geometry *geom, const struct rope_params *rope, const struct step *step);
 enum status cpu_kv_write(struct backend *b, struct stream *s, const float *k, const float *v, size_t ld,
@@ -76,6 +92,7 @@ enum status cpu_kv_write(struct backend *b, struct stream *s, const float *k, co
 enum status cpu_rope_kv_write(struct backend *b, struct stream *s, float *qkv, size_t ld, uint32_t n_heads,
                               size_t k_off, size_t v_off, const struct kv_slices *kv, const struct rope_params *rope,
                               const struct step *step);
+/* attention.c: */
 enum status cpu_attention(struct backend *b, struct stream *s, struct act *out, const float *q, size_t ld,
                           uint32_t n_heads, const struct kv_slices *kv, const struct attn_facts *facts,
                           const struct step *step);

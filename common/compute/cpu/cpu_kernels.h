@@ -4,6 +4,7 @@
 #ifndef COMPUTE_CPU_CPU_KERNELS_H
 #define COMPUTE_CPU_CPU_KERNELS_H
 #include "base/kv_block.h"
+#include "compute/backend.h"
 #include "compute/cpu/pack.h"
 
 #include <stdbool.h>
@@ -93,12 +94,17 @@ struct cpu_kernels {
 
     /* --- rows of fp32; k is a multiple of 16 --- */
     void (*rmsnorm)(float *out, const float *x, const float *w, uint32_t k, float eps);
-    void (*swiglu)(float *out, const float *gate, const float *up, uint32_t k);
+    void (*norm_add)(float *x, const float *y, const float *w, uint32_t k, float eps);
+    void (*glu[GLU_COUNT])(float *out, const float *gate, const float *up, uint32_t k);
+    void (*gate)(float *x, const float *gate, uint32_t k);
     /* Row r of a tile of h rows. */
     void (*quantize)(uint8_t *tile, uint32_t h, uint32_t r, const float *x, uint32_t k);
     /* rest = x minus what quantize() made of it there. */
     void (*lost_by_quantizing)(float *rest, const uint8_t *tile, uint32_t h, uint32_t r, const float *x, uint32_t k);
-    void (*add)(float *y, const float *b, uint32_t n); /* any n */
+    /* Any n. */
+    void (*add)(float *y, const float *b, uint32_t n);
+    void (*scale)(float *x, uint32_t n, float factor);
+    void (*softcap)(float *x, uint32_t n, float cap);
 
     /* --- one head --- */
     /* y[i] = x[i] c[i] + x[partner] s[i]; neox: partner half a head away, else the neighbour. */

@@ -9,77 +9,27 @@
 #include <math.h>
 #include <string.h>
 
-#define ROUND 12582912.0f /* 1.5 * 2^23: adding it rounds to an integer, kept in the low bits */
-
-/* exp(x) to about 1 ulp: x = n ln 2 + r, 2^n times a polynomial of r.  0 below -87.33, large above 88. */
-VEC vec v_exp(vec x)
-{
-    const vec low = v_set(-87.33654f);
-    vec c = v_min(v_set(88.02f), v_max(low, x));
-    vec t = v_fma(c, v_set(1.44269504f), v_set(ROUND));
-    vec n = v_sub(t, v_set(ROUND));
-    vec r = v_fma(n, v_set(-0.693359375f), c);
-    r = v_fma(n, v_set(2.12194440e-4f), r);
-    vec p = v_set(1.9875691500e-4f);
-    p = v_fma(p, r, v_set(1.3981999507e-3f));
-    p = v_fma(p, r, v_set(8.3334519073e-3f));
-    p = v_fma(p, r, v_set(4.1665795894e-2f));
-    p = v_fma(p, r, v_set(1.6666665459e-1f));
-    p = v_fma(p, r, v_set(5.0000001201e-1f));
-    p = v_fma(p, v_mul(r, r), r);
-    p = v_mul(v_add(p, v_set(1.0f)), v_pow2(t));
-    return v_if_less(x, low, v_set(0), p);
-}
-
-TARGET static float exp_one(float x)
-{
-    float lanes[16];
-    v_store(lanes, v_exp(v_set(x)));
-    return lanes[0];
-}
-
-TARGET static void rmsnorm(float *out, const float *x, const float *w, uint32_t k, float eps)
-{
-    vec squares = v_set(0);
-    for (uint32_t i = 0; i < k; i += 16) squares = v_fma(v_load(x + i), v_load(x + i), squares);
-    vec inv = v_set(1.0f / sqrtf(v_sum(squares) / (float)k + eps));
-    for (uint32_t i = 0; i < k; i += 16) v_store(out + i, v_mul(v_mul(v_load(x + i), inv), v_load(w + i)));
-}
-
-TARGET static void swiglu(float *out, const float *gate, const float *up, uint32_t k)
-{
-    for (uint32_t i = 0; i < k; i += 16) {
-        vec g = v_load(gate + i);
-        vec e = v_exp(v_sub(v_set(0), g));
-        v_store(out + i, v_mul(v_div(g, v_add(e, v_set(1.0f))), v_load(up + i)));
-    }
-}
-
-TARGET static void add(float *y, const float *b, uint32_t n)
-{
-    uint32_t i = 0;
-    for (; i + 16 <= n; i += 16) v_store(y + i, v_add(v_load(y + i), v_load(b + i)));
-    for (; i < n; i++) y[i] += b[i];
-}
+#include "compute/cpu/math_tmpl.h"
+#include "compute/cpu/rows_tmpl.h"
 
 /* --- quantizers --- */
-struct step {
+struct quant_step {
     float scale, inv;
     bool finite;
 };
 
 /* Values up to `amax` (as bits) in steps up to `top`: nothing to keep is scale 1, not a number stays one. */
-static inline struct step step_of(uint32_t amax, float top)
+static inline struct quant_step step_of(uint32_t amax, float top)
 {
-    if (amax >= 0x7f800000u) return (struct step){ NAN, 0, false };
+    if (amax >= 0x7f800000u) return (struct quant_step){ NAN, 0, false };
     float scale = half_from_bits(amax) / top;
-    if (scale < FLT_MIN) return (struct step){ 1.0f, 0, true };
-    return (struct step){ scale, 1.0f / scale, true };
+    if (scale < FLT_MIN) return (struct quant_step){ 1.0f, 0, true };
+    return (struct quant_step){ scale, 1.0f / scale, true };
 }
 
 #include "compute/cpu/act_kernels.h"
 
-VEC struct step head_step(const float *x, uint32_t dim, float top)
+VEC struct quant_step head_step(const float *x, uint32_t dim, float top)
 {
     vec m = v_set(0);
     for (uint32_t i = 0; i < dim; i += 16) m = v_magnitude(m, v_load(x + i));
@@ -88,7 +38,7 @@ VEC struct step head_step(const float *x, uint32_t dim, float top)
 
 TARGET static float kv_quantize(int8_t *out, const float *x, uint32_t dim)
 {
-    struct step s = head_step(x, dim, 127.0f);
+    struct quant_step s = head_step(x, dim, 127.0f);
     if (!s.finite) {
         memset(out, 0, dim);
         return s.scale;
@@ -99,7 +49,7 @@ TARGET static float kv_quantize(int8_t *out, const float *x, uint32_t dim)
 
 TARGET static float q_quantize(int16_t *out, const float *x, uint32_t dim)
 {
-    struct step s = head_step(x, dim, 32767.0f);
+    struct quant_step s = head_step(x, dim, 32767.0f);
     if (!s.finite) {
         memset(out, 0, dim * sizeof(*out));
         return s.scale;
@@ -204,7 +154,7 @@ TARGET static struct attn_weights softmax_int8(int16_t *out, struct attn_state *
         p[j] = v_first(v_mul(p[j], v_load(v_scale + 16 * j)), v_set(0), n);
         m = v_magnitude(m, p[j]);
     }
-    struct step step = step_of(v_magnitude_bits(m), 32767.0f);
+    struct quant_step step = step_of(v_magnitude_bits(m), 32767.0f);
     if (!step.finite) memset(out, 0, KV_BLOCK_TOKENS * sizeof(*out));
     if (!step.finite) return (struct attn_weights){ alpha, step.scale };
     UNROLL for (uint32_t j = 0; j < 4; j++) v_store_int16(out + 16 * j, v_fma(p[j], v_set(step.inv), v_set(ROUND)));
@@ -256,7 +206,8 @@ TARGET static void finish(float *out, const float *o, const struct attn_state *s
 
 /* The slots of a kernel table that this file fills. */
 #define VEC_KERNELS                                                                                                    \
-    .rmsnorm = rmsnorm, .swiglu = swiglu, .quantize = quantize, .lost_by_quantizing = lost_by_quantizing, .add = add,  \
+    .rmsnorm = rmsnorm, .norm_add = norm_add, .glu = { glu_silu, glu_gelu, glu_oai }, .gate = gate_row, .add = add,    \
+    .scale = scale_row, .softcap = softcap, .quantize = quantize, .lost_by_quantizing = lost_by_quantizing,            \
     .rope = rope, .rotate = rotate, .kv_quantize = kv_quantize, .to_half = to_half, .q_quantize = q_quantize,          \
     .softmax_int8 = softmax_int8, .qk_f16 = qk_f16, .softmax_f16 = softmax_f16, .pv_f16 = pv_f16, .merge = merge,      \
     .finish = finish

@@ -24,7 +24,7 @@ static enum status forward(struct model *m, const struct layer *l, const struct 
     const size_t ld = 2 * (size_t)g->d_ff;
     struct act h = act_of(m, io->x->n, g->d_ff, COARSE);
     enum status st = project(m, m->wide, ld, &g->gate_up, io->x);
-    if (st == OK) st = m->backend->ops->swiglu(m->backend, m->stream, &h, m->wide, m->wide + g->d_ff, ld);
+    if (st == OK) st = m->backend->ops->glu(m->backend, m->stream, &h, m->wide, m->wide + g->d_ff, ld, GLU_SILU);
     return st == OK ? project_back(m, io, &g->down, NULL, &h) : st;
 }
 

@@ -1,4 +1,4 @@
-/* rows.c - RMSNorm, SwiGLU, quantizer, RoPE, rotation and softmax: every level has the reference's bits,
+/* rows.c - norms, gates, quantizer, RoPE, rotation and softmax: every level has the reference's bits,
  * and the reference is right. */
 #include "base/cpu.h"
 #include "base/mem.h"
@@ -29,10 +29,42 @@ static void expect_same(const void *want, const void *got, size_t bytes, const c
     cr_assert(at == bytes, "%s of %s differs at byte %zu of %zu", what, level, at, bytes);
 }
 
+#define ROW_OP(name, call)                                                                                             \
+    static void name##_op(const struct cpu_kernels *k, float *y, const float *x, const float *w, uint32_t n)           \
+    {                                                                                                                  \
+        call;                                                                                                          \
+    }
+ROW_OP(rmsnorm, k->rmsnorm(y, x, w, n, 1e-5f))
+ROW_OP(rmsnorm_plain, k->rmsnorm(y, y, NULL, n, 1e-5f))
+ROW_OP(norm_add, k->norm_add(y, x, w, n, 1e-5f))
+ROW_OP(norm_add_plain, k->norm_add(y, w, NULL, n, 1e-5f))
+ROW_OP(glu_silu, k->glu[GLU_SILU](y, x, w, n))
+ROW_OP(glu_gelu, k->glu[GLU_GELU](y, x, w, n))
+ROW_OP(glu_oai, k->glu[GLU_OAI](y, w, x, n))
+ROW_OP(gate, k->gate(y, w, n))
+ROW_OP(gate_by_itself, k->gate(y, x, n))
+ROW_OP(add, k->add(y, w, n - 3))
+ROW_OP(scale, k->scale(y, n - 3, 1.7f))
+ROW_OP(softcap, k->softcap(y, n - 3, 1.5f))
+ROW_OP(rotate, if (n <= 512) k->rotate(y, n))
+
+static const struct {
+    const char *name;
+    void (*run)(const struct cpu_kernels *k, float *y, const float *x, const float *w, uint32_t n);
+} row_ops[] = {
+    { "rmsnorm", rmsnorm_op },   { "rmsnorm without weight", rmsnorm_plain_op },
+    { "norm_add", norm_add_op }, { "norm_add without weight", norm_add_plain_op },
+    { "silu", glu_silu_op },     { "gelu", glu_gelu_op },
+    { "oai", glu_oai_op },       { "gate", gate_op },
+    { "add", add_op },           { "gate by itself", gate_by_itself_op },
+    { "scale", scale_op },       { "softcap", softcap_op },
+    { "rotate", rotate_op },
+};
+#define N_ROW_OPS (sizeof(row_ops) / sizeof(row_ops[0]))
+
 Test(rows, every_level_has_the_bits_of_the_reference)
 {
     static float x[N], w[N], a[N], b[N];
-    static const char *const names[] = { "rmsnorm", "swiglu", "add", "rotate" };
     struct check_rng rng = { 1 };
     EACH_LEVEL(k)
     for (int fill = 0; fill < FILL_COUNT; fill++)
@@ -40,17 +72,13 @@ Test(rows, every_level_has_the_bits_of_the_reference)
             uint32_t n = widths[i];
             check_fill(&rng, (enum check_fill)fill, x, n);
             check_fill(&rng, FILL_NORMAL, w, n);
-            for (size_t op = 0; op < 4; op++) {
+            for (size_t op = 0; op < N_ROW_OPS; op++) {
                 for (int side = 0; side < 2; side++) {
-                    const struct cpu_kernels *use = side ? k : ref;
                     float *y = side ? b : a;
                     memcpy(y, x, n * sizeof(float));
-                    if (op == 0) use->rmsnorm(y, x, w, n, 1e-5f);
-                    if (op == 1) use->swiglu(y, x, w, n);
-                    if (op == 2) use->add(y, w, n - 3);
-                    if (op == 3 && n <= 512) use->rotate(y, n);
+                    row_ops[op].run(side ? k : ref, y, x, w, n);
                 }
-                expect_same(a, b, n * sizeof(float), k->name, names[op]);
+                expect_same(a, b, n * sizeof(float), k->name, row_ops[op].name);
             }
         }
 }
@@ -205,7 +233,7 @@ Test(rows, every_level_weighs_as_the_reference)
 
 /* --- the reference itself, on the fastest level: they are the same --- */
 
-Test(rows, rmsnorm_and_swiglu_are_what_they_say)
+Test(rows, rmsnorm_and_silu_are_what_they_say)
 {
     const struct cpu_kernels *k = cpu_kernels_best(cpu_flags());
     float x[576], w[576], y[576];
@@ -220,7 +248,7 @@ Test(rows, rmsnorm_and_swiglu_are_what_they_say)
         cr_assert(fabs(y[i] - want) <= 1e-6 * fabs(want));
     }
     for (int i = 0; i < 576; i++) x[i] = (float)(i - 288) * 0.4f;
-    k->swiglu(y, x, w, 576);
+    k->glu[GLU_SILU](y, x, w, 576);
     for (int i = 0; i < 576; i++) {
         double want = x[i] / (1 + exp(-(double)x[i])) * w[i];
         cr_assert(fabs(y[i] - want) <= 1e-6 * fabs(want) + 1e-34, "silu(%g): %g, not %g", (double)x[i], (double)y[i],
