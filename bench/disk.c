@@ -15,7 +15,7 @@
 
 static enum status read_whole(int fd, uint64_t bytes, double *seconds, struct error *err)
 {
-    struct io_options opt = { .fd = fd, .n_slots = SLOTS, .slot_bytes = SLOT_BYTES };
+    struct io_options opt = { .fds = &fd, .n_files = 1, .n_slots = SLOTS, .slot_bytes = SLOT_BYTES };
     struct io_reader *r = NULL;
     const uint8_t *unused;
     uint64_t n = (bytes + SLOT_BYTES - 1) / SLOT_BYTES;
@@ -26,7 +26,7 @@ static enum status read_whole(int fd, uint64_t bytes, double *seconds, struct er
         uint32_t slot = (uint32_t)(i % SLOTS);
         if (i >= SLOTS && i - SLOTS < n) st = io_reader_wait(r, slot, &unused, err);
         uint64_t at = i * SLOT_BYTES, left = i < n ? bytes - at : 0;
-        if (i < n && st == OK) io_reader_start(r, slot, at, left < SLOT_BYTES ? (size_t)left : SLOT_BYTES);
+        if (i < n && st == OK) io_reader_start(r, slot, 0, at, left < SLOT_BYTES ? (size_t)left : SLOT_BYTES);
     }
     *seconds = (double)(clock_now_us() - t0) * 1e-6;
     if (st == OK && !io_reader_is_direct(r))

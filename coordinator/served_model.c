@@ -38,7 +38,7 @@ static enum status read_facts(struct served_model *m, const struct gguf *g, stru
         const struct tensor_entry *t = &dir->entries[i];
         m->n_params += t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
     }
-    m->file_bytes = gguf_file(g).n;
+    m->file_bytes = gguf_all_bytes(g);
     m->fingerprint = gguf_fingerprint(g);
     return OK;
 }
@@ -67,7 +67,6 @@ enum status served_model_open(struct served_model **out, const char *name, const
     m->name = mem_strdup(name);
     m->created = clock_unix_s();
     if ((st = gguf_open(&g, path, err)) != OK) goto fail;
-    if ((st = file_is_whole(g, err)) != OK) goto fail;
     if ((st = vocab_load_gguf(&m->vocab, g, err)) != OK) goto fail;
     if ((st = read_facts(m, g, err)) != OK) goto fail;
     file_notes(g, m->vocab, log_note, m);

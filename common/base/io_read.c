@@ -1,4 +1,4 @@
-/* io_read.c - opens a file for queued reads, cuts reads to whole blocks, and says what went wrong. */
+/* io_read.c - opens files for queued reads, cuts reads to whole blocks, and says what went wrong. */
 #include "base/io_read.h"
 
 #include "base/io_read_internal.h"
@@ -40,19 +40,37 @@ static int reopen(int fd, int flags)
 }
 
 /* Some file systems take the flag and refuse the read. */
-static bool can_read_direct(struct io_reader *r)
+static bool can_read_direct(struct io_reader *r, int fd)
 {
-    return pread(r->fd, r->memory, IO_ALIGN, 0) > 0;
+    return pread(fd, r->memory, IO_ALIGN, 0) > 0;
 }
 
-static enum status open_file(struct io_reader *r, const struct io_options *opt, struct error *err)
+static void close_files(struct io_reader *r)
 {
-    if (!opt->cached) r->fd = reopen(opt->fd, O_DIRECT);
-    r->direct = r->fd >= 0 && can_read_direct(r);
+    for (uint32_t i = 0; i < r->n_files; i++) {
+        if (r->fds[i] >= 0) close(r->fds[i]);
+        r->fds[i] = -1;
+    }
+}
+
+static bool open_direct(struct io_reader *r, const struct io_options *opt)
+{
+    for (uint32_t i = 0; i < r->n_files; i++) {
+        r->fds[i] = reopen(opt->fds[i], O_DIRECT);
+        if (r->fds[i] < 0 || !can_read_direct(r, r->fds[i])) return false;
+    }
+    return true;
+}
+
+static enum status open_files(struct io_reader *r, const struct io_options *opt, struct error *err)
+{
+    r->direct = !opt->cached && open_direct(r, opt);
     if (r->direct) return OK;
-    if (r->fd >= 0) close(r->fd);
-    r->fd = reopen(opt->fd, 0);
-    return r->fd >= 0 ? OK : error_set(err, ERR_IO, "cannot open the file for reading: %s", strerror(errno));
+    close_files(r);
+    for (uint32_t i = 0; i < r->n_files; i++)
+        if ((r->fds[i] = reopen(opt->fds[i], 0)) < 0)
+            return error_set(err, ERR_IO, "cannot open the file for reading: %s", strerror(errno));
+    return OK;
 }
 
 static enum status open_how(struct io_reader *r, enum io_kind kind, struct error *err)
@@ -73,7 +91,8 @@ enum status io_reader_create(struct io_reader **out, const struct io_options *op
     struct io_reader *r = mem_zalloc(sizeof(*r));
     enum status st;
 
-    r->fd = -1;
+    r->fds = mem_array(opt->n_files, sizeof(*r->fds));
+    for (; r->n_files < opt->n_files; r->n_files++) r->fds[r->n_files] = -1;
     r->pread = opt->pread ? opt->pread : pread;
     r->n_slots = opt->n_slots;
     r->slot_bytes = slot_memory(opt->slot_bytes);
@@ -84,7 +103,7 @@ enum status io_reader_create(struct io_reader **out, const struct io_options *op
     }
     r->slots = mem_array(r->n_slots, sizeof(*r->slots));
     for (uint32_t i = 0; i < r->n_slots; i++) r->slots[i].memory = r->memory + i * r->slot_bytes;
-    if ((st = open_file(r, opt, err)) != OK) goto fail;
+    if ((st = open_files(r, opt, err)) != OK) goto fail;
     if ((st = open_how(r, opt->kind, err)) != OK) goto fail;
     *out = r;
     return OK;
@@ -99,7 +118,8 @@ void io_reader_destroy(struct io_reader *r)
     for (uint32_t i = 0; r->ops && i < r->n_slots; i++)
         if (r->slots[i].started) r->ops->wait(r, i);
     if (r->ops) r->ops->close(r);
-    if (r->fd >= 0) close(r->fd);
+    close_files(r);
+    mem_free(r->fds);
     mem_free(r->slots);
     if (r->memory) mem_unmap(r->memory, r->memory_bytes);
     mem_free(r);
@@ -115,10 +135,11 @@ bool io_reader_is_direct(const struct io_reader *r)
     return r->direct;
 }
 
-void io_reader_start(struct io_reader *r, uint32_t slot, uint64_t offset, size_t bytes)
+void io_reader_start(struct io_reader *r, uint32_t slot, uint32_t file, uint64_t offset, size_t bytes)
 {
     struct io_slot *s = &r->slots[slot];
-    assert(slot < r->n_slots && !s->started && bytes > 0);
+    assert(slot < r->n_slots && file < r->n_files && !s->started && bytes > 0);
+    s->fd = r->fds[file];
     s->offset = offset / IO_ALIGN * IO_ALIGN;
     s->skip = (size_t)(offset - s->offset);
     s->need = s->skip + bytes;

@@ -1,4 +1,4 @@
-/* io_read.h - reads of one file, many under way at once, each into a slot of memory that the reader owns.
+/* io_read.h - reads of a few files, many under way at once, each into a slot of memory that the reader owns.
  *
  * Reads go through io_uring, past the page cache (O_DIRECT) and into registered buffers.  Where the kernel does not
  * permit io_uring, or the file system refuses O_DIRECT, a pool of threads with pread() takes over and a log line
@@ -21,7 +21,8 @@ enum io_kind {
 };
 
 struct io_options {
-    int fd; /* of a regular file; borrowed for the call: the reader opens the same file anew */
+    const int *fds; /* of regular files; borrowed for the call: the reader opens the same files anew */
+    uint32_t n_files;
     enum io_kind kind;
     uint32_t n_slots;
     size_t slot_bytes; /* longest read */
@@ -39,8 +40,8 @@ bool io_reader_is_direct(const struct io_reader *r);
 /* What a reader of that many slots takes of memory. */
 uint64_t io_reader_bytes(uint32_t n_slots, size_t slot_bytes);
 
-/* Begins to read file bytes [offset, offset + bytes) into a slot that no read is under way for. */
-void io_reader_start(struct io_reader *r, uint32_t slot, uint64_t offset, size_t bytes);
+/* Begins to read bytes [offset, offset + bytes) of fds[file] into a slot that no read is under way for. */
+void io_reader_start(struct io_reader *r, uint32_t slot, uint32_t file, uint64_t offset, size_t bytes);
 /* Waits for that read.  *out: its bytes, any alignment, valid until the slot's next start.  ERR_IO: the disk failed
  * or the file ends before them. */
 enum status io_reader_wait(struct io_reader *r, uint32_t slot, const uint8_t **out, struct error *err) MUST_CHECK;

@@ -7,6 +7,7 @@
 
 struct io_slot {
     uint8_t *memory; /* slot_bytes and room to widen a read to whole blocks */
+    int fd;
     uint64_t offset; /* of memory[0] in the file, a multiple of IO_ALIGN */
     size_t skip;     /* memory[skip] is the first byte asked for */
     size_t need;     /* bytes from memory[0] that must arrive */
@@ -27,8 +28,9 @@ struct io_ops {
 struct io_reader {
     const struct io_ops *ops;
     void *how; /* the ops' own */
-    int fd;
-    bool direct;
+    int *fds;  /* [n_files]; -1: not open */
+    uint32_t n_files;
+    bool direct; /* all of them */
     ssize_t (*pread)(int fd, void *buf, size_t n, off_t at);
     struct io_slot *slots;
     uint32_t n_slots;

@@ -21,7 +21,7 @@ struct pool {
 static void read_slot(struct io_reader *r, struct io_slot *s)
 {
     for (;;) {
-        ssize_t n = r->pread(r->fd, s->memory + s->got, s->length - s->got, (off_t)(s->offset + s->got));
+        ssize_t n = r->pread(s->fd, s->memory + s->got, s->length - s->got, (off_t)(s->offset + s->got));
         if (io_slot_take(s, n, n < 0 ? errno : 0)) return;
     }
 }

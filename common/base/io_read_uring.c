@@ -22,9 +22,9 @@ static void uring_start(struct io_reader *r, uint32_t slot)
     void *at = s->memory + s->got;
     unsigned n = (unsigned)(s->length - s->got);
     if (u->registered)
-        io_uring_prep_read_fixed(sqe, r->fd, at, n, s->offset + s->got, 0);
+        io_uring_prep_read_fixed(sqe, s->fd, at, n, s->offset + s->got, 0);
     else
-        io_uring_prep_read(sqe, r->fd, at, n, s->offset + s->got);
+        io_uring_prep_read(sqe, s->fd, at, n, s->offset + s->got);
     sqe->user_data = slot;
     int n_submitted = io_uring_submit(&u->ring);
     while (n_submitted == -EINTR || n_submitted == -EAGAIN) n_submitted = io_uring_submit(&u->ring);

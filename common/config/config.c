@@ -132,13 +132,27 @@ static void set_text(char **field, const char *text, size_t n)
     *field = mem_strndup(text, n);
 }
 
-/* "models/Tiny Model.Q4_1.gguf" gives "Tiny-Model.Q4_1". */
+/* "-00001-of-00003" at the end of n bytes. */
+static bool ends_as_part(const char *s, size_t n)
+{
+    static const char FORM[] = "-#####-of-#####";
+    const size_t len = sizeof(FORM) - 1;
+    if (n <= len) return false;
+    for (size_t i = 0; i < len; i++) {
+        char c = s[n - len + i];
+        if (FORM[i] == '#' ? !isdigit((unsigned char)c) : c != FORM[i]) return false;
+    }
+    return true;
+}
+
+/* "models/Tiny Model.Q4_1.gguf" gives "Tiny-Model.Q4_1", and so does "Tiny Model.Q4_1-00001-of-00003.gguf". */
 static void name_from_path(char **name, const char *path)
 {
     const char *base = strrchr(path, '/');
     base = base ? base + 1 : path;
     size_t n = strlen(base);
     if (n > 5 && strcmp(base + n - 5, ".gguf") == 0) n -= 5;
+    if (ends_as_part(base, n)) n -= sizeof("-00001-of-00003") - 1;
     set_text(name, base, n > 63 ? 63 : n);
     for (char *p = *name; *p; p++) {
         if (!isalnum((unsigned char)*p) && !strchr("._-", *p)) *p = '-';

@@ -159,18 +159,6 @@ static const char *short_window(struct notes *n)
     return n->text;
 }
 
-enum status file_is_whole(const struct gguf *g, struct error *err)
-{
-    uint32_t parts = 0;
-    enum status st = gguf_get_u32(g, "split.count", &parts, err);
-    if (st == ERR_NOT_FOUND || (st == OK && parts <= 1)) return OK;
-    if (st != OK) return st;
-    return error_set(err, ERR_UNSUPPORTED,
-                     "metadata key split.count is %u: the file is one part of a model; join the parts into one file "
-                     "(llama-gguf-split --merge)",
-                     parts);
-}
-
 void file_notes(const struct gguf *g, const struct vocab *v, void (*fn)(void *arg, const char *note), void *arg)
 {
     static note_fn *const all[] = {

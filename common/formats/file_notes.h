@@ -7,7 +7,4 @@ struct vocab;
 
 /* Calls `fn` with a sentence for each shortcoming that does not keep the file from being used.  `v` is the file's. */
 void file_notes(const struct gguf *g, const struct vocab *v, void (*fn)(void *arg, const char *note), void *arg);
-/* ERR_UNSUPPORTED: the file is one part of a model.  Parts after the first have neither the model's metadata nor its
- * vocabulary, so this comes before anything else is read. */
-enum status file_is_whole(const struct gguf *g, struct error *err) MUST_CHECK;
 #endif

@@ -31,7 +31,7 @@ static enum status map_file(struct gguf *g, const char *path, struct error *err)
     return OK;
 }
 
-enum status gguf_open(struct gguf **out, const char *path, struct error *err)
+static enum status open_file(struct gguf **out, const char *path, struct error *err)
 {
     struct gguf *g = mem_zalloc(sizeof(*g));
     enum status st;
@@ -46,7 +46,68 @@ enum status gguf_open(struct gguf **out, const char *path, struct error *err)
     return OK;
 }
 
-enum status gguf_open_bytes(struct gguf **out, struct bytes file, struct error *err)
+/* The others are found by the first's name. */
+static enum status open_rest(struct gguf **rest, uint32_t *n_rest, const struct gguf *first, const char *path,
+                             struct error *err)
+{
+    struct strbuf name = STRBUF_INIT;
+    enum status st = OK;
+
+    for (*n_rest = 0; st == OK && *n_rest + 1 < first->split.count; *n_rest += st == OK) {
+        if (!gguf_part_path(&name, path, *n_rest + 1, first->split.count))
+            st = error_set(err, ERR_INVALID,
+                           "%s: the first of %u parts of a model, but its name does not end in -00001-of-%05u.gguf, by "
+                           "which the others are found",
+                           path, first->split.count, first->split.count);
+        else if ((st = open_file(&rest[*n_rest], strbuf_cstr(&name), err)) != OK)
+            error_prefix(err, "part %u of %u", *n_rest + 2, first->split.count);
+    }
+    strbuf_fini(&name);
+    return st;
+}
+
+static enum status not_the_first(const struct gguf *g, const char *path, struct error *err)
+{
+    struct strbuf name = STRBUF_INIT;
+    bool named = gguf_part_path(&name, path, 0, g->split.count);
+    enum status st = error_set(err, ERR_INVALID, "%s: part %u of %u of a model, which is opened by its first part%s%s",
+                               path, g->split.no + 1, g->split.count, named ? ", " : "", strbuf_cstr(&name));
+    strbuf_fini(&name);
+    return st;
+}
+
+enum status gguf_open(struct gguf **out, const char *path, struct error *err)
+{
+    struct gguf *g = NULL, **rest = NULL;
+    void *mem;
+    uint32_t n_rest = 0;
+    enum status st;
+
+    if ((st = open_file(&g, path, err)) != OK) return st;
+    if (g->split.no > 0) {
+        st = not_the_first(g, path, err);
+        goto out;
+    }
+    if ((st = mem_try_array(&mem, g->split.count, sizeof(struct gguf *))) != OK) {
+        error_set(err, st, "%s: no memory for %u parts", path, g->split.count);
+        goto out;
+    }
+    rest = mem;
+    if ((st = open_rest(rest, &n_rest, g, path, err)) == OK) {
+        if ((st = gguf_join(g, rest, n_rest, err)) != OK) error_prefix(err, "%s", path);
+    } else {
+        while (n_rest > 0) gguf_close(rest[--n_rest]);
+    }
+    mem_free(rest);
+out:
+    if (st == OK)
+        *out = g;
+    else
+        gguf_close(g);
+    return st;
+}
+
+static enum status open_memory(struct gguf **out, struct bytes file, struct error *err)
 {
     struct gguf *g = mem_zalloc(sizeof(*g));
     enum status st;
@@ -61,9 +122,36 @@ enum status gguf_open_bytes(struct gguf **out, struct bytes file, struct error *
     return OK;
 }
 
+enum status gguf_open_bytes(struct gguf **out, struct bytes file, struct error *err)
+{
+    return gguf_open_parts(out, &file, 1, err);
+}
+
+enum status gguf_open_parts(struct gguf **out, const struct bytes *parts, uint32_t n_parts, struct error *err)
+{
+    struct gguf **all = mem_array(n_parts, sizeof(struct gguf *));
+    uint32_t n = 0;
+    enum status st = OK;
+
+    while (n < n_parts && (st = open_memory(&all[n], parts[n], err)) == OK) n++;
+    if (st == OK) {
+        st = gguf_join(all[0], all + 1, n - 1, err);
+        n = 1; /* the first has the others now */
+    }
+    if (st == OK)
+        *out = all[0];
+    else
+        while (n > 0) gguf_close(all[--n]);
+    mem_free(all);
+    return st;
+}
+
 void gguf_close(struct gguf *g)
 {
     if (!g) return;
+    for (uint32_t i = 1; i < g->n_parts; i++) gguf_close(g->parts[i]);
+    mem_free(g->parts);
+    mem_free(g->fds);
     mem_free(g->names);
     mem_free(g->dir.entries);
     mem_free(g->by_key);
@@ -90,7 +178,11 @@ const struct gguf_kv *gguf_kv_at(const struct gguf *g, size_t i)
 
 const struct gguf_kv *gguf_find(const struct gguf *g, const char *key)
 {
-    struct bytes want = bytes_of(key, strlen(key));
+    return gguf_find_key(g, bytes_of(key, strlen(key)));
+}
+
+const struct gguf_kv *gguf_find_key(const struct gguf *g, struct bytes want)
+{
     size_t lo = 0, hi = g->n_kv;
 
     while (lo < hi) {
@@ -110,26 +202,37 @@ const struct tensor_dir *gguf_tensors(const struct gguf *g)
     return &g->dir;
 }
 
-struct bytes gguf_file(const struct gguf *g)
+uint32_t gguf_n_parts(const struct gguf *g)
 {
-    return g->file;
+    return g->n_parts;
+}
+
+struct bytes gguf_part(const struct gguf *g, uint32_t part)
+{
+    return g->parts[part]->file;
+}
+
+uint64_t gguf_all_bytes(const struct gguf *g)
+{
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < g->n_parts; i++) n += g->parts[i]->file.n;
+    return n;
 }
 
 struct bytes gguf_tensor_bytes(const struct gguf *g, const struct tensor_entry *t)
 {
-    return bytes_of(g->file.p + t->offset, (size_t)t->bytes);
+    return bytes_of(g->parts[t->part]->file.p + t->offset, (size_t)t->bytes);
 }
 
-int gguf_fd(const struct gguf *g)
+const int *gguf_fds(const struct gguf *g)
 {
-    return g->fd;
+    return g->fds;
 }
 
-enum status gguf_check_unchanged(const struct gguf *g, struct error *err)
+static enum status check_part_unchanged(const struct gguf *g, struct error *err)
 {
     const struct stat *was = &g->opened;
     struct stat now;
-    if (g->fd < 0) return OK;
     if (fstat(g->fd, &now) != 0)
         return error_set(err, ERR_IO, "the model's file cannot be looked at: %s", strerror(errno));
     if (now.st_size == was->st_size && now.st_mtim.tv_sec == was->st_mtim.tv_sec &&
@@ -138,6 +241,13 @@ enum status gguf_check_unchanged(const struct gguf *g, struct error *err)
     return error_set(err, ERR_CORRUPT,
                      "the model's file was changed while in use: it had %lld bytes and has %lld; start again to use it",
                      (long long)was->st_size, (long long)now.st_size);
+}
+
+enum status gguf_check_unchanged(const struct gguf *g, struct error *err)
+{
+    enum status st = OK;
+    for (uint32_t i = 0; g->fds && st == OK && i < g->n_parts; i++) st = check_part_unchanged(g->parts[i], err);
+    return st;
 }
 
 /* The middle of a tensor, from which its sample is taken. */
@@ -152,7 +262,7 @@ static struct bytes sample_of(const struct gguf *g, size_t i)
 static void prefetch_samples(const struct gguf *g)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    if (!g->mapped) return;
+    if (!g->fds) return;
     for (size_t i = 0; i < g->dir.n; i++) {
         struct bytes b = sample_of(g, i);
         uintptr_t at = (uintptr_t)b.p / page * page;
@@ -160,7 +270,7 @@ static void prefetch_samples(const struct gguf *g)
     }
 }
 
-/* Metadata and table are hashed as they lie in the file.  The sample is taken from a tensor's middle: fine
+/* Metadata and tables are hashed as they lie in the files.  The sample is taken from a tensor's middle: fine
  * tuning changes whole tensors, and first rows are often padding or unused tokens. */
 uint64_t gguf_fingerprint(const struct gguf *g)
 {
@@ -168,7 +278,8 @@ uint64_t gguf_fingerprint(const struct gguf *g)
 
     assert(state && XXH3_64bits_reset(state) == XXH_OK);
     prefetch_samples(g);
-    XXH3_64bits_update(state, g->file.p, (size_t)g->data_start);
+    for (uint32_t i = 0; i < g->n_parts; i++)
+        XXH3_64bits_update(state, g->parts[i]->file.p, (size_t)g->parts[i]->data_start);
     for (size_t i = 0; i < g->dir.n; i++) {
         struct bytes b = sample_of(g, i);
         XXH3_64bits_update(state, b.p, b.n);

@@ -231,6 +231,29 @@ static enum status parse_alignment(struct gguf *g, struct error *err)
     return OK;
 }
 
+static enum status parse_split(struct gguf *g, struct error *err)
+{
+    uint32_t n_tensors = 0;
+    enum status st;
+
+    g->split = (struct gguf_split){ .count = 1 };
+    if (!gguf_find(g, "split.count")) return OK;
+    if ((st = gguf_get_u32(g, "split.count", &g->split.count, err)) != OK) return st;
+    if (g->split.count <= 1) {
+        g->split.count = 1;
+        return OK;
+    }
+    if (g->split.count > GGUF_MAX_PARTS)
+        return error_set(err, ERR_PARSE, "metadata key split.count is %u, expected at most %u", g->split.count,
+                         GGUF_MAX_PARTS);
+    if ((st = gguf_get_u32(g, "split.no", &g->split.no, err)) != OK) return st;
+    if ((st = gguf_get_u32(g, "split.tensors.count", &n_tensors, err)) != OK) return st;
+    g->split.n_tensors = n_tensors;
+    if (g->split.no < g->split.count) return OK;
+    return error_set(err, ERR_PARSE, "metadata key split.no is %u and split.count %u: it has to be below that",
+                     g->split.no, g->split.count);
+}
+
 static enum status parse_version(struct gguf *g, struct reader *r, struct error *err)
 {
     struct bytes magic;
@@ -261,5 +284,6 @@ enum status gguf_parse(struct gguf *g, struct error *err)
                          (unsigned long long)n_tensors, reader_left(&r), reader_left(&r) / MIN_TENSOR);
     if ((st = parse_metadata(g, &r, n_kv, err)) != OK) return st;
     if ((st = parse_alignment(g, err)) != OK) return st;
+    if ((st = parse_split(g, err)) != OK) return st;
     return gguf_parse_tensors(g, &r, n_tensors, err);
 }

@@ -1,4 +1,4 @@
-/* tensor_dir.h - what tensors a model file holds: name, type, shape, place in the file. */
+/* tensor_dir.h - what tensors a model holds: name, type, shape, place in its files. */
 #ifndef FORMATS_TENSOR_DIR_H
 #define FORMATS_TENSOR_DIR_H
 #include <stddef.h>
@@ -11,7 +11,8 @@ struct tensor_entry {
     uint32_t type;    /* GGUF's ggml type number, = enum dtype of compute/dtype.h */
     uint32_t n_dims;
     uint64_t ne[TENSOR_MAX_DIMS]; /* ne[0] is the contiguous dimension (columns); 1 beyond n_dims */
-    uint64_t offset;              /* from the start of the file */
+    uint32_t part;                /* of the model's files in which it lies; 0 where there is one */
+    uint64_t offset;              /* from the start of that file */
     uint64_t bytes;
 };
 

@@ -3,7 +3,6 @@
 
 #include "base/mem.h"
 #include "base/token_id.h"
-#include "formats/file_notes.h"
 #include "formats/gguf.h"
 #include "model/block_sizes.h"
 
@@ -146,9 +145,7 @@ enum status model_facts_read(struct model_facts *out, const struct gguf *g, stru
 {
     struct bytes name;
     *out = (struct model_facts){ 0 };
-    enum status st = file_is_whole(g, err);
-    if (st != OK) return st;
-    st = gguf_get_str(g, "general.architecture", &name, err);
+    enum status st = gguf_get_str(g, "general.architecture", &name, err);
     if (st == ERR_NOT_FOUND) return error_set(err, ERR_PARSE, "metadata key general.architecture is missing");
     if (st != OK) return st;
     out->family = family_find(name);

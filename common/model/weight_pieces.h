@@ -10,14 +10,14 @@ struct weight_piece {
     const struct weight_item *item; /* borrowed from the plan */
     const struct tensor_entry *src;
     uint32_t row0, n_rows; /* of the item; elements of a vector */
-    uint64_t offset;       /* in the file */
+    uint64_t offset;       /* in the file that src lies in */
     size_t bytes;
 };
 
 struct weight_pieces {
     struct weight_piece *at; /* owned */
     uint32_t n;
-    size_t max_bytes; /* of the file, in one piece */
+    size_t max_bytes; /* of a file, in one piece */
 };
 
 /* Appends the pieces of an item in ascending rows. */

@@ -68,7 +68,7 @@ enum status weight_stream_create(struct weight_stream **out, const struct weight
                                  struct error *err)
 {
     struct io_options opt = *io;
-    if (opt.kind == IO_MMAP || gguf_fd(w->g) < 0)
+    if (opt.kind == IO_MMAP || !gguf_fds(w->g))
         return error_set(err, ERR_INVALID, "weights cannot be streamed through a mapping: io is uring, pread or auto");
     struct weight_stream *s = mem_zalloc(sizeof(*s));
     enum status st;
@@ -79,7 +79,8 @@ enum status weight_stream_create(struct weight_stream **out, const struct weight
     for (uint32_t i = 0; i < w->n_items; i++)
         if (is_head(w, &w->items[i])) s->head = s->first[i];
     s->head_used = true;
-    opt.fd = gguf_fd(w->g);
+    opt.fds = gguf_fds(w->g);
+    opt.n_files = gguf_n_parts(w->g);
     opt.n_slots = N_SLOTS;
     opt.slot_bytes = s->pieces.max_bytes;
     s->packed_bytes = packed_size(w, &s->pieces);
@@ -113,7 +114,7 @@ static void read_ahead(struct weight_stream *s)
     for (; s->n_queued < N_SLOTS; s->n_queued++) {
         uint32_t slot = (s->slot + s->n_queued) % N_SLOTS;
         const struct weight_piece *p = &s->pieces.at[s->next];
-        io_reader_start(s->reader, slot, p->offset, p->bytes);
+        io_reader_start(s->reader, slot, p->src->part, p->offset, p->bytes);
         s->queued[slot] = s->next++;
         if (s->next == s->pieces.n || (s->next == s->head && !s->head_expected)) s->next = 0;
     }

@@ -85,31 +85,44 @@ static void resolve(struct weights *w, bool matrices)
 }
 
 /* The file's pages of these bytes are in the arena now: without this the process would hold both. */
-static void drop_pages(const struct weights *w, uint64_t offset, size_t n)
+static void drop_pages(const struct weights *w, uint32_t part, uint64_t offset, size_t n)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)gguf_file(w->g).p + offset;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)gguf_part(w->g, part).p + offset;
     uintptr_t begin = (at + page - 1) / page * page, end = (at + n) / page * page;
-    if (gguf_fd(w->g) >= 0 && end > begin) madvise((void *)begin, end - begin, MADV_DONTNEED); /* only a hint */
+    if (gguf_fds(w->g) && end > begin) madvise((void *)begin, end - begin, MADV_DONTNEED); /* only a hint */
 }
 
 static void drop_all_pages(const struct weights *w)
 {
-    drop_pages(w, 0, gguf_file(w->g).n);
+    for (uint32_t i = 0; i < gguf_n_parts(w->g); i++) drop_pages(w, i, 0, gguf_part(w->g, i).n);
+}
+
+static bool all_cached(const struct gguf *g)
+{
+    bool cached = true;
+    for (uint32_t i = 0; cached && i < gguf_n_parts(g); i++)
+        cached = io_is_cached(gguf_part(g, i).p, gguf_part(g, i).n);
+    return cached;
 }
 
 /* *out stays NULL where the bytes come from the mapping: memory, a file in the page cache, or as asked. */
 static enum status open_reader(const struct weights *w, const struct weight_pieces *ps, enum io_kind kind,
                                struct io_reader **out, struct error *err)
 {
-    struct bytes file = gguf_file(w->g);
-    struct io_options io = { .fd = gguf_fd(w->g), .kind = kind, .n_slots = LOAD_SLOTS, .slot_bytes = ps->max_bytes };
-    if (io.fd < 0 || kind == IO_MMAP || (kind == IO_AUTO && io_is_cached(file.p, file.n))) return OK;
+    const struct io_options io = { .fds = gguf_fds(w->g),
+                                   .n_files = gguf_n_parts(w->g),
+                                   .kind = kind,
+                                   .n_slots = LOAD_SLOTS,
+                                   .slot_bytes = ps->max_bytes };
+    if (!io.fds || kind == IO_MMAP || (kind == IO_AUTO && all_cached(w->g))) return OK;
     return io_reader_create(out, &io, err);
 }
 
 static void start_read(struct io_reader *r, const struct weight_pieces *ps, uint32_t i)
 {
-    if (r && i < ps->n) io_reader_start(r, i % LOAD_SLOTS, ps->at[i].offset, ps->at[i].bytes);
+    if (!r || i >= ps->n) return;
+    const struct weight_piece *p = &ps->at[i];
+    io_reader_start(r, i % LOAD_SLOTS, p->src->part, p->offset, p->bytes);
 }
 
 /* Memory that is packed into. */
@@ -148,7 +161,7 @@ static enum status give_back(struct packing *k, const struct weights *w, const s
         enum status st = mark_wait(done);
         if (st != OK) return st;
         start_read(r, ps, k->oldest + LOAD_SLOTS);
-        if (!r) drop_pages(w, p->offset, p->bytes);
+        if (!r) drop_pages(w, p->src->part, p->offset, p->bytes);
         k->bytes += p->bytes;
         if (opt->progress) opt->progress(opt->ctx, k->bytes, k->all);
     }
@@ -161,7 +174,7 @@ static enum status pack_next(struct packing *k, const struct weights *w, const s
                              struct error *err)
 {
     const struct weight_piece *p = &ps->at[k->next];
-    const uint8_t *src = gguf_file(w->g).p + p->offset;
+    const uint8_t *src = gguf_part(w->g, p->src->part).p + p->offset;
     enum status st = r ? io_reader_wait(r, k->next % LOAD_SLOTS, &src, err) : OK;
     if (st != OK) return error_prefix(err, "tensor %s", p->src->name);
     if ((st = pack_piece(w, p, src, arena, pages, err)) != OK) return st;
@@ -349,12 +362,13 @@ enum status weights_read_embed(const struct weights *w, uint32_t i, uint8_t *dst
     size_t n = weights_embed_row_bytes(w), got = 0;
     uint64_t at = w->embed->offset + (uint64_t)i * n;
     if (i >= w->embed->ne[1]) return ERR_INVALID;
-    if (gguf_fd(w->g) < 0) {
-        memcpy(dst, gguf_file(w->g).p + at, n);
+    const int *fds = gguf_fds(w->g);
+    if (!fds) {
+        memcpy(dst, gguf_part(w->g, w->embed->part).p + at, n);
         return OK;
     }
     while (got < n) {
-        ssize_t more = pread(gguf_fd(w->g), dst + got, n - got, (off_t)(at + got));
+        ssize_t more = pread(fds[w->embed->part], dst + got, n - got, (off_t)(at + got));
         if (more < 0 && errno == EINTR) continue;
         if (more <= 0) {
             log_error("weights_read_failed", "tensor=%s row=%u reason=%s", w->embed->name, i,

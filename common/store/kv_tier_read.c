@@ -46,7 +46,7 @@ static void start_asked(struct kv_tier_reads *r)
     for (struct read *x; (x = oldest(r, ASKED));) {
         x->step = STARTED;
         x->start_us = clock_now_us();
-        io_reader_start(r->io, (uint32_t)(x - r->reads), (uint64_t)x->slot * r->block_bytes, r->block_bytes);
+        io_reader_start(r->io, (uint32_t)(x - r->reads), 0, (uint64_t)x->slot * r->block_bytes, r->block_bytes);
     }
 }
 
@@ -103,7 +103,8 @@ enum status kv_tier_reads_create(struct kv_tier_reads **out, int fd, const struc
                                  size_t block_bytes, struct error *err)
 {
     /* What was written lately is in the page cache; a direct read would first wait for it to be written out. */
-    const struct io_options io = { .fd = fd,
+    const struct io_options io = { .fds = &fd,
+                                   .n_files = 1,
                                    .kind = IO_PREAD,
                                    .cached = true,
                                    .n_slots = KV_TIER_MAX_READS,

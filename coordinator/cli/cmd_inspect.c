@@ -187,8 +187,9 @@ static void print_overview(const struct gguf *g, const char *path, bool all_tens
         params += elems_of(&dir->entries[i]);
         bytes += dir->entries[i].bytes;
     }
-    printf("file         %s\nsize         %zu bytes (", path, gguf_file(g).n);
-    print_human(gguf_file(g).n);
+    printf("file         %s\nsize         %" PRIu64 " bytes (", path, gguf_all_bytes(g));
+    print_human(gguf_all_bytes(g));
+    if (gguf_n_parts(g) > 1) printf(", %" PRIu32 " parts", gguf_n_parts(g));
     printf(")\nformat       GGUF v%" PRIu32 "\nfingerprint  %016" PRIx64 "\n", gguf_version(g), gguf_fingerprint(g));
     printf("parameters   %" PRIu64 " (%.1f M)", params, (double)params / 1e6);
     if (params) printf(", %.2f bits each", (double)bytes * 8 / (double)params);

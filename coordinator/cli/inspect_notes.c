@@ -46,8 +46,7 @@ static enum status note_all(const struct gguf *g, const char *path, struct print
 {
     struct vocab *v = NULL;
     struct model_info info;
-    enum status st = file_is_whole(g, err);
-    if (st == OK) st = vocab_load_gguf(&v, g, err);
+    enum status st = vocab_load_gguf(&v, g, err);
     if (st != OK) return st;
     file_notes(g, v, print_note, p);
     note_chat(v, p);

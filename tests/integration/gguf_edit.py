@@ -1,6 +1,7 @@
-"""Makes a GGUF file with other metadata out of the test model: what a test wants to say of a file, and no weights.
+"""Makes other GGUF files out of the test model: with other metadata, or cut into parts.
 
-The tensors' bytes are a hole in the file (zeros), so a copy takes no room: good for whatever only reads metadata.
+An edited file's tensors are a hole (zeros), so a copy takes no room: good for whatever only reads metadata.  The parts
+of a split one hold all bytes.
 """
 import struct
 
@@ -52,6 +53,39 @@ def pack(value):
     if isinstance(value, bool):
         return struct.pack("<IB", BOOL, value)
     return struct.pack("<II", U32, value)
+
+
+def split(stem, n_parts, source=MODEL):
+    """Writes the model as STEM-00001-of-0000N.gguf and so on; the parts' paths.  The first has the metadata."""
+    with open(source, "rb") as f:
+        data = f.read()
+    r = Reader(data)
+    magic, n_tensors, n_kv = r.take(8), r.number("Q"), r.number("Q")
+    start = r.at
+    for _ in range(n_kv):
+        r.string()
+        r.skip(r.number("I"))
+    keys, entries = data[start:r.at], []
+    for _ in range(n_tensors):
+        start = r.at
+        r.string()
+        r.take(8 * r.number("I") + 4)
+        entries.append((data[start:r.at], r.number("Q")))
+    base, size = -(-r.at // 32) * 32, len(data)
+    ends = sorted(offset for _, offset in entries[1:]) + [size - base]
+    end_of = dict(zip(sorted(offset for _, offset in entries), ends))
+    paths = []
+    for no in range(n_parts):
+        mine = entries[len(entries) * no // n_parts:len(entries) * (no + 1) // n_parts]
+        said = {"split.no": no, "split.count": n_parts, "split.tensors.count": n_tensors}
+        rows = (keys if no == 0 else b"") + b"".join(string(k) + pack(v) for k, v in said.items())
+        head, body = magic + struct.pack("<QQ", len(mine), (n_kv if no == 0 else 0) + len(said)) + rows, b""
+        for entry, offset in mine:
+            head += entry + struct.pack("<Q", len(body))
+            body += data[base + offset:base + end_of[offset]]
+        paths.append(stem.parent / f"{stem.name}-{no + 1:05d}-of-{n_parts:05d}.gguf")
+        paths[-1].write_bytes(head + bytes(-len(head) % 32) + body)
+    return paths
 
 
 def edited(path, change, drop=(), source=MODEL):

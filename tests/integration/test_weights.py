@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from cluster import MODEL, Cluster
+from gguf_edit import split
 from test_operations import Launched, run
 
 PROMPTS = ["The capital of France is", "Water boils at " * 20]
@@ -58,3 +59,16 @@ def test_nodes_that_fit_alone_but_not_together_are_refused(args):
         left = int(re.search(r"MemAvailable: +(\d+)", f.read())[1]) >> 10
     out = run("baton", "serve", "-m", MODEL, "--port", 0, "--weights", "stream", *[a.format(left * 7 // 10) for a in args])
     assert out.returncode == 1 and "are available (" in out.stderr, out.stderr
+
+
+def test_a_split_model_is_served_by_its_first_parts_name(cluster, tmp_path):
+    parts = split(tmp_path / "smol", 3)
+    with Cluster(tmp_path, model=parts[0], prefill_node={"weights": "stream"}) as c:
+        assert [tokens(c, p) for p in PROMPTS] == [tokens(cluster, p) for p in PROMPTS]
+        out = run("baton", "inspect", parts[0])
+        assert ", 3 parts)" in out.stdout and "tensors (272)" in out.stdout
+    out = run("baton", "serve", "-m", parts[1], "--port", 0)
+    assert out.returncode == 1 and f"part 2 of 3 of a model, which is opened by its first part, {parts[0]}" in out.stderr
+    parts[2].unlink()
+    out = run("baton", "serve", "-m", parts[0], "--port", 0)
+    assert out.returncode == 1 and f"part 3 of 3: {parts[2]}: cannot open" in out.stderr

@@ -38,7 +38,7 @@ static int file_of(const char *dir)
 
 static struct io_reader *reader_of_kind(int fd, enum io_kind kind)
 {
-    struct io_options opt = { .fd = fd, .kind = kind, .n_slots = N_SLOTS, .slot_bytes = SLOT_BYTES };
+    struct io_options opt = { .fds = &fd, .n_files = 1, .kind = kind, .n_slots = N_SLOTS, .slot_bytes = SLOT_BYTES };
     struct io_reader *r = NULL;
     struct error err = { 0 };
     enum status st = io_reader_create(&r, &opt, &err);
@@ -65,7 +65,7 @@ static void read_all(struct io_reader *r)
     }
     for (uint32_t i = 0; i < 64 + N_SLOTS; i++) {
         if (i >= N_SLOTS) expect_bytes(r, i % N_SLOTS, offset[i - N_SLOTS], n[i - N_SLOTS]);
-        if (i < 64) io_reader_start(r, i % N_SLOTS, offset[i], n[i]);
+        if (i < 64) io_reader_start(r, i % N_SLOTS, 0, offset[i], n[i]);
     }
 }
 
@@ -96,6 +96,30 @@ Test(io_read, gives_the_files_bytes_through_io_uring)
     read_file_of("/tmp", IO_URING);
 }
 
+Test(io_read, reads_of_several_files_go_side_by_side)
+{
+    static const enum io_kind KINDS[] = { IO_AUTO, IO_PREAD };
+    for (int k = 0; k < 2; k++) {
+        const int fds[2] = { file_of("/tmp"), file_of("/tmp") };
+        const uint8_t *p;
+        struct io_options opt = {
+            .fds = fds, .n_files = 2, .kind = KINDS[k], .n_slots = N_SLOTS, .slot_bytes = SLOT_BYTES
+        };
+        struct io_reader *r = NULL;
+        struct error err = { 0 };
+        cr_assert_eq(pwrite(fds[1], "other", 5, 7000), 5);
+        cr_assert_eq(io_reader_create(&r, &opt, &err), OK, "%s", err.text);
+        io_reader_start(r, 0, 1, 7000, 5);
+        io_reader_start(r, 1, 0, 7000, 5);
+        cr_assert_eq(io_reader_wait(r, 0, &p, &err), OK, "%s", err.text);
+        cr_assert_arr_eq(p, "other", 5);
+        expect_bytes(r, 1, 7000, 5);
+        io_reader_destroy(r);
+        close(fds[0]);
+        close(fds[1]);
+    }
+}
+
 Test(io_read, a_file_cut_while_in_use_is_an_error)
 {
     static const enum io_kind KINDS[] = { IO_AUTO, IO_PREAD };
@@ -105,10 +129,10 @@ Test(io_read, a_file_cut_while_in_use_is_an_error)
         struct error err = { 0 };
         const uint8_t *p;
         cr_assert_eq(ftruncate(fd, 500000), 0);
-        io_reader_start(r, 0, 490000, 10000);
+        io_reader_start(r, 0, 0, 490000, 10000);
         expect_bytes(r, 0, 490000, 10000);
-        io_reader_start(r, 0, 490000, 10001);
-        io_reader_start(r, 1, 700000, 10);
+        io_reader_start(r, 0, 0, 490000, 10001);
+        io_reader_start(r, 1, 0, 700000, 10);
         cr_assert_eq(io_reader_wait(r, 0, &p, &err), ERR_IO);
         cr_assert(strstr(err.text, "ends at byte 500000, 500001 were expected"), "%s", err.text);
         cr_assert_eq(io_reader_wait(r, 1, &p, &err), ERR_IO);
@@ -136,18 +160,18 @@ Test(io_read, a_disk_error_names_the_place_and_leaves_the_reader_working)
 {
     int fd = file_of("/tmp");
     struct io_options opt = {
-        .fd = fd, .kind = IO_PREAD, .n_slots = 2, .slot_bytes = SLOT_BYTES, .pread = failing_pread
+        .fds = &fd, .n_files = 1, .kind = IO_PREAD, .n_slots = 2, .slot_bytes = SLOT_BYTES, .pread = failing_pread
     };
     struct io_reader *r = NULL;
     struct error err = { 0 };
     const uint8_t *p;
     cr_assert_eq(io_reader_create(&r, &opt, &err), OK, "%s", err.text);
-    io_reader_start(r, 0, 60000, 20000);
-    io_reader_start(r, 1, 100, 40000);
+    io_reader_start(r, 0, 0, 60000, 20000);
+    io_reader_start(r, 1, 0, 100, 40000);
     cr_assert_eq(io_reader_wait(r, 0, &p, &err), ERR_IO);
     cr_assert(strstr(err.text, "20000 bytes at 60000 failed: Input/output error"), "%s", err.text);
     expect_bytes(r, 1, 100, 40000);
-    io_reader_start(r, 0, 7, 100);
+    io_reader_start(r, 0, 0, 7, 100);
     expect_bytes(r, 0, 7, 100);
     io_reader_destroy(r); /* with nothing under way */
     close(fd);

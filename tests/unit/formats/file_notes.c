@@ -141,25 +141,3 @@ Test(file_notes, name_a_window_that_cuts_the_context)
     gguf_build_u32(&b, "llama.attention.sliding_window", 512);
     expect_notes(&b, "attention.sliding_window is 512");
 }
-
-Test(file_notes, know_a_part_of_a_model)
-{
-    static const struct {
-        uint32_t parts;
-        enum status st;
-    } rows[] = { { 0, OK }, { 1, OK }, { 2, ERR_UNSUPPORTED } };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        struct gguf_build b;
-        struct gguf *g = NULL;
-        struct error err = { 0 };
-        size_t n;
-        gguf_build_init(&b, 3);
-        gguf_build_u32(&b, "split.count", rows[i].parts);
-        uint8_t *file = gguf_build_finish(&b, &n);
-        cr_assert_eq(gguf_open_bytes(&g, bytes_of(file, n), &err), OK, "%s", err.text);
-        cr_assert_eq(file_is_whole(g, &err), rows[i].st);
-        cr_assert(rows[i].st == OK || strstr(err.text, "one part of a model"), "%s", err.text);
-        gguf_close(g);
-        mem_free(file);
-    }
-}

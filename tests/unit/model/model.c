@@ -360,12 +360,6 @@ Test(model, names_what_it_does_not_support)
     o = tiny_defaults();
     o.extra_tensor = "blk.0.attn_q_norm.weight";
     expect_refused(&o, "blk.0.attn_q_norm.weight", "llama");
-    o = tiny_defaults();
-    o.u32_key = "split.count";
-    o.u32_value = 3;
-    expect_refused(&o, "split.count is 3", "one part");
-    o.drop_key = "general.architecture"; /* all parts but the first */
-    expect_refused(&o, "split.count is 3", "one part");
 }
 
 Test(model, refuses_missing_metadata_by_key)

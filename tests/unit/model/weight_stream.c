@@ -1,6 +1,7 @@
 /* weight_stream: weights read from disk in each forward give the bits of weights in memory, or an error. */
 #include "model/weight_stream.h"
 #include "base/mem.h"
+#include "helpers/gguf_cut.h"
 #include "helpers/tiny_model.h"
 #include "model/model_internal.h"
 
@@ -103,6 +104,32 @@ Test(weight_stream, gives_the_bits_of_resident_weights)
         expect_same(path, IO_PREAD);
         tiny_remove(path);
     }
+}
+
+/* Reads of parts that lie side by side in the ring. */
+Test(weight_stream, reads_the_parts_of_a_split_model)
+{
+    struct tiny_options o = tiny_defaults();
+    o.n_vocab = 40000;
+    char *path = tiny_write(&o), *first = gguf_cut(path, 3);
+    float *want = mem_array(o.n_vocab, sizeof(float)), *got;
+    struct rig r = { 0 };
+    struct error err = { 0 };
+    cr_assert_eq(rig_open(&r, path, WEIGHTS_RESIDENT, IO_AUTO, &err), OK, "%s", err.text);
+    cr_assert_eq(forward(&r, 30, &got), OK);
+    memcpy(want, got, o.n_vocab * sizeof(float));
+    rig_close(&r);
+    for (int way = 0; way < 4; way++) {
+        enum weights_mode mode = way < 2 ? WEIGHTS_RESIDENT : WEIGHTS_STREAM;
+        enum io_kind io = way == 0 ? IO_MMAP : way == 1 ? IO_PREAD : way == 2 ? IO_AUTO : IO_PREAD;
+        cr_assert_eq(rig_open(&r, first, mode, io, &err), OK, "%s", err.text);
+        cr_assert_eq(forward(&r, 30, &got), OK);
+        cr_assert_eq(memcmp(want, got, o.n_vocab * sizeof(float)), 0, "way %d", way);
+        rig_close(&r);
+    }
+    mem_free(want);
+    gguf_cut_remove(first, 3);
+    tiny_remove(path);
 }
 
 Test(weight_stream, loading_is_the_same_in_every_way)
