@@ -102,6 +102,9 @@ struct attn_facts {
     float softcap;   /* scaled scores become softcap tanh(score / softcap); 0: they stay */
     const float *sinks; /* device, one more score per query head that takes weight and gives no value; or NULL */
     bool causal;        /* positions up to the row's own; false: all of the sequence */
+    /* Query head h reads kv head (first + h) / group: a shard's heads may begin and end within a group.  group 0: each
+     * kv head has n_heads / n_kv_heads. */
+    uint32_t group, first;
 };
 
 /* Activations of n rows x k columns as matmul wants them: fp32 values plus their quantized form, which is made once

@@ -27,8 +27,10 @@ struct coll_ops {
     const char *name;
     /* x[i] = sum over ranks of x[i], in place. */
     enum status (*all_reduce)(const struct coll *c, struct stream *s, float *x, size_t n);
-    /* Each rank has all columns of x, in place. */
-    enum status (*all_gather)(const struct coll *c, struct stream *s, void *x, const struct coll_columns *columns);
+    /* x = the columns of all ranks.  This rank's are at `mine`, its rows mine_row_bytes apart; they may lie in x, where
+     * they belong. */
+    enum status (*all_gather)(const struct coll *c, struct stream *s, void *x, const void *mine, size_t mine_row_bytes,
+                              const struct coll_columns *columns);
     /* p[bytes] is what the rank `root` has there. */
     enum status (*broadcast)(const struct coll *c, struct stream *s, void *p, size_t bytes, uint32_t root);
     /* A pair: recv() of as many bytes on the rank `to`, send() on the rank `from`. */

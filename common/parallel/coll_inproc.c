@@ -37,7 +37,10 @@ struct member {
     struct group *group;
     struct member *peers; /* [size], of the group */
     struct backend *backend;
-    void *given[2];
+    struct gift {
+        void *p;
+        size_t row_bytes;
+    } given[2];
     uint32_t n_calls; /* which place of `given` is next; touched by its own rank, and by revive() */
 };
 
@@ -90,36 +93,38 @@ static enum status settle(const struct member *m, struct stream *s)
 }
 
 /* Gives p and meets the others; *turn says where theirs lie. */
-static enum status give(struct member *m, struct stream *s, const void *p, uint32_t *turn)
+static enum status give_rows(struct member *m, struct stream *s, const void *p, size_t row_bytes, uint32_t *turn)
 {
     enum status st = settle(m, s);
     if (st != OK) return st;
     *turn = m->n_calls++ % 2;
-    m->given[*turn] = (void *)(uintptr_t)p;
+    m->given[*turn] = (struct gift){ (void *)(uintptr_t)p, row_bytes };
     return meet(m->group);
+}
+
+static enum status give(struct member *m, struct stream *s, const void *p, uint32_t *turn)
+{
+    return give_rows(m, s, p, 0, turn);
 }
 
 /* --- calls of all ranks --- */
 
-static void copy_columns(uint8_t *to, const uint8_t *from, const struct coll_columns *x, uint32_t rank)
+static void copy_columns(uint8_t *to, const struct gift *from, const struct coll_columns *x, uint32_t rank)
 {
     const size_t begin = x->begin[rank], n = x->begin[rank + 1] - begin;
-    if (n == x->row_bytes) { /* rows without a gap */
-        memcpy(to, from, x->n_rows * n);
-        return;
-    }
-    for (size_t i = 0; i < x->n_rows; i++) memcpy(to + i * x->row_bytes + begin, from + i * x->row_bytes + begin, n);
+    for (size_t i = 0; i < x->n_rows && n > 0; i++)
+        memcpy(to + i * x->row_bytes + begin, (const uint8_t *)from->p + i * from->row_bytes, n);
 }
 
-static enum status inproc_all_gather(const struct coll *c, struct stream *s, void *x,
-                                     const struct coll_columns *columns)
+static enum status inproc_all_gather(const struct coll *c, struct stream *s, void *x, const void *mine,
+                                     size_t mine_row_bytes, const struct coll_columns *columns)
 {
     struct member *m = member_of(c);
     uint32_t turn;
-    if (c->size == 1) return OK;
-    enum status st = give(m, s, x, &turn);
+    enum status st = give_rows(m, s, mine, mine_row_bytes, &turn);
     for (uint32_t r = 0; r < c->size && st == OK; r++)
-        if (r != c->rank) copy_columns(x, m->peers[r].given[turn], columns, r);
+        if (r != c->rank || mine != (uint8_t *)x + columns->begin[r])
+            copy_columns(x, &m->peers[r].given[turn], columns, r);
     return st;
 }
 
@@ -130,7 +135,7 @@ static enum status inproc_broadcast(const struct coll *c, struct stream *s, void
     assert(root < c->size);
     if (c->size == 1) return OK;
     enum status st = give(m, s, p, &turn);
-    if (st == OK && c->rank != root && bytes) memcpy(p, m->peers[root].given[turn], bytes);
+    if (st == OK && c->rank != root && bytes) memcpy(p, m->peers[root].given[turn].p, bytes);
     return st;
 }
 
@@ -150,7 +155,7 @@ static enum status inproc_all_reduce(const struct coll *c, struct stream *s, flo
     for (size_t i = slice_of(n, c->rank, c->size); i < slice_of(n, c->rank + 1, c->size); i++) {
         float sum = 0.0f;
         for (uint32_t r = 0; r < c->size; r++) {
-            const float v = ((const float *)m->peers[r].given[turn])[i];
+            const float v = ((const float *)m->peers[r].given[turn].p)[i];
             sum = r == 0 ? v : sum + v;
         }
         x[i] = sum;
@@ -159,7 +164,7 @@ static enum status inproc_all_reduce(const struct coll *c, struct stream *s, flo
     for (uint32_t r = 0; r < c->size; r++) {
         const size_t begin = slice_of(n, r, c->size), end = slice_of(n, r + 1, c->size);
         if (r != c->rank && end > begin)
-            memcpy(x + begin, (const float *)m->peers[r].given[turn] + begin, (end - begin) * sizeof(float));
+            memcpy(x + begin, (const float *)m->peers[r].given[turn].p + begin, (end - begin) * sizeof(float));
     }
     return OK;
 }

@@ -6,9 +6,10 @@ static enum status self_all_reduce(const struct coll *c, struct stream *s, float
     return OK;
 }
 
-static enum status self_all_gather(const struct coll *c, struct stream *s, void *x, const struct coll_columns *columns)
+static enum status self_all_gather(const struct coll *c, struct stream *s, void *x, const void *mine,
+                                   size_t mine_row_bytes, const struct coll_columns *columns)
 {
-    return OK;
+    return mine == x ? OK : ERR_UNSUPPORTED; /* it has no backend to copy with, and no need to */
 }
 
 static enum status self_broadcast(const struct coll *c, struct stream *s, void *p, size_t bytes, uint32_t root)

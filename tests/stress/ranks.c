@@ -41,7 +41,8 @@ static enum status gather(struct rig *g, const struct coll *c, float *x, uint32_
     begin[c->size] = COLS * sizeof(float);
     for (size_t j = begin[c->rank] / sizeof(float); j < begin[c->rank + 1] / sizeof(float); j++)
         x[j] = value_of(g->step, call, (uint32_t)j);
-    return c->ops->all_gather(c, NULL, x, &(struct coll_columns){ 1, COLS * sizeof(float), begin });
+    return c->ops->all_gather(c, NULL, x, (uint8_t *)x + begin[c->rank], COLS * sizeof(float),
+                              &(struct coll_columns){ 1, COLS * sizeof(float), begin });
 }
 
 static enum status tell(struct rig *g, const struct coll *c, float *x, uint32_t call)

@@ -23,7 +23,7 @@ struct attn_run {
     const struct kv_slices *kv;
     float scale;
     const struct batch *batch;
-    uint32_t group;                         /* query heads per kv head */
+    uint32_t group, first;                  /* query heads per kv head; where q begins within the first group */
     uint32_t tile_rows, tile_heads, chunks; /* chunks of tile_heads in a group */
     bool split;
     uint32_t max_segments; /* of any sequence in the batch */
@@ -207,6 +207,19 @@ static uint32_t seq_items(const struct attn_run *r, const struct batch_seq *seq)
     return r->split ? tiles * seq_segments(seq) : tiles;
 }
 
+/* Chunk `chunk` of the tile's kv head: what of it q has, none if it ends before or begins after. */
+static void take_heads(const struct attn_run *r, struct attn_tile *t, uint32_t chunk)
+{
+    const uint32_t whole = (t->kv_head + 1) * r->group;
+    uint32_t begin = t->kv_head * r->group + chunk * r->tile_heads, end = begin + r->tile_heads;
+    if (end > whole) end = whole;
+    begin = begin > r->first ? begin - r->first : 0;
+    end = end > r->first ? end - r->first : 0;
+    if (end > r->n_heads) end = r->n_heads;
+    t->head = begin;
+    t->n_heads = end > begin ? end - begin : 0;
+}
+
 /* Item `i` of a sequence; the longest contexts come first. */
 static struct attn_tile tile_of(const struct attn_run *r, const struct batch_seq *seq, uint32_t i)
 {
@@ -221,9 +234,7 @@ static struct attn_tile tile_of(const struct attn_run *r, const struct batch_seq
     t.kv_head = i / r->chunks % r->kv->geom.n_kv_heads;
     t.row = row_tile * r->tile_rows;
     t.n_rows = seq->n_rows - t.row < r->tile_rows ? seq->n_rows - t.row : r->tile_rows;
-    t.head = t.kv_head * r->group + chunk * r->tile_heads;
-    t.n_heads = r->group - chunk * r->tile_heads;
-    if (t.n_heads > r->tile_heads) t.n_heads = r->tile_heads;
+    take_heads(r, &t, chunk);
     return t;
 }
 
@@ -238,7 +249,7 @@ static void attention_member(void *arg, uint32_t idx, uint32_t n)
         if (item >= r->items) return;
         for (uint32_t own; item - before >= (own = seq_items(r, &r->batch->seqs[seq])); seq++) before += own;
         struct attn_tile t = tile_of(r, &r->batch->seqs[seq], item - before);
-        run_tile(r, &t, &s);
+        if (t.n_heads > 0) run_tile(r, &t, &s);
     }
 }
 
@@ -280,7 +291,6 @@ static uint32_t count_items(const struct attn_run *r)
 static void plan(struct attn_run *r)
 {
     const uint32_t members = team_size(r->b->team);
-    r->group = r->n_heads / r->kv->geom.n_kv_heads;
     r->tile_heads = r->group < TILE_HEADS ? r->group : TILE_HEADS;
     r->chunks = (r->group + r->tile_heads - 1) / r->tile_heads;
     r->tile_rows = ATTN_TILE_QUERIES / r->tile_heads;
@@ -303,9 +313,13 @@ enum status cpu_attention(struct backend *backend, struct stream *stream, struct
     struct attn_run run = {
         .b = b, .out = out, .q = q, .ld = ld, .n_heads = n_heads, .kv = kv, .scale = facts->scale, .batch = step->batch
     };
+    const uint32_t n_kv = kv->geom.n_kv_heads;
+    run.group = facts->group ? facts->group : n_heads / n_kv;
+    run.first = facts->first;
     if (!facts->causal || facts->window != 0 || facts->softcap != 0.0f || facts->sinks) return ERR_UNSUPPORTED;
     assert(kv_slice_dim_ok(kv->geom.head_dim) && kv->geom.head_dim <= b->limits.max_head_dim);
-    assert(n_heads % kv->geom.n_kv_heads == 0 && out->k == n_heads * kv->geom.head_dim);
+    assert(run.first < run.group && (run.first + n_heads + run.group - 1) / run.group == n_kv);
+    assert((facts->group || n_heads % n_kv == 0) && out->k == n_heads * kv->geom.head_dim);
     plan(&run);
     team_share(b->team, attention_member, &run);
     cpu_for_rows(b, step->batch->n_rows, ACT_TILE, finish_rows, &run);

@@ -20,6 +20,7 @@ struct scene {
     size_t ld, k_off, v_off;
     float *qkv; /* [n_tokens][ld], before RoPE */
     struct rope_params rope;
+    uint32_t group, first; /* struct attn_facts */
 };
 
 static void scene_init(struct scene *s, struct kv_geometry geom, uint32_t n_heads, uint32_t n_tokens, bool neox,
@@ -87,7 +88,8 @@ static float *run_scene_ending(struct backend *b, const struct scene *s, uint32_
                                            &s->rope, &step),
                      OK);
         cr_assert_eq(b->ops->attention(b, NULL, &act, qkv + t * s->ld, s->ld, s->n_heads, &p.kv,
-                                       &(struct attn_facts){ 1.0f / sqrtf((float)s->geom.head_dim), .causal = true },
+                                       &(struct attn_facts){ 1.0f / sqrtf((float)s->geom.head_dim), .causal = true,
+                                                             .group = s->group, .first = s->first },
                                        &step),
                      OK);
         cr_assert(guard_intact(act.q));
@@ -318,6 +320,61 @@ Test(attention, sequences_in_a_batch_do_not_touch_each_other)
 }
 
 /* RoPE and the write of the cache are ops of their own; the fused one has their bits. */
+/* Query heads [h0, h1) of the scene and the kv heads that they read, as a rank of a tensor-parallel group has them. */
+static struct scene scene_cut(const struct scene *s, uint32_t h0, uint32_t h1, uint32_t kv0, uint32_t kv1)
+{
+    const size_t dim = s->geom.head_dim;
+    struct scene cut = *s;
+    cut.n_heads = h1 - h0;
+    cut.geom.n_kv_heads = kv1 - kv0;
+    cut.k_off = cut.n_heads * dim;
+    cut.v_off = cut.k_off + cut.geom.n_kv_heads * dim;
+    cut.ld = cut.v_off + cut.geom.n_kv_heads * dim;
+    cut.group = s->n_heads / s->geom.n_kv_heads;
+    cut.first = h0 - kv0 * cut.group;
+    cut.qkv = mem_array(s->n_tokens * cut.ld, sizeof(float));
+    for (uint32_t t = 0; t < s->n_tokens; t++) {
+        const float *from = s->qkv + t * s->ld;
+        float *to = cut.qkv + t * cut.ld;
+        memcpy(to, from + h0 * dim, cut.n_heads * dim * sizeof(float));
+        memcpy(to + cut.k_off, from + s->k_off + kv0 * dim, cut.geom.n_kv_heads * dim * sizeof(float));
+        memcpy(to + cut.v_off, from + s->v_off + kv0 * dim, cut.geom.n_kv_heads * dim * sizeof(float));
+    }
+    return cut;
+}
+
+static void check_cuts(enum kv_format format, uint32_t n_heads, uint32_t n_kv, uint32_t n_tokens, uint32_t chunk)
+{
+    struct backend *b = backend_of("auto", 2);
+    struct scene s;
+    scene_init(&s, (struct kv_geometry){ n_kv, 32, format, false }, n_heads, n_tokens, false, 5);
+    float *want = run_scene(b, &s, chunk);
+    const uint32_t group = n_heads / n_kv;
+    for (uint32_t h0 = 0; h0 < n_heads; h0++)
+        for (uint32_t h1 = h0 + 1; h1 <= n_heads; h1++) {
+            struct scene cut = scene_cut(&s, h0, h1, h0 / group, (h1 + group - 1) / group);
+            float *got = run_scene(b, &cut, chunk);
+            for (uint32_t t = 0; t < n_tokens; t++)
+                cr_assert_eq(memcmp(got + (size_t)t * cut.n_heads * 32, want + ((size_t)t * n_heads + h0) * 32,
+                                    (size_t)cut.n_heads * 32 * sizeof(float)),
+                             0, "heads %u to %u of %u over %u, token %u", h0, h1, n_heads, n_kv, t);
+            guard_free(got);
+            mem_free(cut.qkv);
+        }
+    guard_free(want);
+    mem_free(s.qkv);
+    backend_close(b);
+}
+
+Test(attention, a_shard_of_heads_gives_the_bits_of_the_whole)
+{
+    check_cuts(KV_INT8, 9, 3, 70, 70);
+    check_cuts(KV_F16, 6, 2, 70, 33);
+    check_cuts(KV_INT8, 11, 1, 40, 40);  /* a group wider than a tile */
+    check_cuts(KV_INT8, 4, 2, 600, 600); /* one row is split by segments below */
+    check_cuts(KV_INT8, 4, 2, 600, 599);
+}
+
 Test(attention, rope_and_kv_write_are_what_the_fused_op_does)
 {
     struct backend *b = backend_of("auto", 2);

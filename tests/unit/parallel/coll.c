@@ -44,27 +44,31 @@ static float value_of(uint32_t round, uint32_t row, uint32_t col)
     return (float)(round * 1000 + row * 100 + col);
 }
 
-/* Uneven columns, one buffer after the other; others read while the next one is filled. */
+/* Uneven columns, one buffer after the other; others read while the next one is filled.  Columns lie where they belong,
+ * or packed elsewhere. */
 static enum status gather(void *ctx, uint32_t rank)
 {
     struct rig *g = ctx;
     const struct coll *c = coll_inproc_stage(g->coll, rank);
-    static _Thread_local float x[2][N_ROWS][N_COLS];
+    static _Thread_local float x[2][N_ROWS][N_COLS], packed[2][N_ROWS * N_COLS];
     size_t begin[MAX_RANKS + 1];
-    for (uint32_t r = 0; r <= c->size; r++)
-        begin[r] = (r < c->size ? shard_units(N_COLS, r, c->size).begin : N_COLS) * sizeof(float);
+    for (uint32_t r = 0; r < c->size; r++) begin[r] = shard_units(N_COLS, r, c->size).begin * sizeof(float);
+    begin[c->size] = N_COLS * sizeof(float);
     const struct coll_columns columns = { N_ROWS, sizeof(x[0][0]), begin };
+    const size_t j0 = begin[c->rank] / sizeof(float), j1 = begin[c->rank + 1] / sizeof(float);
     for (uint32_t round = 0; round < ROUNDS; round++) {
-        float(*mine)[N_COLS] = x[round % 2];
-        memset(mine, 0xff, sizeof(x[0]));
+        float(*all)[N_COLS] = x[round % 2];
+        const bool in_place = (round / 2 + c->rank) % 2;
+        float *mine = in_place ? &all[0][j0] : packed[round % 2];
+        const size_t ld = in_place ? N_COLS : j1 - j0;
+        memset(all, 0xff, sizeof(x[0]));
         for (uint32_t i = 0; i < N_ROWS; i++)
-            for (size_t j = begin[c->rank] / sizeof(float); j < begin[c->rank + 1] / sizeof(float); j++)
-                mine[i][j] = value_of(round, i, (uint32_t)j);
-        enum status st = c->ops->all_gather(c, NULL, mine, &columns);
+            for (size_t j = j0; j < j1; j++) mine[i * ld + j - j0] = value_of(round, i, (uint32_t)j);
+        enum status st = c->ops->all_gather(c, NULL, all, mine, ld * sizeof(float), &columns);
         if (st != OK) return st;
         for (uint32_t i = 0; i < N_ROWS; i++)
             for (uint32_t j = 0; j < N_COLS; j++)
-                if (mine[i][j] != value_of(round, i, j)) return ERR_CORRUPT;
+                if (all[i][j] != value_of(round, i, j)) return ERR_CORRUPT;
     }
     return OK;
 }
@@ -160,7 +164,9 @@ static enum status fail_or_wait(void *ctx, uint32_t rank)
     case 3: return all->ops->all_reduce(all, NULL, x, 4);
     }
     /* Other stages get through: they hear of it in their next call. */
-    while (st == OK) st = stage->ops->all_gather(stage, NULL, x, &(struct coll_columns){ 1, sizeof(x), begin });
+    while (st == OK)
+        st = stage->ops->all_gather(stage, NULL, x, &x[stage->rank], sizeof(x),
+                                    &(struct coll_columns){ 1, sizeof(x), begin });
     return st;
 }
 
@@ -254,7 +260,7 @@ Test(coll, a_group_of_one_has_its_results)
     cr_assert_eq(c->rank, 0);
     cr_assert_eq(c->size, 1);
     cr_assert_eq(c->ops->all_reduce(c, NULL, x, 2), OK);
-    cr_assert_eq(c->ops->all_gather(c, NULL, x, &(struct coll_columns){ 1, 8, (size_t[]){ 0, 8 } }), OK);
+    cr_assert_eq(c->ops->all_gather(c, NULL, x, x, 8, &(struct coll_columns){ 1, 8, (size_t[]){ 0, 8 } }), OK);
     cr_assert_eq(c->ops->broadcast(c, NULL, x, 8, 0), OK);
     cr_assert_eq(c->ops->send(c, NULL, x, 8, 0), ERR_INVALID);
     cr_assert_eq(c->ops->recv(c, NULL, x, 8, 0), ERR_INVALID);
