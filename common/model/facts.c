@@ -8,8 +8,10 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #define D_FF_MAX     (1u << 20)
+#define CONTEXT_MAX  (1u << 24)
 #define HEADS_MAX    1024
 #define HEAD_DIM_MAX 1024
 
@@ -17,7 +19,7 @@ enum status facts_sizes(const struct meta *m, struct model_facts *f)
 {
     struct model_info *info = &f->info;
     enum status st = meta_u32(m, "block_count", 1, MODEL_MAX_LAYERS, &info->n_layers);
-    if (st == OK) st = meta_u32(m, "context_length", 1, 1u << 24, &info->context_length);
+    if (st == OK) st = meta_u32(m, "context_length", 1, CONTEXT_MAX, &info->context_length);
     if (st == OK) st = meta_u32(m, "embedding_length", 1, 1u << 17, &info->d_model);
     if (st == OK) st = meta_u32_or(m, "vocab_size", 0, 1, TOKEN_IDS_MAX, &info->n_vocab);
     if (st == OK) st = meta_f32_or(m, "attention.layer_norm_rms_epsilon", 1e-5f, 1e-12f, 1e-1f, &info->norm_eps);
@@ -86,39 +88,92 @@ enum status facts_end_at_window(const struct meta *m, struct model_facts *f)
     return st;
 }
 
-static enum status read_rope_scaling(const struct meta *m, struct rope_params *rope)
+enum status facts_windows(const struct meta *m, struct model_facts *f, uint32_t period)
 {
-    char key[META_KEY_MAX];
+    bool slides[MODEL_MAX_LAYERS];
+    uint32_t window = 0;
+    enum status st = meta_u32(m, "attention.sliding_window", 1, CONTEXT_MAX, &window);
+    if (st == OK) st = meta_pattern_or(m, "attention.sliding_window_pattern", period, slides, f->info.n_layers);
+    for (uint32_t i = 0; st == OK && i < f->info.n_layers; i++)
+        if (slides[i]) f->layers[i].attn.facts.window = window;
+    return st;
+}
+
+void facts_head_norms(struct model_facts *f)
+{
+    for (uint32_t i = 0; i < f->info.n_layers; i++) f->layers[i].attn.head_norms = true;
+}
+
+static enum status read_scaling_type(const struct meta *m, enum rope_scaling *out)
+{
+    static const struct {
+        const char *word;
+        enum rope_scaling scaling;
+    } TYPES[] = { { "none", ROPE_PLAIN }, { "linear", ROPE_LINEAR }, { "yarn", ROPE_YARN }, { "longrope", ROPE_LONG } };
     struct bytes type;
-    float factor = 1.0f;
+    char key[META_KEY_MAX];
     enum status st = meta_str(m, "rope.scaling.type", &type);
+    *out = ROPE_LINEAR;
+    if (st != OK || type.n == 0) return st;
+    for (size_t i = 0; i < sizeof(TYPES) / sizeof(TYPES[0]); i++)
+        if (bytes_eq(type, TYPES[i].word, strlen(TYPES[i].word))) {
+            *out = TYPES[i].scaling;
+            return OK;
+        }
+    return error_set(m->err, ERR_UNSUPPORTED,
+                     "metadata key %s is \"%.*s\", supported are none, linear, yarn and longrope",
+                     meta_key(m, key, "rope.scaling.type"), (int)(type.n < 32 ? type.n : 32), (const char *)type.p);
+}
+
+static enum status read_scaling(const struct meta *m, const struct model_facts *f, struct rope_facts *r)
+{
+    float factor;
+    enum status st = read_scaling_type(m, &r->scaling);
     if (st != OK) return st;
-    bool linear = type.n == 0 || bytes_eq(type, "linear", 6);
-    if (!linear && !bytes_eq(type, "none", 4))
-        return error_set(m->err, ERR_UNSUPPORTED, "metadata key %s is \"%.*s\", supported are none and linear",
-                         meta_key(m, key, "rope.scaling.type"), (int)(type.n < 32 ? type.n : 32), (const char *)type.p);
-    rope->scale = 1.0f;
-    if (!linear) return OK;
     /* The older key says the same. */
     st = meta_f32_or(m, "rope.scale_linear", 1.0f, 0.0f, 65536.0f, &factor);
     if (st == OK) st = meta_f32_or(m, "rope.scaling.factor", factor, 0.0f, 65536.0f, &factor);
-    if (st == OK && factor != 0.0f) rope->scale = 1.0f / factor;
+    r->factor = factor != 0.0f ? factor : 1.0f;
+    if (st == OK)
+        st = meta_u32_or(m, "rope.scaling.original_context_length", f->info.context_length, 1, CONTEXT_MAX,
+                         &r->original_context);
+    if (st == OK) st = meta_f32_or(m, "rope.scaling.attn_factor", 1.0f, 1e-3f, 1e3f, &r->attn_factor);
+    if (st == OK) st = meta_f32_or(m, "rope.scaling.yarn_beta_fast", 32.0f, 1e-3f, 1e6f, &r->beta_fast);
+    if (st == OK) st = meta_f32_or(m, "rope.scaling.yarn_beta_slow", 1.0f, 1e-3f, 1e6f, &r->beta_slow);
+    r->magnitude = true;
     return st;
 }
 
 enum status facts_rope(const struct meta *m, struct model_facts *f, enum rope_layout layout)
 {
-    struct rope_params *rope = &f->rope[0];
+    struct rope_facts *r = &f->rope_facts[0];
     const uint32_t head_dim = f->info.head_dim;
     char key[META_KEY_MAX];
-    rope->neox = layout == ROPE_NEOX;
-    rope->attn_factor = 1.0f;
-    enum status st = meta_f32_or(m, "rope.freq_base", 10000.0f, 1.0f, 1e12f, &rope->base);
-    if (st == OK) st = meta_u32_or(m, "rope.dimension_count", head_dim, 2, head_dim, &rope->dims);
-    if (st == OK && rope->dims % 2 != 0)
+    f->n_ropes = 1;
+    r->neox = layout == ROPE_NEOX;
+    enum status st = meta_f32_or(m, "rope.freq_base", 10000.0f, 1.0f, 1e12f, &r->base);
+    if (st == OK) st = meta_u32_or(m, "rope.dimension_count", head_dim, 2, head_dim, &r->dims);
+    if (st == OK && r->dims % 2 != 0)
         st = error_set(m->err, ERR_INVALID, "metadata key %s is %u, it must be even",
-                       meta_key(m, key, "rope.dimension_count"), rope->dims);
-    return st == OK ? read_rope_scaling(m, rope) : st;
+                       meta_key(m, key, "rope.dimension_count"), r->dims);
+    if (st == OK) st = read_scaling(m, f, r);
+    if (st == OK && r->scaling == ROPE_YARN && r->base <= 1.0f)
+        st = error_set(m->err, ERR_INVALID, "metadata key %s is 1: YaRN needs a larger one",
+                       meta_key(m, key, "rope.freq_base"));
+    return st;
+}
+
+void model_facts_plan_rope(struct model_facts *f, uint32_t max_context)
+{
+    const struct rope_divisors given = { f->rope_given[ROPE_GIVEN_FREQS], f->rope_given[ROPE_GIVEN_LONG],
+                                         f->rope_given[ROPE_GIVEN_SHORT] };
+    const struct rope_divisors none = { 0 };
+    for (uint32_t i = 0; i < f->n_ropes; i++) {
+        f->rope_factors[i] = mem_array(f->rope_facts[i].dims / 2, sizeof(float));
+        rope_plan(&f->rope[i], f->rope_factors[i], &f->rope_facts[i], i == 0 ? &given : &none, max_context);
+    }
+    f->info.rope = f->rope[0];
+    f->info.rope_long = given.longer && rope_is_long(&f->rope_facts[0], max_context);
 }
 
 enum status facts_glu(const struct meta *m, struct model_facts *f)
@@ -144,7 +199,7 @@ static void measure_layers(struct model_facts *f)
 enum status model_facts_read(struct model_facts *out, const struct gguf *g, struct error *err)
 {
     struct bytes name;
-    *out = (struct model_facts){ 0 };
+    *out = (struct model_facts){ .embed_scale = 1.0f };
     enum status st = gguf_get_str(g, "general.architecture", &name, err);
     if (st == ERR_NOT_FOUND) return error_set(err, ERR_PARSE, "metadata key general.architecture is missing");
     if (st != OK) return st;
@@ -153,7 +208,6 @@ enum status model_facts_read(struct model_facts *out, const struct gguf *g, stru
     const struct meta m = { g, out->family->name, err };
     snprintf(out->info.arch, sizeof(out->info.arch), "%s", out->family->name);
     if ((st = out->family->read(&m, out)) != OK) return st;
-    out->info.rope = out->rope[0];
     out->info.fingerprint = gguf_fingerprint(g);
     measure_layers(out);
     return OK;
@@ -162,6 +216,7 @@ enum status model_facts_read(struct model_facts *out, const struct gguf *g, stru
 void model_facts_fini(struct model_facts *f)
 {
     mem_free(f->layers);
-    mem_free(f->freq_factors);
+    for (int i = 0; i < ROPE_GIVEN_COUNT; i++) mem_free(f->rope_given[i]);
+    for (int i = 0; i < MODEL_ROPES; i++) mem_free(f->rope_factors[i]);
     *f = (struct model_facts){ 0 };
 }

@@ -15,6 +15,11 @@ enum status facts_sizes(const struct meta *m, struct model_facts *f) MUST_CHECK;
 enum status facts_attention(const struct meta *m, struct model_facts *f) MUST_CHECK;
 /* Where windows are not supported: within its window, a model with sliding attention is one without. */
 enum status facts_end_at_window(const struct meta *m, struct model_facts *f) MUST_CHECK;
+/* Layers that attend to a window only; where attention.sliding_window_pattern is missing, all but every `period`-th.
+ * ERR_PARSE, ERR_INVALID: the window is missing or 0. */
+enum status facts_windows(const struct meta *m, struct model_facts *f, uint32_t period) MUST_CHECK;
+/* RMS norms of each head's q and k. */
+void facts_head_norms(struct model_facts *f);
 /* The first table of positions. */
 enum status facts_rope(const struct meta *m, struct model_facts *f, enum rope_layout layout) MUST_CHECK;
 /* A gated feed-forward as the channel of every layer. */

@@ -47,9 +47,24 @@ static enum status add_block(struct model *m, uint32_t layer, const struct block
 {
     const struct backend_ops *ops = m->backend->ops;
     struct act x = act_of(m, m->step.batch->n_rows, m->facts.info.d_model, block->input);
-    const struct block_io io = { &x, m->x, true, layer, kv };
-    enum status st = ops->rmsnorm(m->backend, m->stream, &x, m->x, norms->before, m->facts.info.norm_eps);
-    return st == OK ? block->forward(m, &m->facts.layers[layer], &io) : st;
+    const bool apart = norms->after != NULL;
+    const struct block_io io = { &x, apart ? m->branch : m->x, !apart, layer, kv };
+    const uint32_t d = m->facts.info.d_model;
+    const float eps = m->facts.info.norm_eps;
+    enum status st = ops->rmsnorm(m->backend, m->stream, &x, m->x, norms->before, eps);
+    if (st == OK) st = block->forward(m, &m->facts.layers[layer], &io);
+    if (st == OK && apart) st = ops->norm_add(m->backend, m->stream, m->x, m->branch, d, x.n, d, norms->after, eps);
+    return st;
+}
+
+/* The rows of the residual stream. */
+static enum status embed(struct model *m, const struct embedding *table)
+{
+    const struct backend_ops *ops = m->backend->ops;
+    const size_t n = (size_t)m->step.batch->n_rows * m->facts.info.d_model;
+    enum status st = ops->embed(m->backend, m->stream, m->x, table, &m->step);
+    if (st != OK || m->facts.embed_scale == 1.0f) return st;
+    return ops->scale(m->backend, m->stream, m->x, n, m->facts.embed_scale);
 }
 
 static enum status tell_layer(struct model *m, uint32_t layer, model_layer_fn on_layer, void *ctx)
@@ -69,12 +84,12 @@ enum status model_forward(struct model *m, const struct batch *b, const struct k
     assert(b->n_rows > 0 && b->n_rows <= m->max_rows && kv->n_layers == m->facts.info.n_layers);
     m->is_whole = false;
     if ((st = begin(m, b, &table)) != OK) return st;
-    if ((st = m->backend->ops->embed(m->backend, m->stream, m->x, &table, &m->step)) != OK) return st;
+    if ((st = embed(m, &table)) != OK) return st;
     for (uint32_t i = 0; i < m->facts.info.n_layers; i++) {
         const struct layer *l = &m->facts.layers[i];
         if ((st = add_block(m, i, l->mixer, &l->mixer_norms, &kv->layers[i])) != OK) return st;
         if (on_layer && (st = tell_layer(m, i, on_layer, ctx)) != OK) return st;
-        if ((st = add_block(m, i, l->channel, &l->channel_norms, NULL)) != OK) return st;
+        if (l->channel && (st = add_block(m, i, l->channel, &l->channel_norms, NULL)) != OK) return st;
     }
     m->is_whole = true;
     return OK;
@@ -91,7 +106,10 @@ static enum status head(struct model *m, uint32_t n)
     struct act x = act_of(m, n, m->facts.info.d_model, FINE);
     enum status st =
         m->backend->ops->rmsnorm(m->backend, m->stream, &x, m->head_x, m->weights.final_norm, m->facts.info.norm_eps);
-    return st == OK ? product(m, m->logits, m->facts.info.n_vocab, &m->weights.head, &x, false) : st;
+    if (st == OK) st = product(m, m->logits, m->facts.info.n_vocab, &m->weights.head, &x, false);
+    if (st != OK || m->facts.logit_cap == 0.0f) return st;
+    return m->backend->ops->softcap(m->backend, m->stream, m->logits, (size_t)n * m->facts.info.n_vocab,
+                                    m->facts.logit_cap);
 }
 
 enum status model_logits(struct model *m, uint32_t first, uint32_t n, float **out)

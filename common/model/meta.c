@@ -3,7 +3,10 @@
 
 #include "formats/gguf.h"
 
+#include <assert.h>
 #include <stdio.h>
+
+#define META_EACH_MAX 1024 /* layers */
 
 const char *meta_key(const struct meta *m, char key[META_KEY_MAX], const char *name)
 {
@@ -95,6 +98,23 @@ enum status meta_u32_each(const struct meta *m, const char *name, uint32_t min, 
     if (kv && kv->type == GGUF_ARRAY) return u32_array(m, key, kv, min, max, out, n);
     enum status st = meta_u32(m, name, min, max, &out[0]);
     for (uint32_t i = 1; st == OK && i < n; i++) out[i] = out[0];
+    return st;
+}
+
+enum status meta_pattern_or(const struct meta *m, const char *name, uint32_t fallback, bool *out, uint32_t n)
+{
+    char key[META_KEY_MAX];
+    const struct gguf_kv *kv = gguf_find(m->g, meta_key(m, key, name));
+    uint32_t each[META_EACH_MAX], period;
+    enum status st;
+    assert(n <= META_EACH_MAX);
+    if (kv && kv->type == GGUF_ARRAY) {
+        st = u32_array(m, key, kv, 0, 1, each, n);
+        for (uint32_t i = 0; st == OK && i < n; i++) out[i] = each[i] != 0;
+        return st;
+    }
+    st = meta_u32_or(m, name, fallback, 0, UINT32_MAX, &period);
+    for (uint32_t i = 0; st == OK && i < n; i++) out[i] = period == 0 || i % period < period - 1;
     return st;
 }
 

@@ -64,6 +64,7 @@ enum status model_read_info(struct model_info *out, const char *path, struct err
         st = read_facts(&facts, &w, g, NULL, err);
     for (size_t i = 0; st == OK && i < gguf_tensors(g)->n; i++)
         facts.info.weight_bytes += gguf_tensors(g)->entries[i].bytes;
+    if (st == OK) model_facts_plan_rope(&facts, facts.info.context_length);
     facts.info.rope.freq_factors = NULL; /* goes with the facts */
     if (st == OK)
         *out = facts.info;
@@ -188,7 +189,7 @@ enum status model_open(struct model **out, const struct model_options *opt, stru
     enum status st = prepare(m, opt, err);
     if (st != OK) goto fail;
     if ((st = check_options(m, opt, err)) != OK) goto fail;
-    m->facts.info.rope = m->facts.rope[0];
+    model_facts_plan_rope(&m->facts, m->max_context);
     model_buffers_size(m);
     if ((st = load_weights(m, opt, err)) != OK) goto fail;
     if ((st = model_buffers_alloc(m, err)) != OK) goto fail;

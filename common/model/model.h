@@ -26,6 +26,7 @@ struct model_info {
     float norm_eps;
     float attn_scale;        /* multiplies q.k */
     struct rope_params rope; /* freq_factors: owned by the model */
+    bool rope_long;          /* the divisors for long sessions are in use (LongRoPE) */
     uint64_t fingerprint;
     uint64_t n_params;
     uint64_t weight_bytes;        /* packed weights in memory */

@@ -18,17 +18,21 @@ static uint32_t rows_per_piece(size_t row_bytes, uint32_t quantum)
     return n ? n : quantum;
 }
 
-/* A run of n rows of the tensor from row `from` on; its first is row `at` of the item. */
+/* A run of n rows of the tensor from row `from` on; its first is row `at` of the item.  Of a vector, elements. */
 static void add_run(struct weight_pieces *ps, const struct weight_item *item, const struct tensor_entry *t,
                     uint32_t from, uint32_t n, uint32_t at, uint32_t row_quantum)
 {
-    const size_t row_bytes = (size_t)(item->is_vector ? t->bytes : dtype_row_bytes(t->type, t->ne[0]));
-    const uint32_t step = item->is_vector ? n : rows_per_piece(row_bytes, row_quantum);
+    if (item->is_vector) {
+        const uint64_t offset = t->offset + dtype_row_bytes(t->type, from);
+        append(ps, (struct weight_piece){ item, t, at, n, offset, (size_t)dtype_row_bytes(t->type, n) });
+        return;
+    }
+    const size_t row_bytes = (size_t)dtype_row_bytes(t->type, t->ne[0]);
+    const uint32_t step = rows_per_piece(row_bytes, row_quantum);
     for (uint32_t r = 0; r < n; r += step) {
         const uint32_t rows = n - r < step ? n - r : step;
-        const uint64_t offset = t->offset + (uint64_t)(from + r) * row_bytes;
-        append(ps,
-               (struct weight_piece){ item, t, at + r, rows, offset, item->is_vector ? row_bytes : rows * row_bytes });
+        append(ps, (struct weight_piece){ item, t, at + r, rows, t->offset + (uint64_t)(from + r) * row_bytes,
+                                          rows * row_bytes });
     }
 }
 
@@ -51,11 +55,16 @@ void weight_pieces_fini(struct weight_pieces *ps)
 
 size_t weight_piece_place(struct backend *b, const struct weight_piece *p)
 {
-    size_t before = 0;
+    size_t before = 0, stack = 0;
+    uint32_t row = p->row0;
     if (p->item->is_vector) return p->row0 * sizeof(float);
     if (p->item->is_table) return p->row0 * (size_t)dtype_row_bytes(p->item->dtype, p->item->n_cols);
-    if (p->row0 == 0 || b->ops->weight_bytes(b, p->item->dtype, p->row0, p->item->n_cols, &before) != OK) return 0;
-    return before;
+    if (p->item->n_experts > 0) {
+        stack = row / p->item->n_rows * p->item->expert_bytes;
+        row %= p->item->n_rows;
+    }
+    if (row == 0 || b->ops->weight_bytes(b, p->item->dtype, row, p->item->n_cols, &before) != OK) return stack;
+    return stack + before;
 }
 
 static enum status pack_vector(struct backend *b, struct stream *s, const struct weight_piece *p, const uint8_t *src,

@@ -34,25 +34,39 @@ static enum status bind_embedding(struct binder *b)
     return bind_matrix(b, head, info->d_model, info->n_vocab, FINE, &b->w->head);
 }
 
-static enum status bind_rope_freqs(struct binder *b)
+/* Divisors of the frequencies: read at once, since no op takes them from the device. */
+static enum status bind_divisors(struct binder *b, const char *name, float **out)
 {
     const struct tensor_entry *t;
-    uint32_t n = b->facts->rope[0].dims / 2;
-    if (!bind_has(b, "rope_freqs.weight")) return OK;
-    enum status st = binder_need(b, "rope_freqs.weight", n, 1, &t);
+    const uint32_t n = b->facts->rope_facts[0].dims / 2;
+    if (!bind_has(b, name)) return OK;
+    if (n == 0)
+        return error_set(b->err, ERR_UNSUPPORTED, "tensor %s: family %s has no positions to divide", name,
+                         b->facts->family->name);
+    enum status st = binder_need(b, name, n, 1, &t);
     if (st != OK) return st;
     float *f = mem_array(n, sizeof(*f));
+    *out = f;
     dequantize_row(t->type, gguf_tensor_bytes(b->w->g, t).p, f, n);
     for (uint32_t i = 0; i < n; i++)
-        if (!(f[i] > 0.0f && f[i] < 1e12f)) {
-            st = error_set(b->err, ERR_INVALID, "tensor rope_freqs.weight: divisor %u is %g, it must be positive", i,
-                           (double)f[i]);
-            mem_free(f);
-            return st;
-        }
-    b->facts->freq_factors = f;
-    b->facts->rope[0].freq_factors = f;
+        if (!(f[i] > 0.0f && f[i] < 1e12f))
+            return error_set(b->err, ERR_INVALID, "tensor %s: divisor %u is %g, it must be positive", name, i,
+                             (double)f[i]);
     return OK;
+}
+
+static enum status bind_rope(struct binder *b)
+{
+    static const char *const NAMES[ROPE_GIVEN_COUNT] = { [ROPE_GIVEN_FREQS] = "rope_freqs.weight",
+                                                         [ROPE_GIVEN_LONG] = "rope_factors_long.weight",
+                                                         [ROPE_GIVEN_SHORT] = "rope_factors_short.weight" };
+    enum status st = OK;
+    for (int i = 0; st == OK && i < ROPE_GIVEN_COUNT; i++) st = bind_divisors(b, NAMES[i], &b->facts->rope_given[i]);
+    if (st == OK && bind_has(b, NAMES[ROPE_GIVEN_LONG]) != bind_has(b, NAMES[ROPE_GIVEN_SHORT]))
+        st = error_set(b->err, ERR_PARSE, "tensor %s is missing: %s is there",
+                       NAMES[bind_has(b, NAMES[ROPE_GIVEN_LONG]) ? ROPE_GIVEN_SHORT : ROPE_GIVEN_LONG],
+                       NAMES[bind_has(b, NAMES[ROPE_GIVEN_LONG]) ? ROPE_GIVEN_LONG : ROPE_GIVEN_SHORT]);
+    return st;
 }
 
 static enum status bind_norms(struct binder *b, struct norms *n)
@@ -76,7 +90,7 @@ static enum status bind_layer(struct binder *b, struct layer *l)
 static enum status bind_all(struct binder *b)
 {
     enum status st = bind_embedding(b);
-    if (st == OK) st = bind_rope_freqs(b);
+    if (st == OK) st = bind_rope(b);
     for (uint32_t i = 0; i < b->facts->info.n_layers && st == OK; i++) {
         b->layer = i;
         st = bind_layer(b, &b->facts->layers[i]);

@@ -49,12 +49,14 @@ static enum status check_type(struct binder *b, const struct tensor_entry *t)
                      t->type);
 }
 
-static enum status check_shape(struct binder *b, const struct tensor_entry *t, uint64_t n_cols, uint64_t n_rows)
+static enum status check_shape(struct binder *b, const struct tensor_entry *t, uint64_t n_cols, uint64_t n_rows,
+                               uint64_t n)
 {
-    if (t->ne[0] == n_cols && t->ne[1] == n_rows && t->ne[2] == 1 && t->ne[3] == 1) return OK;
-    return error_set(b->err, ERR_MISMATCH, "tensor %s has shape [%llu, %llu, %llu, %llu], expected [%llu, %llu]",
+    if (t->ne[0] == n_cols && t->ne[1] == n_rows && t->ne[2] == n && t->ne[3] == 1) return OK;
+    return error_set(b->err, ERR_MISMATCH, "tensor %s has shape [%llu, %llu, %llu, %llu], expected [%llu, %llu, %llu]",
                      t->name, (unsigned long long)t->ne[0], (unsigned long long)t->ne[1], (unsigned long long)t->ne[2],
-                     (unsigned long long)t->ne[3], (unsigned long long)n_cols, (unsigned long long)n_rows);
+                     (unsigned long long)t->ne[3], (unsigned long long)n_cols, (unsigned long long)n_rows,
+                     (unsigned long long)n);
 }
 
 static enum status check_bytes(struct binder *b, const struct tensor_entry *t)
@@ -64,23 +66,33 @@ static enum status check_bytes(struct binder *b, const struct tensor_entry *t)
     if (row == 0)
         return error_set(b->err, ERR_PARSE, "tensor %s: rows of %llu elements are not a multiple of %s's blocks of %u",
                          t->name, (unsigned long long)t->ne[0], type->name, type->block_elems);
-    if (!size_mul(row, t->ne[1], &all) || all != t->bytes)
-        return error_set(b->err, ERR_PARSE, "tensor %s has %llu bytes, its shape says %llu x %llu", t->name,
-                         (unsigned long long)t->bytes, (unsigned long long)row, (unsigned long long)t->ne[1]);
+    if (!size_mul(row, t->ne[1], &all) || !size_mul(all, t->ne[2], &all) || all != t->bytes)
+        return error_set(b->err, ERR_PARSE, "tensor %s has %llu bytes, its shape says %llu x %llu x %llu", t->name,
+                         (unsigned long long)t->bytes, (unsigned long long)row, (unsigned long long)t->ne[1],
+                         (unsigned long long)t->ne[2]);
+    if (t->ne[1] * t->ne[2] > UINT32_MAX)
+        return error_set(b->err, ERR_TOO_LARGE, "tensor %s has %llu rows", t->name,
+                         (unsigned long long)(t->ne[1] * t->ne[2]));
     return OK;
 }
 
-enum status binder_need(struct binder *b, const char *what, uint64_t n_cols, uint64_t n_rows,
-                        const struct tensor_entry **out)
+enum status binder_need_stack(struct binder *b, const char *what, uint64_t n_cols, uint64_t n_rows, uint64_t n,
+                              const struct tensor_entry **out)
 {
     char name[NAME_MAX_BYTES];
     const struct tensor_entry *t = binder_find(b, what);
     if (!t) return error_set(b->err, ERR_PARSE, "tensor %s is missing", full_name(b, name, what));
     enum status st = check_type(b, t);
-    if (st == OK) st = check_shape(b, t, n_cols, n_rows);
+    if (st == OK) st = check_shape(b, t, n_cols, n_rows, n);
     if (st == OK) st = check_bytes(b, t);
     if (st == OK) *out = t;
     return st;
+}
+
+enum status binder_need(struct binder *b, const char *what, uint64_t n_cols, uint64_t n_rows,
+                        const struct tensor_entry **out)
+{
+    return binder_need_stack(b, what, n_cols, n_rows, 1, out);
 }
 
 static enum status refuse_matrix(struct binder *b, const struct weight_item *it, enum status st)
@@ -108,6 +120,10 @@ static enum status place(struct binder *b, struct weight_item *it)
         enum status st = be->ops->weight_bytes(be, it->dtype, it->n_rows, it->n_cols, &packed);
         if (st != OK) return refuse_matrix(b, it, st);
         bytes = packed;
+        if (it->n_experts > 0) {
+            it->expert_bytes = expert_stride(packed);
+            if (!size_mul(it->expert_bytes, it->n_experts, &bytes)) return refuse_matrix(b, it, ERR_TOO_LARGE);
+        }
     }
     it->bytes = (size_t)bytes;
     if (!size_add(it->offset, bytes, &end) || end > (uint64_t)PTRDIFF_MAX - ARENA_ALIGN)
@@ -149,11 +165,15 @@ enum status bind_vectors(struct binder *b, const struct bind_part parts[], uint3
     struct weight_item it = { .n_src = n, .n_rows = 1, .is_vector = true, .dtype = DTYPE_F32, .vector = out };
     assert(n <= STACK_MAX);
     for (uint32_t i = 0; i < n; i++) {
+        const struct bind_part *p = &parts[i];
         const struct tensor_entry *t;
-        enum status st = binder_need(b, parts[i].name, parts[i].tensor_rows, 1, &t);
+        enum status st = binder_need(b, p->name, p->tensor_rows, 1, &t);
         if (st != OK) return st;
-        it.src[i] = weight_src_whole(t, parts[i].n_rows);
-        it.n_cols += parts[i].n_rows;
+        if (p->n_rows != p->tensor_rows && dtype_info(t->type)->block_elems != 1)
+            return error_set(b->err, ERR_UNSUPPORTED, "tensor %s: a part of a vector of type %s", t->name,
+                             dtype_info(t->type)->name);
+        it.src[i] = (struct weight_src){ t, p->row0, p->n_rows, p->n_rows, p->n_rows };
+        it.n_cols += p->n_rows;
     }
     return binder_add(b, it);
 }
@@ -163,14 +183,42 @@ static enum dtype packed_type(const struct binder *b, const struct tensor_entry 
     return b->w->as_f32 ? DTYPE_F32 : (enum dtype)t->type;
 }
 
+enum status bind_part(struct binder *b, const struct bind_part *part, uint32_t n_cols, enum precision precision,
+                      struct weight *out)
+{
+    const struct bind_part *p = part;
+    const uint32_t quantum = b->w->backend ? b->w->backend->caps.row_quantum : 1;
+    struct weight_item it = {
+        .n_src = 1, .n_rows = p->n_rows, .n_cols = n_cols, .precision = precision, .matrix = out
+    };
+    const struct tensor_entry *t;
+    enum status st = binder_need(b, p->name, n_cols, p->tensor_rows, &t);
+    if (st != OK) return st;
+    if (p->run != p->n_rows && p->run % quantum != 0)
+        return error_set(b->err, ERR_UNSUPPORTED, "tensor %s: runs of %u rows, backend %s takes multiples of %u",
+                         t->name, p->run, b->w->backend->ops->name, quantum);
+    it.src[0] = (struct weight_src){ t, p->row0, p->n_rows, p->run, p->stride };
+    it.dtype = packed_type(b, t);
+    return binder_add(b, it);
+}
+
 enum status bind_matrix(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows, enum precision precision,
                         struct weight *out)
 {
-    struct weight_item it = { .n_src = 1, .n_rows = n_rows, .n_cols = n_cols, .precision = precision, .matrix = out };
+    const struct bind_part whole = bind_whole(name, n_rows);
+    return bind_part(b, &whole, n_cols, precision, out);
+}
+
+enum status bind_experts(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows, uint32_t n_experts,
+                         enum precision precision, struct weight *out)
+{
+    struct weight_item it = {
+        .n_src = 1, .n_rows = n_rows, .n_cols = n_cols, .n_experts = n_experts, .precision = precision, .matrix = out
+    };
     const struct tensor_entry *t;
-    enum status st = binder_need(b, name, n_cols, n_rows, &t);
+    enum status st = binder_need_stack(b, name, n_cols, n_rows, n_experts, &t);
     if (st != OK) return st;
-    it.src[0] = weight_src_whole(t, n_rows);
+    it.src[0] = (struct weight_src){ t, 0, n_experts * n_rows, n_rows, n_rows };
     it.dtype = packed_type(b, t);
     return binder_add(b, it);
 }

@@ -21,6 +21,18 @@ static inline struct bind_part bind_whole(const char *name, uint32_t n_rows)
     return (struct bind_part){ name, n_rows, 0, n_rows, n_rows, n_rows };
 }
 
+/* Rows [row0, row0 + n_rows) of a tensor of tensor_rows. */
+static inline struct bind_part bind_rows(const char *name, uint32_t tensor_rows, uint32_t row0, uint32_t n_rows)
+{
+    return (struct bind_part){ name, tensor_rows, row0, n_rows, n_rows, n_rows };
+}
+
+static inline struct bind_part bind_runs(const char *name, uint32_t tensor_rows, uint32_t row0, uint32_t n_rows,
+                                         uint32_t run, uint32_t stride)
+{
+    return (struct bind_part){ name, tensor_rows, row0, n_rows, run, stride };
+}
+
 uint32_t bind_d_model(const struct binder *b);
 bool bind_has(const struct binder *b, const char *name);
 /* Floats, whatever the file's type: [n_rows][n_cols]. */
@@ -30,6 +42,12 @@ enum status bind_vector(struct binder *b, const char *name, uint32_t n_cols, uin
 enum status bind_vectors(struct binder *b, const struct bind_part parts[], uint32_t n, const float **out) MUST_CHECK;
 enum status bind_matrix(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows, enum precision precision,
                         struct weight *out) MUST_CHECK;
+/* ERR_UNSUPPORTED where the backend cannot pack runs of that length by themselves. */
+enum status bind_part(struct binder *b, const struct bind_part *part, uint32_t n_cols, enum precision precision,
+                      struct weight *out) MUST_CHECK;
+/* The matrices [n_rows][n_cols] of n_experts, one after the other. */
+enum status bind_experts(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows, uint32_t n_experts,
+                         enum precision precision, struct weight *out) MUST_CHECK;
 /* At most WEIGHT_GROUP_MAX matrices over one input.  Neighbours of one type are packed as one: an output row does not
  * depend on its neighbours, so the numbers are the same. */
 enum status bind_group(struct binder *b, const struct bind_part parts[], uint32_t n, uint32_t n_cols,

@@ -21,6 +21,9 @@ const struct tensor_entry *binder_find(struct binder *b, const char *name);
 /* The tensor `name` of exactly n_rows x n_cols. */
 enum status binder_need(struct binder *b, const char *name, uint64_t n_cols, uint64_t n_rows,
                         const struct tensor_entry **out) MUST_CHECK;
+/* n of them, one after the other. */
+enum status binder_need_stack(struct binder *b, const char *name, uint64_t n_cols, uint64_t n_rows, uint64_t n,
+                              const struct tensor_entry **out) MUST_CHECK;
 /* An item of the plan gets its place. */
 enum status binder_add(struct binder *b, struct weight_item item) MUST_CHECK;
 /* A tensor that nothing reads means a forward that is not this one: wrong tokens, not an error. */

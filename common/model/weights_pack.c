@@ -40,7 +40,7 @@ static uint64_t plan_hash(const struct weights *w)
     XXH64_hash_t h = 0;
     for (uint32_t i = 0; i < w->n_items; i++) {
         const struct weight_item *it = &w->items[i];
-        const uint64_t facts[] = { it->offset, it->bytes, it->dtype, it->n_rows, it->n_cols, h };
+        const uint64_t facts[] = { it->offset, it->bytes, it->dtype, it->n_rows, it->n_cols, it->n_experts, h };
         h = XXH3_64bits(facts, sizeof(facts));
     }
     return h;
@@ -76,6 +76,8 @@ static void resolve(struct weights *w, bool matrices)
                                        .precision = it->precision,
                                        .n_rows = it->n_rows,
                                        .n_cols = it->n_cols,
+                                       .n_experts = it->n_experts,
+                                       .expert_bytes = it->expert_bytes,
                                        .data = matrices ? p : NULL,
                                        .bytes = it->bytes,
                                        .n_rows_full = it->n_rows,

@@ -16,7 +16,9 @@ struct weight_src {
 struct weight_item {
     struct weight_src src[STACK_MAX]; /* stacked: rows of src[0], then of src[1], ... */
     uint32_t n_src;
-    uint32_t n_rows, n_cols; /* a vector has one row */
+    uint32_t n_rows, n_cols; /* a vector has one row; of one matrix of a stack */
+    uint32_t n_experts;      /* matrices of a stack; 0: one matrix, which is no stack */
+    size_t expert_bytes;     /* from one matrix of a stack to the next */
     bool is_vector;          /* fp32 in the arena, whatever the file's type */
     bool is_table;           /* as it is in the file */
     enum dtype dtype;

@@ -100,7 +100,7 @@ static void fill_geometry(struct loaded_model *m)
         .rope_base = m->info.rope.base,
         .rope_scale = m->info.rope.scale,
         .rope_dims = m->info.rope.dims,
-        .rope_kind = m->info.rope.neox,
+        .rope_kind = (m->info.rope.neox ? 1 : 0) + (m->info.rope_long ? 2 : 0),
     };
     cache_geometry_set_uniform(&m->geometry, kv_map_mesh(m->kv_map)->n_layers, &all);
     snprintf(m->geometry.model_name, sizeof(m->geometry.model_name), "%s", m->config->name);

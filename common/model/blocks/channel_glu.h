@@ -5,9 +5,12 @@
 
 struct glu {
     uint32_t d_ff;
+    enum glu_kind kind;
+    bool fused; /* ffn_up has the gate's rows, then its own */
 
     struct weight_group gate_up;
     struct weight down;
+    const float *gate_up_bias, *down_bias; /* NULL if there is none */
 };
 
 extern const struct block channel_glu;

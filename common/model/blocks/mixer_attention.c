@@ -3,39 +3,68 @@
 #include "model/blocks/product.h"
 #include "model/weights_bind.h"
 
-/* q, k and v of a row lie side by side. */
+/* q, k and v of a row lie side by side, the gate after them. */
 struct qkv {
-    size_t k, v, ld;
+    size_t k, v, gate, ld;
 };
 
 static struct qkv qkv_of(const struct attention *a)
 {
     const size_t q = (size_t)a->n_heads * a->head_dim, kv = (size_t)a->n_kv_heads * a->head_dim;
-    return (struct qkv){ .k = q, .v = q + kv, .ld = q + 2 * kv };
+    return (struct qkv){ .k = q, .v = q + kv, .gate = q + 2 * kv, .ld = q + 2 * kv + (a->gated ? q : 0) };
+}
+
+enum { Q, K, V };
+
+/* Where q, k and v are in the file: tensors of their own, or one after the other in a fused one. */
+static void find_parts(const struct binder *b, const struct attention *a, bool bias, struct bind_part parts[3])
+{
+    static const char *const NAMES[2][3] = { { "attn_q.weight", "attn_k.weight", "attn_v.weight" },
+                                             { "attn_q.bias", "attn_k.bias", "attn_v.bias" } };
+    const char *const fused = bias ? "attn_qkv.bias" : "attn_qkv.weight";
+    const uint32_t q = a->n_heads * a->head_dim, kv = a->n_kv_heads * a->head_dim;
+    if (bind_has(b, fused)) {
+        parts[Q] = bind_rows(fused, q + 2 * kv, 0, q);
+        parts[K] = bind_rows(fused, q + 2 * kv, q, kv);
+        parts[V] = bind_rows(fused, q + 2 * kv, q + kv, kv);
+        return;
+    }
+    parts[Q] = bind_whole(NAMES[bias][Q], q);
+    parts[K] = bind_whole(NAMES[bias][K], kv);
+    parts[V] = bind_whole(NAMES[bias][V], kv);
 }
 
 /* Biases of q, k and v are one vector, as their outputs lie side by side. */
-static enum status bind_bias(struct binder *b, struct attention *a, const uint32_t rows[3])
+static enum status bind_bias(struct binder *b, struct attention *a)
 {
-    static const char *const NAMES[3] = { "attn_q.bias", "attn_k.bias", "attn_v.bias" };
     struct bind_part parts[3];
     bool any = a->needs_bias;
-    for (int i = 0; i < 3; i++) {
-        any = any || bind_has(b, NAMES[i]);
-        parts[i] = bind_whole(NAMES[i], rows[i]);
-    }
+    find_parts(b, a, true, parts);
+    for (int i = 0; i < 3; i++) any = any || bind_has(b, parts[i].name);
     return any ? bind_vectors(b, parts, 3, &a->qkv_bias) : OK;
+}
+
+static enum status bind_gated_q(struct binder *b, struct attention *a, uint32_t d)
+{
+    const uint32_t q = a->n_heads * a->head_dim, dim = a->head_dim;
+    const struct bind_part query = bind_runs("attn_q.weight", 2 * q, 0, q, dim, 2 * dim);
+    const struct bind_part gate = bind_runs("attn_q.weight", 2 * q, dim, q, dim, 2 * dim);
+    enum status st = bind_part(b, &query, d, COARSE, &a->q);
+    return st == OK ? bind_part(b, &gate, d, COARSE, &a->gate) : st;
 }
 
 static enum status bind(struct binder *b, struct layer *l)
 {
     struct attention *a = &l->attn;
-    const uint32_t d = bind_d_model(b), q = a->n_heads * a->head_dim, kv = a->n_kv_heads * a->head_dim;
-    const uint32_t rows[3] = { q, kv, kv };
-    const struct bind_part k_v[] = { bind_whole("attn_k.weight", kv), bind_whole("attn_v.weight", kv) };
-    enum status st = bind_matrix(b, "attn_q.weight", d, q, COARSE, &a->q);
-    if (st == OK) st = bind_group(b, k_v, 2, d, FINE, &a->kv);
-    if (st == OK) st = bind_bias(b, a, rows);
+    const uint32_t d = bind_d_model(b), q = a->n_heads * a->head_dim;
+    struct bind_part parts[3];
+    find_parts(b, a, false, parts);
+    enum status st = a->gated ? bind_gated_q(b, a, d) : bind_part(b, &parts[Q], d, COARSE, &a->q);
+    if (st == OK) st = bind_group(b, &parts[K], 2, d, FINE, &a->kv);
+    if (st == OK) st = bind_bias(b, a);
+    if (st == OK && a->head_norms) st = bind_vector(b, "attn_q_norm.weight", a->head_dim, 1, &a->q_norm);
+    if (st == OK && a->head_norms) st = bind_vector(b, "attn_k_norm.weight", a->head_dim, 1, &a->k_norm);
+    if (st == OK && a->has_sinks) st = bind_vector(b, "attn_sinks.weight", a->n_heads, 1, &a->facts.sinks);
     if (st == OK) st = bind_matrix(b, "attn_output.weight", q, d, COARSE, &a->out);
     if (st == OK && bind_has(b, "attn_output.bias")) st = bind_vector(b, "attn_output.bias", d, 1, &a->out_bias);
     return st;
@@ -47,6 +76,16 @@ static void size(struct block_sizes *s, const struct layer *l)
     sizes_act(s, s->n_rows, a->n_heads * a->head_dim, COARSE);
     sizes_wide(s, qkv_of(a).ld);
     sizes_heads(s, a->n_heads, a->head_dim);
+}
+
+static enum status norm_heads(struct model *m, const struct attention *a, uint32_t n)
+{
+    const struct backend_ops *ops = m->backend->ops;
+    const struct qkv at = qkv_of(a);
+    const float eps = m->facts.info.norm_eps;
+    enum status st = ops->head_norm(m->backend, m->stream, m->wide, at.ld, n, a->n_heads, a->head_dim, a->q_norm, eps);
+    if (st != OK) return st;
+    return ops->head_norm(m->backend, m->stream, m->wide + at.k, at.ld, n, a->n_kv_heads, a->head_dim, a->k_norm, eps);
 }
 
 /* RoPE of q and k, and k and v into the cache: one pass where the backend has one. */
@@ -75,10 +114,13 @@ static enum status forward(struct model *m, const struct layer *l, const struct 
 
     if ((st = product(m, m->wide, at.ld, &a->q, io->x, false)) != OK) return st;
     if ((st = project(m, m->wide + at.k, at.ld, &a->kv, io->x)) != OK) return st;
-    if (a->qkv_bias) st = ops->add_bias(m->backend, m->stream, m->wide, at.ld, a->qkv_bias, n, (uint32_t)at.ld);
+    if (a->gated && (st = product(m, m->wide + at.gate, at.ld, &a->gate, io->x, false)) != OK) return st;
+    if (a->qkv_bias) st = ops->add_bias(m->backend, m->stream, m->wide, at.ld, a->qkv_bias, n, (uint32_t)at.gate);
+    if (st == OK && a->head_norms) st = norm_heads(m, a, n);
     if (st != OK) return st;
     if ((st = turn_and_store(m, a, io->kv)) != OK) return st;
     st = ops->attention(m->backend, m->stream, &mixed, m->wide, at.ld, a->n_heads, io->kv, &a->facts, &m->step);
+    if (st == OK && a->gated) st = ops->gate_act(m->backend, m->stream, &mixed, m->wide + at.gate, at.ld);
     return st == OK ? project_back(m, io, &a->out, a->out_bias, &mixed) : st;
 }
 

@@ -10,9 +10,13 @@ struct attention {
     struct attn_facts facts; /* sinks: a weight */
     uint32_t rope;           /* which of the model's tables, or ROPE_NONE */
     bool needs_bias;         /* of q, k and v; elsewhere they may be there */
+    bool head_norms;         /* of q and k, before RoPE */
+    bool gated;              /* attn_q has, for each head, its query and then a gate of what the head gives */
+    bool has_sinks;
 
-    struct weight q, out;
+    struct weight q, gate, out;
     struct weight_group kv;
+    const float *q_norm, *k_norm;     /* [head_dim] */
     const float *qkv_bias, *out_bias; /* NULL if there is none */
 };
 

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-static const struct family *const FAMILIES[] = { &family_llama, &family_qwen2 };
+static const struct family *const FAMILIES[] = { &family_llama, &family_qwen2, &family_qwen3, &family_phi3 };
 #define N_FAMILIES (sizeof(FAMILIES) / sizeof(FAMILIES[0]))
 
 const struct family *family_find(struct bytes name)

@@ -29,8 +29,8 @@ static const struct family {
     const char *name;
     bool served;
 } FAMILIES[] = {
-    { "llama", true },  { "llama-yarn", false }, { "llama-longrope", false }, { "qwen2", true },
-    { "qwen3", false }, { "gemma2", false },     { "gemma3", false },         { "phi3", false },
+    { "llama", true }, { "llama-yarn", true }, { "llama-longrope", true }, { "qwen2", true },
+    { "qwen3", true }, { "gemma2", false },    { "gemma3", false },        { "phi3", true },
 };
 #define N_FAMILIES (sizeof(FAMILIES) / sizeof(*FAMILIES))
 

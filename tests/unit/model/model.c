@@ -355,8 +355,8 @@ Test(model, names_what_it_does_not_support)
     expect_refused(&o, "\"mamba\"", "llama, qwen2");
     o = tiny_defaults();
     o.str_key = "llama.rope.scaling.type";
-    o.str_value = "yarn";
-    expect_refused(&o, "\"yarn\"", "linear");
+    o.str_value = "dynamic";
+    expect_refused(&o, "\"dynamic\"", "linear");
     o = tiny_defaults();
     o.extra_tensor = "blk.0.attn_q_norm.weight";
     expect_refused(&o, "blk.0.attn_q_norm.weight", "llama");
