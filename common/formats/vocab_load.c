@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/token_id.h"
 #include "formats/gguf_parse.h"
+#include "text/pretokenize_table.h"
 #include "text/vocab.h"
 
 #include <string.h>
@@ -34,10 +35,12 @@ static enum status load_kind(struct vocab *v, const struct gguf *g, struct error
     if ((st = gguf_get_str(g, KEY("model"), &model, err)) != OK) return st;
     if (bytes_eq(model, "gpt2", 4)) {
         v->kind = VOCAB_BPE;
+    } else if (bytes_eq(model, "gemma4", 6)) {
+        v->kind = VOCAB_BPE_TEXT;
     } else if (bytes_eq(model, "llama", 5)) {
         v->kind = VOCAB_SPM;
     } else {
-        return error_set(err, ERR_UNSUPPORTED, "tokenizer model '%s' is not supported, expected gpt2 or llama",
+        return error_set(err, ERR_UNSUPPORTED, "tokenizer model '%s' is not supported, expected gpt2, llama or gemma4",
                          gguf_show(model).s);
     }
     return OK;
@@ -193,7 +196,7 @@ static enum status load_tables(struct vocab *v, const struct gguf *g, struct err
 
     if ((st = require_array(g, KEY("tokens"), true, 0, &tokens, err)) != OK) return st;
     if (tokens->n == 0) return error_set(err, ERR_PARSE, KEY("tokens") " is empty");
-    if (v->kind == VOCAB_BPE && (st = require_array(g, KEY("merges"), true, 0, &merges, err)) != OK) return st;
+    if (v->kind != VOCAB_SPM && (st = require_array(g, KEY("merges"), true, 0, &merges, err)) != OK) return st;
     if ((st = check_lengths(tokens, KEY("tokens"), TOKEN_IDS_MAX, err)) != OK) return st;
     if ((st = check_lengths(merges, KEY("merges"), INT32_MAX, err)) != OK) return st;
     if ((st = allocate(v, tokens, merges, err)) != OK) return st;
@@ -228,10 +231,19 @@ static enum status load_id(const struct vocab *v, const struct gguf *g, const ch
     return OK;
 }
 
+static bool has_token(const struct vocab *v, const char *text)
+{
+    size_t n = strlen(text);
+    for (uint32_t i = 0; i < v->n_tokens; i++)
+        if (v->tokens[i].n == n && memcmp(v->tokens[i].text, text, n) == 0) return true;
+    return false;
+}
+
 static int32_t find_eot_by_name(const struct vocab *v)
 {
-    static const char *const names[] = { "<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>" };
-    enum { N = sizeof(names) / sizeof(names[0]) };
+    static const char *const names[] = { "<|im_end|>",    "<|eot_id|>", "<|end|>",
+                                         "<end_of_turn>", "<turn|>",    "<|endoftext|>" };
+    enum { N = sizeof(names) / sizeof(names[0]), END_NAME = 2 };
     size_t best = N;
     int32_t id = TOKEN_NONE;
 
@@ -240,6 +252,7 @@ static int32_t find_eot_by_name(const struct vocab *v)
         if (t->n == 0 || t->text[0] != '<') continue;
         for (size_t k = 0; k < best; k++) {
             if (t->n != strlen(names[k]) || memcmp(t->text, names[k], t->n) != 0) continue;
+            if (v->end_is_inside && k == END_NAME) continue;
             best = k;
             id = (int32_t)i;
         }
@@ -257,6 +270,7 @@ static enum status load_specials(struct vocab *v, const struct gguf *g, struct e
     enum status st;
 
     v->bos_id = v->eos_id = v->eot_id = v->unk_id = v->pad_id = TOKEN_NONE;
+    v->end_is_inside = has_token(v, "<|return|>") && has_token(v, "<|call|>");
     if (v->kind == VOCAB_SPM) { /* SentencePiece's own numbers, which such files may leave out */
         v->unk_id = 0;
         v->bos_id = id_or_none(v, 1);
@@ -271,14 +285,17 @@ static enum status load_specials(struct vocab *v, const struct gguf *g, struct e
     return OK;
 }
 
-/* BPE files start a text with BOS only if they say so, but for these, which take it for granted. */
+/* BPE files start a text with BOS only if they say so, but for those whose pre-tokenizer takes it for granted. */
 static bool pre_adds_bos(const char *pre)
 {
-    static const char *const names[] = { "llama3", "llama-v3", "llama-bpe", "falcon3", "tekken" };
+    const struct pretokenize_row *row = pretokenize_row_of(pre);
+    return row && row->adds_bos;
+}
 
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        if (strcmp(pre, names[i]) == 0) return true;
-    return false;
+static bool pre_is_text(const char *pre)
+{
+    const struct pretokenize_row *row = pretokenize_row_of(pre);
+    return row && row->is_text;
 }
 
 static enum status load_flag(const struct gguf *g, const char *key, bool *flag, struct error *err)
@@ -290,11 +307,17 @@ static enum status load_flags(struct vocab *v, const struct gguf *g, struct erro
 {
     enum status st;
 
+    struct bytes arch;
+
     v->add_space_prefix = v->kind == VOCAB_SPM;
+    v->strip_after_special =
+        v->kind == VOCAB_SPM && gguf_get_str(g, "general.architecture", &arch, NULL) == OK && bytes_eq(arch, "phi3", 4);
     v->add_bos = v->bos_id != TOKEN_NONE && (v->kind == VOCAB_SPM || pre_adds_bos(v->pre));
     if ((st = load_flag(g, KEY("add_space_prefix"), &v->add_space_prefix, err)) != OK) return st;
     if ((st = load_flag(g, KEY("add_bos_token"), &v->add_bos, err)) != OK) return st;
     if ((st = load_flag(g, KEY("add_eos_token"), &v->add_eos, err)) != OK) return st;
+    if (v->kind == VOCAB_BPE_TEXT && pre_adds_bos(v->pre))
+        v->add_bos = v->bos_id != TOKEN_NONE; /* early files say no */
     if (v->add_bos && v->bos_id == TOKEN_NONE)
         return error_set(err, ERR_PARSE, KEY("add_bos_token") " is true, but there is no " KEY("bos_token_id"));
     if (v->add_eos && v->eos_id == TOKEN_NONE)
@@ -325,7 +348,8 @@ enum status vocab_load_gguf(struct vocab **out, const struct gguf *g, struct err
 
     if ((st = load_kind(v, g, err)) != OK) goto fail;
     if ((st = load_string(g, KEY("pre"), &v->pre, err)) != OK) goto fail;
-    if (!v->pre) v->pre = mem_strdup("");
+    if (!v->pre) v->pre = mem_strdup(v->kind == VOCAB_BPE_TEXT ? "gemma4" : "");
+    if (v->kind == VOCAB_BPE && pre_is_text(v->pre)) v->kind = VOCAB_BPE_TEXT;
     if ((st = load_string(g, "tokenizer.chat_template", &v->chat_template, err)) != OK) goto fail;
     if ((st = load_tables(v, g, err)) != OK) goto fail;
     if ((st = load_specials(v, g, err)) != OK) goto fail;

@@ -1,4 +1,4 @@
-/* bpe.c - byte-level BPE: a heap of merges over a linked list of symbols, n log n in a piece's length. */
+/* bpe.c - BPE of bytes or characters: a heap of merges over a linked list of symbols, n log n in a piece's length. */
 #include "text/bpe.h"
 
 #include "base/mem.h"
@@ -7,6 +7,7 @@
 #include "text/pretokenize.h"
 #include "text/token_map.h"
 #include "text/tokenizer.h"
+#include "text/utf8.h"
 #include "text/vocab.h"
 
 #include <assert.h>
@@ -15,7 +16,8 @@
 
 #define END          UINT32_MAX
 #define NO_PAIR      UINT64_MAX
-#define KEEP_SYMBOLS (1u << 16) /* scratch of a longer piece is given back */
+#define SPACE_MARK   "\xe2\x96\x81" /* U+2581 stands for a space where merges are of characters */
+#define KEEP_SYMBOLS (1u << 16)     /* scratch of a longer piece is given back */
 
 struct pair {     /* two neighbours and what they become */
     uint64_t key; /* left id in the high half, right id in the low one; NO_PAIR where free */
@@ -34,6 +36,7 @@ struct bpe {
     struct pair *pairs;
     size_t pair_mask;
     int32_t byte_ids[256]; /* TOKEN_NONE where the vocabulary has none */
+    bool is_text;          /* merges are of characters; bytes are what other characters fall apart into */
 };
 
 struct bpe_scratch {
@@ -89,6 +92,19 @@ static void add_merges(struct bpe *b, const struct vocab *v)
     mem_free(text);
 }
 
+/* Of characters, bytes are byte tokens; of bytes, the letters of the byte-level alphabet. */
+static void find_bytes(struct bpe *b, const struct vocab *v)
+{
+    for (int byte = 0; byte < 256; byte++) {
+        char c[2];
+        b->byte_ids[byte] = b->is_text ? TOKEN_NONE : token_map_find(b->map, c, bytelevel_encode((uint8_t)byte, c));
+    }
+    for (uint32_t id = 0; b->is_text && id < v->n_tokens; id++) {
+        int byte = vocab_token_byte(v, (int32_t)id);
+        if (byte >= 0 && b->byte_ids[byte] == TOKEN_NONE) b->byte_ids[byte] = (int32_t)id;
+    }
+}
+
 enum status bpe_create(struct bpe **out, const struct vocab *v, struct error *err)
 {
     struct bpe *b = mem_zalloc(sizeof(*b));
@@ -99,10 +115,8 @@ enum status bpe_create(struct bpe **out, const struct vocab *v, struct error *er
         return st;
     }
     b->map = token_map_create(v);
-    for (int byte = 0; byte < 256; byte++) {
-        char c[2];
-        b->byte_ids[byte] = token_map_find(b->map, c, bytelevel_encode((uint8_t)byte, c));
-    }
+    b->is_text = v->kind == VOCAB_BPE_TEXT;
+    find_bytes(b, v);
     add_merges(b, v);
     *out = b;
     return OK;
@@ -120,7 +134,7 @@ void bpe_destroy(struct bpe *b)
 size_t bpe_count_known(const struct bpe *b, const char *text, size_t n)
 {
     size_t known = 0;
-    for (size_t i = 0; i < n; i++) known += b->byte_ids[(uint8_t)text[i]] != TOKEN_NONE;
+    for (size_t i = 0; i < n; i++) known += b->byte_ids[(uint8_t)text[i]] != TOKEN_NONE; /* of text: at least these */
     return known;
 }
 
@@ -218,26 +232,53 @@ static int32_t whole_token(const struct bpe_scratch *s, const char *piece, size_
     return token_map_find(s->bpe->map, s->text, used);
 }
 
-/* Symbols for the bytes of a piece; returns how many. */
-static uint32_t fill_symbols(struct bpe_scratch *s, const char *piece, size_t n)
+static uint32_t add_symbol(struct bpe_scratch *s, uint32_t count, int32_t id)
+{
+    if (id == TOKEN_NONE) return count;
+    s->symbols[count] = (struct symbol){ count - 1, count + 1, id };
+    return count + 1;
+}
+
+static uint32_t fill_bytes(struct bpe_scratch *s, uint32_t count, const char *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++) count = add_symbol(s, count, s->bpe->byte_ids[(uint8_t)bytes[i]]);
+    return count;
+}
+
+static uint32_t fill_characters(struct bpe_scratch *s, const char *piece, size_t n)
 {
     uint32_t count = 0;
 
-    for (size_t i = 0; i < n; i++) {
-        int32_t id = s->bpe->byte_ids[(uint8_t)piece[i]];
-        if (id == TOKEN_NONE) continue;
-        s->symbols[count] = (struct symbol){ count - 1, count + 1, id };
-        count++;
+    for (size_t at = 0, len; at < n; at += len) {
+        len = utf8_len((uint8_t)piece[at]);
+        int32_t id = piece[at] == ' ' ? token_map_find(s->bpe->map, SPACE_MARK, sizeof(SPACE_MARK) - 1)
+                                      : token_map_find(s->bpe->map, piece + at, len);
+        count = id == TOKEN_NONE ? fill_bytes(s, count, piece + at, len) : add_symbol(s, count, id);
     }
+    return count;
+}
+
+/* Symbols for the bytes or characters of a piece; returns how many. */
+static uint32_t fill_symbols(struct bpe_scratch *s, const char *piece, size_t n)
+{
+    uint32_t count = s->bpe->is_text ? fill_characters(s, piece, n) : fill_bytes(s, 0, piece, n);
+
     if (count > 0) s->symbols[count - 1].next = END;
     return count;
+}
+
+/* The id of a piece that is taken as a whole: of any where merges are ignored, of line ends where they are text. */
+static int32_t taken_whole(const struct bpe_scratch *s, const char *piece, size_t n)
+{
+    if (s->bpe->is_text) return piece[0] == '\n' ? token_map_find(s->bpe->map, piece, n) : TOKEN_NONE;
+    return pretokenize_ignores_merges(s->bpe->pre) ? whole_token(s, piece, n) : TOKEN_NONE;
 }
 
 static enum status encode_piece(void *arg, const char *piece, size_t n)
 {
     struct bpe_scratch *s = arg;
     enum status st;
-    int32_t whole = pretokenize_ignores_merges(s->bpe->pre) ? whole_token(s, piece, n) : TOKEN_NONE;
+    int32_t whole = taken_whole(s, piece, n);
 
     if (s->stop && atomic_load_explicit(s->stop, memory_order_relaxed)) return ERR_CANCELLED;
     if (whole != TOKEN_NONE) {

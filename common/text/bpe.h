@@ -1,4 +1,5 @@
-/* bpe.h - byte-level BPE: merges the bytes of each pre-tokenized piece in the order of their ranks. */
+/* bpe.h - BPE: merges the bytes (VOCAB_BPE) or characters (VOCAB_BPE_TEXT) of each pre-tokenized piece in the order of
+ * their ranks. */
 #ifndef TEXT_BPE_H
 #define TEXT_BPE_H
 #include "base/error.h"

@@ -3,58 +3,13 @@
 
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "text/pretokenize_table.h"
+#include "text/utf8.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <assert.h>
 #include <pcre2.h>
 #include <string.h>
-
-#define MAX_PATTERNS 5
-
-/* White space is Unicode's property, spelled out: PCRE2's \s would add U+180E to it. */
-#define WS_SET                                                                                                         \
-    "\\t-\\r\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}"                       \
-    "\\x{3000}"
-#define WS           "[" WS_SET "]"
-#define SPACES       WS "+(?![^" WS_SET "])|" WS "+" /* a run's last space belongs to the word after it */
-#define NEWLINES     WS "*[\\r\\n]+"
-#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define WORD         "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+"
-#define SYMBOLS      " ?[^" WS_SET "\\p{L}\\p{N}]+"
-#define UPPER        "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LOWER        "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-#define CASED_1      "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+"
-#define CASED_2      "[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*"
-
-#define GPT2               "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+|" SYMBOLS "|" SPACES
-#define CL100K(digits)     CONTRACTIONS "|" WORD "|" digits "|" SYMBOLS "[\\r\\n]*|" NEWLINES "|" SPACES
-#define O200K_TAIL(digits) digits "|" SYMBOLS "[\\r\\n/]*|" NEWLINES "|" SPACES
-
-struct family {
-    const char *names; /* separated by spaces; tokenizer.ggml.pre */
-    const char *patterns[MAX_PATTERNS];
-    bool ignores_merges;
-};
-
-static const struct family families[] = {
-    { "default", { "[\\p{P}$+<=>^~|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]" } },
-    { "smollm starcoder refact command-r codeshell exaone minerva-7b", { "\\p{N}", GPT2 } },
-    { "gpt-2 phi-2 mpt olmo jais jina-es jina-de jina-v2-es jina-v2-de gigachat exaone4 trillion", { GPT2 } },
-    { "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral lfm2", { CL100K("\\p{N}{1,3}") }, true },
-    { "dbrx smaug-bpe glm4 chatglm-bpe", { CL100K("\\p{N}{1,3}") } },
-    { "qwen2 deepseek-r1-qwen megrez stablelm2 hunyuan grok-2", { CL100K("\\p{N}") } },
-    { "tekken", { CASED_1 "|" CASED_2 "|" O200K_TAIL("\\p{N}") }, true },
-    { "gpt-4o llama4", { CASED_1 CONTRACTIONS "?|" CASED_2 CONTRACTIONS "?|" O200K_TAIL("\\p{N}{1,3}") } },
-    { "falcon", { "[\\p{P}$+<=>^~|`]+", GPT2, "[0-9][0-9][0-9]" } },
-    { "deepseek-coder",
-      { "[\\r\\n]", WS "?\\p{L}+", WS "?\\p{P}+", "[\\x{800}-\\x{9fa5}\\x{ac00}-\\x{d7ff}]+", "\\p{N}" } },
-    { "deepseek-v3 hunyuan-dense",
-      { "\\p{N}{1,3}", "[\\x{4e00}-\\x{9fa5}\\x{3040}-\\x{309f}\\x{30a0}-\\x{30ff}]+",
-        "[!-/:-@\\[-`{-~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
-        " ?[\\p{P}\\p{S}]+[\\r\\n]*|" NEWLINES "|" SPACES } },
-};
-
-#define N_FAMILIES (sizeof(families) / sizeof(families[0]))
 
 /* A pattern that walks one long run may need memory in proportion to it; these bounds stop one that
  * would not end, with an error, long before a caller gives up. */
@@ -62,10 +17,21 @@ static const struct family families[] = {
 #define JIT_STACK_START (32 << 10)
 #define JIT_STACK_MAX   (16 << 20)
 
+enum level_kind {
+    CUT_AT_MATCHES, /* matches and what lies between them */
+    CUT_THREES,     /* inside of matches, which are runs of digits, before each three that end with the run */
+    CUT_RUNS,       /* the same, and around each run */
+};
+
+struct level {
+    enum level_kind kind;
+    pcre2_code *code;
+};
+
 struct pretokenizer {
-    const struct family *family;
-    size_t n_codes;
-    pcre2_code *codes[MAX_PATTERNS];
+    const struct pretokenize_row *row;
+    size_t n_levels;
+    struct level levels[PRETOKENIZE_MAX_PATTERNS];
 };
 
 struct pretokenize_scratch {
@@ -74,28 +40,7 @@ struct pretokenize_scratch {
     pcre2_jit_stack *stack;
 };
 
-static bool has_name(const char *names, const char *name)
-{
-    size_t n = strlen(name);
-
-    for (const char *p = names; *p; p += strspn(p, " ")) {
-        size_t word = strcspn(p, " ");
-        if (word == n && memcmp(p, name, n) == 0) return true;
-        p += word;
-    }
-    return false;
-}
-
-static const struct family *family_of(const char *name)
-{
-    if (*name == '\0') return &families[0];
-    for (size_t i = 0; i < N_FAMILIES; i++) {
-        if (has_name(families[i].names, name)) return &families[i];
-    }
-    return NULL;
-}
-
-static enum status compile(struct pretokenizer *p, const char *pattern, struct error *err)
+static enum status compile(struct pretokenizer *p, enum level_kind kind, const char *pattern, struct error *err)
 {
     int code = 0;
     PCRE2_SIZE at = 0;
@@ -106,16 +51,25 @@ static enum status compile(struct pretokenizer *p, const char *pattern, struct e
                          code);
     }
     (void)pcre2_jit_compile(re, PCRE2_JIT_COMPLETE); /* without JIT the interpreter does the same */
-    p->codes[p->n_codes++] = re;
+    p->levels[p->n_levels++] = (struct level){ kind, re };
     return OK;
+}
+
+static enum status add_level(struct pretokenizer *p, const char *pattern, struct error *err)
+{
+    if (strcmp(pattern, PRETOKENIZE_THREES) == 0) return compile(p, CUT_THREES, "\\p{Nd}+", err);
+    if (strcmp(pattern, PRETOKENIZE_THREES_OF_WORDS) == 0)
+        return compile(p, CUT_RUNS, "\\p{Nd}++(?![\\p{L}\\p{M}\\p{N}\\p{Pc}])", err);
+    return compile(p, CUT_AT_MATCHES, pattern, err);
 }
 
 static enum status refuse_name(const char *name, struct error *err)
 {
     struct strbuf known = STRBUF_INIT;
+    const struct pretokenize_row *row;
 
-    for (size_t i = 0; i < N_FAMILIES; i++) {
-        strbuf_addf(&known, "%s%.*s", i ? ", " : "", (int)strcspn(families[i].names, " "), families[i].names);
+    for (size_t i = 0; (row = pretokenize_row_at(i)); i++) {
+        strbuf_addf(&known, "%s%.*s", i ? ", " : "", (int)strcspn(row->names, " "), row->names);
     }
     error_set(err, ERR_UNSUPPORTED, "pre-tokenizer \"%.64s\" is not known; known are %s (and aliases)", name,
               strbuf_cstr(&known));
@@ -125,14 +79,14 @@ static enum status refuse_name(const char *name, struct error *err)
 
 enum status pretokenize_create(struct pretokenizer **out, const char *name, struct error *err)
 {
-    const struct family *family = family_of(name);
+    const struct pretokenize_row *row = pretokenize_row_of(name);
     enum status st;
 
-    if (!family) return refuse_name(name, err);
+    if (!row) return refuse_name(name, err);
     struct pretokenizer *p = mem_zalloc(sizeof(*p));
-    p->family = family;
-    for (size_t i = 0; i < MAX_PATTERNS && family->patterns[i]; i++) {
-        if ((st = compile(p, family->patterns[i], err)) != OK) goto fail;
+    p->row = row;
+    for (size_t i = 0; i < PRETOKENIZE_MAX_PATTERNS && row->patterns[i]; i++) {
+        if ((st = add_level(p, row->patterns[i], err)) != OK) goto fail;
     }
     *out = p;
     return OK;
@@ -144,7 +98,7 @@ fail:
 void pretokenize_destroy(struct pretokenizer *p)
 {
     if (!p) return;
-    for (size_t i = 0; i < p->n_codes; i++) pcre2_code_free(p->codes[i]);
+    for (size_t i = 0; i < p->n_levels; i++) pcre2_code_free(p->levels[i].code);
     mem_free(p);
 }
 
@@ -175,7 +129,7 @@ void pretokenize_scratch_destroy(struct pretokenize_scratch *s)
 
 bool pretokenize_ignores_merges(const struct pretokenizer *p)
 {
-    return p->family->ignores_merges;
+    return p->row->ignores_merges;
 }
 
 struct split {
@@ -192,7 +146,7 @@ static enum status split_from(const struct split *s, size_t level, const char *t
 static enum status next_match(const struct split *s, size_t level, const char *text, size_t n, size_t from,
                               size_t *begin, size_t *end)
 {
-    int rc = pcre2_match(s->p->codes[level], (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK, s->scratch->match,
+    int rc = pcre2_match(s->p->levels[level].code, (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK, s->scratch->match,
                          s->scratch->context);
 
     *begin = *end = n;
@@ -208,7 +162,7 @@ static enum status next_match(const struct split *s, size_t level, const char *t
     return OK;
 }
 
-static enum status split_level(const struct split *s, size_t level, const char *text, size_t n)
+static enum status cut_at_matches(const struct split *s, size_t level, const char *text, size_t n)
 {
     size_t done = 0;
     enum status st;
@@ -223,9 +177,45 @@ static enum status split_level(const struct split *s, size_t level, const char *
     return OK;
 }
 
+/* What lies in [*done, to) is a piece, if there is anything. */
+static enum status cut(const struct split *s, size_t level, const char *text, size_t *done, size_t to)
+{
+    size_t from = *done;
+    *done = to;
+    return to > from ? split_from(s, level + 1, text + from, to - from) : OK;
+}
+
+static size_t count_characters(const char *text, size_t n)
+{
+    size_t count = 0;
+    for (size_t at = 0; at < n; at += utf8_len((uint8_t)text[at])) count++;
+    return count;
+}
+
+/* Patterns that look ahead to a run's end from each of its digits would take the square of its length. */
+static enum status cut_threes(const struct split *s, size_t level, const char *text, size_t n)
+{
+    const bool around = s->p->levels[level].kind == CUT_RUNS;
+    size_t done = 0, begin, end;
+    enum status st;
+
+    for (size_t from = 0; from < n; from = end) {
+        if ((st = next_match(s, level, text, n, from, &begin, &end)) != OK) return st;
+        if (around && (st = cut(s, level, text, &done, begin)) != OK) return st;
+        size_t left = count_characters(text + begin, end - begin);
+        for (size_t at = begin; at < end; at += utf8_len((uint8_t)text[at]), left--) {
+            if (left % 3 == 0 && (st = cut(s, level, text, &done, at)) != OK) return st;
+        }
+        if (around && (st = cut(s, level, text, &done, end)) != OK) return st;
+    }
+    return cut(s, level, text, &done, n);
+}
+
 static enum status split_from(const struct split *s, size_t level, const char *text, size_t n)
 {
-    return level == s->p->n_codes ? s->fn(s->arg, text, n) : split_level(s, level, text, n);
+    if (level == s->p->n_levels) return s->fn(s->arg, text, n);
+    if (s->p->levels[level].kind == CUT_AT_MATCHES) return cut_at_matches(s, level, text, n);
+    return cut_threes(s, level, text, n);
 }
 
 enum status pretokenize_split(const struct pretokenizer *p, struct pretokenize_scratch *scratch, const char *text,

@@ -9,6 +9,7 @@
 #include "text/vocab.h"
 
 #include <pthread.h>
+#include <string.h>
 
 #define UTF8_LONGEST   4                   /* bytes of a character */
 #define MAX_TEXT_BYTES ((size_t)256 << 20) /* positions, also of escaped text, fit 32 bits */
@@ -149,6 +150,24 @@ static enum status encode_plain(const struct tokenizer *t, struct scratch *s, co
     return st;
 }
 
+/* As files of Phi-3 have it: <s>, <unk> and <|endoftext|> leave what follows them alone. */
+static bool strips_after(const struct vocab *v, int32_t id)
+{
+    static const char *const LEAVE[] = { "<s>", "<unk>", "<|endoftext|>" };
+    if (!v->strip_after_special || id == TOKEN_NONE) return false;
+    const struct vocab_token *t = &v->tokens[id];
+    for (size_t i = 0; i < sizeof(LEAVE) / sizeof(LEAVE[0]); i++)
+        if (t->n == strlen(LEAVE[i]) && memcmp(t->text, LEAVE[i], t->n) == 0) return false;
+    return true;
+}
+
+static size_t count_space(const char *text, size_t n)
+{
+    size_t i = 0;
+    while (i < n && (text[i] == ' ' || (text[i] >= '\t' && text[i] <= '\r'))) i++;
+    return i;
+}
+
 static enum status encode_all(const struct tokenizer *t, struct scratch *s, const char *text, size_t n,
                               const struct encode_options *opt, struct token_list *out, struct error *err)
 {
@@ -162,6 +181,7 @@ static enum status encode_all(const struct tokenizer *t, struct scratch *s, cons
         if (m.id != TOKEN_NONE) token_list_add(out, m.id);
         after_special = true;
         pos = m.pos + m.n;
+        if (strips_after(t->vocab, m.id)) pos += count_space(text + pos, n - pos);
     }
     return OK;
 }

@@ -10,9 +10,28 @@
 
 /* Control tokens that end a turn; files often name only one of them as eos. */
 static const char *const end_names[] = {
-    "<|im_end|>", "<|endoftext|>", "<|eot_id|>",    "<|eom_id|>", "<|end_of_text|>",
-    "<|end|>",    "</s>",          "<end_of_turn>", "<eos>",      "<end_of_utterance>",
-    "<EOT>",      "_<EOT>",        "[EOT]",         "[EOS]",      "<｜end▁of▁sentence｜>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|end|>",
+    "</s>",
+    "<end_of_turn>",
+    "<eos>",
+    "<end_of_utterance>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<｜end▁of▁sentence｜>",
+    "<|return|>",
+    "<|call|>",
+    "<|calls|>",
+    "<|flush|>",
+    "<turn|>",
+    "[e~[",
+    "<|tool_response>",
 };
 
 #define LOWER_ONE_EIGHTH_BLOCK "\xe2\x96\x81" /* U+2581, SPM's space */
@@ -40,6 +59,7 @@ bool vocab_is_end(const struct vocab *v, int32_t id)
 
     const struct vocab_token *t = &v->tokens[id];
     if (t->type != TOKEN_CONTROL) return false;
+    if (v->end_is_inside && t->n == 7 && memcmp(t->text, "<|end|>", 7) == 0) return false;
     for (size_t i = 0; i < sizeof(end_names) / sizeof(end_names[0]); i++) {
         if (strlen(end_names[i]) == t->n && memcmp(end_names[i], t->text, t->n) == 0) return true;
     }
@@ -115,7 +135,7 @@ size_t vocab_token_bytes(const struct vocab *v, int32_t id, uint8_t *buf, size_t
         sink_add(&s, &(uint8_t){ (uint8_t)byte }, 1);
     } else if (t->type != TOKEN_NORMAL && t->type != TOKEN_UNUSED) {
         sink_add(&s, t->text, t->n); /* these are matched, and so written, as raw text */
-    } else if (v->kind == VOCAB_SPM) {
+    } else if (v->kind != VOCAB_BPE) {
         add_spm(&s, t->text, t->n);
     } else {
         add_bytelevel(&s, t->text, t->n);

@@ -10,7 +10,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum vocab_kind { VOCAB_BPE, VOCAB_SPM }; /* GGUF tokenizer.ggml.model "gpt2" / "llama" */
+enum vocab_kind {                 /* GGUF tokenizer.ggml.model */
+                  VOCAB_BPE,      /* "gpt2": merges of bytes, which tokens write in the byte-level alphabet */
+                  VOCAB_SPM,      /* "llama": scores, a space is U+2581, bytes as the last resort */
+                  VOCAB_BPE_TEXT, /* "gemma4": merges of characters, otherwise written as SPM's */
+};
 
 /* The numbers are GGUF's. */
 enum token_type {
@@ -42,12 +46,14 @@ struct vocab {
     uint32_t n_tokens;
     uint32_t n_ids; /* what bounds a token id (base/token_id.h): rows of the embedding, at least n_tokens */
     struct vocab_token *tokens;
-    uint32_t n_merges; /* BPE only, in rank order */
+    uint32_t n_merges; /* both kinds of BPE, in rank order */
     struct vocab_merge *merges;
     int32_t bos_id, eos_id, eot_id, unk_id, pad_id; /* TOKEN_NONE where the file has none */
     bool add_bos, add_eos, add_space_prefix;
-    char *chat_template; /* NULL if the file has none */
-    void *storage;       /* what the texts point into; owned */
+    bool strip_after_special; /* white space behind a control token is dropped */
+    bool end_is_inside;       /* <|end|> ends a message inside of an answer, not the answer (gpt-oss) */
+    char *chat_template;      /* NULL if the file has none */
+    void *storage;            /* what the texts point into; owned */
 };
 
 void vocab_destroy(struct vocab *v); /* NULL is fine */

@@ -19,7 +19,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 #define N_MERGES 3
 
 static struct vocab_token bpe_tokens[N_TOKENS], spm_tokens[N_TOKENS];
-static struct vocab_merge merges[N_MERGES] = { { "a", "a", 1, 1 }, { "aa", "aa", 2, 2 }, { "Ġ", "a", 2, 1 } };
+static struct vocab_merge merges[N_MERGES] = { { "a", "a", 1, 1 },
+                                               { "aa", "aa", 2, 2 },
+                                               { "Ġ", "a", 2, 1 } }; /* of bytes; of characters the first */
 static char bpe_bytes[N_BYTES][2], spm_bytes[N_BYTES][8];
 
 static struct vocab_token token_of(const char *text, enum token_type type, float score)
@@ -79,31 +81,37 @@ static void check_literal(const struct vocab *v, const struct token_list *ids, c
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-    static const char *const pres[] = { "default", "smollm", "gpt-2",  "llama-bpe",      "qwen2",
-                                        "tekken",  "gpt-4o", "falcon", "deepseek-coder", "deepseek-v3" };
+    static const char *const pres[] = { "default",      "smollm",   "gpt-2",     "llama-bpe",      "qwen2",
+                                        "tekken",       "gpt-4o",   "falcon",    "deepseek-coder", "deepseek-v3",
+                                        "deepseek-llm", "tiny_aya", "kimi-k2",   "youtu",          "exaone-moe",
+                                        "superbpe",     "jais-2",   "chameleon", "viking" };
     enum { N_PRES = sizeof(pres) / sizeof(pres[0]) };
-    static struct vocab vocabs[N_PRES + 1];
-    static struct tokenizer *tokenizers[N_PRES + 1];
+    enum { GEMMA = N_PRES, SPM, N_VOCABS };
+    static struct vocab vocabs[N_VOCABS];
+    static struct tokenizer *tokenizers[N_VOCABS];
 
     if (!tokenizers[0]) {
         fill_vocabs();
-        for (int i = 0; i <= N_PRES; i++) {
-            vocabs[i] = (struct vocab){ .kind = i < N_PRES ? VOCAB_BPE : VOCAB_SPM,
-                                        .pre = (char *)(i < N_PRES ? pres[i] : ""),
+        for (int i = 0; i < N_VOCABS; i++) {
+            vocabs[i] = (struct vocab){ .kind = i < N_PRES   ? VOCAB_BPE
+                                                : i == GEMMA ? VOCAB_BPE_TEXT
+                                                             : VOCAB_SPM,
+                                        .pre = (char *)(i < N_PRES ? pres[i] : "gemma4"),
                                         .n_tokens = N_TOKENS,
                                         .tokens = i < N_PRES ? bpe_tokens : spm_tokens,
-                                        .n_merges = i < N_PRES ? N_MERGES : 0,
+                                        .n_merges = i < SPM ? N_MERGES : 0,
                                         .merges = merges,
                                         .bos_id = TOKEN_NONE,
                                         .eos_id = TOKEN_NONE,
                                         .unk_id = N_TOKENS - 1,
+                                        .strip_after_special = i == SPM,
                                         .add_space_prefix = true };
             enum status st = tokenizer_create(&tokenizers[i], &vocabs[i], NULL);
             assert(st == OK);
         }
     }
     if (n < 1) return 0;
-    int which = (data[0] >> 1) % (N_PRES + 1);
+    int which = (data[0] >> 1) % N_VOCABS;
     const char *text = (const char *)data + 1;
     struct token_list ids = { 0 };
     struct spans literal = { 0 };

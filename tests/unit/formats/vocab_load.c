@@ -88,6 +88,74 @@ Test(vocab_load, reads_a_bpe_vocabulary)
     vocab_destroy(v);
 }
 
+Test(vocab_load, reads_merges_of_characters)
+{
+    struct gguf_build b;
+    for (int by_pre = 0; by_pre <= 1; by_pre++) {
+        start(&b, by_pre ? "gpt2" : "gemma4");
+        if (by_pre) gguf_build_str(&b, KEY("pre"), "sarvam-moe");
+        add_tables(&b);
+        gguf_build_u32(&b, KEY("bos_token_id"), 1);
+        gguf_build_bool(&b, KEY("add_bos_token"), false);
+        struct vocab *v = load_ok(&b);
+        cr_assert(v->kind == VOCAB_BPE_TEXT && v->n_merges == 3 && !v->add_space_prefix);
+        cr_assert_str_eq(v->pre, by_pre ? "sarvam-moe" : "gemma4");
+        cr_assert_eq(v->add_bos, !by_pre, "gemma4 has it whatever the file says");
+        vocab_destroy(v);
+    }
+}
+
+Test(vocab_load, the_pre_tokenizer_says_whether_a_text_begins_with_bos)
+{
+    static const struct {
+        const char *pre;
+        bool bos;
+    } rows[] = { { "pixtral", true }, { "tekken", true }, { "gpt-4o", false }, { "qwen35", false } };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct gguf_build b;
+        start(&b, "gpt2");
+        gguf_build_str(&b, KEY("pre"), rows[i].pre);
+        add_tables(&b);
+        gguf_build_u32(&b, KEY("bos_token_id"), 1);
+        struct vocab *v = load_ok(&b);
+        cr_assert_eq(v->add_bos, rows[i].bos, "%s", rows[i].pre);
+        vocab_destroy(v);
+    }
+}
+
+/* Where a vocabulary has <|return|> and <|call|>, <|end|> only ends a message inside of an answer. */
+Test(vocab_load, the_end_of_a_message_is_no_end_of_an_answer)
+{
+    static const char *const tokens[] = { "a", "<|endoftext|>", "<|return|>", "<|end|>", "<|call|>" };
+    static const int32_t types[] = { 1, 3, 3, 3, 3 };
+    for (size_t n = 4; n <= 5; n++) {
+        struct gguf_build b;
+        start(&b, "gpt2");
+        gguf_build_str(&b, KEY("pre"), "gpt-4o");
+        gguf_build_strs(&b, KEY("tokens"), tokens, n);
+        gguf_build_i32s(&b, KEY("token_type"), types, n);
+        gguf_build_strs(&b, KEY("merges"), MERGES, 1);
+        struct vocab *v = load_ok(&b);
+        cr_assert_eq(vocab_is_end(v, 3), n == 4);
+        cr_assert(vocab_is_end(v, 1) && vocab_is_end(v, 2) && !vocab_is_end(v, 0));
+        cr_assert_eq(v->eot_id, n == 4 ? 3 : 1);
+        vocab_destroy(v);
+    }
+}
+
+Test(vocab_load, phi3_drops_white_space_behind_control_tokens)
+{
+    for (int phi = 0; phi <= 1; phi++) {
+        struct gguf_build b;
+        start(&b, "llama");
+        gguf_build_str(&b, "general.architecture", phi ? "phi3" : "llama");
+        add_tables(&b);
+        struct vocab *v = load_ok(&b);
+        cr_assert_eq(v->strip_after_special, phi == 1);
+        vocab_destroy(v);
+    }
+}
+
 Test(vocab_load, splits_merges_at_the_first_space_after_byte_0)
 {
     static const char *const want[][2] = { { "a", "b" }, { " ", "b" }, { "ab", "a b" } };

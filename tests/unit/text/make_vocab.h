@@ -1,8 +1,8 @@
 /* make_vocab.h - builds vocabularies in memory for tests, from JSON.
  *
- * {"kind": "gpt2" | "llama", "pre": "...", "tokens": ["..."], "types": [1, ...], "scores": [0.0, ...],
+ * {"kind": "gpt2" | "llama" | "gemma4", "pre": "...", "tokens": ["..."], "types": [1, ...], "scores": [0.0, ...],
  *  "merges": ["a b"], "bos": 1, "eos": 2, "eot": -1, "unk": 0, "add_bos": false, "add_eos": false,
- *  "add_space_prefix": true}; all but kind and tokens may be left out. */
+ *  "add_space_prefix": true, "strip_after_special": false}; all but kind and tokens may be left out. */
 #ifndef TESTS_MAKE_VOCAB_H
 #define TESTS_MAKE_VOCAB_H
 #include "base/mem.h"
@@ -54,7 +54,8 @@ static inline struct vocab *vocab_from_json(const json_t *j)
     struct vocab *v = mem_zalloc(sizeof(*v));
     char *at = v->storage = mem_alloc(text_bytes(tokens) + text_bytes(merges));
 
-    v->kind = strcmp(json_string_value(json_object_get(j, "kind")), "llama") == 0 ? VOCAB_SPM : VOCAB_BPE;
+    const char *kind = json_string_value(json_object_get(j, "kind"));
+    v->kind = strcmp(kind, "llama") == 0 ? VOCAB_SPM : strcmp(kind, "gemma4") == 0 ? VOCAB_BPE_TEXT : VOCAB_BPE;
     v->pre = mem_strdup(pre ? pre : "");
     v->n_tokens = (uint32_t)json_array_size(tokens);
     v->tokens = mem_array(v->n_tokens, sizeof(*v->tokens));
@@ -82,6 +83,7 @@ static inline struct vocab *vocab_from_json(const json_t *j)
     v->pad_id = TOKEN_NONE;
     v->add_bos = json_is_true(json_object_get(j, "add_bos"));
     v->add_eos = json_is_true(json_object_get(j, "add_eos"));
+    v->strip_after_special = json_is_true(json_object_get(j, "strip_after_special"));
     v->add_space_prefix = json_is_true(json_object_get(j, "add_space_prefix"));
     return v;
 }

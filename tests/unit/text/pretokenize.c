@@ -2,6 +2,7 @@
 #include "text/pretokenize.h"
 
 #include "make_vocab.h"
+#include "text/pretokenize_table.h"
 
 struct pieces {
     size_t n[4096];
@@ -88,6 +89,31 @@ Test(pretokenize, knows_aliases_and_takes_no_name_for_default)
     cr_assert_eq(a.count, b.count);
 }
 
+/* Of two rows with one name the second would never be taken. */
+Test(pretokenize, every_name_stands_in_one_row)
+{
+    const struct pretokenize_row *row;
+    for (size_t k = 0; (row = pretokenize_row_at(k)); k++) {
+        for (const char *p = row->names; *p; p += strspn(p, " ")) {
+            char name[64];
+            size_t n = strcspn(p, " ");
+            snprintf(name, sizeof(name), "%.*s", (int)n, p);
+            cr_assert_eq(pretokenize_row_of(name), row, "%s", name);
+            p += n;
+        }
+    }
+}
+
+Test(pretokenize, digits_are_cut_into_threes_from_their_end)
+{
+    struct pieces got;
+    split("superbpe", "a12345678b12", 12, &got);
+    cr_assert(got.count == 6 && got.n[1] == 2 && got.n[2] == 3 && got.n[3] == 3 && got.n[4] == 1 && got.n[5] == 2);
+    split("tiny_aya", " 1234 5678x", 11, &got);
+    cr_assert(got.count == 7 && got.n[1] == 1 && got.n[2] == 3, "1|234");
+    cr_assert(got.n[4] == 3 && got.n[5] == 1, "567|8: a letter follows");
+}
+
 static enum status refuse(void *arg, const char *piece, size_t n)
 {
     return ++*(int *)arg == 2 ? ERR_FULL : OK;
@@ -108,17 +134,17 @@ Test(pretokenize, stops_when_the_caller_fails)
 
 Test(pretokenize, long_runs_end_for_every_pattern)
 {
-    static const char *const names[] = { "default", "smollm", "gpt-2",  "llama-bpe",      "qwen2",
-                                         "tekken",  "gpt-4o", "falcon", "deepseek-coder", "deepseek-v3" };
     static const char fills[] = "a \n1.\r'A";
+    const struct pretokenize_row *row;
     size_t n = 1 << 20;
-    char *text = mem_alloc(n);
-    for (size_t k = 0; k < sizeof(names) / sizeof(names[0]); k++) {
+    char *text = mem_alloc(n), name[32];
+    for (size_t k = 0; (row = pretokenize_row_at(k)); k++) {
+        snprintf(name, sizeof(name), "%.*s", (int)strcspn(row->names, " "), row->names);
         for (size_t f = 0; fills[f]; f++) {
             struct pieces got;
             memset(text, fills[f], n);
             text[n - 1] = fills[f] == ' ' ? 'x' : ' ';
-            split(names[k], text, n, &got);
+            split(name, text, n, &got);
             cr_assert_gt(got.count, 0);
         }
     }

@@ -82,6 +82,34 @@ static void expect(const char *text, struct encode_options opt, const char *ids)
     expect_encoding(SMALL, text, opt, ids);
 }
 
+/* What a family's name or kind decides: prefixed spaces, white space behind control tokens, merges of characters. */
+Test(tokenizer, families_ids_equal_the_reference)
+{
+    json_t *golden = load_json(TEST_DATA "/golden/tokens/families.json");
+    size_t f, i;
+    const json_t *family, *c;
+
+    json_array_foreach(golden, f, family)
+    {
+        struct vocab *v = vocab_from_json(json_object_get(family, "vocab"));
+        struct tokenizer *t = tokenizer_of(v);
+        json_array_foreach(json_object_get(family, "cases"), i, c)
+        {
+            const json_t *text = json_object_get(c, "text");
+            const bool special = json_is_true(json_object_get(c, "special"));
+            char what[48];
+            snprintf(what, sizeof(what), "%s case %zu", json_string_value(json_object_get(family, "arch")), i);
+            expect_ids(t, json_string_value(text), json_string_length(text),
+                       (struct encode_options){ .parse_special = special, .add_special = true },
+                       json_object_get(c, "ids"), what);
+        }
+        tokenizer_destroy(t);
+        vocab_destroy(v);
+    }
+    cr_assert_eq(f, 3);
+    json_decref(golden);
+}
+
 Test(tokenizer, control_tokens_are_parsed_only_where_asked)
 {
     expect("a<s>b", PLAIN, "[0,2,3,4,1]");
