@@ -85,6 +85,11 @@ struct attn_weights {
     float scale; /* of the int16 weights */
 };
 
+/* Tokens [first, end) of a block are seen, one at least. */
+struct attn_seen {
+    uint32_t first, end;
+};
+
 struct cpu_kernels {
     const char *name;
     uint32_t flags; /* enum cpu_flag, all of which must be there */
@@ -125,11 +130,11 @@ struct cpu_kernels {
                     uint32_t dim);
     /* Scores of one query to int16 weights (each four as 0 2 1 3) that have v_scale in them. */
     struct attn_weights (*softmax_int8)(int16_t *p, struct attn_state *state, const float *s, const float *v_scale,
-                                        uint32_t n_valid);
+                                        struct attn_seen seen);
     void (*qk_f16)(float *s, const uint16_t *k, const float *q, float scale, uint32_t dim);
     /* s becomes the weights; returns alpha. */
-    float (*softmax_f16)(float *s, struct attn_state *state, uint32_t n_valid);
-    void (*pv_f16)(float *o, const uint16_t *v, const float *p, float alpha, uint32_t n_valid, uint32_t dim);
+    float (*softmax_f16)(float *s, struct attn_state *state, struct attn_seen seen);
+    void (*pv_f16)(float *o, const uint16_t *v, const float *p, float alpha, struct attn_seen seen, uint32_t dim);
     /* Adds a later segment's (state, o) to what came before. */
     void (*merge)(float *o, struct attn_state *state, const float *o2, const struct attn_state *state2, uint32_t dim);
     void (*finish)(float *out, const float *o, const struct attn_state *state, uint32_t dim);

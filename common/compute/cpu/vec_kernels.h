@@ -122,15 +122,21 @@ TARGET static void rotate(float *x, uint32_t dim)
 
 /* --- attention --- */
 
-/* Turns scores into exp(score - max), 0 past n_valid; moves `state` on and returns alpha. */
-VEC float softmax_block(vec *p, struct attn_state *state, const float *s, uint32_t n_valid)
+/* x where tokens [16 j, 16 j + 16) of a block are seen, y elsewhere; `whole`: its first tokens are. */
+VEC vec v_seen(vec x, vec y, struct attn_seen seen, uint32_t j, bool whole)
+{
+    x = v_first(x, y, seen.end > 16 * j ? seen.end - 16 * j : 0);
+    return whole ? x : v_first(y, x, seen.first > 16 * j ? seen.first - 16 * j : 0);
+}
+
+/* Turns scores into exp(score - max), 0 where they are not seen; moves `state` on and returns alpha. */
+VEC float softmax_block(vec *p, struct attn_state *state, const float *s, struct attn_seen seen, bool whole)
 {
     const vec none = v_set(-INFINITY);
     vec top = none;
     UNROLL for (uint32_t j = 0; j < 4; j++)
     {
-        uint32_t n = n_valid > 16 * j ? n_valid - 16 * j : 0;
-        p[j] = v_first(v_load(s + 16 * j), none, n);
+        p[j] = v_seen(v_load(s + 16 * j), none, seen, j, whole);
         top = v_max(top, p[j]);
     }
     float max = v_max_lane(top);
@@ -143,15 +149,14 @@ VEC float softmax_block(vec *p, struct attn_state *state, const float *s, uint32
     return alpha;
 }
 
-TARGET static struct attn_weights softmax_int8(int16_t *out, struct attn_state *state, const float *s,
-                                               const float *v_scale, uint32_t n_valid)
+VEC struct attn_weights weigh_int8(int16_t *out, struct attn_state *state, const float *s, const float *v_scale,
+                                   struct attn_seen seen, bool whole)
 {
     vec p[4], m = v_set(0);
-    float alpha = softmax_block(p, state, s, n_valid);
+    float alpha = softmax_block(p, state, s, seen, whole);
     UNROLL for (uint32_t j = 0; j < 4; j++)
     {
-        uint32_t n = n_valid > 16 * j ? n_valid - 16 * j : 0;
-        p[j] = v_first(v_mul(p[j], v_load(v_scale + 16 * j)), v_set(0), n);
+        p[j] = v_seen(v_mul(p[j], v_load(v_scale + 16 * j)), v_set(0), seen, j, whole);
         m = v_magnitude(m, p[j]);
     }
     struct quant_step step = step_of(v_magnitude_bits(m), 32767.0f);
@@ -159,6 +164,13 @@ TARGET static struct attn_weights softmax_int8(int16_t *out, struct attn_state *
     if (!step.finite) return (struct attn_weights){ alpha, step.scale };
     UNROLL for (uint32_t j = 0; j < 4; j++) v_store_int16(out + 16 * j, v_fma(p[j], v_set(step.inv), v_set(ROUND)));
     return (struct attn_weights){ alpha, step.scale };
+}
+
+TARGET static struct attn_weights softmax_int8(int16_t *out, struct attn_state *state, const float *s,
+                                               const float *v_scale, struct attn_seen seen)
+{
+    return seen.first == 0 ? weigh_int8(out, state, s, v_scale, seen, true)
+                           : weigh_int8(out, state, s, v_scale, seen, false);
 }
 
 TARGET static void qk_f16(float *s, const uint16_t *k, const float *q, float scale, uint32_t dim)
@@ -170,19 +182,20 @@ TARGET static void qk_f16(float *s, const uint16_t *k, const float *q, float sca
     }
 }
 
-TARGET static float softmax_f16(float *s, struct attn_state *state, uint32_t n_valid)
+TARGET static float softmax_f16(float *s, struct attn_state *state, struct attn_seen seen)
 {
     vec p[4];
-    float alpha = softmax_block(p, state, s, n_valid);
+    float alpha = softmax_block(p, state, s, seen, false);
     UNROLL for (uint32_t j = 0; j < 4; j++) v_store(s + 16 * j, p[j]);
     return alpha;
 }
 
-TARGET static void pv_f16(float *o, const uint16_t *v, const float *p, float alpha, uint32_t n_valid, uint32_t dim)
+TARGET static void pv_f16(float *o, const uint16_t *v, const float *p, float alpha, struct attn_seen seen, uint32_t dim)
 {
     for (uint32_t i = 0; i < dim; i += 16) {
         vec acc = v_set(0);
-        for (uint32_t t = 0; t < n_valid; t++) acc = v_fma(v_set(p[t]), v_load_half(v + (size_t)t * dim + i), acc);
+        for (uint32_t t = seen.first; t < seen.end; t++)
+            acc = v_fma(v_set(p[t]), v_load_half(v + (size_t)t * dim + i), acc);
         v_store(o + i, v_fma(v_load(o + i), v_set(alpha), acc));
     }
 }

@@ -206,26 +206,29 @@ Test(rows, every_level_turns_as_the_reference)
 
 Test(rows, every_level_weighs_as_the_reference)
 {
-    static const uint32_t valid[] = { 1, 2, 15, 16, 17, 31, 48, 63, 64 };
+    static const struct attn_seen seen[] = { { 0, 1 },   { 0, 2 },   { 0, 15 },  { 0, 16 },  { 0, 17 },
+                                             { 0, 31 },  { 0, 48 },  { 0, 63 },  { 0, 64 },  { 1, 64 },
+                                             { 15, 17 }, { 16, 40 }, { 33, 34 }, { 47, 64 }, { 63, 64 } };
     float s[64], v[64], fa[64], fb[64];
     int16_t pa[64], pb[64];
     struct check_rng rng = { 5 };
     EACH_LEVEL(k)
     for (int fill = 0; fill < FILL_COUNT; fill++)
-        for (size_t i = 0; i < sizeof(valid) / sizeof(valid[0]); i++) {
+        for (size_t i = 0; i < sizeof(seen) / sizeof(seen[0]); i++) {
             struct attn_state sa = { -INFINITY, 0 }, sb = sa;
             for (int block = 0; block < 3; block++) {
                 check_fill(&rng, (enum check_fill)fill, s, 64);
-                for (int t = 0; t < 64; t++) v[t] = (uint32_t)t < valid[i] ? (float)check_unit(&rng) : NAN;
-                struct attn_weights wa = ref->softmax_int8(pa, &sa, s, v, valid[i]);
-                struct attn_weights wb = k->softmax_int8(pb, &sb, s, v, valid[i]);
+                for (int t = 0; t < 64; t++)
+                    v[t] = (uint32_t)t >= seen[i].first && (uint32_t)t < seen[i].end ? (float)check_unit(&rng) : NAN;
+                struct attn_weights wa = ref->softmax_int8(pa, &sa, s, v, seen[i]);
+                struct attn_weights wb = k->softmax_int8(pb, &sb, s, v, seen[i]);
                 expect_same(&wa, &wb, sizeof(wa), k->name, "attn_weights");
                 expect_same(&sa, &sb, sizeof(sa), k->name, "attn_state");
                 expect_same(pa, pb, sizeof(pa), k->name, "softmax_int8");
                 memcpy(fa, s, sizeof(fa));
                 memcpy(fb, s, sizeof(fb));
                 struct attn_state ta = sa, tb = sb;
-                cr_assert(ref->softmax_f16(fa, &ta, valid[i]) == k->softmax_f16(fb, &tb, valid[i]));
+                cr_assert(ref->softmax_f16(fa, &ta, seen[i]) == k->softmax_f16(fb, &tb, seen[i]));
                 expect_same(fa, fb, sizeof(fa), k->name, "softmax_f16");
             }
         }
