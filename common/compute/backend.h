@@ -208,11 +208,11 @@ struct delta_facts {
     bool tiled;
 };
 
-/* What the delta rule reads: rows of the step, ld floats apart.  The op may overwrite all of it. */
+/* What the delta rule reads: rows of the step, ld floats apart.  The op may overwrite q and k. */
 struct delta_inputs {
-    float *qkv; /* device, after the convolution: q [n_k_heads][keys], k [n_k_heads][keys], v [n_v_heads][values] */
+    float *qkv; /* device, after the convolution: q [n_k_heads][rows], k [n_k_heads][rows], v [n_v_heads][cols] */
     size_t ld;
-    float *beta, *alpha; /* device [n_v_heads] each, as projected */
+    const float *beta, *alpha; /* device [n_v_heads] each, as projected */
     size_t beta_ld, alpha_ld;
 };
 
@@ -224,11 +224,11 @@ struct mamba2_facts {
     const float *d;       /* device [n_heads]: how much of x goes past the state */
 };
 
-/* What the scan reads: rows of the step, ld floats apart.  The op may overwrite dt. */
+/* What the scan reads: rows of the step, ld floats apart. */
 struct mamba2_inputs {
     const float *xbc; /* device, after the convolution: x [n_heads][cols], B [n_groups][rows], C [n_groups][rows] */
     size_t ld;
-    float *dt; /* device [n_heads], as projected */
+    const float *dt; /* device [n_heads], as projected */
     size_t dt_ld;
 };
 

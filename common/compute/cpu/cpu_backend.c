@@ -5,6 +5,8 @@
 #include "compute/cpu/cpu_internal.h"
 #include "compute/cpu/cpu_level.h"
 #include "compute/cpu/kv_slice.h"
+#include "compute/cpu/recurrent.h"
+#include "compute/cpu/state_slice.h"
 
 #include <assert.h>
 #include <string.h>
@@ -273,6 +275,14 @@ static const struct backend_ops cpu_ops = {
     .scale = cpu_scale,
     .softcap = cpu_softcap,
     .gate_act = cpu_gate_act,
+    .conv_step = cpu_conv_step,
+    .delta_rule = cpu_delta_rule,
+    .mamba2_scan = cpu_mamba2_scan,
+    .norm_gate = cpu_norm_gate,
+    .state_slot_bytes = cpu_state_slot_bytes,
+    .state_copy = cpu_state_copy,
+    .state_pack = cpu_state_pack,
+    .state_unpack = cpu_state_unpack,
 };
 enum status cpu_backend_open(struct backend **out, const struct backend_options *opt, struct error *err)
 {

@@ -6,6 +6,7 @@
 #include "base/kv_block.h"
 #include "compute/backend.h"
 #include "compute/cpu/pack.h"
+#include "compute/cpu/recurrent_slab.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -144,6 +145,16 @@ struct cpu_kernels {
     void (*v_zip)(int8_t *v, const int8_t *rows, uint32_t dim);
     /* Whether the value -128 is among n bytes. */
     bool (*has_min8)(const int8_t *x, size_t n);
+
+    /* --- recurrent layers --- */
+    void (*conv_row)(float *out, const struct conv_row *c, uint32_t n); /* n a multiple of 16 */
+    /* x *= factor / sqrt(sum of squares + eps); n a multiple of 16 */
+    void (*unit_length)(float *x, uint32_t n, float eps, float factor);
+    void (*delta_slab)(const struct delta_slab *slab); /* at least one row */
+    void (*mamba2_slab)(const struct mamba2_slab *slab);
+    /* One group of n columns, a multiple of 16. */
+    void (*norm_gate)(float *out, const float *x, const float *gate, const float *w, uint32_t n, float eps,
+                      bool gate_first);
 };
 
 extern const struct cpu_kernels cpu_kernels_ref, cpu_kernels_avx2, cpu_kernels_vnni256, cpu_kernels_avxvnni,

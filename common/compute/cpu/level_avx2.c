@@ -7,6 +7,8 @@
 #include "compute/cpu/dot_kernels.h"
 #include "compute/cpu/vec_kernels.h"
 
+#include "compute/cpu/recurrent_tmpl.h"
+
 const struct cpu_kernels cpu_kernels_avx2 = {
-    .name = "avx2", .flags = CPU_AVX2, DOT_KERNELS, ATTN_KERNELS, VEC_KERNELS
+    .name = "avx2", .flags = CPU_AVX2, DOT_KERNELS, ATTN_KERNELS, VEC_KERNELS, RECURRENT_KERNELS
 };

@@ -7,6 +7,8 @@
 #include "compute/cpu/dot_kernels.h"
 #include "compute/cpu/vec_kernels.h"
 
+#include "compute/cpu/recurrent_tmpl.h"
+
 const struct cpu_kernels cpu_kernels_avx512 = {
-    .name = "avx512", .flags = CPU_AVX2 | CPU_AVX512, DOT_KERNELS, ATTN_KERNELS, VEC_KERNELS
+    .name = "avx512", .flags = CPU_AVX2 | CPU_AVX512, DOT_KERNELS, ATTN_KERNELS, VEC_KERNELS, RECURRENT_KERNELS
 };

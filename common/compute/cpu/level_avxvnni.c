@@ -8,6 +8,8 @@
 #include "compute/cpu/dot_kernels.h"
 #include "compute/cpu/vec_kernels.h"
 
+#include "compute/cpu/recurrent_tmpl.h"
+
 const struct cpu_kernels cpu_kernels_avxvnni = {
-    .name = "avxvnni", .flags = CPU_AVX2 | CPU_AVX_VNNI, DOT_KERNELS, ATTN_KERNELS, VEC_KERNELS
+    .name = "avxvnni", .flags = CPU_AVX2 | CPU_AVX_VNNI, DOT_KERNELS, ATTN_KERNELS, VEC_KERNELS, RECURRENT_KERNELS
 };

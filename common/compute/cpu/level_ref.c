@@ -3,6 +3,8 @@
 
 #include "compute/cpu/vec_kernels.h"
 
+#include "compute/cpu/recurrent_tmpl.h"
+
 /* One output of a quantized matrix: exact sums per 16 columns, then fp32 in ascending columns. */
 static float dot_quantized(const struct matmul_job *job, const uint8_t *panel, uint32_t lane, uint32_t row)
 {
@@ -127,4 +129,5 @@ const struct cpu_kernels cpu_kernels_ref = { .name = "ref",
                                              .v_unzip = v_unzip,
                                              .v_zip = v_zip,
                                              .has_min8 = has_min8,
-                                             VEC_KERNELS };
+                                             VEC_KERNELS,
+                                             RECURRENT_KERNELS };

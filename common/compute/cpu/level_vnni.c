@@ -9,13 +9,19 @@
 #include "compute/cpu/dot_kernels.h"
 #include "compute/cpu/vec_kernels.h"
 
-const struct cpu_kernels cpu_kernels_vnni = {
-    .name = "vnni", .flags = CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI, DOT_KERNELS, ATTN_KERNELS, VEC_KERNELS
-};
+#include "compute/cpu/recurrent_tmpl.h"
+
+const struct cpu_kernels cpu_kernels_vnni = { .name = "vnni",
+                                              .flags = CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI,
+                                              DOT_KERNELS,
+                                              ATTN_KERNELS,
+                                              VEC_KERNELS,
+                                              RECURRENT_KERNELS };
 
 const struct cpu_kernels cpu_kernels_amx = { .name = "amx",
                                              .flags = CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI | CPU_AMX_INT8,
                                              .checked_by = &cpu_kernels_vnni,
                                              .matmul = amx_matmul,
                                              ATTN_KERNELS,
-                                             VEC_KERNELS };
+                                             VEC_KERNELS,
+                                             RECURRENT_KERNELS };

@@ -8,6 +8,11 @@
 #include "compute/cpu/dot_kernels.h"
 #include "compute/cpu/vec_kernels.h"
 
-const struct cpu_kernels cpu_kernels_vnni256 = {
-    .name = "vnni256", .flags = CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI, DOT_KERNELS, ATTN_KERNELS, VEC_KERNELS
-};
+#include "compute/cpu/recurrent_tmpl.h"
+
+const struct cpu_kernels cpu_kernels_vnni256 = { .name = "vnni256",
+                                                 .flags = CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI,
+                                                 DOT_KERNELS,
+                                                 ATTN_KERNELS,
+                                                 VEC_KERNELS,
+                                                 RECURRENT_KERNELS };

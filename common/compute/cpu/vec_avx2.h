@@ -247,7 +247,8 @@ typedef struct {
     __m256i a, b;
 } ivec;
 
-#define LEVEL_ROWS 2 /* activation rows whose sums fit the registers */
+#define LEVEL_ROWS       2 /* activation rows whose sums fit the registers */
+#define LEVEL_STATE_VECS 1 /* vectors of a state's columns that go over its rows together */
 
 VEC ivec iv_load(const void *p)
 {

@@ -182,7 +182,8 @@ VEC vec v_load_first(const float *p, uint32_t n)
 /* --- sixteen int32 lanes, or 64 bytes --- */
 typedef __m512i ivec;
 
-#define LEVEL_ROWS 8 /* activation rows whose sums fit the registers */
+#define LEVEL_ROWS       8 /* activation rows whose sums fit the registers */
+#define LEVEL_STATE_VECS 2 /* vectors of a state's columns that go over its rows together */
 
 VEC ivec iv_load(const void *p)
 {

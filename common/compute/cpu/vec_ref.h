@@ -4,7 +4,8 @@
 #include "compute/cpu/half.h"
 
 #define TARGET
-#define VEC static inline
+#define VEC              static inline
+#define LEVEL_STATE_VECS 1
 
 typedef struct {
     float l[16];
