@@ -5,7 +5,8 @@
 
 #include <string.h>
 
-static const struct family *const FAMILIES[] = { &family_llama, &family_qwen2, &family_qwen3, &family_phi3 };
+static const struct family *const FAMILIES[] = { &family_llama,  &family_qwen2,  &family_qwen3,
+                                                 &family_gemma2, &family_gemma3, &family_phi3 };
 #define N_FAMILIES (sizeof(FAMILIES) / sizeof(FAMILIES[0]))
 
 const struct family *family_find(struct bytes name)

@@ -30,7 +30,7 @@ static const struct family {
     bool served;
 } FAMILIES[] = {
     { "llama", true }, { "llama-yarn", true }, { "llama-longrope", true }, { "qwen2", true },
-    { "qwen3", true }, { "gemma2", false },    { "gemma3", false },        { "phi3", true },
+    { "qwen3", true }, { "gemma2", true },     { "gemma3", true },         { "phi3", true },
 };
 #define N_FAMILIES (sizeof(FAMILIES) / sizeof(*FAMILIES))
 
