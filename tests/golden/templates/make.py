@@ -481,6 +481,9 @@ l | length > 2
 'z' | int(base=36)
 ' 12 ' | int
 '1_000' | int
+'1_0_0' | int
+'1__0' | int
+'_1' | int
 no | int
 '3.5' | float
 'x' | float
@@ -511,11 +514,14 @@ ed | tojson(indent=2)
 [e, ed] | tojson(indent=1)
 u | tojson
 u | tojson(ensure_ascii=true)
+'\U00010000\uffff' | tojson(ensure_ascii=true)
 odd | tojson
 odd
 [odd]
 [u]
 d | tojson(separators=(',', ':'))
+d | tojson(separators=[', ', '='])
+d | tojson(separators=3)
 d | tojson(sort_keys=true)
 d | tojson(indent='--')
 floats | tojson
@@ -551,6 +557,8 @@ t is false
 d is mapping
 l is mapping
 l is iterable
+(l | select) is iterable
+(l | select | list) is iterable
 s is iterable
 n is iterable
 d is sequence
@@ -668,6 +676,9 @@ SNIPPETS = {
     "comment plus": "a\n  {#+ c +#}\n b",
     "comment with tags": "{# {% if %} {{ #}x",
     "raw": "{% raw %}{{ x }}{% y %}{# z #}{% endraw %}",
+    "raw tight": "{%raw%}{{ x }}{%endraw%}y",
+    "raw minus tight": "a {%-raw-%} {{ x }} {%-endraw-%} b",
+    "carriage returns": "a\rb\r\nc\r\rd\r",
     "raw minus": "a {%- raw -%} {{ x }} {%- endraw -%} b",
     "raw newline": "{% raw %}\n a {% endraw %}\n b",
     "raw lstrip": "x\n  {% raw %}y\n  {% endraw %}\nz",

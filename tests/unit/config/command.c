@@ -103,6 +103,14 @@ REFUSED(two_values, "--count is given twice, as \"1\" and as \"2\"; give it once
 REFUSED(an_operand, "unexpected argument \"stray\"", "-f", "a", "stray")
 REFUSED(an_empty_text, "--file: \"\" is not allowed; allowed: text", "-f", "")
 
+Test(command, helps_when_help_is_the_last_word)
+{
+    struct options o = { 0 };
+    cr_redirect_stdout();
+    cr_assert_eq(command_parse(&WITH_OPERANDS, &o, ARGS("-f", "a", "--help"), NULL), 0);
+    cr_assert_null(o.file);
+}
+
 Test(command, prints_its_table)
 {
     struct options o = { 0 };

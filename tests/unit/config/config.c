@@ -390,6 +390,9 @@ Test(config, serve_makes_a_cluster_of_two_nodes)
     cr_assert_eq(load(&run, CONFIG_SERVE, NULL, "-m x/a-00001-of-00003.gguf", &err), OK, "%s", err.text);
     cr_assert_str_eq(run.cfg.models[0].name, "a"); /* of all its parts */
     config_fini(&run);
+    cr_assert_eq(load(&run, CONFIG_SERVE, NULL, "-m x/weights.bin", &err), OK, "%s", err.text);
+    cr_assert_str_eq(run.cfg.models[0].name, "weights.bin");
+    config_fini(&run);
     expect_refused(CONFIG_SERVE, NULL, "-m x --host 0.0.0.0", "--host: 0.0.0.0:8080 is beyond loopback");
     expect_refused(CONFIG_SERVE, NULL, "-m x --port 70000", "--port: \"70000\" is not allowed; allowed: 0..65535");
     expect_refused(CONFIG_SERVE, NULL, "", "no model; give");

@@ -30,6 +30,16 @@ Test(stream, shows_text_at_once_without_stops)
     stream_fini(&s);
 }
 
+Test(stream, keeps_the_first_space_of_an_answer)
+{
+    struct vocab_token tokens[] = { { "\xE2\x96\x81Hello", 8, 0, TOKEN_NORMAL } };
+    const struct vocab vocab = { .kind = VOCAB_SPM, .n_tokens = 1, .tokens = tokens, .add_space_prefix = true };
+    struct stream s;
+    stream_init(&s, &vocab, NULL, 0, 0);
+    expect_feed(&s, 0, " Hello", false);
+    stream_fini(&s);
+}
+
 Test(stream, holds_a_split_character_back)
 {
     struct stream s = stream_with(NULL, 0, 0);

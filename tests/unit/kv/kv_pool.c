@@ -73,6 +73,29 @@ Test(kv_pool, counts_follow_states)
     kv_pool_destroy(pool);
 }
 
+Test(kv_pool, a_holder_does_not_say_what_a_block_is_that_others_read)
+{
+    static const enum kv_block_state READ[] = { KV_ACTIVE, KV_SENDING };
+    struct kv_pool *pool = pool_of(2);
+    for (int i = 0; i < 2; i++) {
+        kv_block_id id = expect_take(pool, READ[i]);
+        kv_pool_ref(pool, id);
+        kv_pool_set_state(pool, id, KV_RECEIVING);
+        cr_assert_eq(count_of(pool, READ[i]), 1, "%d", i);
+        kv_pool_unref(pool, id);
+        kv_pool_set_state(pool, id, KV_RECEIVING);
+        cr_assert_eq(count_of(pool, READ[i]), 0, "its only holder does");
+        kv_pool_unref(pool, id);
+    }
+    kv_block_id id = expect_take(pool, KV_RESERVED);
+    kv_pool_ref(pool, id);
+    kv_pool_set_state(pool, id, KV_RECEIVING);
+    cr_assert_eq(count_of(pool, KV_RECEIVING), 1, "nobody reads it yet");
+    kv_pool_unref(pool, id);
+    kv_pool_unref(pool, id);
+    kv_pool_destroy(pool);
+}
+
 Test(kv_pool, refuses_no_blocks_and_names_states)
 {
     struct kv_pool *pool = NULL;

@@ -133,6 +133,21 @@ Test(kv_inbox, completes_when_all_is_covered_and_committed_in_any_order)
         }
 }
 
+Test(kv_inbox, takes_as_much_as_was_granted_and_no_byte_more)
+{
+    for (int less = 0; less < 2; less++) {
+        struct kv_cut_walk w = kv_cut_walk_of(&all);
+        struct kv_inbox_result res;
+        start(1); /* for the geometry */
+        const struct kv_wire_range first = kv_cut_walk_peek(&w, &geom, 1 << 14);
+        const uint64_t bytes = kv_wire_range_bytes(&geom, &first);
+        stop();
+        start(bytes - (uint64_t)less);
+        cr_assert_eq(put(first, (struct change){ 0 }, &res), less ? KV_INBOX_FAILED : KV_INBOX_STORED);
+        stop();
+    }
+}
+
 /* Each frame of each group but one, then the commit, then that one: a transfer waits for all groups alike. */
 Test(kv_inbox, completes_when_all_groups_are_covered)
 {
