@@ -1,4 +1,4 @@
-/* synth_meta.c - metadata of a synthetic llama, with a byte-level BPE vocabulary of any size. */
+/* synth_meta.c - metadata of a synthetic model, with a byte-level BPE vocabulary of any size. */
 #include "base/strbuf.h"
 #include "bench/synth.h"
 #include "formats/gguf.h"
@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#define D(field)   offsetof(struct synth_shape, field)
 #define N_SPECIALS 3u
 #define N_LETTERS  26u
 /* Merges: two lower-case letters, or a space and one. */
@@ -43,12 +44,6 @@ static void key_u32(struct meta *m, const char *name, uint32_t v)
 {
     key(m, name, GGUF_U32);
     put_u32(m->out, v);
-}
-
-static void key_f32(struct meta *m, const char *name, float v)
-{
-    key(m, name, GGUF_F32);
-    strbuf_add(m->out, &v, 4);
 }
 
 static void key_str(struct meta *m, const char *name, const char *v)
@@ -129,24 +124,86 @@ static void put_vocab(struct meta *m, uint32_t n_vocab)
     key_u32(m, "tokenizer.ggml.eot_token_id", n_vocab - 1);
 }
 
+/* Keys behind "<arch>.", in the order of the file: those whose fact is not 0. */
+static const struct {
+    const char *name;
+    size_t at; /* in struct synth_shape */
+    enum gguf_type type;
+} KEYS[] = {
+    { "block_count", D(n_layers), GGUF_U32 },
+    { "context_length", D(context_length), GGUF_U32 },
+    { "embedding_length", D(d_model), GGUF_U32 },
+    { "feed_forward_length", D(d_ff), GGUF_U32 },
+    { "attention.head_count", D(n_heads), GGUF_U32 },
+    { "attention.head_count_kv", D(n_kv_heads), GGUF_U32 },
+    { "attention.layer_norm_rms_epsilon", D(norm_eps), GGUF_F32 },
+    { "rope.dimension_count", D(rope_dims), GGUF_U32 },
+    { "rope.freq_base", D(rope_base), GGUF_F32 },
+    { "vocab_size", D(n_vocab), GGUF_U32 },
+    { "rope.freq_base_swa", D(rope_base_swa), GGUF_F32 },
+    { "rope.scaling.factor", D(scaling_factor), GGUF_F32 },
+    { "rope.scaling.original_context_length", D(original_context), GGUF_U32 },
+    { "rope.scaling.yarn_log_multiplier", D(yarn_log_multiplier), GGUF_F32 },
+    { "attention.key_length", D(key_length), GGUF_U32 },
+    { "attention.value_length", D(value_length), GGUF_U32 },
+    { "attention.sliding_window", D(window), GGUF_U32 },
+    { "attention.kv_lora_rank", D(kv_lora), GGUF_U32 },
+    { "attention.key_length_mla", D(key_mla), GGUF_U32 },
+    { "attention.value_length_mla", D(value_mla), GGUF_U32 },
+    { "expert_count", D(n_experts), GGUF_U32 },
+    { "expert_used_count", D(n_used), GGUF_U32 },
+    { "expert_feed_forward_length", D(ff_expert), GGUF_U32 },
+    { "expert_shared_count", D(n_shared), GGUF_U32 },
+    { "expert_weights_scale", D(expert_scale), GGUF_F32 },
+    { "expert_gating_func", D(gating), GGUF_U32 },
+    { "leading_dense_block_count", D(n_dense), GGUF_U32 },
+    { "ssm.conv_kernel", D(conv_kernel), GGUF_U32 },
+    { "ssm.inner_size", D(ssm_inner), GGUF_U32 },
+    { "ssm.state_size", D(ssm_state), GGUF_U32 },
+    { "ssm.time_step_rank", D(ssm_heads), GGUF_U32 },
+    { "ssm.group_count", D(ssm_groups), GGUF_U32 },
+    { "full_attention_interval", D(full_interval), GGUF_U32 },
+};
+
+static void put_facts(struct meta *m, const struct synth_shape *s)
+{
+    char name[64];
+    for (size_t i = 0; i < sizeof(KEYS) / sizeof(KEYS[0]); i++) {
+        uint32_t bits;
+        memcpy(&bits, (const char *)s + KEYS[i].at, sizeof(bits));
+        if (bits == 0) continue;
+        snprintf(name, sizeof(name), "%s.%s", s->family->arch, KEYS[i].name);
+        key(m, name, KEYS[i].type);
+        put_u32(m->out, bits);
+    }
+    if (s->scaling) {
+        snprintf(name, sizeof(name), "%s.rope.scaling.type", s->family->arch);
+        key_str(m, name, s->scaling);
+    }
+    if (s->ff_shared && !s->n_shared) { /* of one shared expert, whose width need not be a multiple of the others' */
+        snprintf(name, sizeof(name), "%s.expert_shared_feed_forward_length", s->family->arch);
+        key_u32(m, name, s->ff_shared);
+    }
+    if (s->kv_lora) { /* none: llama.cpp takes that for granted only of a model of 27 layers */
+        snprintf(name, sizeof(name), "%s.attention.q_lora_rank", s->family->arch);
+        key_u32(m, name, 0);
+    }
+    if (s->rope_sections[0]) {
+        snprintf(name, sizeof(name), "%s.rope.dimension_sections", s->family->arch);
+        key_array(m, name, GGUF_I32, 4);
+        for (int i = 0; i < 4; i++) put_u32(m->out, s->rope_sections[i]);
+    }
+}
+
 uint32_t synth_metadata(struct strbuf *out, const struct synth_shape *s, const char *type_name)
 {
     struct meta m = { out, 0 };
     char name[64];
 
     snprintf(name, sizeof(name), "synthetic %s %s", s->name, type_name);
-    key_str(&m, "general.architecture", "llama");
+    key_str(&m, "general.architecture", s->family->arch);
     key_str(&m, "general.name", name);
-    key_u32(&m, "llama.block_count", s->n_layers);
-    key_u32(&m, "llama.context_length", s->context_length);
-    key_u32(&m, "llama.embedding_length", s->d_model);
-    key_u32(&m, "llama.feed_forward_length", s->d_ff);
-    key_u32(&m, "llama.attention.head_count", s->n_heads);
-    key_u32(&m, "llama.attention.head_count_kv", s->n_kv_heads);
-    key_f32(&m, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
-    key_u32(&m, "llama.rope.dimension_count", s->head_dim);
-    key_f32(&m, "llama.rope.freq_base", s->rope_base);
-    key_u32(&m, "llama.vocab_size", s->n_vocab);
+    put_facts(&m, s);
     put_vocab(&m, s->n_vocab);
     return m.n_keys;
 }

@@ -91,6 +91,12 @@ static float random_float(uint64_t *seed, float std)
     return ((float)(next_random(seed) >> 40) * 0x1p-23f - 1.0f) * 1.7320508f * std;
 }
 
+void synth_floats_fill(uint64_t *seed, float low, float high, float *out, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = low == high ? low : low + (high - low) * ((float)(next_random(seed) >> 40) * 0x1p-24f);
+}
+
 static void fill_floats(const struct synth_type *t, uint64_t *seed, float std, uint8_t *out, size_t bytes)
 {
     if (t->form == PLAIN_F32) {

@@ -80,10 +80,22 @@ def test_synth_refuses(tmp_path, args, rc, says):
     assert not (tmp_path / "x.gguf").exists()
 
 
-def test_synth_looks_at_the_disk_first():
-    args = ["--shape", "llama-70b", "--type", "F16"]
-    says = bench("synth", "-o", "/proc/x.gguf", *args, rc=1).stderr  # a file system that never has room
-    assert "/proc/x.gguf would take 141.11 GB, the disk has 0.00 GB left" in says
+@pytest.mark.parametrize("shape,kind,gb", [  # the sum of all tensors: nothing is written
+    ("llama-70b", "F16", "141.11"), ("qwen3-30b-a3b", "Q4_K_M", "18.64"), ("qwen3.6-35b-a3b", "Q4_K_M", "21.23"),
+    ("gemma-3-27b", "Q4_K_M", "16.55"), ("gpt-oss-20b", "Q8_0", "12.10"), ("deepseek-v2-lite", "Q4_K_M", "10.42"),
+])
+def test_synth_looks_at_the_disk_first(shape, kind, gb):
+    says = bench("synth", "-o", "/proc/x.gguf", "--shape", shape, "--type", kind, rc=1).stderr  # a disk that never has room
+    assert f"/proc/x.gguf would take {gb} GB, the disk has 0.00 GB left" in says
+
+
+def test_experts_have_a_type_of_their_own(tmp_path):
+    path = tmp_path / "synth.gguf"
+    bench("synth", "-o", path, "--shape", "gpt-oss-20b", "--type", "Q8_0", "--experts", "Q4_0", *TINY)
+    out = subprocess.run([BIN / "baton", "inspect", "--tensors", path], capture_output=True, text=True).stdout
+    rows = {r.split()[0]: r for r in out.splitlines() if r.strip().startswith("blk.0.")}
+    assert "Q4_0" in rows["blk.0.ffn_up_exps.weight"] and "Q8_0" in rows["blk.0.attn_q.weight"]
+    assert "F32" in rows["blk.0.attn_sinks.weight"] and "F32" in rows["blk.0.ffn_down_exps.bias"]
 
 
 @pytest.mark.parametrize("args,says", [
