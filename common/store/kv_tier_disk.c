@@ -4,12 +4,12 @@
 #include "base/ewma.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/worker.h"
 #include "kv/hash_lru.h"
 #include "store/kv_tier_read.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -35,15 +35,11 @@ struct kv_tier_disk {
     uint8_t *copy_buffer;
     double read_us; /* of one block, moving average; 0: not measured */
     /* The writer's too, under the lock. */
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
+    struct worker writer;
     struct job *queue; /* [max_queued], a ring; the first one is being written */
     uint32_t head, n_queued, max_queued;
-    uint8_t **spare; /* [max_queued - n_queued] */
-    bool stopping;
+    uint8_t **spare;   /* [max_queued - n_queued] */
     atomic_bool is_on; /* false after a write error, for good */
-    pthread_t writer;
-    bool has_writer;
 };
 
 bool kv_tier_disk_pays(double read_us, double compute_us)
@@ -81,25 +77,18 @@ static void turn_off(struct kv_tier_disk *d, int why)
     atomic_store_explicit(&d->counters->blocks[KV_TIER_DISK], 0, memory_order_relaxed);
 }
 
-static void *write_queue(void *arg)
+static bool write_next(void *arg)
 {
     struct kv_tier_disk *d = arg;
-    pthread_mutex_lock(&d->lock);
-    while (!d->stopping) {
-        if (d->n_queued == 0) {
-            pthread_cond_wait(&d->wake, &d->lock);
-            continue;
-        }
-        const struct job job = d->queue[d->head];
-        pthread_mutex_unlock(&d->lock);
-        int bad = atomic_load(&d->is_on) ? write_block(d, job.buffer, job.slot) : EIO;
-        if (bad && atomic_load(&d->is_on)) turn_off(d, bad);
-        if (bad) kv_tier_drop(d->counters, KV_TIER_WRITE_ERROR);
-        pthread_mutex_lock(&d->lock);
-        pop(d);
-    }
-    pthread_mutex_unlock(&d->lock);
-    return NULL;
+    if (d->n_queued == 0) return false;
+    const struct job job = d->queue[d->head];
+    worker_unlock(&d->writer);
+    int bad = atomic_load(&d->is_on) ? write_block(d, job.buffer, job.slot) : EIO;
+    if (bad && atomic_load(&d->is_on)) turn_off(d, bad);
+    if (bad) kv_tier_drop(d->counters, KV_TIER_WRITE_ERROR);
+    worker_lock(&d->writer);
+    pop(d);
+    return true;
 }
 
 static enum status open_file(struct kv_tier_disk *d, const struct kv_tier_options *opt, uint64_t bytes,
@@ -137,10 +126,8 @@ static enum status start(struct kv_tier_disk *d, const struct kv_tier_options *o
         return error_set(err, st, "kv.tier_disk_bytes: no memory to find %u blocks in", n);
     d->sums = mem_array(n, sizeof(*d->sums));
     if ((st = kv_tier_reads_create(&d->reads, d->fd, opt, d->block_bytes, err)) != OK) return st;
-    if (pthread_create(&d->writer, NULL, write_queue, d) != 0)
-        return error_set(err, ERR_NO_MEMORY, "kv.tier_path: cannot start a thread that writes");
-    pthread_setname_np(d->writer, "kv-tier");
-    d->has_writer = true;
+    if ((st = worker_start(&d->writer, "kv-tier", write_next, d)) != OK)
+        return error_set(err, st, "kv.tier_path: cannot start a thread that writes");
     return OK;
 }
 
@@ -158,8 +145,7 @@ enum status kv_tier_disk_create(struct kv_tier_disk **out, const struct kv_tier_
     d->spare = mem_array(n_queue, sizeof(*d->spare));
     for (uint32_t i = 0; i < n_queue; i++) d->spare[i] = buffers + i * block_bytes;
     d->copy_buffer = buffers + n_queue * block_bytes;
-    pthread_mutex_init(&d->lock, NULL);
-    pthread_cond_init(&d->wake, NULL);
+    worker_init(&d->writer);
     atomic_store(&d->is_on, true);
     enum status st = start(d, opt, err);
     if (st != OK) {
@@ -173,15 +159,9 @@ enum status kv_tier_disk_create(struct kv_tier_disk **out, const struct kv_tier_
 void kv_tier_disk_destroy(struct kv_tier_disk *d)
 {
     if (!d) return;
-    pthread_mutex_lock(&d->lock);
-    d->stopping = true;
-    pthread_cond_signal(&d->wake);
-    pthread_mutex_unlock(&d->lock);
-    if (d->has_writer) pthread_join(d->writer, NULL);
+    worker_fini(&d->writer);
     kv_tier_reads_destroy(d->reads);
     if (d->fd >= 0) close(d->fd);
-    pthread_mutex_destroy(&d->lock);
-    pthread_cond_destroy(&d->wake);
     hash_lru_fini(&d->lru);
     mem_free(d->queue);
     mem_free(d->spare);
@@ -243,7 +223,7 @@ bool kv_tier_disk_put(struct kv_tier_disk *d, const struct prefix_hash *hash, ui
         hash_lru_touch(&d->lru, slot);
         return false;
     }
-    pthread_mutex_lock(&d->lock);
+    worker_lock(&d->writer);
     slot = take_slot(d, hash);
     if (slot != HASH_LRU_NONE && d->n_queued == d->max_queued) drop_first(d);
     if (slot != HASH_LRU_NONE) {
@@ -251,9 +231,9 @@ bool kv_tier_disk_put(struct kv_tier_disk *d, const struct prefix_hash *hash, ui
         d->queue[(d->head + d->n_queued) % d->max_queued] = (struct job){ *buffer, slot };
         d->n_queued++;
         *buffer = d->spare[d->max_queued - d->n_queued];
-        pthread_cond_signal(&d->wake);
+        worker_wake(&d->writer);
     }
-    pthread_mutex_unlock(&d->lock);
+    worker_unlock(&d->writer);
     if (slot == HASH_LRU_NONE)
         kv_tier_drop(d->counters, KV_TIER_QUEUE_FULL);
     else
@@ -270,10 +250,10 @@ void kv_tier_disk_touch(struct kv_tier_disk *d, const struct prefix_hash *hash)
 /* What is not written yet is copied from the queue: its buffer may be spare as soon as the lock is free. */
 static bool copy_queued(struct kv_tier_disk *d, uint32_t slot)
 {
-    pthread_mutex_lock(&d->lock);
+    worker_lock(&d->writer);
     const uint8_t *waiting = queued(d, slot);
     if (waiting) memcpy(d->copy_buffer, waiting, d->block_bytes);
-    pthread_mutex_unlock(&d->lock);
+    worker_unlock(&d->writer);
     return waiting != NULL;
 }
 
@@ -329,9 +309,9 @@ bool kv_tier_disk_ahead(struct kv_tier_disk *d, const struct prefix_hash *hash)
 {
     uint32_t slot = atomic_load(&d->is_on) ? hash_lru_find(&d->lru, hash) : HASH_LRU_NONE;
     if (slot == HASH_LRU_NONE) return false;
-    pthread_mutex_lock(&d->lock);
+    worker_lock(&d->writer);
     bool is_queued = queued(d, slot) != NULL;
-    pthread_mutex_unlock(&d->lock);
+    worker_unlock(&d->writer);
     if (is_queued || kv_tier_reads_look(d->reads, slot, d->sums[slot]).state != KV_READ_NONE) return true;
     return kv_tier_reads_ask(d->reads, slot, d->sums[slot]);
 }

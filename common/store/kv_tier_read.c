@@ -5,8 +5,7 @@
 #include "base/io_read.h"
 #include "base/log.h"
 #include "base/mem.h"
-
-#include <pthread.h>
+#include "base/worker.h"
 
 enum step { FREE, ASKED, STARTED, OVER };
 
@@ -24,13 +23,9 @@ struct kv_tier_reads {
     void (*on_read)(void *ctx);
     void *ctx;
     /* Both threads', under the lock. */
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
+    struct worker reader;
     struct read reads[KV_TIER_MAX_READS];
     uint64_t last_ticket, last_us; /* when the last one was over */
-    bool stopping;
-    pthread_t thread;
-    bool has_thread;
 };
 
 static struct read *oldest(struct kv_tier_reads *r, enum step step)
@@ -73,25 +68,18 @@ static void book(struct kv_tier_reads *r, struct read *x)
     x->step = x->dropped ? FREE : OVER;
 }
 
-static void *run_reads(void *arg)
+static bool read_next(void *arg)
 {
     struct kv_tier_reads *r = arg;
-    pthread_mutex_lock(&r->lock);
-    while (!r->stopping) {
-        start_asked(r);
-        struct read *x = oldest(r, STARTED);
-        if (!x) {
-            pthread_cond_wait(&r->wake, &r->lock);
-            continue;
-        }
-        pthread_mutex_unlock(&r->lock);
-        finish(r, x);
-        pthread_mutex_lock(&r->lock);
-        book(r, x);
-        if (x->step == OVER && r->on_read) r->on_read(r->ctx);
-    }
-    pthread_mutex_unlock(&r->lock);
-    return NULL;
+    start_asked(r);
+    struct read *x = oldest(r, STARTED);
+    if (!x) return false;
+    worker_unlock(&r->reader);
+    finish(r, x);
+    worker_lock(&r->reader);
+    book(r, x);
+    if (x->step == OVER && r->on_read) r->on_read(r->ctx);
+    return true;
 }
 
 uint64_t kv_tier_reads_bytes(size_t block_bytes)
@@ -114,17 +102,14 @@ enum status kv_tier_reads_create(struct kv_tier_reads **out, int fd, const struc
     r->block_bytes = block_bytes;
     r->on_read = opt->on_read;
     r->ctx = opt->ctx;
-    pthread_mutex_init(&r->lock, NULL);
-    pthread_cond_init(&r->wake, NULL);
+    worker_init(&r->reader);
     enum status st = io_reader_create(&r->io, &io, err);
-    if (st == OK && pthread_create(&r->thread, NULL, run_reads, r) != 0)
-        st = error_set(err, ERR_NO_MEMORY, "kv.tier_path: cannot start a thread that reads");
+    if (st == OK && (st = worker_start(&r->reader, "kv-tier-read", read_next, r)) != OK)
+        error_set(err, st, "kv.tier_path: cannot start a thread that reads");
     if (st != OK) {
         kv_tier_reads_destroy(r);
         return st;
     }
-    pthread_setname_np(r->thread, "kv-tier-read");
-    r->has_thread = true;
     *out = r;
     return OK;
 }
@@ -132,31 +117,25 @@ enum status kv_tier_reads_create(struct kv_tier_reads **out, int fd, const struc
 void kv_tier_reads_destroy(struct kv_tier_reads *r)
 {
     if (!r) return;
-    pthread_mutex_lock(&r->lock);
-    r->stopping = true;
-    pthread_cond_signal(&r->wake);
-    pthread_mutex_unlock(&r->lock);
-    if (r->has_thread) pthread_join(r->thread, NULL);
+    worker_fini(&r->reader);
     io_reader_destroy(r->io);
-    pthread_mutex_destroy(&r->lock);
-    pthread_cond_destroy(&r->wake);
     mem_free(r);
 }
 
 bool kv_tier_reads_ask(struct kv_tier_reads *r, uint32_t slot, uint64_t sum)
 {
-    pthread_mutex_lock(&r->lock);
+    worker_lock(&r->reader);
     struct read *x = oldest(r, FREE);
     if (x) *x = (struct read){ .step = ASKED, .slot = slot, .sum = sum, .ticket = ++r->last_ticket };
-    pthread_mutex_unlock(&r->lock);
+    worker_unlock(&r->reader);
     return x != NULL;
 }
 
 void kv_tier_reads_go(struct kv_tier_reads *r)
 {
-    pthread_mutex_lock(&r->lock);
-    pthread_cond_signal(&r->wake);
-    pthread_mutex_unlock(&r->lock);
+    worker_lock(&r->reader);
+    worker_wake(&r->reader);
+    worker_unlock(&r->reader);
 }
 
 /* Under the lock.  A slot may have been written anew since: then the checksum is another one. */
@@ -169,11 +148,11 @@ static struct read *find(struct kv_tier_reads *r, uint32_t slot, uint64_t sum)
 
 struct kv_tier_read kv_tier_reads_look(struct kv_tier_reads *r, uint32_t slot, uint64_t sum)
 {
-    pthread_mutex_lock(&r->lock);
+    worker_lock(&r->reader);
     const struct read *x = find(r, slot, sum);
     struct kv_tier_read result = { x ? KV_READ_COMING : KV_READ_NONE, NULL, 0 };
     if (x && x->step == OVER) result = x->result;
-    pthread_mutex_unlock(&r->lock);
+    worker_unlock(&r->reader);
     return result;
 }
 
@@ -185,15 +164,15 @@ static void drop(struct read *x)
 
 void kv_tier_reads_drop(struct kv_tier_reads *r, uint32_t slot, uint64_t sum)
 {
-    pthread_mutex_lock(&r->lock);
+    worker_lock(&r->reader);
     struct read *x = find(r, slot, sum);
     if (x) drop(x);
-    pthread_mutex_unlock(&r->lock);
+    worker_unlock(&r->reader);
 }
 
 void kv_tier_reads_drop_all(struct kv_tier_reads *r)
 {
-    pthread_mutex_lock(&r->lock);
+    worker_lock(&r->reader);
     for (struct read *x = r->reads; x < r->reads + KV_TIER_MAX_READS; x++) drop(x);
-    pthread_mutex_unlock(&r->lock);
+    worker_unlock(&r->reader);
 }
