@@ -239,6 +239,8 @@ static enum status start_tier(struct engine *e, const struct engine_options *opt
         return error_set(err, ERR_INVALID,
                          "kv.tier_bytes: a tier keeps what the prefix cache knows, and "
                          "kv.prefix_cache is off");
+    if (kv_store_block_bytes(opt->kv) == 0)
+        return error_set(err, ERR_INVALID, "kv.tier_bytes: a tier keeps KV, and the model has recurrent states alone");
     enum status st = kv_tier_create(&e->tier, opt->kv, &tier, err);
     if (st == OK) prefix_cache_on_evict(e->prefix, put_in_tier, e->tier);
     return st;
@@ -266,6 +268,7 @@ static enum status prepare(struct engine *e, const struct engine_options *opt, s
         return error_set(err, st, "cannot make a pool of %u KV blocks", opt->kv->n_blocks);
     if (opt->prefix_cache && (st = prefix_cache_create(&e->prefix, e->pool)) != OK)
         return error_set(err, st, "cannot make a prefix cache of %u KV blocks", opt->kv->n_blocks);
+    if ((st = engine_open_states(e, err)) != OK) return st;
     if ((st = mailbox_create(&e->box, opt->max_commands + 1)) != OK) /* + 1: stop always fits in the end */
         return error_set(err, st, "cannot make a mailbox of %u commands", opt->max_commands);
     e->cost.position = attention_share(model_info(opt->model));
@@ -281,6 +284,7 @@ static void free_engine(struct engine *e)
     prefix_cache_destroy(e->prefix);
     swap_destroy(e->swap);
     kv_pool_destroy(e->pool);
+    state_pool_destroy(e->states);
     sampler_destroy(e->sampler);
     step_batch_fini(&e->batch);
     seq_set_fini(&e->seqs);
@@ -352,6 +356,7 @@ enum status engine_submit(struct engine *e, const struct seq_request *r)
     struct command c = { .kind = CMD_SUBMIT, .key = r->key };
     if ((st = seq_create(&c.seq, r)) != OK) goto refuse;
     c.seq->prefix.cache = e->prefix;
+    c.seq->states = e->states;
     c.seq->prefix.root = prefix_hash_root(&e->prefix_of_model, "", r->cache_salt ? r->cache_salt : "");
     if ((st = post(e, &c)) == OK) return OK;
     seq_destroy(c.seq);
@@ -439,6 +444,7 @@ void engine_load(struct engine *e, struct engine_load *out)
         out->preemptions[k] = atomic_load_explicit(&e->preemptions[k], memory_order_relaxed);
     if (e->tier) kv_tier_stats(e->tier, &out->tier);
     kv_pool_counts(e->pool, out->blocks);
+    if (e->states) out->states = state_pool_counts(e->states);
 }
 
 struct kv_store *engine_kv(struct engine *e)

@@ -18,6 +18,7 @@
 #include "engine/sampler.h"
 #include "job/finish.h"
 #include "kv/kv_pool.h"
+#include "kv/state_pool.h"
 #include "store/kv_tier.h"
 
 #include <stdbool.h>
@@ -66,6 +67,9 @@ struct engine_event { /* valid during the callback */
      * computed. */
     uint32_t layer0, layer1, t0, t1;
     struct mark written;
+    /* Slot of the sequence's recurrent states.  RESERVED: what they are after the prompt is to be stored there.  KV:
+     * they are final with it, as t1 is the prompt's end; STATE_SLOT_NONE before, or the model has none. */
+    state_slot_id state;
     /* RESERVED: KV of the first so many tokens is in the blocks already, a multiple of 64.  PROGRESS: so many tokens
      * were found in the prefix cache when the sequence began: whole blocks, or all but the last token. */
     uint32_t cached_tokens;
@@ -84,7 +88,7 @@ typedef void (*engine_event_fn)(void *ctx, const struct engine_event *ev);
 
 struct engine_options {
     struct model *model;    /* taken: closed by engine_destroy */
-    struct kv_store *kv;    /* taken */
+    struct kv_store *kv;    /* taken; its states, if any, have max_seqs slots and those of snapshots */
     const int32_t *end_ids; /* tokens that end generation; copied */
     uint32_t n_end_ids;
     uint32_t max_seqs, max_batch_tokens, chunk_tokens, max_context;
@@ -139,6 +143,7 @@ enum preempt_kind { PREEMPT_SWAP, PREEMPT_RECOMPUTE, PREEMPT_KIND_COUNT };
 struct engine_load { /* a snapshot from atomics */
     uint32_t n_running, n_waiting, n_reserved;
     uint32_t blocks[KV_STATE_COUNT];
+    struct state_counts states;                    /* slots for recurrent states */
     uint64_t prefill_tokens, decode_tokens, steps; /* since start */
     uint64_t prefix_queries, prefix_hits;          /* tokens looked up in the prefix cache, and found */
     uint64_t preemptions[PREEMPT_KIND_COUNT];      /* sequences that lost their blocks */

@@ -18,17 +18,24 @@ static void book_hits(struct engine *e, struct seq *s)
     s->n_cached = s->n_computed;
 }
 
-/* All blocks it asks for, those of a cached prefix among them, or none.  What was swapped out comes back whole. */
+/* Where it looks for what the pool does not have. */
+static struct kv_tier *tier_of(const struct engine *e, const struct seq *s)
+{
+    return s->skips_tier ? NULL : e->tier;
+}
+
+/* A slot for its state, and all blocks it asks for, those of a cached prefix among them; or nothing.  What was swapped
+ * out comes back whole. */
 static bool take_blocks(struct engine *e, struct seq *s)
 {
     const bool is_swapped = s->swapped.n > 0;
-    if (!is_swapped) seq_take_prefix(s);
-    if (!is_swapped && e->tier) seq_touch_tier(s, e->tier);
-    if (block_table_grow(&s->table, e->pool, seq_blocks_to_admit(s), KV_ACTIVE) != OK) {
-        if (!is_swapped) seq_release_blocks(s, e->pool);
-        return false;
-    }
-    return true;
+    struct kv_tier *tier = tier_of(e, s);
+    if (s->states && state_pool_take(s->states, &s->slot) != OK) return false;
+    if (!is_swapped) seq_take_prefix(s, e->pool, tier != NULL);
+    if (!is_swapped && tier) seq_touch_tier(s, tier);
+    if (block_table_grow(&s->table, e->pool, seq_blocks_to_admit(s), KV_ACTIVE) == OK) return true;
+    seq_release_blocks(s, e->pool);
+    return false;
 }
 
 /* What the tier has of its prefix; one sequence at a time has blocks read, the first one that needs it. */
@@ -37,8 +44,9 @@ static enum seq_fill fill(struct engine *e, struct seq *s, uint64_t until_us)
     const double prefill_tok_s = atomic_load_explicit(&e->prefill_tok_s, memory_order_relaxed);
     const double compute_us = prefill_tok_s > 0 ? KV_BLOCK_TOKENS * 1e6 / prefill_tok_s : 0;
     const bool may_read = !e->reading || e->reading == s;
-    if (!e->tier || s->swapped.n > 0) return FILL_DONE;
-    enum seq_fill how = seq_fill_from_tier(s, e->tier, compute_us, may_read, until_us);
+    struct kv_tier *tier = tier_of(e, s);
+    if (!tier || s->swapped.n > 0) return FILL_DONE;
+    enum seq_fill how = seq_fill_from_tier(s, tier, compute_us, may_read, until_us);
     if (how == FILL_READING && may_read) e->reading = s;
     if (how == FILL_DONE && e->reading == s) engine_stop_reading(e);
     return how;
@@ -47,9 +55,24 @@ static enum seq_fill fill(struct engine *e, struct seq *s, uint64_t until_us)
 /* Takes a swapped sequence's KV back, or starts it over if that fails. */
 static void resume(struct engine *e, struct seq *s)
 {
-    enum status st = swap_in(e->swap, s->table.ids, &s->swapped);
+    enum status st = swap_in(e->swap, s->table.ids, s->slot, &s->swapped);
     if (st != OK) s->n_computed = 0;
     seq_set_state(s, e->pool, st == OK ? s->resume : SEQ_PREFILL);
+}
+
+/* Its blocks lead to no snapshot from which it could compute on: it gives all back and waits for those that do. */
+static void wait_again(struct engine *e, struct seq *s)
+{
+    s->skips_tier = true;
+    if (seq_is_reservation(s)) { /* what it has found was good for a hand-off alone */
+        atomic_fetch_sub_explicit(&e->prefix_hits, s->n_cached, memory_order_relaxed);
+        s->n_cached = 0;
+        s->started = s->looks_again = true;
+    }
+    if (s->state == SEQ_WAITING)
+        seq_release_blocks(s, e->pool);
+    else
+        seq_set_state(s, e->pool, SEQ_WAITING);
 }
 
 static void admit_one(struct engine *e, struct seq *s)
@@ -58,13 +81,17 @@ static void admit_one(struct engine *e, struct seq *s)
         resume(e, s);
         return;
     }
-    bool reserve = s->mode == ENGINE_RESERVE && !s->started;
+    bool reserve = seq_is_reservation(s);
     uint32_t n_full = s->n_computed;
-    if (!reserve) copy_tail(e, s); /* a hand-off is of whole blocks */
-    if (!s->started) {
-        atomic_fetch_add_explicit(&e->prefix_queries, seq_is_looked_up(s) ? s->n_tokens : 0, memory_order_relaxed);
-        book_hits(e, s);
+    if (!reserve && !engine_begin_state(e, s)) {
+        wait_again(e, s);
+        return;
     }
+    if (!reserve) copy_tail(e, s); /* a hand-off is of whole blocks */
+    if (!s->started)
+        atomic_fetch_add_explicit(&e->prefix_queries, seq_is_looked_up(s) ? s->n_tokens : 0, memory_order_relaxed);
+    if (!s->started || s->looks_again) book_hits(e, s);
+    s->looks_again = false;
     seq_set_state(s, e->pool, reserve ? SEQ_RESERVED : SEQ_PREFILL);
     if (reserve) engine_emit_reserved(e, s);
     /* What is not computed here is handed over all the same; a tail when its last token is computed. */
@@ -74,6 +101,10 @@ static void admit_one(struct engine *e, struct seq *s)
 
 void engine_begin_prefill(struct engine *e, struct seq *s)
 {
+    if (!engine_begin_state(e, s)) {
+        wait_again(e, s);
+        return;
+    }
     copy_tail(e, s);
     book_hits(e, s);
     seq_set_state(s, e->pool, SEQ_PREFILL);
@@ -89,7 +120,8 @@ static bool go_on_filling(struct engine *e, struct seq *s, uint64_t until_us)
         seq_release_blocks(s, e->pool); /* what is read for another one may be what it needs, too */
     else if (s->state == SEQ_WAITING)
         seq_set_state(s, e->pool, SEQ_FETCHING);
-    return how == FILL_LATER || seq_is_running(s);
+    const bool looks_again = how == FILL_DONE && s->state == SEQ_WAITING;
+    return how == FILL_LATER || seq_is_running(s) || looks_again;
 }
 
 bool engine_admit(struct engine *e)

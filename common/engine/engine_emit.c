@@ -44,7 +44,8 @@ void engine_emit_reserved(struct engine *e, const struct seq *s)
                                .key = s->key,
                                .blocks = s->table.ids,
                                .n_blocks = s->table.n,
-                               .cached_tokens = s->n_computed };
+                               .cached_tokens = s->n_computed,
+                               .state = s->slot };
     engine_emit(e, &ev);
 }
 
@@ -59,6 +60,7 @@ void engine_emit_kv(struct engine *e, const struct seq *s, uint32_t layer0, uint
                                .layer1 = layer1,
                                .t0 = t0,
                                .t1 = t1,
+                               .state = t1 == s->n_input ? s->slot : STATE_SLOT_NONE,
                                .written = *written };
     engine_emit(e, &ev);
 }

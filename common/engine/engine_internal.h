@@ -1,5 +1,5 @@
-/* engine_internal.h - what the engine's thread owns; shared by engine.c (commands), engine_admit.c, engine_step.c,
- * engine_sample.c and engine_emit.c. */
+/* engine_internal.h - what the engine's thread owns; shared by engine.c (commands), engine_admit.c, engine_state.c,
+ * engine_step.c, engine_sample.c and engine_emit.c. */
 #ifndef ENGINE_ENGINE_INTERNAL_H
 #define ENGINE_ENGINE_INTERNAL_H
 #include "base/mailbox.h"
@@ -7,6 +7,7 @@
 #include "engine/sched.h"
 #include "engine/seq.h"
 #include "model/model.h"
+#include "store/state_store.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -16,6 +17,8 @@ struct engine {
     struct model *model;
     struct kv_store *kv;
     struct kv_pool *pool;
+    struct state_pool *states;          /* NULL: the model has no recurrent layers */
+    uint32_t state_interval;            /* blocks between two snapshots; 0: none are taken */
     struct prefix_cache *prefix;        /* NULL: off */
     struct prefix_hash prefix_of_model; /* what all chains begin with */
     struct swap *swap;
@@ -56,6 +59,15 @@ struct engine {
 bool engine_is_paused(const struct engine *e, uint64_t hi);
 /* Gives waiting sequences their blocks in order of rank.  Returns whether anything can be done at once. */
 bool engine_admit(struct engine *e);
+/* Slots for the states of recurrent layers, if the model has any. */
+enum status engine_open_states(struct engine *e, struct error *err) MUST_CHECK;
+/* Puts the state after a sequence's computed tokens, which are whole blocks, into its slot.  False: no snapshot of it
+ * is there any more. */
+bool engine_begin_state(struct engine *e, struct seq *s) MUST_CHECK;
+/* Takes a snapshot of its state, if it has come to a place for one. */
+enum status engine_keep_state(struct engine *e, struct seq *s) MUST_CHECK;
+/* How far its next chunk may go: to the next snapshot, or its end. */
+uint32_t engine_chunk_end(const struct engine *e, const struct seq *s);
 /* A reservation computes its prompt here. */
 void engine_begin_prefill(struct engine *e, struct seq *s);
 /* One step over the running sequences. */

@@ -22,7 +22,7 @@ static void preempt_for(struct engine *e, uint32_t asking)
     log_debug("preempt", "req=%016llx-%llu tokens=%u blocks=%u", (unsigned long long)s->key.hi,
               (unsigned long long)s->key.lo, s->n_tokens, s->table.n);
     /* A full arena is no failure: what is not kept is computed again. */
-    enum status st = swap_out(e->swap, s->table.ids, block_table_blocks_for(s->n_computed), &s->swapped);
+    enum status st = swap_out(e->swap, s->table.ids, block_table_blocks_for(s->n_computed), s->slot, &s->swapped);
     s->resume = s->state;
     seq_set_state(s, e->pool, SEQ_WAITING);
     atomic_fetch_add_explicit(&e->preemptions[st == OK ? PREEMPT_SWAP : PREEMPT_RECOMPUTE], 1, memory_order_relaxed);
@@ -47,7 +47,7 @@ static void plan_batch(struct engine *e)
         struct seq *s = e->seqs.order[i];
         if (!seq_can_run(s)) continue;
         e->running[n] = s;
-        e->plan_in[n++] = (struct sched_seq){ s->state == SEQ_DECODE, s->n_tokens, s->n_computed };
+        e->plan_in[n++] = (struct sched_seq){ s->state == SEQ_DECODE, engine_chunk_end(e, s), s->n_computed };
     }
     sched_plan(&lim, &e->cost, e->plan_in, n, e->plan_rows);
     step_batch_reset(&e->batch);
@@ -88,11 +88,9 @@ static enum status book_chunk(struct engine *e, uint32_t i, uint64_t step_us)
     *(prefill ? &s->prefill_us : &s->decode_us) += step_us;
     s->n_computed += e->batch.seqs[i].n_rows;
     seq_publish(s);
-    if (!prefill) return OK;
-    if (s->sampling.n_prompt_logprobs >= 0) {
-        enum status st = engine_send_prompt_logprobs(e, i);
-        if (st != OK) return st;
-    }
+    enum status st = engine_keep_state(e, s);
+    if (!prefill || st != OK) return st;
+    if (s->sampling.n_prompt_logprobs >= 0 && (st = engine_send_prompt_logprobs(e, i)) != OK) return st;
     struct engine_event ev = {
         .kind = ENGINE_PROGRESS, .key = s->key, .t1 = s->n_computed, .cached_tokens = s->n_cached
     };

@@ -16,8 +16,8 @@ static const struct {
 } STATES[SEQ_STATE_COUNT] = {
     [SEQ_WAITING] = { MOVE(SEQ_FETCHING) | MOVE(SEQ_RESERVED) | MOVE(SEQ_PREFILL) | MOVE(SEQ_DECODE) | MOVE(SEQ_DONE),
                       KV_FREE },
-    [SEQ_FETCHING] = { MOVE(SEQ_RESERVED) | MOVE(SEQ_PREFILL) | MOVE(SEQ_DONE), KV_RECEIVING },
-    [SEQ_RESERVED] = { MOVE(SEQ_PREFILL) | MOVE(SEQ_DECODE) | MOVE(SEQ_DONE), KV_RESERVED },
+    [SEQ_FETCHING] = { MOVE(SEQ_RESERVED) | MOVE(SEQ_PREFILL) | MOVE(SEQ_WAITING) | MOVE(SEQ_DONE), KV_RECEIVING },
+    [SEQ_RESERVED] = { MOVE(SEQ_PREFILL) | MOVE(SEQ_DECODE) | MOVE(SEQ_WAITING) | MOVE(SEQ_DONE), KV_RESERVED },
     [SEQ_PREFILL] = { MOVE(SEQ_DECODE) | MOVE(SEQ_HELD) | MOVE(SEQ_WAITING) | MOVE(SEQ_DONE), KV_ACTIVE },
     [SEQ_DECODE] = { MOVE(SEQ_WAITING) | MOVE(SEQ_DONE), KV_ACTIVE },
     [SEQ_HELD] = { MOVE(SEQ_DONE), KV_SENDING },
@@ -46,8 +46,8 @@ uint32_t seq_blocks_max(const struct seq_request *r)
 uint32_t seq_blocks_to_admit(const struct seq *s)
 {
     if (s->mode == ENGINE_PREFILL_ONLY) return block_table_blocks_for(s->n_tokens);
-    uint32_t n = s->mode == ENGINE_RESERVE && !s->started ? block_table_blocks_for(s->n_tokens) + 1
-                                                          : block_table_blocks_for((uint64_t)s->n_tokens + 1);
+    uint32_t n = seq_is_reservation(s) ? block_table_blocks_for(s->n_tokens) + 1
+                                       : block_table_blocks_for((uint64_t)s->n_tokens + 1);
     return n < s->table.cap ? n : s->table.cap;
 }
 
@@ -71,6 +71,7 @@ enum status seq_create(struct seq **out, const struct seq_request *r)
     s->priority = r->priority;
     s->n_tokens = s->n_input = r->n_tokens;
     s->n_prompt = r->n_prompt;
+    s->slot = STATE_SLOT_NONE;
     s->n_prompt_logprobs_sent = 1; /* the first token has nothing before it */
     memcpy(s->tokens, r->tokens, r->n_tokens * sizeof(*s->tokens));
     *out = s;

@@ -4,6 +4,7 @@
  *      |                  '--------start_decode---------------------------^
  *      '-----admit-------------------------------> PREFILL --last chunk--> HELD (prefill-only)
  *   WAITING --admit--> FETCHING (its prefix is read from the tier's disk) --admit--> RESERVED or PREFILL
+ *   FETCHING, RESERVED --compute--> WAITING (no snapshot of its state is there to go on from) --admit--> PREFILL
  *   PREFILL, DECODE --preempt--> WAITING --admit--> PREFILL (recomputes), or the state before (its KV was swapped out)
  *   every state --seq_set_state--> DONE
  *
@@ -13,6 +14,7 @@
 #include "engine/engine.h"
 #include "kv/block_table.h"
 #include "kv/prefix_cache.h"
+#include "kv/state_pool.h"
 #include "store/swap.h"
 
 enum seq_state {
@@ -50,9 +52,13 @@ struct seq {
     bool started; /* past its reservation: when it waits again, it waits to compute */
     struct block_table table;
     struct prefix_chain prefix;
-    uint32_t n_cached;       /* tokens whose KV was found when it was first admitted */
-    struct swap_run swapped; /* preempted: KV of its n_computed tokens, in the engine's arena, */
-    enum seq_state resume;   /* and the state it goes on in */
+    struct state_pool *states; /* the engine's; NULL: the model has no recurrent layers */
+    state_slot_id slot;        /* its live one, while it has blocks; STATE_SLOT_NONE */
+    bool skips_tier;           /* what is in the tier leads to no snapshot */
+    bool looks_again;          /* what it found at first is of no use */
+    uint32_t n_cached;         /* tokens whose KV was found when it was first admitted */
+    struct swap_run swapped;   /* preempted: KV of its n_computed tokens, in the engine's arena, */
+    enum seq_state resume;     /* and the state it goes on in */
     uint64_t prefill_us, decode_us;
     struct seq *next_in_bucket;
 };
@@ -69,6 +75,11 @@ uint32_t seq_blocks_max(const struct seq_request *r);
 static inline uint32_t seq_n_output(const struct seq *s)
 {
     return s->n_tokens - s->n_prompt;
+}
+/* Others compute its prompt, as far as anybody knows. */
+static inline bool seq_is_reservation(const struct seq *s)
+{
+    return s->mode == ENGINE_RESERVE && !s->started;
 }
 static inline bool seq_is_running(const struct seq *s)
 {

@@ -45,14 +45,31 @@ static uint32_t blocks_to_find(const struct seq *s)
     return (s->n_tokens - 1) / KV_BLOCK_TOKENS;
 }
 
-void seq_take_prefix(struct seq *s)
+/* Blocks that are of use to it: who computes on from a prefix needs the state behind it, too.  Others send a
+ * reservation's states, whatever is here. */
+static uint32_t blocks_of_use(struct seq *s)
+{
+    const uint32_t n = blocks_to_find(s);
+    hash_blocks(s, n);
+    return s->states && !seq_is_reservation(s) ? state_pool_longest(s->states, s->prefix.hashes, n) : n;
+}
+
+/* Gives those blocks back that lie behind the last snapshot. */
+static void cut_to_snapshot(struct seq *s, struct kv_pool *pool)
+{
+    const uint32_t n = state_pool_longest(s->states, s->prefix.hashes, s->table.n);
+    while (s->table.n > n) kv_pool_unref(pool, s->table.ids[--s->table.n]);
+}
+
+void seq_take_prefix(struct seq *s, struct kv_pool *pool, bool has_tier)
 {
     struct prefix_chain *c = &s->prefix;
-    uint32_t n = blocks_to_find(s);
     assert(s->table.n == 0);
     if (!seq_is_looked_up(s)) return;
-    hash_blocks(s, n);
-    c->n_published = s->table.n = prefix_cache_match(c->cache, c->hashes, n, s->table.ids);
+    const uint32_t n = blocks_of_use(s);
+    s->table.n = prefix_cache_match(c->cache, c->hashes, n, s->table.ids);
+    if (s->table.n < n && s->states && !seq_is_reservation(s) && !has_tier) cut_to_snapshot(s, pool);
+    c->n_published = s->table.n;
     s->n_computed = s->table.n * KV_BLOCK_TOKENS;
     /* What it will copy should not be what makes room for it. */
     if (c->n_published == tail_block(s)) prefix_cache_touch(c->cache, hash_tail(s), 1);
@@ -61,6 +78,7 @@ void seq_take_prefix(struct seq *s)
 bool seq_find_tail(struct seq *s, kv_block_id *to, kv_block_id *from)
 {
     const uint32_t b = tail_block(s);
+    if (s->states) return false; /* there is no state in the middle of a block */
     if (!seq_is_looked_up(s) || s->n_tokens != s->n_input || s->n_computed != b * KV_BLOCK_TOKENS) return false;
     if (s->n_tokens - s->n_computed < 2) return false; /* the last token alone */
     *to = s->table.ids[b];
@@ -72,16 +90,16 @@ void seq_took_tail(struct seq *s)
     s->n_computed = s->n_tokens - 1;
 }
 
-void seq_touch_tier(const struct seq *s, struct kv_tier *tier)
+void seq_touch_tier(struct seq *s, struct kv_tier *tier)
 {
     const struct prefix_chain *c = &s->prefix;
-    if (seq_is_looked_up(s)) kv_tier_touch(tier, c->hashes + c->n_published, blocks_to_find(s) - c->n_published);
+    if (seq_is_looked_up(s)) kv_tier_touch(tier, c->hashes + c->n_published, blocks_of_use(s) - c->n_published);
 }
 
 enum seq_fill seq_fill_from_tier(struct seq *s, struct kv_tier *tier, double compute_us, bool may_read,
                                  uint64_t until_us)
 {
-    const uint32_t n = seq_is_looked_up(s) ? blocks_to_find(s) : 0;
+    const uint32_t n = seq_is_looked_up(s) ? blocks_of_use(s) : 0;
     for (uint32_t i; (i = s->n_computed / KV_BLOCK_TOKENS) < n; s->n_computed += KV_BLOCK_TOKENS) {
         if (clock_now_us() >= until_us) return FILL_LATER;
         enum kv_tier_found found =
@@ -112,6 +130,8 @@ void seq_release_blocks(struct seq *s, struct kv_pool *pool)
     c->n_published = 0;
     if (s->table.n > 0) seq_publish(s);
     block_table_clear(&s->table, pool);
+    if (s->slot != STATE_SLOT_NONE) state_pool_give_back(s->states, s->slot);
+    s->slot = STATE_SLOT_NONE;
     if (c->cache && c->has_tail) prefix_cache_touch(c->cache, &c->tail, 1);
     if (c->cache) prefix_cache_touch(c->cache, c->hashes, c->n_hashes);
     c->n_published = 0;

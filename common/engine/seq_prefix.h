@@ -7,14 +7,15 @@
 /* Whether its tokens are looked for in the prefix cache and the tier. */
 bool seq_is_looked_up(const struct seq *s);
 /* Gives a sequence without blocks those of the longest cached prefix that leaves its last token to be computed; only
- * full ones, which it shares. */
-void seq_take_prefix(struct seq *s);
+ * full ones, which it shares.  Who has a state and computes on gets those that a snapshot follows (with a tier, which
+ * may have the rest, also those before it). */
+void seq_take_prefix(struct seq *s, struct kv_pool *pool, bool has_tier);
 /* The same prefix goes on in the tier: seq_touch_tier() before blocks are taken, which may push others out of the tier;
  * seq_fill_from_tier() into blocks that it has.  FILL_DONE: what is not there now has to be computed.  FILL_READING:
  * the next block is being read.  FILL_LATER: it is past `until_us` of the clock.  compute_us, may_read: kv_tier_get().
  */
 enum seq_fill { FILL_DONE, FILL_READING, FILL_LATER };
-void seq_touch_tier(const struct seq *s, struct kv_tier *tier);
+void seq_touch_tier(struct seq *s, struct kv_tier *tier);
 enum seq_fill seq_fill_from_tier(struct seq *s, struct kv_tier *tier, double compute_us, bool may_read,
                                  uint64_t until_us);
 /* Whether all that it lacks of its input, but the last token, is in the block *from, too: before it writes into its own
@@ -23,7 +24,7 @@ bool seq_find_tail(struct seq *s, kv_block_id *to, kv_block_id *from);
 void seq_took_tail(struct seq *s); /* it has */
 /* Makes its computed blocks findable: full ones, and the tail of its input. */
 void seq_publish(struct seq *s);
-/* Gives all blocks back; what is computed stays findable while there is room.  A sequence that is not swapped out has
- * then computed nothing. */
+/* Gives all blocks and the live slot back; what is computed stays findable while there is room.  A sequence that is not
+ * swapped out has then computed nothing. */
 void seq_release_blocks(struct seq *s, struct kv_pool *pool);
 #endif

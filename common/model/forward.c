@@ -43,12 +43,17 @@ static enum status begin(struct model *m, const struct batch *b, struct embeddin
 
 /* x += block(norm(x)), or x += norm(block(norm(x))); with either norm or neither. */
 static enum status add_block(struct model *m, uint32_t layer, const struct block *block, const struct norms *norms,
-                             const struct kv_slices *kv)
+                             const struct kv_store *kv)
 {
     const struct backend_ops *ops = m->backend->ops;
     struct act x = act_of(m, m->step.batch->n_rows, m->facts.info.d_model, block->input);
     const bool apart = norms->after != NULL;
-    const struct block_io io = { &x, apart ? m->branch : m->x, !apart, layer, kv };
+    const struct block_io io = { .x = &x,
+                                 .y = apart ? m->branch : m->x,
+                                 .add = !apart,
+                                 .layer = layer,
+                                 .kv = kv ? &kv->layers[layer] : NULL,
+                                 .state = kv && kv->states ? &kv->states->layers[layer] : NULL };
     const uint32_t d = m->facts.info.d_model;
     const float eps = m->facts.info.norm_eps;
     enum status st = ops->rmsnorm(m->backend, m->stream, &x, m->x, norms->before, eps);
@@ -87,7 +92,7 @@ enum status model_forward(struct model *m, const struct batch *b, const struct k
     if ((st = embed(m, &table)) != OK) return st;
     for (uint32_t i = 0; i < m->facts.info.n_layers; i++) {
         const struct layer *l = &m->facts.layers[i];
-        if ((st = add_block(m, i, l->mixer, &l->mixer_norms, &kv->layers[i])) != OK) return st;
+        if ((st = add_block(m, i, l->mixer, &l->mixer_norms, kv)) != OK) return st;
         if (on_layer && (st = tell_layer(m, i, on_layer, ctx)) != OK) return st;
         if (l->channel && (st = add_block(m, i, l->channel, &l->channel_norms, NULL)) != OK) return st;
     }

@@ -11,8 +11,10 @@
 struct binder;
 struct block_sizes;
 struct layer;
+struct layer_cache;
 struct model;
 struct model_info;
+struct state_layer;
 
 /* What goes into a block and where its result belongs. */
 struct block_io {
@@ -20,7 +22,8 @@ struct block_io {
     float *y;            /* [n_rows][d_model] */
     bool add;            /* onto what is in y */
     uint32_t layer;
-    const struct kv_slices *kv; /* the layer's cache */
+    const struct kv_slices *kv;      /* the layer's cache; of a channel NULL */
+    const struct state_layer *state; /* its recurrent states; NULL: the model has none, or a channel */
 };
 
 struct block {
@@ -31,6 +34,8 @@ struct block {
     /* Says how much step memory it needs, and what the backend must be made for. */
     void (*size)(struct block_sizes *s, const struct layer *l);
     enum status (*forward)(struct model *m, const struct layer *l, const struct block_io *io);
+    /* Fills in what the layer keeps; *out is zeroed.  NULL of a channel. */
+    void (*cache)(const struct layer *l, struct layer_cache *out);
 };
 
 /* The norms around a block; a tensor that has no name is not there. */

@@ -110,7 +110,7 @@ static enum status check_kv(const struct model *m, struct error *err)
 {
     for (uint32_t i = 0; i < m->facts.info.n_layers; i++) {
         const struct kv_geometry geom = model_kv_geometry(m, i);
-        if (m->backend->ops->kv_slice_bytes(m->backend, &geom) == 0)
+        if (geom.n_kv_heads > 0 && m->backend->ops->kv_slice_bytes(m->backend, &geom) == 0)
             return error_set(err, ERR_UNSUPPORTED, "backend %s has no KV layout for heads of %u dimensions",
                              m->backend->ops->name, geom.head_dim);
     }

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/io_read.h"
 #include "compute/backend.h"
+#include "model/layer_cache.h"
 #include "store/kv_store.h"
 
 struct model;
@@ -72,13 +73,20 @@ struct backend_limits model_limits(const struct model_info *info, uint32_t max_r
 const struct model_info *model_info(const struct model *m);
 struct backend *model_backend(const struct model *m);
 bool model_is_streamed(const struct model *m);
-struct kv_geometry model_kv_geometry(const struct model *m, uint32_t layer);
+/* What a layer keeps, on this rank. */
+struct layer_cache model_layer_cache(const struct model *m, uint32_t layer);
+struct kv_geometry model_kv_geometry(const struct model *m, uint32_t layer); /* of it: n_kv_heads 0: no blocks */
 
 /* Bytes of one KV block over all layers. */
 size_t model_kv_block_bytes(const struct model *m);
 /* KV memory of the model's layers, in its backend: kv_store_create(). */
 enum status model_kv_create(struct kv_store **out, const struct model *m, uint32_t n_blocks,
                             struct error *err) MUST_CHECK;
+/* Bytes of one sequence's recurrent states; 0: the model has none.  A model that has them runs on a KV memory with
+ * states: model_states_create() adds n_slots slots, state_store_create(). */
+size_t model_state_bytes(const struct model *m);
+enum status model_states_create(struct kv_store *kv, const struct model *m, uint32_t n_slots,
+                                struct error *err) MUST_CHECK;
 
 /* Called on the caller's thread once layer `layer` of the batch is enqueued; its KV is written when `written` has
  * passed. */

@@ -5,14 +5,20 @@
 #include "base/host_memory.h"
 #include "base/huge_pages.h"
 #include "base/mem.h"
+#include "store/state_store.h"
 
 #include <stdio.h>
 #include <string.h>
 
+static size_t slice_bytes(struct backend *backend, const struct kv_geometry *geom)
+{
+    return geom->n_kv_heads > 0 ? backend->ops->kv_slice_bytes(backend, geom) : 0;
+}
+
 size_t kv_store_bytes_for(struct backend *backend, const struct kv_geometry *layers, uint32_t n_layers)
 {
     size_t bytes = 0;
-    for (uint32_t l = 0; l < n_layers; l++) bytes += backend->ops->kv_slice_bytes(backend, &layers[l]);
+    for (uint32_t l = 0; l < n_layers; l++) bytes += slice_bytes(backend, &layers[l]);
     return bytes;
 }
 
@@ -21,7 +27,7 @@ static void lay_out(struct kv_store *kv, const struct kv_geometry *layers)
 {
     uint8_t *at = kv->memory;
     for (uint32_t l = 0; l < kv->n_layers; l++) {
-        const size_t slice = kv->backend->ops->kv_slice_bytes(kv->backend, &layers[l]);
+        const size_t slice = slice_bytes(kv->backend, &layers[l]);
         kv->layers[l] = (struct kv_slices){ at, slice, layers[l] };
         at += slice * kv->n_blocks;
     }
@@ -67,6 +73,7 @@ enum status kv_store_create(struct kv_store **out, struct backend *backend, cons
 void kv_store_destroy(struct kv_store *kv)
 {
     if (!kv) return;
+    state_store_destroy(kv->states);
     kv->backend->ops->release(kv->backend, kv->memory, kv->bytes);
     mem_free(kv->layers);
     mem_free(kv);

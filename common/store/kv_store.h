@@ -1,10 +1,13 @@
 /* kv_store.h - the bytes behind block ids on one rank: one run of block slices per layer, in backend memory.
  *
+ * Layers without blocks (recurrent ones, or those that read another's) have slices of no bytes.
  * Threads: whole blocks are moved by one thread at a time per block; different blocks by any. */
 #ifndef STORE_KV_STORE_H
 #define STORE_KV_STORE_H
 #include "base/error.h"
 #include "compute/backend.h"
+
+struct state_store;
 
 /* KV memory of the rank's layers: layer l's block slices start at layers[l].base. */
 struct kv_store {
@@ -12,7 +15,8 @@ struct kv_store {
     struct kv_slices *layers; /* [n_layers] */
     uint8_t *memory;
     size_t bytes;
-    struct backend *backend; /* borrowed */
+    struct backend *backend;    /* borrowed */
+    struct state_store *states; /* owned: of recurrent layers; NULL: there are none */
 };
 
 /* Bytes of one block over n_layers layers of these geometries. */

@@ -1,18 +1,21 @@
-/* swap.c - copies blocks between the KV store and chained slots of a host arena. */
+/* swap.c - copies blocks and states between the KV store and chained places of a host arena. */
 #include "store/swap.h"
 
 #include "base/host_memory.h"
 #include "base/mem.h"
 #include "store/kv_store.h"
+#include "store/state_store.h"
 
 #include <assert.h>
 
+#define PLACE_BYTES ((size_t)64 << 10) /* of a model whose blocks have no bytes */
+
 struct swap {
     const struct kv_store *kv; /* borrowed */
-    uint8_t *arena;            /* owned, mapped; slot i at i * block_bytes */
-    size_t arena_bytes, block_bytes;
-    uint32_t *next; /* owned; chains of runs, and of the free slots */
-    uint32_t n_slots, n_used, free;
+    uint8_t *arena;            /* owned, mapped; place i at i * place_bytes */
+    size_t arena_bytes, place_bytes;
+    uint32_t *next; /* owned; chains of runs, and of the free places */
+    uint32_t n_places, n_used, free;
 };
 
 static enum status check_fits(const struct kv_store *kv, uint64_t bytes, struct error *err)
@@ -29,13 +32,14 @@ enum status swap_create(struct swap **out, const struct kv_store *kv, uint64_t b
     enum status st = OK;
     void *arena = NULL;
     sw->kv = kv;
-    sw->block_bytes = kv_store_block_bytes(kv);
-    uint64_t n = bytes / sw->block_bytes;
-    sw->n_slots = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
-    sw->arena_bytes = sw->n_slots * sw->block_bytes;
+    sw->place_bytes = kv_store_block_bytes(kv);
+    if (sw->place_bytes == 0) sw->place_bytes = PLACE_BYTES;
+    uint64_t n = bytes / sw->place_bytes;
+    sw->n_places = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+    sw->arena_bytes = sw->n_places * sw->place_bytes;
     if (bytes > 0 && n == 0)
         st = error_set(err, ERR_INVALID, "kv.swap_bytes: %llu bytes hold no KV block of %zu bytes (0 turns swap off)",
-                       (unsigned long long)bytes, sw->block_bytes);
+                       (unsigned long long)bytes, sw->place_bytes);
     if (st == OK && n > 0) st = check_fits(kv, sw->arena_bytes, err);
     if (st == OK && n > 0 && (st = mem_try_map(&arena, sw->arena_bytes)) != OK)
         error_set(err, st, "kv.swap_bytes: the system does not give %zu bytes", sw->arena_bytes);
@@ -44,8 +48,8 @@ enum status swap_create(struct swap **out, const struct kv_store *kv, uint64_t b
         return st;
     }
     sw->arena = arena;
-    sw->next = mem_array(sw->n_slots, sizeof(*sw->next));
-    for (uint32_t i = 0; i < sw->n_slots; i++) sw->next[i] = i + 1;
+    sw->next = mem_array(sw->n_places, sizeof(*sw->next));
+    for (uint32_t i = 0; i < sw->n_places; i++) sw->next[i] = i + 1;
     *out = sw;
     return OK;
 }
@@ -59,34 +63,54 @@ void swap_destroy(struct swap *sw)
     mem_free(sw);
 }
 
-static enum status copy_run(const struct swap *sw, const struct swap_run *run, const kv_block_id *blocks, bool is_out)
+/* Part i of a state in places. */
+static enum status copy_state(const struct swap *sw, state_slot_id slot, uint32_t i, uint8_t *at, bool is_out)
 {
-    uint32_t slot = run->head;
-    for (uint32_t i = 0; i < run->n; i++, slot = sw->next[slot]) {
-        uint8_t *at = sw->arena + slot * sw->block_bytes;
-        enum status st =
-            is_out ? kv_store_read_block(sw->kv, blocks[i], at) : kv_store_write_block(sw->kv, blocks[i], at);
-        if (st != OK) return st;
-    }
-    return OK;
+    const struct state_store *states = sw->kv->states;
+    const size_t from = i * sw->place_bytes, left = states->slot_bytes - from;
+    const size_t n = left < sw->place_bytes ? left : sw->place_bytes;
+    return is_out ? state_store_read(states, slot, from, n, at) : state_store_write(states, slot, from, n, at);
 }
 
-enum status swap_out(struct swap *sw, const kv_block_id *blocks, uint32_t n, struct swap_run *run)
+static enum status copy_run(const struct swap *sw, const struct swap_run *run, const kv_block_id *blocks,
+                            state_slot_id slot, bool is_out)
 {
+    enum status st = OK;
+    uint32_t place = run->head;
+    for (uint32_t i = 0; i < run->n && st == OK; i++, place = sw->next[place]) {
+        uint8_t *at = sw->arena + place * sw->place_bytes;
+        if (i >= run->n_blocks)
+            st = copy_state(sw, slot, i - run->n_blocks, at, is_out);
+        else
+            st = is_out ? kv_store_read_block(sw->kv, blocks[i], at) : kv_store_write_block(sw->kv, blocks[i], at);
+    }
+    return st;
+}
+
+/* Places that the state takes. */
+static uint32_t places_of(const struct swap *sw, state_slot_id slot)
+{
+    if (slot == STATE_SLOT_NONE) return 0;
+    return (uint32_t)((sw->kv->states->slot_bytes + sw->place_bytes - 1) / sw->place_bytes);
+}
+
+enum status swap_out(struct swap *sw, const kv_block_id *blocks, uint32_t n, state_slot_id slot, struct swap_run *run)
+{
+    const uint64_t all = (uint64_t)n + places_of(sw, slot);
     assert(run->n == 0);
-    if (n == 0 || n > sw->n_slots - sw->n_used) return ERR_FULL;
-    /* The first n of the free chain are the run: only its end has to be remembered. */
-    *run = (struct swap_run){ sw->free, n };
-    for (uint32_t i = 0; i < n; i++) sw->free = sw->next[sw->free];
-    sw->n_used += n;
-    enum status st = copy_run(sw, run, blocks, true);
+    if (n == 0 || all > sw->n_places - sw->n_used) return ERR_FULL;
+    /* The first of the free chain are the run: only its end has to be remembered. */
+    *run = (struct swap_run){ sw->free, (uint32_t)all, n };
+    for (uint32_t i = 0; i < run->n; i++) sw->free = sw->next[sw->free];
+    sw->n_used += run->n;
+    enum status st = copy_run(sw, run, blocks, slot, true);
     if (st != OK) swap_drop(sw, run);
     return st;
 }
 
-enum status swap_in(struct swap *sw, const kv_block_id *blocks, struct swap_run *run)
+enum status swap_in(struct swap *sw, const kv_block_id *blocks, state_slot_id slot, struct swap_run *run)
 {
-    enum status st = copy_run(sw, run, blocks, false);
+    enum status st = copy_run(sw, run, blocks, slot, false);
     swap_drop(sw, run);
     return st;
 }

@@ -1,6 +1,7 @@
 /* mixer_attention.c - q, k and v from the rows, k and v into the cache, attention from it, back to the residual. */
 #include "model/block_sizes.h"
 #include "model/blocks/product.h"
+#include "model/layer_cache.h"
 #include "model/weights_bind.h"
 
 /* q, k and v of a row lie side by side, the gate after them. */
@@ -124,6 +125,16 @@ static enum status forward(struct model *m, const struct layer *l, const struct 
     return st == OK ? project_back(m, io, &a->out, a->out_bias, &mixed) : st;
 }
 
-const struct block mixer_attention = {
-    .name = "attention", .input = FINE /* for k and v */, .bind = bind, .size = size, .forward = forward
-};
+static void cache(const struct layer *l, struct layer_cache *out)
+{
+    const struct attention *a = &l->attn;
+    out->kv = (struct kv_geometry){ .n_kv_heads = a->n_kv_heads, .head_dim = a->head_dim };
+    out->window = a->facts.window;
+}
+
+const struct block mixer_attention = { .name = "attention",
+                                       .input = FINE, /* for k and v */
+                                       .bind = bind,
+                                       .size = size,
+                                       .forward = forward,
+                                       .cache = cache };

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "engine/engine.h"
 #include "helpers/deferred_backend.h"
+#include "helpers/recurrent_backend.h"
 #include "helpers/tiny_model.h"
 #include "model/model.h"
 
@@ -30,6 +31,7 @@ struct heard {
     enum finish_reason token_finish, finish;
     enum status status, gone_status;
     kv_block_id blocks[MAX_BLOCKS];
+    state_slot_id slot, last_state; /* of RESERVED, of the last KV */
     uint32_t n_blocks, epoch;
 };
 
@@ -70,6 +72,8 @@ static void hear_kv(const struct rig *r, struct heard *h, const struct engine_ev
         cr_assert_eq(mailbox_post(r->marks, m), OK);
     }
     if (ev->layer1 == r->n_layers) h->kv_t1 = ev->t1;
+    h->last_state = ev->state;
+    memcpy(h->blocks, ev->blocks, ev->n_blocks * sizeof(*h->blocks));
     h->n_kv++;
 }
 
@@ -84,6 +88,7 @@ static void on_event(void *ctx, const struct engine_event *ev)
         h->n_reserved++;
         h->n_hits = ev->cached_tokens;
         h->n_blocks = ev->n_blocks;
+        h->slot = ev->state;
         memcpy(h->blocks, ev->blocks, ev->n_blocks * sizeof(*h->blocks));
         break;
     case ENGINE_KV: hear_kv(r, h, ev); break;
@@ -120,7 +125,9 @@ struct rig_options {
     const char *isa;
     const char *path; /* NULL: a tiny model */
     bool prefix_cache;
-    bool deferred; /* on a backend that computes when somebody waits */
+    bool deferred;      /* on a backend that computes when somebody waits */
+    bool recurrent;     /* with states, in max_seqs slots and */
+    uint32_t snapshots; /* so many more */
 };
 
 static struct rig_options rig_defaults(void)
@@ -146,6 +153,7 @@ static struct rig *rig_of(struct rig_options o)
     cr_assert_eq(backend_open(&r->backend, "cpu",
                               &(struct backend_options){ .n_threads = o.threads, .isa = o.isa, .limits = lim }, &err),
                  OK, "%s", err.text);
+    if (o.recurrent) recurrent_backend_install(r->backend);
     if (o.deferred) r->backend = deferred_backend_create(r->backend);
     struct model_options mo = { .path = r->path,
                                 .backend = r->backend,
@@ -176,6 +184,7 @@ static struct rig *rig_of(struct rig_options o)
         eo.tier_path = o.tier_disk_blocks > 0 ? "/tmp" : "";
     }
     cr_assert_eq(model_kv_create(&eo.kv, eo.model, o.n_blocks, &err), OK, "%s", err.text);
+    if (o.recurrent) recurrent_backend_states(eo.kv, o.max_seqs + o.snapshots);
     cr_assert_eq(engine_create(&r->engine, &eo, &err), OK, "%s", err.text);
     r->n_layers = info.n_layers;
     return r;
@@ -185,7 +194,7 @@ static bool is_idle(struct rig *r)
 {
     struct engine_load load;
     engine_load(r->engine, &load);
-    return load.blocks[KV_FREE] + load.blocks[KV_CACHED] == engine_kv(r->engine)->n_blocks &&
+    return load.blocks[KV_FREE] + load.blocks[KV_CACHED] == engine_kv(r->engine)->n_blocks && load.states.n_live == 0 &&
            load.n_running + load.n_waiting + load.n_reserved == 0;
 }
 

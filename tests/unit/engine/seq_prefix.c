@@ -107,7 +107,7 @@ static void begin(struct rig *r, int slot)
     q.sampling.n_prompt_logprobs = -1;
     cr_assert_eq(seq_create(&s, &q), OK);
     s->prefix.cache = r->cache;
-    seq_take_prefix(s);
+    seq_take_prefix(s, r->pool, false);
     expect_hits_hold_the_prefix(r, s);
     r->live[slot] = s;
     if (grow(r, s, seq_blocks_to_admit(s))) {
