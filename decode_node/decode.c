@@ -237,7 +237,8 @@ static void on_reserved(struct decode *d, struct job *j, const struct engine_eve
                                         .n_blocks = ev->n_blocks,
                                         .n_tokens = j->n_tokens,
                                         .hit_tokens = ev->cached_tokens,
-                                        .credit_bytes = first_credit(d, j, ev->cached_tokens) };
+                                        .credit_bytes = first_credit(d, j, ev->cached_tokens),
+                                        .slot = ev->state };
         st = kv_inbox_add(d->inbox, &offer);
         j->state = JOB_WAITING;
         if (st == OK) job_send_reserved(j, offer.credit_bytes, offer.hit_tokens);

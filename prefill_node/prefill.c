@@ -74,6 +74,8 @@ static bool on_engine_thread(void *state, const struct engine_event *ev)
     if (ev->kind == ENGINE_KV) {
         kv_send_piece(p->send, &ev->key, ev->layer0, ev->layer1, ev->t0, ev->t1, ev->blocks + ev->t0 / KV_BLOCK_TOKENS,
                       &ev->written);
+        if (ev->state != STATE_SLOT_NONE)
+            kv_send_states(p->send, &ev->key, ev->layer0, ev->layer1, ev->t1, ev->state, &ev->written);
         return true;
     }
     if (ev->kind == ENGINE_TOKEN && ev->finish == FINISH_NONE) kv_send_commit(p->send, &ev->key, ev->token);

@@ -79,14 +79,15 @@ struct config {
     struct {
         char *codec; /* int8, f16 */
         uint32_t lanes;
-        uint32_t frame_bytes;  /* largest payload of one data frame, <= 4 MiB */
-        uint64_t credit_bytes; /* granted ahead to one transfer */
-        uint64_t swap_bytes;   /* decode: host memory for KV of preempted sequences, 0 = none */
-        char *rotate;          /* on, off, auto: Hadamard rotation of Q and K */
-        char *prefix_cache;    /* on, off */
-        char *cache_secret;    /* seeds the hashes of cached blocks */
-        uint64_t tier_bytes;   /* host memory for cached blocks that the pool has no room for, 0 = none */
-        char *tier_path;       /* folder for what falls out of that, "" = none */
+        uint32_t frame_bytes;    /* largest payload of one data frame, <= 4 MiB */
+        uint64_t credit_bytes;   /* granted ahead to one transfer */
+        uint64_t swap_bytes;     /* decode: host memory for KV of preempted sequences, 0 = none */
+        uint64_t snapshot_bytes; /* for snapshots of recurrent states, 0 = none */
+        char *rotate;            /* on, off, auto: Hadamard rotation of Q and K */
+        char *prefix_cache;      /* on, off */
+        char *cache_secret;      /* seeds the hashes of cached blocks */
+        uint64_t tier_bytes;     /* host memory for cached blocks that the pool has no room for, 0 = none */
+        char *tier_path;         /* folder for what falls out of that, "" = none */
         uint64_t tier_disk_bytes;
     } kv;
     struct config_node prefill[CONFIG_MAX_NODES], decode[CONFIG_MAX_NODES];

@@ -17,6 +17,13 @@ enum status kv_cut_pack(const struct kv_map *map, const struct cache_geometry *g
 enum status kv_cut_unpack(const struct kv_map *map, const struct cache_geometry *g, const struct kv_wire_range *r,
                           const kv_block_id *blocks, const uint8_t *wire) MUST_CHECK;
 
+/* Whole states of some heads of one layer in a slot; `wire` has s->n_bytes.  ERR_CORRUPT: values that are not finite;
+ * ERR_UNSUPPORTED: a part of one head's state. */
+enum status kv_cut_pack_state(const struct kv_map *map, const struct cache_geometry *g, const struct kv_wire_state *s,
+                              state_slot_id slot, uint8_t *wire) MUST_CHECK;
+enum status kv_cut_unpack_state(const struct kv_map *map, const struct cache_geometry *g, const struct kv_wire_state *s,
+                                state_slot_id slot, const uint8_t *wire) MUST_CHECK;
+
 /* Walks a range in frames of at most max_bytes (at least one head of one block each), block by block: as many layers
  * as fit, or some heads of one layer. */
 struct kv_cut_walk {
@@ -27,4 +34,16 @@ struct kv_cut_walk kv_cut_walk_of(const struct kv_wire_range *all);
 bool kv_cut_walk_has_next(const struct kv_cut_walk *w);
 struct kv_wire_range kv_cut_walk_peek(const struct kv_cut_walk *w, const struct cache_geometry *g, uint64_t max_bytes);
 void kv_cut_walk_pass(struct kv_cut_walk *w, const struct kv_wire_range *frame);
+
+/* Walks the states of a group's layers [l0, l1) in frames of at most max_bytes (at least one head's): as many heads of
+ * one layer as fit. */
+struct kv_state_walk {
+    uint32_t group, l1;
+    uint32_t layer, head; /* the next frame starts here */
+};
+struct kv_state_walk kv_state_walk_of(uint32_t group, uint32_t l0, uint32_t l1);
+bool kv_state_walk_has_next(const struct kv_state_walk *w);
+struct kv_wire_state kv_state_walk_peek(const struct kv_state_walk *w, const struct cache_geometry *g,
+                                        uint64_t max_bytes);
+void kv_state_walk_pass(struct kv_state_walk *w, const struct cache_geometry *g, const struct kv_wire_state *frame);
 #endif

@@ -16,7 +16,7 @@ struct offer_key { /* no padding: hashed as bytes */
 
 enum offer_state { OFFER_OPEN, OFFER_COMPLETE, OFFER_CLOSED };
 
-/* Guarded by the inbox's lock; `blocks` is read without it by writers, whom kv_inbox_close() awaits. */
+/* Guarded by the inbox's lock; writers, whom kv_inbox_close() awaits, read `blocks` and `slot` without it. */
 struct offer {
     struct offer_key key;
     uint64_t reservation;
@@ -24,6 +24,7 @@ struct offer {
     enum offer_state state;
     uint32_t n_tokens;
     kv_block_id *blocks;
+    state_slot_id slot;
     struct kv_cover *cover;
     uint64_t granted, received, expected;
     uint32_t n_writers;
@@ -83,6 +84,13 @@ static struct offer *find(struct kv_inbox *in, uint64_t hi, uint64_t lo, uint32_
     return o;
 }
 
+static bool has_states(const struct cache_geometry *g)
+{
+    for (uint32_t i = 0; i < g->n_groups; i++)
+        if (g->groups[i].kind == BATON__KV__CACHE_KIND__SNAPSHOT) return true;
+    return false;
+}
+
 enum status kv_inbox_add(struct kv_inbox *in, const struct kv_offer *offer)
 {
     const struct cache_geometry *g = in->geometry;
@@ -92,7 +100,7 @@ enum status kv_inbox_add(struct kv_inbox *in, const struct kv_offer *offer)
     enum status st;
 
     if (offer->n_tokens == 0 || offer->n_blocks < n || offer->hit_tokens % KV_BLOCK_TOKENS ||
-        offer->hit_tokens >= offer->n_tokens)
+        offer->hit_tokens >= offer->n_tokens || (has_states(g) && offer->slot >= kv_map_n_slots(in->map)))
         return ERR_INVALID;
     if ((st = kv_cover_create(&cover, g, offer->n_tokens, offer->hit_tokens)) != OK) return st;
     o = mem_zalloc(sizeof(*o));
@@ -101,6 +109,7 @@ enum status kv_inbox_add(struct kv_inbox *in, const struct kv_offer *offer)
     o->n_tokens = offer->n_tokens;
     o->blocks = mem_array(n, sizeof(*o->blocks));
     memcpy(o->blocks, offer->blocks, n * sizeof(*o->blocks));
+    o->slot = offer->slot;
     o->cover = cover;
     o->granted = offer->credit_bytes;
     o->expected = kv_cover_expected_bytes(g, offer->n_tokens, offer->hit_tokens);
@@ -228,7 +237,10 @@ static enum status admit(struct kv_inbox *in, struct offer *o, uint64_t session,
 static enum status write_part(const struct kv_inbox *in, const struct offer *o, const Baton__Kv__KvMessage *m,
                               const struct part *p, const uint8_t *bytes)
 {
-    if (p->is_state) return ERR_UNSUPPORTED; /* nodes keep no states yet: kv_cut_check_map() refuses their geometry */
+    if (p->is_state) {
+        const struct kv_wire_state s = kv_wire_state_of(m->state);
+        return kv_cut_unpack_state(in->map, in->geometry, &s, o->slot, bytes);
+    }
     const struct kv_wire_range r = kv_wire_block_range(m->block);
     return kv_cut_unpack(in->map, in->geometry, &r, o->blocks + p->t0 / KV_BLOCK_TOKENS, bytes);
 }

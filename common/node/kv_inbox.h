@@ -1,7 +1,8 @@
 /* kv_inbox.h - what a decode node expects to receive, and what it has stored: exact coverage, or fail.
  *
  * One offer per (request, epoch).  Receive threads hand in frames; the node's loop adds and closes offers.  Nobody
- * writes into an offer's blocks once kv_inbox_close() has returned: closing waits for writers.  Knows no sockets. */
+ * writes into an offer's blocks or slot once kv_inbox_close() has returned: closing waits for writers.  Knows no
+ * sockets. */
 #ifndef NODE_KV_INBOX_H
 #define NODE_KV_INBOX_H
 #include "engine/engine.h"
@@ -17,6 +18,7 @@ struct kv_offer { /* copied */
     uint32_t n_blocks, n_tokens;
     uint32_t hit_tokens;   /* already there: a multiple of 64, not expected */
     uint64_t credit_bytes; /* what the sender was told it may send at first */
+    state_slot_id slot;    /* where recurrent states belong; unless no group is of that kind */
 };
 
 enum kv_inbox_verdict {
@@ -42,7 +44,7 @@ struct kv_inbox_result {
 struct kv_inbox *kv_inbox_create(const struct kv_map *map, const struct cache_geometry *geometry);
 void kv_inbox_destroy(struct kv_inbox *in);
 
-/* ERR_INVALID: already there, or its blocks do not cover it; ERR_NO_MEMORY. */
+/* ERR_INVALID: already there, or its blocks do not cover it, or its slot is none; ERR_NO_MEMORY. */
 enum status kv_inbox_add(struct kv_inbox *in, const struct kv_offer *offer) MUST_CHECK;
 /* Fences and forgets an offer; unknown ones are fine. */
 void kv_inbox_close(struct kv_inbox *in, const struct seq_key *key);

@@ -284,22 +284,21 @@ void kv_link_send(struct kv_link *l, Baton__Kv__KvMessage *m)
     if (zmq_send(zsock_raw(l->lanes[0].z), buf, n, ZMQ_DONTWAIT) < 0) lose_by_errno(l, 0);
 }
 
-void kv_link_send_block(struct kv_link *l, Baton__Kv__BlockHeader *b, struct frame *f)
+void kv_link_send_data(struct kv_link *l, Baton__Kv__KvMessage *m, struct frame *f)
 {
+    const bool is_block = m->body_case == BATON__KV__KV_MESSAGE__BODY_BLOCK;
+    const uint32_t n_bytes = is_block ? m->block->n_bytes : m->state->n_bytes;
     uint32_t idx = l->next_lane++ % l->n_lanes;
     struct lane *lane = &l->lanes[idx];
     void *s = zsock_raw(lane->z);
-    Baton__Kv__KvMessage m = BATON__KV__KV_MESSAGE__INIT;
     uint8_t buf[CODEC_HEADER_MAX];
     zmq_msg_t payload;
     size_t n;
 
-    b->seq = ++lane->seq;
+    *(is_block ? &m->block->seq : &m->state->seq) = ++lane->seq;
     note_sent(lane);
-    m.body_case = BATON__KV__KV_MESSAGE__BODY_BLOCK;
-    m.block = b;
-    n = kv_wire_pack(&m, bytes_of(frame_bytes(f), b->n_bytes), buf);
-    zmq_msg_init_data(&payload, frame_bytes(f), b->n_bytes, frame_give_back, f);
+    n = kv_wire_pack(m, bytes_of(frame_bytes(f), n_bytes), buf);
+    zmq_msg_init_data(&payload, frame_bytes(f), n_bytes, frame_give_back, f);
     if (l->state == KV_LINK_LOST || zmq_send(s, buf, n, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0 ||
         zmq_msg_send(&payload, s, ZMQ_DONTWAIT) < 0) {
         zmq_msg_close(&payload); /* gives the frame back */

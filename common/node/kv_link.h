@@ -49,5 +49,5 @@ bool kv_link_receive(struct kv_link *l, struct codec_arena *a, Baton__Kv__KvMess
 /* A message without payload, on lane 0. A failure loses the link. */
 void kv_link_send(struct kv_link *l, Baton__Kv__KvMessage *m);
 /* A data frame on the next lane; sets seq.  The frame is ZeroMQ's from here on, also on failure. */
-void kv_link_send_block(struct kv_link *l, Baton__Kv__BlockHeader *b, struct frame *f);
+void kv_link_send_data(struct kv_link *l, Baton__Kv__KvMessage *m, struct frame *f);
 #endif

@@ -79,8 +79,23 @@ void kv_send_piece(struct kv_send *s, const struct seq_key *key, uint32_t l0, ui
 
     for (uint32_t i = 0; i < g->n_groups; i++) {
         struct kv_wire_range r = { .h1 = g->groups[i].n_heads, .t0 = t0, .t1 = t1, .group = i };
-        if (!cache_group_places(g, i, l0, l1, &r.l0, &r.l1)) continue;
+        if (!cache_group_has_blocks(&g->groups[i]) || !cache_group_places(g, i, l0, l1, &r.l0, &r.l1)) continue;
         post(s, &(struct command){ .kind = CMD_PIECE, .key = *key, .part = kv_part_create(&r, blocks, written) });
+    }
+}
+
+void kv_send_states(struct kv_send *s, const struct seq_key *key, uint32_t l0, uint32_t l1, uint32_t position,
+                    state_slot_id slot, const struct mark *written)
+{
+    const struct cache_geometry *g = s->opt.geometry;
+
+    for (uint32_t i = 0; i < g->n_groups; i++) {
+        uint32_t p0, p1;
+        if (g->groups[i].kind != BATON__KV__CACHE_KIND__SNAPSHOT || !cache_group_places(g, i, l0, l1, &p0, &p1))
+            continue;
+        const struct kv_state_walk walk = kv_state_walk_of(i, p0, p1);
+        post(s, &(struct command){
+                    .kind = CMD_PIECE, .key = *key, .part = kv_part_of_states(&walk, slot, position, written) });
     }
 }
 
@@ -366,13 +381,15 @@ static void open_links(struct kv_send *s)
                              "Decode nodes to which all KV lanes are open and greeted.", labels, NULL, 0);
 }
 
-/* At least one head of one block of any group. */
+/* At least one head of one block, or of one state, of any group. */
 static size_t largest_frame(const struct kv_send_options *opt)
 {
     uint64_t most = opt->frame_bytes;
     for (uint32_t i = 0; i < opt->geometry->n_groups; i++) {
         uint64_t block = cache_group_head_bytes(&opt->geometry->groups[i], KV_BLOCK_TOKENS);
+        uint64_t state = cache_group_state_bytes(&opt->geometry->groups[i]);
         if (block > most) most = block;
+        if (state > most) most = state;
     }
     return (size_t)most;
 }

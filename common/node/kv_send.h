@@ -42,6 +42,10 @@ void kv_send_begin(struct kv_send *s, const struct kv_send_job *job);
  * they are now); blocks[0] holds token t0, a multiple of 64. */
 void kv_send_piece(struct kv_send *s, const struct seq_key *key, uint32_t l0, uint32_t l1, uint32_t t0, uint32_t t1,
                    const kv_block_id *blocks, const struct mark *written);
+/* The states of layers [l0, l1) in `slot` are what they are after `position` tokens, the whole prompt, and final once
+ * `written` has passed.  Nothing happens for layers that have none. */
+void kv_send_states(struct kv_send *s, const struct seq_key *key, uint32_t l0, uint32_t l1, uint32_t position,
+                    state_slot_id slot, const struct mark *written);
 /* All pieces are posted; token 0 goes along. */
 void kv_send_commit(struct kv_send *s, const struct seq_key *key, int32_t first_token);
 /* Gives up; tell: the decode node hears Abort.  Answered by KV_SEND_CLOSED, also for unknown keys. */

@@ -12,6 +12,10 @@ struct kv_part {
     struct kv_cut_walk walk;
     struct kv_part *prev, *next;
     struct mark written;
+    bool is_states;
+    struct kv_state_walk states; /* of states, instead of walk and blocks */
+    state_slot_id slot;
+    uint32_t position;
     uint32_t t0; /* of blocks[0] */
     kv_block_id blocks[];
 };
@@ -26,6 +30,19 @@ struct kv_part *kv_part_create(const struct kv_wire_range *r, const kv_block_id 
     p->t0 = r->t0;
     if (written) p->written = *written;
     memcpy(p->blocks, blocks, n * sizeof(kv_block_id));
+    return p;
+}
+
+struct kv_part *kv_part_of_states(const struct kv_state_walk *walk, state_slot_id slot, uint32_t position,
+                                  const struct mark *written)
+{
+    struct kv_part *p = mem_zalloc(sizeof(*p));
+
+    p->is_states = true;
+    p->states = *walk;
+    p->slot = slot;
+    p->position = position;
+    if (written) p->written = *written;
     return p;
 }
 
@@ -61,17 +78,24 @@ void kv_transfer_free(struct kv_transfer *t)
     mem_free(t);
 }
 
-void kv_transfer_add(struct kv_transfer *t, struct kv_part *p, uint64_t posted_us)
+/* Leaves out what the decode node has; false: that is all of it. */
+static bool skip_hits(const struct kv_transfer *t, struct kv_part *p)
 {
     struct kv_wire_range all = p->walk.all;
 
-    if (all.t1 <= t->hit_tokens) {
-        kv_part_free(p);
-        return;
-    }
+    if (p->is_states) return true;
     if (all.t0 < t->hit_tokens) { /* hit_tokens is a multiple of 64 */
         all.t0 = t->hit_tokens;
         p->walk = kv_cut_walk_of(&all);
+    }
+    return all.t0 < all.t1;
+}
+
+void kv_transfer_add(struct kv_transfer *t, struct kv_part *p, uint64_t posted_us)
+{
+    if (!skip_hits(t, p)) {
+        kv_part_free(p);
+        return;
     }
     if (!t->parts) t->heard_us = clock_now_us();
     t->computed_us = posted_us;
@@ -95,33 +119,75 @@ static struct kv_wire_id id_of(const struct kv_transfer *t)
     return (struct kv_wire_id){ t->key.hi, t->key.lo, t->key.epoch, t->reservation };
 }
 
-static void fill_header(Baton__Kv__BlockHeader *b, const struct cache_geometry *g, const struct kv_wire_range *r)
+/* The next frame of the first part: what it covers, and its header. */
+struct cut {
+    struct kv_wire_range range;
+    struct kv_wire_state states;
+    uint32_t n_bytes;
+    struct kv_wire_note note;
+};
+
+static void fill_block(struct cut *c, const struct kv_part *p, const struct kv_transfer_means *means,
+                       const struct kv_wire_id *id)
 {
-    b->fingerprint = g->fingerprint;
-    b->codec = g->groups[r->group].codec;
-    b->group = r->group;
-    b->l0 = r->l0;
-    b->l1 = r->l1;
-    b->h0 = r->h0;
-    b->h1 = r->h1;
-    b->t0 = r->t0;
-    b->t1 = r->t1;
-    b->n_bytes = (uint32_t)kv_wire_range_bytes(g, r);
+    const struct kv_wire_range r = c->range = kv_cut_walk_peek(&p->walk, means->geometry, means->frame_bytes);
+    Baton__Kv__BlockHeader *b = &c->note.block;
+
+    kv_wire_note_init(&c->note, BATON__KV__KV_MESSAGE__BODY_BLOCK, id);
+    b->fingerprint = means->geometry->fingerprint;
+    b->codec = means->geometry->groups[r.group].codec;
+    b->group = r.group;
+    b->l0 = r.l0;
+    b->l1 = r.l1;
+    b->h0 = r.h0;
+    b->h1 = r.h1;
+    b->t0 = r.t0;
+    b->t1 = r.t1;
+    c->n_bytes = b->n_bytes = (uint32_t)kv_wire_range_bytes(means->geometry, &r);
+}
+
+static void fill_states(struct cut *c, const struct kv_part *p, const struct kv_transfer_means *means,
+                        const struct kv_wire_id *id)
+{
+    const struct kv_wire_state s = c->states = kv_state_walk_peek(&p->states, means->geometry, means->frame_bytes);
+    Baton__Kv__StateHeader *h = &c->note.state;
+
+    kv_wire_note_init(&c->note, BATON__KV__KV_MESSAGE__BODY_STATE, id);
+    h->fingerprint = means->geometry->fingerprint;
+    h->codec = means->geometry->groups[s.group].codec;
+    h->group = s.group;
+    h->layer = s.layer;
+    h->h0 = s.h0;
+    h->h1 = s.h1;
+    h->position = p->position;
+    c->n_bytes = h->n_bytes = s.n_bytes;
+}
+
+static enum status pack(const struct cut *c, const struct kv_part *p, const struct kv_transfer_means *means,
+                        uint8_t *bytes)
+{
+    enum status st = mark_wait(&p->written);
+    if (st != OK) return st;
+    if (p->is_states) return kv_cut_pack_state(means->map, means->geometry, &c->states, p->slot, bytes);
+    return kv_cut_pack(means->map, means->geometry, &c->range, p->blocks + (c->range.t0 - p->t0) / KV_BLOCK_TOKENS,
+                       bytes);
 }
 
 /* The frame has left: it counts, and what comes next is what follows it. */
-static void pass(struct kv_transfer *t, const struct kv_transfer_means *means, const struct kv_wire_range *r,
-                 uint32_t n_bytes)
+static void pass(struct kv_transfer *t, const struct kv_transfer_means *means, const struct cut *c)
 {
     struct kv_part *p = t->parts;
 
-    t->credit -= n_bytes;
-    t->bytes += n_bytes;
+    t->credit -= c->n_bytes;
+    t->bytes += c->n_bytes;
     t->frames++;
-    metric_add(means->metrics->bytes, n_bytes);
+    metric_add(means->metrics->bytes, c->n_bytes);
     metric_add(means->metrics->frames, 1);
-    kv_cut_walk_pass(&p->walk, r);
-    if (kv_cut_walk_has_next(&p->walk)) return;
+    if (p->is_states)
+        kv_state_walk_pass(&p->states, means->geometry, &c->states);
+    else
+        kv_cut_walk_pass(&p->walk, &c->range);
+    if (p->is_states ? kv_state_walk_has_next(&p->states) : kv_cut_walk_has_next(&p->walk)) return;
     DL_DELETE(t->parts, p);
     kv_part_free(p);
 }
@@ -129,25 +195,20 @@ static void pass(struct kv_transfer *t, const struct kv_transfer_means *means, c
 static enum kv_transfer_step send_frame(struct kv_transfer *t, const struct kv_transfer_means *means, struct error *err)
 {
     struct kv_part *p = t->parts;
-    const struct kv_wire_range r = kv_cut_walk_peek(&p->walk, means->geometry, means->frame_bytes);
     const struct kv_wire_id id = id_of(t);
-    struct kv_wire_note note;
+    struct cut c;
     struct frame *f;
-    uint32_t n_bytes;
 
-    kv_wire_note_init(&note, BATON__KV__KV_MESSAGE__BODY_BLOCK, &id);
-    fill_header(&note.block, means->geometry, &r);
-    n_bytes = note.block.n_bytes;
-    if (n_bytes > t->credit || !(f = frame_pool_take(means->pool))) return KV_TRANSFER_WAITS;
-    if (mark_wait(&p->written) != OK ||
-        kv_cut_pack(means->map, means->geometry, &r, p->blocks + (r.t0 - p->t0) / KV_BLOCK_TOKENS, frame_bytes(f)) !=
-            OK) {
-        error_set(err, ERR_INTERNAL, "cannot pack layers [%u, %u)", r.l0, r.l1);
+    (p->is_states ? fill_states : fill_block)(&c, p, means, &id);
+    if (c.n_bytes > t->credit || !(f = frame_pool_take(means->pool))) return KV_TRANSFER_WAITS;
+    if (pack(&c, p, means, frame_bytes(f)) != OK) {
+        error_set(err, ERR_INTERNAL, "cannot pack %s of cache group %u", p->is_states ? "states" : "blocks",
+                  p->is_states ? c.states.group : c.range.group);
         frame_give_back(NULL, f);
         return KV_TRANSFER_BROKEN;
     }
-    kv_link_send_block(t->link, &note.block, f);
-    pass(t, means, &r, n_bytes);
+    kv_link_send_data(t->link, &c.note.m, f);
+    pass(t, means, &c);
     return KV_TRANSFER_SENT;
 }
 

@@ -8,7 +8,7 @@
 #include "node/kv_link.h"
 #include "node/kv_metrics.h"
 
-/* Some layers of some tokens that are final, with their blocks. */
+/* What is final: some layers of some tokens, with their blocks; or some layers' recurrent states. */
 struct kv_part;
 
 struct kv_send_job { /* copied */
@@ -43,13 +43,16 @@ struct kv_transfer_means {
     const struct cache_geometry *geometry;
     const struct kv_map *map;
     struct frame_pool *pool;
-    uint32_t frame_bytes; /* largest payload */
+    uint32_t frame_bytes; /* largest payload, but for a single head's block or state */
     struct kv_metrics *metrics;
 };
 
 /* A range of one group; blocks[0] holds token r->t0, a multiple of 64; copied.  They are read once `written` has passed
  * (NULL: it has).  From any thread. */
 struct kv_part *kv_part_create(const struct kv_wire_range *r, const kv_block_id *blocks, const struct mark *written);
+/* The states that the walk goes along, in `slot`, which have seen `position` tokens. */
+struct kv_part *kv_part_of_states(const struct kv_state_walk *walk, state_slot_id slot, uint32_t position,
+                                  const struct mark *written);
 void kv_part_free(struct kv_part *p); /* NULL is fine */
 
 struct kv_transfer *kv_transfer_create(const struct kv_send_job *job);

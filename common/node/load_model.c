@@ -8,6 +8,9 @@
 #include "base/mem.h"
 #include "formats/gguf.h"
 #include "formats/vocab_load.h"
+#include "node/cache_groups.h"
+#include "node/cache_plan.h"
+#include "store/state_store.h"
 #include "text/vocab.h"
 
 #include <stdio.h>
@@ -74,49 +77,62 @@ static enum status read_end_ids(const char *path, int32_t **ids, uint32_t *n, st
     return OK;
 }
 
+/* KV memory, with slots for states if the model has any. */
+static enum status open_cache(struct loaded_model *m, struct kv_store **kv, const struct model *model,
+                              const struct config_run *run, struct error *err)
+{
+    const struct cache_need need = { .kv_memory = run->self->kv_memory,
+                                     .snapshot_bytes = run->cfg.kv.snapshot_bytes,
+                                     .block_bytes = model_kv_block_bytes(model),
+                                     .state_bytes = model_state_bytes(model),
+                                     .max_seqs = run->self->max_seqs,
+                                     .max_context = m->max_context };
+    struct cache_plan plan;
+    enum status st = cache_plan(&plan, &need, err);
+    if (st != OK) return st;
+    m->n_blocks = plan.n_blocks;
+    st = model_kv_create(kv, model, plan.n_blocks, err);
+    return st == OK && plan.n_slots > 0 ? model_states_create(*kv, model, plan.n_slots, err) : st;
+}
+
 /* The only rank has all layers and heads. */
 static enum status open_map(struct loaded_model *m, struct kv_store *kv, struct error *err)
 {
-    const struct mesh mesh = {
-        .tp = 1, .pp = 1, .n_layers = m->info.n_layers, .n_heads = m->info.n_heads, .n_kv_heads = m->info.n_kv_heads
-    };
+    const bool has_heads = m->info.n_kv_heads > 0; /* a model of recurrent layers alone has none */
+    const struct mesh mesh = { .tp = 1,
+                               .pp = 1,
+                               .n_layers = m->info.n_layers,
+                               .n_heads = has_heads ? m->info.n_heads : 1,
+                               .n_kv_heads = has_heads ? m->info.n_kv_heads : 1 };
     return kv_map_create(&m->kv_map, &mesh, &kv, err);
 }
 
 /* Of the whole model, as it is compared with other nodes: nobody out there knows ranks. */
-static void fill_geometry(struct loaded_model *m)
+static enum status fill_geometry(struct loaded_model *m, struct error *err)
 {
-    const struct kv_geometry g = kv_map_geometry(m->kv_map);
-    const struct cache_group all = {
-        .kind = BATON__KV__CACHE_KIND__KV,
-        .codec = g.format == KV_INT8 ? BATON__KV__CODEC__INT8 : BATON__KV__CODEC__F16,
-        .n_heads = g.n_kv_heads,
-        .head_dim = g.head_dim,
-        .block_tokens = KV_BLOCK_TOKENS,
-    };
     m->geometry = (struct cache_geometry){
         .fingerprint = m->info.fingerprint,
-        .rotated = g.rotate,
         .rope_base = m->info.rope.base,
         .rope_scale = m->info.rope.scale,
         .rope_dims = m->info.rope.dims,
         .rope_kind = (m->info.rope.neox ? 1 : 0) + (m->info.rope_long ? 2 : 0),
     };
-    cache_geometry_set_uniform(&m->geometry, kv_map_mesh(m->kv_map)->n_layers, &all);
     snprintf(m->geometry.model_name, sizeof(m->geometry.model_name), "%s", m->config->name);
+    return cache_groups_fill(&m->geometry, m->kv_map, err);
 }
 
 /* As many layers as fill about one frame per chunk: the rest of a prompt's last chunk is then one frame. */
-static uint32_t layers_per_event(const struct model_info *info, const struct kv_geometry *g,
-                                 const struct config_run *run)
+static uint32_t layers_per_event(const struct cache_geometry *g, const struct config_run *run)
 {
     uint64_t chunk =
         run->self->chunk_tokens < run->self->max_batch_tokens ? run->self->chunk_tokens : run->self->max_batch_tokens;
-    uint64_t layer = kv_wire_bytes(g->format, g->head_dim, chunk) * info->n_kv_heads;
-    uint64_t n = run->cfg.kv.frame_bytes / (layer ? layer : 1);
+    uint64_t all = 0, n;
 
+    for (uint32_t i = 0; i < g->n_groups; i++)
+        all += cache_group_head_bytes(&g->groups[i], chunk) * g->groups[i].n_heads * g->groups[i].n_layers;
+    n = all ? (uint64_t)run->cfg.kv.frame_bytes * g->n_layers / all : g->n_layers;
     if (n < 1) n = 1;
-    return n < info->n_layers ? (uint32_t)n : info->n_layers;
+    return n < g->n_layers ? (uint32_t)n : g->n_layers;
 }
 
 static enum status open_model(struct loaded_model *m, struct model **model, const struct config_run *run,
@@ -160,7 +176,8 @@ static enum status open_model(struct loaded_model *m, struct model **model, cons
 static uint64_t swap_room(const struct config_run *run, const struct kv_store *kv)
 {
     const uint64_t wanted = run->cfg.kv.swap_bytes, left = host_memory_available();
-    uint64_t room = left > kv->bytes ? (left - kv->bytes) / 4 : 0;
+    const uint64_t pool = kv->bytes + (kv->states ? kv->states->bytes : 0);
+    uint64_t room = left > pool ? (left - pool) / 4 : 0;
     if (wanted <= room) return wanted;
     if (room < kv->bytes / kv->n_blocks) room = 0;
     log_warn("swap_smaller", "wanted_mib=%llu given_mib=%llu available_mib=%llu", (unsigned long long)(wanted >> 20),
@@ -172,7 +189,6 @@ static enum status start_engine(struct loaded_model *m, struct model *model, str
                                 const struct config_run *run, engine_event_fn on_event, void *ctx, struct error *err)
 {
     const struct config_node *self = run->self;
-    const struct kv_geometry g = model_kv_geometry(model, 0);
     struct engine_options opt = {
         .model = model,
         .kv = kv,
@@ -180,7 +196,7 @@ static enum status start_engine(struct loaded_model *m, struct model *model, str
         .max_batch_tokens = self->max_batch_tokens,
         .chunk_tokens = self->chunk_tokens,
         .max_context = m->max_context,
-        .kv_event_layers = layers_per_event(&m->info, &g, run),
+        .kv_event_layers = layers_per_event(&m->geometry, run),
         .kv_event_min_tokens = KV_EVENT_MIN_TOKENS,
         .max_commands = MAX_COMMANDS,
         .prefix_cache = strcmp(run->cfg.kv.prefix_cache, "on") == 0,
@@ -208,7 +224,7 @@ enum status load_model(struct loaded_model *out, const struct config_run *run, e
     struct loaded_model m = { 0 };
     struct model *model = NULL;
     struct kv_store *kv = NULL;
-    uint64_t start = clock_now_us(), n_blocks;
+    uint64_t start = clock_now_us();
     enum status st;
 
     m.config = config_model_find(&run->cfg, run->self->model);
@@ -217,17 +233,9 @@ enum status load_model(struct loaded_model *out, const struct config_run *run, e
         goto fail;
     }
     if ((st = open_model(&m, &model, run, err)) != OK) goto fail;
-    n_blocks = run->self->kv_memory / model_kv_block_bytes(model);
-    if (n_blocks == 0 || n_blocks > UINT32_MAX / 2) {
-        st = error_set(err, ERR_INVALID, "kv_memory of %llu bytes holds %llu blocks of %zu bytes",
-                       (unsigned long long)run->self->kv_memory, (unsigned long long)n_blocks,
-                       model_kv_block_bytes(model));
-        goto fail;
-    }
-    m.n_blocks = (uint32_t)n_blocks;
-    if ((st = model_kv_create(&kv, model, m.n_blocks, err)) != OK) goto fail;
+    if ((st = open_cache(&m, &kv, model, run, err)) != OK) goto fail;
     if ((st = open_map(&m, kv, err)) != OK) goto fail;
-    fill_geometry(&m);
+    if ((st = fill_geometry(&m, err)) != OK) goto fail;
     if ((st = start_engine(&m, model, kv, run, on_event, ctx, err)) != OK) goto fail;
     unpin(run->self);
     log_info("loaded", "model=%s arch=%s isa=%s threads=%u weights=%s weights_mib=%llu kv_blocks=%u context=%u ms=%llu",

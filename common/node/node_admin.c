@@ -103,6 +103,10 @@ static void update(struct node_admin *a)
                  load.preemptions[k], &a->preemptions[k]);
     metric_set(series(n, METRIC_GAUGE, "baton_kv_swapped_blocks", "KV blocks of preempted sequences in RAM.", ""),
                load.swapped_blocks);
+    for (uint32_t live = 0; live < 2 && load.states.n_slots > 0; live++)
+        metric_set(series(n, METRIC_GAUGE, "baton_state_slots", "Slots that hold recurrent states.",
+                          live ? "use=\"live\"" : "use=\"snapshot\""),
+                   live ? load.states.n_live : load.states.n_snapshots);
     update_prefix_cache(a, &load);
     update_kv_tier(a, &load.tier);
     metric_set(series(n, METRIC_GAUGE, "baton_node_ready", "1: registered and not draining.", ""), node_is_ready(n));

@@ -2,6 +2,7 @@
 #include "store/kv_map.h"
 
 #include "base/mem.h"
+#include "store/state_store.h"
 
 #include <pthread.h>
 
@@ -28,32 +29,72 @@ struct ways {
 
 struct kv_map {
     struct mesh mesh;
-    struct kv_geometry geom; /* of the whole model */
+    struct kv_geometry *layers; /* owned: of the whole model */
     uint32_t n_blocks;
+    uint32_t n_slots; /* for recurrent states */
     uint32_t n_ranks;
     struct ways *ways; /* owned */
     struct rank ranks[];
 };
 
-static enum status check_rank(const struct kv_map *map, uint32_t idx, struct error *err)
+/* Heads that a rank holds of a layer: latents, which all query heads read, lie whole on each rank.  A layer may have
+ * fewer heads than the mesh where one rank has them all. */
+static struct shard heads_of(uint32_t tp, const struct rank *rank, const struct kv_geometry *whole, bool own)
+{
+    const struct mesh_part *part = &rank->part;
+    if (whole->kind == KV_LATENT) return (struct shard){ 0, own && part->heads.begin > 0 ? 0 : 1 };
+    if (tp == 1 && whole->n_kv_heads < part->kv_heads.end) return (struct shard){ 0, whole->n_kv_heads };
+    return own ? part->own_kv_heads : part->kv_heads;
+}
+
+/* What the rank says of a layer, as others hear of it.  A rank's layer without heads has no blocks. */
+static struct kv_geometry whole_of(const struct kv_map *map, const struct kv_geometry *g)
+{
+    struct kv_geometry whole = *g;
+    if (g->n_kv_heads > 0 && g->kind == KV_HEADS && map->mesh.tp > 1) whole.n_kv_heads = map->mesh.n_kv_heads;
+    return whole;
+}
+
+static bool same_geometry(const struct kv_geometry *a, const struct kv_geometry *b)
+{
+    return a->n_kv_heads == b->n_kv_heads && a->head_dim == b->head_dim && a->format == b->format &&
+           a->rotate == b->rotate && a->kind == b->kind && a->rope_dim == b->rope_dim;
+}
+
+/* The first rank that has a layer says what it is; the others of its stage have to agree. */
+static enum status take_layer(struct kv_map *map, uint32_t idx, uint32_t l, struct error *err)
+{
+    const struct rank *rank = &map->ranks[idx];
+    const struct kv_geometry whole = whole_of(map, &rank->store->layers[l].geom);
+    const uint32_t n = rank->store->layers[l].geom.n_kv_heads, layer = rank->part.layers.begin + l;
+    const struct shard heads = heads_of(map->mesh.tp, rank, &whole, false);
+    if (n > 0 && n != heads.end - heads.begin)
+        return error_set(err, ERR_INVALID, "rank %u has %u kv heads in its layer %u, it should be %u", idx, n, l,
+                         heads.end - heads.begin);
+    if (rank->part.heads.begin == 0) map->layers[layer] = whole;
+    if (same_geometry(&map->layers[layer], &whole)) return OK;
+    return error_set(err, ERR_INVALID, "rank %u has another geometry of kv heads in its layer %u than rank 0", idx, l);
+}
+
+static enum status take_rank(struct kv_map *map, uint32_t idx, struct error *err)
 {
     const struct rank *rank = &map->ranks[idx];
     const struct kv_store *kv = rank->store;
-    const uint32_t n_layers = rank->part.layers.end - rank->part.layers.begin,
-                   n_heads = rank->part.kv_heads.end - rank->part.kv_heads.begin;
+    const uint32_t n_layers = rank->part.layers.end - rank->part.layers.begin;
+    const uint32_t n_slots = kv->states ? kv->states->n_slots : 0;
+    enum status st = OK;
     if (kv->n_layers != n_layers || kv->n_blocks != map->n_blocks)
         return error_set(err, ERR_INVALID, "rank %u has KV memory of %u layers and %u blocks, it should be %u and %u",
                          idx, kv->n_layers, kv->n_blocks, n_layers, map->n_blocks);
-    for (uint32_t l = 0; l < n_layers; l++) {
-        const struct kv_geometry *g = &kv->layers[l].geom;
-        if (g->n_kv_heads != n_heads)
-            return error_set(err, ERR_INVALID, "rank %u has %u kv heads in its layer %u, it should be %u", idx,
-                             g->n_kv_heads, l, n_heads);
-        if (g->head_dim != map->geom.head_dim || g->format != map->geom.format || g->rotate != map->geom.rotate)
-            return error_set(err, ERR_INVALID, "rank %u has another geometry of kv heads in its layer %u than rank 0",
-                             idx, l);
-    }
-    return OK;
+    if (n_slots > 0 && map->mesh.tp > 1)
+        return error_set(err, ERR_UNSUPPORTED, "recurrent states on %u ranks of a stage: one is supported",
+                         map->mesh.tp);
+    if (n_slots > 0 && map->n_slots > 0 && n_slots != map->n_slots)
+        return error_set(err, ERR_INVALID, "rank %u has %u slots for recurrent states, others have %u", idx, n_slots,
+                         map->n_slots);
+    if (n_slots > 0) map->n_slots = n_slots;
+    for (uint32_t l = 0; l < n_layers && st == OK; l++) st = take_layer(map, idx, l, err);
+    return st;
 }
 
 enum status kv_map_create(struct kv_map **out, const struct mesh *mesh, struct kv_store *const *stores,
@@ -65,14 +106,13 @@ enum status kv_map_create(struct kv_map **out, const struct mesh *mesh, struct k
     struct kv_map *map = mem_zalloc(sizeof(*map) + n * sizeof(struct rank));
     map->mesh = *mesh;
     map->n_ranks = n;
-    map->geom = stores[0]->layers[0].geom;
-    map->geom.n_kv_heads = mesh->n_kv_heads;
+    map->layers = mem_array(mesh->n_layers, sizeof(*map->layers));
     map->n_blocks = stores[0]->n_blocks;
     map->ways = mem_zalloc(sizeof(*map->ways));
     pthread_mutex_init(&map->ways->lock, NULL);
     for (uint32_t i = 0; i < n && st == OK; i++) {
         map->ranks[i] = (struct rank){ stores[i], stores[i]->backend, mesh_part(mesh, i) };
-        st = check_rank(map, i, err);
+        st = take_rank(map, i, err);
     }
     if (st != OK) {
         kv_map_destroy(map);
@@ -135,6 +175,7 @@ void kv_map_destroy(struct kv_map *map)
     }
     pthread_mutex_destroy(&map->ways->lock);
     mem_free(map->ways);
+    mem_free(map->layers);
     mem_free(map);
 }
 
@@ -143,9 +184,9 @@ const struct mesh *kv_map_mesh(const struct kv_map *map)
     return &map->mesh;
 }
 
-struct kv_geometry kv_map_geometry(const struct kv_map *map)
+struct kv_geometry kv_map_geometry(const struct kv_map *map, uint32_t layer)
 {
-    return map->geom;
+    return map->layers[layer];
 }
 
 struct backend *kv_map_backend(const struct kv_map *map)
@@ -161,9 +202,11 @@ struct frame {
     uint32_t rank; /* whose pieces are on the list */
     const struct kv_range *range;
     const kv_block_id *blocks;
-    uint32_t n_tokens, value_bytes; /* of a token's K or V */
-    uint32_t row_bytes;             /* K or V of one head: values of all tokens, then their scales */
-    uint8_t *to;                    /* packing, or NULL */
+    uint32_t n_tokens;
+    struct row {
+        uint32_t values, scales; /* bytes of a token's */
+    } rows[2];                   /* of one head: K, then V; each has the values of all tokens, then their scales */
+    uint8_t *to;                 /* packing, or NULL */
     const uint8_t *from;
 };
 
@@ -180,17 +223,23 @@ static enum status move(const struct frame *f)
     return be->ops->kv_unpack(be, stream, layers, f->way->pieces, n, f->from);
 }
 
+static uint32_t row_bytes(const struct frame *f, bool is_v)
+{
+    return f->n_tokens * (f->rows[is_v].values + f->rows[is_v].scales);
+}
+
 /* K or V of one head, which begins at byte `at` of the frame: a piece per block. */
 static enum status add_row(const struct frame *f, struct kv_piece piece, uint32_t at)
 {
-    const uint32_t scales = at + f->n_tokens * f->value_bytes;
+    const struct row *row = &f->rows[piece.is_v];
+    const uint32_t scales = at + f->n_tokens * row->values;
     for (uint32_t t = 0; t < f->n_tokens; t += KV_BLOCK_TOKENS) {
         enum status st = f->way->n == KV_MAP_PIECES ? move(f) : OK;
         if (st != OK) return st;
         piece.block = f->blocks[t / KV_BLOCK_TOKENS];
         piece.t1 = f->n_tokens - t < KV_BLOCK_TOKENS ? f->n_tokens - t : KV_BLOCK_TOKENS;
-        piece.values = at + t * f->value_bytes;
-        piece.scales = scales + t * (uint32_t)sizeof(float);
+        piece.values = at + t * row->values;
+        piece.scales = scales + t * row->scales;
         f->way->pieces[f->way->n++] = piece;
     }
     return OK;
@@ -206,52 +255,78 @@ static uint32_t layer_of(const struct kv_range *r, uint32_t i)
     return r->layers ? r->layers[i] : i;
 }
 
-/* What the rank has of the frame: these heads of its layers. */
-static enum status move_rank(const struct frame *f, struct shard heads)
+/* What the rank has of the frame in the range's layer i: `heads` of those that it holds. */
+static enum status add_layer(const struct frame *f, uint32_t i, struct shard heads, uint32_t first_held)
 {
     const struct kv_range *r = f->range;
-    const struct mesh_part *part = &f->map->ranks[f->rank].part;
-    const struct shard hs = both(heads, r->h0, r->h1);
+    const uint32_t k = row_bytes(f, false), head = k + row_bytes(f, true);
+    struct kv_piece piece = { .layer = layer_of(r, i) - f->map->ranks[f->rank].part.layers.begin };
+    enum status st = OK;
+    for (uint32_t h = heads.begin; h < heads.end && st == OK; h++) {
+        const uint32_t at = ((i - r->l0) * (r->h1 - r->h0) + (h - r->h0)) * head;
+        piece.head = h - first_held;
+        piece.is_v = false;
+        if ((st = add_row(f, piece, at)) != OK) return st;
+        piece.is_v = true;
+        if (f->rows[1].values > 0) st = add_row(f, piece, at + k);
+    }
+    return st;
+}
+
+/* What the rank has of the frame.  Packing: heads that it owns.  Unpacking: all that it holds. */
+static enum status move_rank(const struct frame *f)
+{
+    const struct kv_range *r = f->range;
+    const struct rank *rank = &f->map->ranks[f->rank];
+    const uint32_t tp = f->map->mesh.tp;
     f->way->n = 0;
     for (uint32_t i = r->l0; i < r->l1; i++) {
         const uint32_t layer = layer_of(r, i);
-        if (layer < part->layers.begin || layer >= part->layers.end) continue;
-        for (uint32_t h = hs.begin; h < hs.end; h++)
-            for (uint32_t v = 0; v < 2; v++) {
-                const uint32_t row = ((i - r->l0) * (r->h1 - r->h0) + (h - r->h0)) * 2 + v;
-                const struct kv_piece piece = { .layer = layer - part->layers.begin,
-                                                .head = h - part->kv_heads.begin,
-                                                .is_v = v };
-                enum status st = add_row(f, piece, row * f->row_bytes);
-                if (st != OK) return st;
-            }
+        const struct kv_geometry *whole = &f->map->layers[layer];
+        if (layer < rank->part.layers.begin || layer >= rank->part.layers.end) continue;
+        const struct shard hs = both(heads_of(tp, rank, whole, f->to != NULL), r->h0, r->h1);
+        enum status st = add_layer(f, i, hs, heads_of(tp, rank, whole, false).begin);
+        if (st != OK) return st;
     }
     return move(f);
 }
 
-/* Packing: those that own a head.  Unpacking: all that hold it. */
 static enum status move_all(struct frame *f)
 {
     const struct kv_map *map = f->map;
     enum status st = way_take(map, &f->way);
     if (st != OK) return st;
-    for (f->rank = 0; f->rank < map->n_ranks && st == OK; f->rank++) {
-        const struct mesh_part *part = &map->ranks[f->rank].part;
-        st = move_rank(f, f->to ? part->own_kv_heads : part->kv_heads);
-    }
+    for (f->rank = 0; f->rank < map->n_ranks && st == OK; f->rank++) st = move_rank(f);
     way_give_back(map, f->way);
     return st;
 }
 
+/* Bytes on the wire of one (layer, head): K and V of n tokens. */
+static uint64_t head_bytes(const struct kv_geometry *g, uint64_t n)
+{
+    if (g->kind == KV_LATENT)
+        return latent_wire_bytes(g->format, g->head_dim, n) + latent_rope_wire_bytes(g->rope_dim, n);
+    return kv_wire_bytes(g->format, g->head_dim, n);
+}
+
+static bool are_layers_there(const struct kv_map *map, const struct kv_range *r)
+{
+    if (r->l0 >= r->l1 || r->l1 > map->mesh.n_layers) return false;
+    for (uint32_t i = r->l0; i < r->l1; i++) {
+        const uint32_t l = layer_of(r, i);
+        if (l >= map->mesh.n_layers || !same_geometry(&map->layers[l], &map->layers[layer_of(r, r->l0)])) return false;
+    }
+    return true;
+}
+
 static bool is_there(const struct kv_map *map, const struct kv_range *r, const kv_block_id *blocks)
 {
-    const uint64_t row = kv_wire_bytes(map->geom.format, map->geom.head_dim, r->t1 - r->t0);
-    if (r->l0 >= r->l1 || r->l1 > map->mesh.n_layers) return false;
-    for (uint32_t i = r->l0; i < r->l1; i++)
-        if (layer_of(r, i) >= map->mesh.n_layers) return false;
-    if (r->h0 >= r->h1 || r->h1 > map->mesh.n_kv_heads) return false;
+    if (!are_layers_there(map, r)) return false;
+    const struct kv_geometry *g = &map->layers[layer_of(r, r->l0)];
+    if (r->h0 >= r->h1 || r->h1 > g->n_kv_heads) return false;
     if (r->t0 >= r->t1 || r->t0 % KV_BLOCK_TOKENS) return false;
-    if (row > UINT32_MAX / (r->l1 - r->l0) / (r->h1 - r->h0)) return false; /* pieces count bytes in 32 bits */
+    /* pieces count bytes in 32 bits */
+    if (head_bytes(g, r->t1 - r->t0) > UINT32_MAX / (r->l1 - r->l0) / (r->h1 - r->h0)) return false;
     for (uint32_t t = r->t0; t < r->t1; t += KV_BLOCK_TOKENS)
         if (blocks[(t - r->t0) / KV_BLOCK_TOKENS] >= map->n_blocks) return false;
     return true;
@@ -259,14 +334,15 @@ static bool is_there(const struct kv_map *map, const struct kv_range *r, const k
 
 static struct frame frame_of(const struct kv_map *map, const struct kv_range *r, const kv_block_id *blocks)
 {
-    const struct kv_geometry *g = &map->geom;
-    const uint32_t n = r->t1 - r->t0;
-    return (struct frame){ .map = map,
-                           .range = r,
-                           .blocks = blocks,
-                           .n_tokens = n,
-                           .value_bytes = g->format == KV_INT8 ? g->head_dim : 2 * g->head_dim,
-                           .row_bytes = (uint32_t)(kv_wire_bytes(g->format, g->head_dim, n) / 2) };
+    const struct kv_geometry *g = &map->layers[layer_of(r, r->l0)];
+    const uint32_t is_int8 = g->format == KV_INT8, dim = g->head_dim;
+    const struct row row = { is_int8 ? dim : 2 * dim, is_int8 ? sizeof(float) : 0 };
+    struct frame f = { .map = map, .range = r, .blocks = blocks, .n_tokens = r->t1 - r->t0, .rows = { row, row } };
+    if (g->kind == KV_LATENT) {
+        f.rows[0].scales *= latent_groups(dim);
+        f.rows[1] = (struct row){ 2 * g->rope_dim, 0 };
+    }
+    return f;
 }
 
 enum status kv_map_pack(const struct kv_map *map, const struct kv_range *r, const kv_block_id *blocks, uint8_t *wire)
@@ -284,4 +360,62 @@ enum status kv_map_unpack(const struct kv_map *map, const struct kv_range *r, co
     struct frame f = frame_of(map, r, blocks);
     f.from = wire;
     return move_all(&f);
+}
+
+/* ---- states ---- */
+
+/* The rank that has a layer's states, and its own number of the layer; NULL: the layer has none of that part. */
+static const struct rank *rank_of_state(const struct kv_map *map, uint32_t layer, uint32_t part, uint32_t *local)
+{
+    for (uint32_t i = 0; i < map->n_ranks; i++) {
+        const struct rank *rank = &map->ranks[i];
+        if (layer < rank->part.layers.begin || layer >= rank->part.layers.end) continue;
+        *local = layer - rank->part.layers.begin;
+        if (!rank->store->states || part >= STATE_PARTS) return NULL;
+        return rank->store->states->layers[*local].parts[part].geom.n_heads > 0 ? rank : NULL;
+    }
+    return NULL;
+}
+
+struct state_geometry kv_map_state_geometry(const struct kv_map *map, uint32_t layer, uint32_t part)
+{
+    uint32_t local;
+    const struct rank *rank = rank_of_state(map, layer, part, &local);
+    return rank ? rank->store->states->layers[local].parts[part].geom : (struct state_geometry){ 0 };
+}
+
+uint32_t kv_map_n_slots(const struct kv_map *map)
+{
+    return map->n_slots;
+}
+
+/* One of `to` and `from` is NULL. */
+static enum status move_state(const struct kv_map *map, const struct kv_state_range *r, state_slot_id slot, uint8_t *to,
+                              const uint8_t *from)
+{
+    uint32_t local;
+    const struct rank *rank = rank_of_state(map, r->layer, r->part, &local);
+    struct way *way;
+    enum status st;
+    if (!rank || slot >= map->n_slots) return ERR_INVALID;
+    const struct state_slices *s = &rank->store->states->layers[local].parts[r->part];
+    struct backend *be = rank->backend;
+    if ((st = way_take(map, &way)) != OK) return st;
+    struct stream *stream = way->streams[rank - map->ranks];
+    st = to ? be->ops->state_pack(be, stream, s, slot, r->h0, r->h1, to)
+            : be->ops->state_unpack(be, stream, s, slot, r->h0, r->h1, from);
+    way_give_back(map, way);
+    return st;
+}
+
+enum status kv_map_pack_state(const struct kv_map *map, const struct kv_state_range *r, state_slot_id slot,
+                              uint8_t *wire)
+{
+    return move_state(map, r, slot, wire, NULL);
+}
+
+enum status kv_map_unpack_state(const struct kv_map *map, const struct kv_state_range *r, state_slot_id slot,
+                                const uint8_t *wire)
+{
+    return move_state(map, r, slot, NULL, wire);
 }

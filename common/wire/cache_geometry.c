@@ -21,7 +21,7 @@ static const struct kind {
     [BATON__KV__CACHE_KIND__CACHE_NONE] = { "none", 0, 0, 0, false, false, false },
     [BATON__KV__CACHE_KIND__KV] = { "K and V", CODEC(INT8) | CODEC(F16), CACHE_HEADS_MAX, CACHE_HEAD_DIM_MAX, true,
                                     false, false },
-    [BATON__KV__CACHE_KIND__LATENT] = { "latent", CODEC(INT8), 1, CACHE_HEAD_DIM_MAX, true, false, true },
+    [BATON__KV__CACHE_KIND__LATENT] = { "latent", CODEC(INT8) | CODEC(F16), 1, CACHE_HEAD_DIM_MAX, true, false, true },
     [BATON__KV__CACHE_KIND__WINDOW] = { "sliding window", CODEC(INT8) | CODEC(F16), CACHE_HEADS_MAX, CACHE_HEAD_DIM_MAX,
                                         true, true, false },
     [BATON__KV__CACHE_KIND__SNAPSHOT] = { "snapshot", CODEC(F32) | CODEC(BF16), CACHE_HEADS_MAX, CACHE_STATE_MAX, false,
@@ -72,7 +72,6 @@ void cache_geometry_pack(struct cache_geometry_message *out, const struct cache_
     m->model_name = (char *)(uintptr_t)g->model_name;
     m->n_groups = g->n_groups;
     m->groups = out->refs;
-    for (uint32_t l = 0; l < g->n_layers; l++) out->layers[l] = g->layers[l];
     for (uint32_t i = 0; i < g->n_groups; i++) {
         const struct cache_group *c = &g->groups[i];
         Baton__Kv__LayerGroup *to = out->refs[i] = &out->groups[i];
@@ -80,6 +79,7 @@ void cache_geometry_pack(struct cache_geometry_message *out, const struct cache_
         to->kind = c->kind;
         to->n_layers = c->n_layers;
         to->layers = out->layers + c->first;
+        for (uint32_t l = c->first; l < c->first + c->n_layers; l++) out->layers[l] = g->layers[l];
         to->n_heads = c->n_heads;
         to->head_dim = c->head_dim;
         to->codec = c->codec;
@@ -129,27 +129,38 @@ static enum status check_group(uint32_t i, const struct cache_group *c, struct e
     return in_range(i, "rope_dim", c->rope_dim, 0, k->may_have_rope ? CACHE_HEAD_DIM_MAX : 0, err);
 }
 
-/* Layers rise within a group, and none stands in two. */
+/* Where layers have been named. */
+struct seen {
+    bool in_snapshot[CACHE_LAYERS_MAX], in_other[CACHE_LAYERS_MAX];
+    uint32_t n_places;
+};
+
+/* Layers rise within a group, and none stands in two, but for snapshots. */
 static enum status take_layers(struct cache_geometry *out, uint32_t i, const Baton__Kv__LayerGroup *m,
-                               bool seen[CACHE_LAYERS_MAX], uint32_t *n, struct error *err)
+                               struct seen *seen, struct error *err)
 {
+    const bool is_snapshot = m->kind == BATON__KV__CACHE_KIND__SNAPSHOT;
     if (m->n_layers == 0) return error_set(err, ERR_INVALID, "cache group %u has no layers", i);
     for (size_t k = 0; k < m->n_layers; k++) {
-        uint32_t l = m->layers[k];
-        if (l >= out->n_layers || seen[l] || (k && l <= m->layers[k - 1]))
+        const uint32_t l = m->layers[k];
+        const bool is_there = l < out->n_layers,
+                   is_taken = is_there && (seen->in_other[l] || (!is_snapshot && seen->in_snapshot[l]));
+        if (!is_there || is_taken || (k && l <= m->layers[k - 1]))
             return error_set(err, ERR_INVALID, "cache group %u names layer %u %s", i, l,
-                             l >= out->n_layers ? "which the model does not have"
-                             : seen[l]          ? "which stands in a group already"
-                                                : "after a higher one");
-        seen[l] = true;
-        out->layers[(*n)++] = (uint16_t)l;
+                             !is_there  ? "which the model does not have"
+                             : is_taken ? "which stands in a group already"
+                                        : "after a higher one");
+        if (seen->n_places == CACHE_PLACES_MAX)
+            return error_set(err, ERR_INVALID, "cache groups name more than %d layers in all", CACHE_PLACES_MAX);
+        *(is_snapshot ? &seen->in_snapshot[l] : &seen->in_other[l]) = true;
+        out->layers[seen->n_places++] = (uint16_t)l;
     }
     return OK;
 }
 
 static enum status take_groups(struct cache_geometry *out, const Baton__Kv__Geometry *m, struct error *err)
 {
-    bool seen[CACHE_LAYERS_MAX] = { false };
+    struct seen seen = { 0 };
     uint32_t n = 0, block_tokens = 0;
     for (uint32_t i = 0; i < out->n_groups; i++) {
         const Baton__Kv__LayerGroup *from = m->groups[i];
@@ -157,7 +168,7 @@ static enum status take_groups(struct cache_geometry *out, const Baton__Kv__Geom
         enum status st;
         *c = (struct cache_group){ .kind = from->kind,
                                    .codec = from->codec,
-                                   .first = n,
+                                   .first = seen.n_places,
                                    .n_layers = (uint32_t)from->n_layers,
                                    .n_heads = from->n_heads,
                                    .head_dim = from->head_dim,
@@ -165,12 +176,13 @@ static enum status take_groups(struct cache_geometry *out, const Baton__Kv__Geom
                                    .window = from->window,
                                    .rope_dim = from->rope_dim };
         if ((st = check_group(i, c, err)) != OK) return st;
-        if ((st = take_layers(out, i, from, seen, &n, err)) != OK) return st;
+        if ((st = take_layers(out, i, from, &seen, err)) != OK) return st;
         if (block_tokens && c->block_tokens && c->block_tokens != block_tokens)
             return error_set(err, ERR_INVALID, "cache group %u has blocks of %u tokens, one before it of %u", i,
                              c->block_tokens, block_tokens);
         if (c->block_tokens) block_tokens = c->block_tokens;
     }
+    for (uint32_t l = 0; l < out->n_layers; l++) n += seen.in_snapshot[l] || seen.in_other[l];
     if (n == out->n_layers) return OK;
     return error_set(err, ERR_INVALID, "%u of %u layers stand in a cache group", n, out->n_layers);
 }
@@ -277,6 +289,8 @@ uint64_t cache_group_head_bytes(const struct cache_group *c, uint64_t n_tokens)
 {
     uint64_t dim = c->head_dim;
     if (!cache_group_has_blocks(c)) return 0;
+    if (c->kind == BATON__KV__CACHE_KIND__LATENT && c->codec == BATON__KV__CODEC__F16)
+        return 2 * n_tokens * (dim + c->rope_dim);
     if (c->kind == BATON__KV__CACHE_KIND__LATENT)
         return n_tokens *
                (dim + 4 * ((dim + LATENT_SCALE_VALUES - 1) / LATENT_SCALE_VALUES) + 2 * (uint64_t)c->rope_dim);

@@ -1,8 +1,9 @@
 /* cache_geometry.h - what the cache of a model is: groups of layers whose cache is alike, and what went into it.
  *
  * Nodes say it of themselves (Hello, Register) and may work together only where it is the same.  One plain record,
- * packed and unpacked here; what comes out of cache_geometry_unpack() makes sense: every layer stands in one group, and
- * each group's numbers are those of its kind and bounded. */
+ * packed and unpacked here; what comes out of cache_geometry_unpack() makes sense: every layer stands in a group, in
+ * several only if those are snapshots (a convolution's tail and a state), and each group's numbers are those of its
+ * kind and bounded. */
 #ifndef WIRE_CACHE_GEOMETRY_H
 #define WIRE_CACHE_GEOMETRY_H
 #include "base/error.h"
@@ -13,6 +14,7 @@
 #include <stdint.h>
 
 #define CACHE_LAYERS_MAX      256
+#define CACHE_PLACES_MAX      (2 * CACHE_LAYERS_MAX) /* of layers in groups */
 #define CACHE_GROUPS_MAX      8
 #define CACHE_HEADS_MAX       4096
 #define CACHE_HEAD_DIM_MAX    4096                 /* values of one head and token */
@@ -31,7 +33,7 @@ struct cache_geometry {
     uint64_t fingerprint; /* of the model file */
     uint32_t n_layers, n_groups;
     struct cache_group groups[CACHE_GROUPS_MAX];
-    uint16_t layers[CACHE_LAYERS_MAX]; /* group after group, rising within each */
+    uint16_t layers[CACHE_PLACES_MAX]; /* group after group, rising within each */
     bool rotated;
     float rope_base, rope_scale;
     uint32_t rope_dims, rope_kind;
@@ -44,7 +46,7 @@ void cache_geometry_set_uniform(struct cache_geometry *g, uint32_t n_layers, con
 struct cache_geometry_message { /* the parts of a Geometry message, which point at each other: not to be moved */
     Baton__Kv__Geometry msg;
     Baton__Kv__LayerGroup groups[CACHE_GROUPS_MAX], *refs[CACHE_GROUPS_MAX];
-    uint32_t layers[CACHE_LAYERS_MAX];
+    uint32_t layers[CACHE_PLACES_MAX];
 };
 /* out->msg is the message; it borrows the model's name. */
 void cache_geometry_pack(struct cache_geometry_message *out, const struct cache_geometry *g);

@@ -1,10 +1,12 @@
-/* kv_fake.h - KV memory for hand-off tests: plain slices and a backend that copies. */
+/* kv_fake.h - cache memory for hand-off tests: plain slices and slots, and a backend that copies. */
 #ifndef TESTS_KV_FAKE_H
 #define TESTS_KV_FAKE_H
 #include "base/mem.h"
 #include "store/kv_map.h"
+#include "store/state_store.h"
 #include "wire/kv_wire.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,7 +85,51 @@ static inline void fake_stream_close(struct backend *b, struct stream *s)
     mem_free(s);
 }
 
+static inline void fake_release(struct backend *b, void *p, size_t bytes)
+{
+    fake_host_free(b, p, bytes);
+}
+
+static inline size_t fake_slot_bytes(struct backend *b, const struct state_geometry *g)
+{
+    (void)b;
+    return (size_t)g->n_heads * state_wire_bytes(g) + 64;
+}
+
+static inline uint8_t *fake_state(const struct state_slices *s, uint32_t slot, uint32_t head)
+{
+    return s->base + slot * s->slot_bytes + head * state_wire_bytes(&s->geom);
+}
+
+static inline enum status fake_state_pack(struct backend *b, struct stream *st, const struct state_slices *s,
+                                          uint32_t slot, uint32_t h0, uint32_t h1, uint8_t *wire)
+{
+    (void)b, (void)st;
+    if (h0 >= h1 || h1 > s->geom.n_heads) return ERR_INVALID;
+    memcpy(wire, fake_state(s, slot, h0), (h1 - h0) * state_wire_bytes(&s->geom));
+    return OK;
+}
+
+static inline enum status fake_state_unpack(struct backend *b, struct stream *st, const struct state_slices *s,
+                                            uint32_t slot, uint32_t h0, uint32_t h1, const uint8_t *wire)
+{
+    (void)b, (void)st;
+    if (h0 >= h1 || h1 > s->geom.n_heads) return ERR_INVALID;
+    for (size_t i = 0; i < (h1 - h0) * state_wire_bytes(&s->geom); i += sizeof(float)) {
+        float v;
+        memcpy(&v, wire + i, sizeof(v));
+        if (!isfinite(v)) return ERR_CORRUPT;
+    }
+    memcpy(fake_state(s, slot, h0), wire, (h1 - h0) * state_wire_bytes(&s->geom));
+    return OK;
+}
+
 static const struct backend_ops fake_ops = { .name = "fake",
+                                             .alloc = fake_host_alloc,
+                                             .release = fake_release,
+                                             .state_slot_bytes = fake_slot_bytes,
+                                             .state_pack = fake_state_pack,
+                                             .state_unpack = fake_state_unpack,
                                              .stream_open = fake_stream_open,
                                              .stream_close = fake_stream_close,
                                              .host_alloc = fake_host_alloc,
@@ -120,32 +166,97 @@ static inline struct cache_geometry fake_interleaved(uint32_t n_layers, uint32_t
     return g;
 }
 
-/* n_blocks blocks, filled with bytes that differ everywhere (fill) or zero. */
+/* Three layers with K and V, then one, again and again, with a convolution's tail and a state: groups of 4 x 48 and of
+ * 3 x 112 values. */
+static inline struct cache_geometry fake_hybrid(uint32_t n_layers, uint32_t n_heads, uint32_t head_dim)
+{
+    struct cache_geometry g = fake_geometry(n_layers, n_heads, head_dim);
+    uint32_t n = 0;
+    const struct cache_group state = {
+        .kind = BATON__KV__CACHE_KIND__SNAPSHOT, .codec = BATON__KV__CODEC__F32, .n_heads = 4, .head_dim = 3 * 16
+    };
+    for (uint32_t l = 0; l < n_layers; l++)
+        if (l % 4 != 3) g.layers[n++] = (uint16_t)l;
+    g.n_groups = 3;
+    g.groups[0].n_layers = n;
+    for (uint32_t i = 1; i < 3; i++) {
+        g.groups[i] = state;
+        g.groups[i].first = n;
+        for (uint32_t l = 3; l < n_layers; l += 4) g.layers[n++] = (uint16_t)l;
+        g.groups[i].n_layers = n - g.groups[i].first;
+    }
+    g.groups[2].n_heads = 3;
+    g.groups[2].head_dim = 7 * 16;
+    return g;
+}
+
+static inline void fake_fill(void *memory, size_t bytes)
+{
+    uint32_t x = 1;
+    for (size_t i = 0; i < bytes; i++) {
+        x = x * 1664525 + 1013904223;
+        ((uint8_t *)memory)[i] = (uint8_t)(x >> 24) == 0x80 ? 1 : (uint8_t)(x >> 24);
+    }
+}
+
+/* Slots for the groups of kind SNAPSHOT, the first one of a layer being its tail: all floats differ. */
+#define FAKE_SLOTS 4
+static inline void fake_states(struct kv_store *kv, const struct cache_geometry *g, bool fill)
+{
+    struct state_layer_geometry *layers = mem_array(g->n_layers, sizeof(*layers));
+    bool any = false;
+    for (uint32_t i = 0; i < g->n_groups; i++) {
+        const struct cache_group *c = &g->groups[i];
+        if (c->kind != BATON__KV__CACHE_KIND__SNAPSHOT) continue;
+        any = true;
+        for (uint32_t k = 0; k < c->n_layers; k++) {
+            struct state_layer_geometry *l = &layers[g->layers[c->first + k]];
+            l->parts[l->parts[STATE_TAIL].n_heads ? STATE_MATRIX : STATE_TAIL] =
+                (struct state_geometry){ c->n_heads, c->head_dim / 16, 16 };
+        }
+    }
+    if (any && state_store_create(&kv->states, kv->backend, layers, g->n_layers, FAKE_SLOTS, NULL) != OK) abort();
+    for (size_t i = 0; any && fill && i < kv->states->bytes / sizeof(float); i++)
+        ((float *)(void *)kv->states->memory)[i] = 0.5f + (float)i;
+    mem_free(layers);
+}
+
+/* n_blocks blocks, filled with bytes that differ everywhere (fill) or zero, for all groups with blocks. */
 static inline struct kv_store *fake_store(const struct cache_geometry *g, uint32_t n_blocks, bool fill)
 {
-    const struct cache_group *c = &g->groups[0];
     struct kv_store *kv = mem_zalloc(sizeof(*kv));
-    struct kv_geometry geom = { c->n_heads, c->head_dim, c->codec == BATON__KV__CODEC__INT8 ? KV_INT8 : KV_F16, false };
-    size_t slice = (size_t)kv_wire_bytes(geom.format, geom.head_dim, KV_BLOCK_TOKENS) * geom.n_kv_heads;
-    uint32_t x = 1;
+    uint8_t *at;
 
     kv->n_layers = g->n_layers;
     kv->n_blocks = n_blocks;
     kv->backend = &fake_backend;
-    kv->bytes = slice * n_blocks * g->n_layers;
-    kv->memory = mem_zalloc(kv->bytes);
     kv->layers = mem_array(g->n_layers, sizeof(*kv->layers));
-    for (uint32_t l = 0; l < g->n_layers; l++)
-        kv->layers[l] = (struct kv_slices){ kv->memory + l * slice * n_blocks, slice, geom };
-    for (size_t i = 0; fill && i < kv->bytes; i++) {
-        x = x * 1664525 + 1013904223;
-        kv->memory[i] = (uint8_t)(x >> 24) == 0x80 ? 1 : (uint8_t)(x >> 24);
+    for (uint32_t i = 0; i < g->n_groups; i++) {
+        const struct cache_group *c = &g->groups[i];
+        const struct kv_geometry geom = { .n_kv_heads = c->n_heads,
+                                          .head_dim = c->head_dim,
+                                          .format = c->codec == BATON__KV__CODEC__INT8 ? KV_INT8 : KV_F16 };
+        if (!cache_group_has_blocks(c)) continue;
+        for (uint32_t k = 0; k < c->n_layers; k++) {
+            struct kv_slices *l = &kv->layers[g->layers[c->first + k]];
+            l->geom = geom;
+            l->slice_bytes = (size_t)kv_wire_bytes(geom.format, geom.head_dim, KV_BLOCK_TOKENS) * geom.n_kv_heads;
+            kv->bytes += l->slice_bytes * n_blocks;
+        }
     }
+    at = kv->memory = mem_zalloc(kv->bytes + 1);
+    for (uint32_t l = 0; l < g->n_layers; l++) {
+        kv->layers[l].base = at;
+        at += kv->layers[l].slice_bytes * n_blocks;
+    }
+    if (fill) fake_fill(kv->memory, kv->bytes);
+    fake_states(kv, g, fill);
     return kv;
 }
 
 static inline void fake_store_free(struct kv_store *kv)
 {
+    state_store_destroy(kv->states);
     mem_free(kv->layers);
     mem_free(kv->memory);
     mem_free(kv);
@@ -166,10 +277,10 @@ static inline struct kv_map *fake_map(struct kv_store *kv)
 static inline bool fake_same(const struct kv_store *x, const kv_block_id *a, const struct kv_store *y,
                              const kv_block_id *b, uint32_t n_tokens)
 {
-    const struct kv_geometry *g = &x->layers[0].geom;
     uint8_t wa[64 * 600], wb[64 * 600];
 
-    for (uint32_t l = 0; l < x->n_layers; l++)
+    for (uint32_t l = 0; l < x->n_layers; l++) {
+        const struct kv_geometry *g = &x->layers[l].geom;
         for (uint32_t h = 0; h < g->n_kv_heads; h++)
             for (int v = 0; v < 2; v++)
                 for (uint32_t t = 0; t < n_tokens; t += 64) {
@@ -181,6 +292,20 @@ static inline bool fake_same(const struct kv_store *x, const kv_block_id *a, con
                     fake_pack(NULL, NULL, y->layers, &p, 1, wb);
                     if (memcmp(wa, wb, (size_t)kv_wire_bytes(g->format, g->head_dim, n) / 2) != 0) return false;
                 }
+    }
+    return true;
+}
+
+/* Whether slot a of one store holds the states of slot b of the other. */
+static inline bool fake_same_states(const struct kv_store *x, state_slot_id a, const struct kv_store *y,
+                                    state_slot_id b)
+{
+    for (uint32_t l = 0; l < x->n_layers; l++)
+        for (int p = 0; p < STATE_PARTS; p++) {
+            const struct state_slices *s = &x->states->layers[l].parts[p], *t = &y->states->layers[l].parts[p];
+            const size_t n = s->geom.n_heads * state_wire_bytes(&s->geom);
+            if (n > 0 && memcmp(fake_state(s, a, 0), fake_state(t, b, 0), n) != 0) return false;
+        }
     return true;
 }
 #endif

@@ -197,8 +197,8 @@ Test(config, unknown_keys_are_named_with_line_and_nearest_key)
     expect_file_refused("coordinator:\n  htpp: x\n", "2: unknown key coordinator.htpp; did you mean http?");
     expect_file_refused(
         "kv: { zzzzzz: 1 }\n",
-        "1: unknown key kv.zzzzzz; allowed: codec, lanes, frame_bytes, credit_bytes, swap_bytes, rotate, "
-        "prefix_cache, cache_secret, tier_bytes, tier_path, tier_disk_bytes");
+        "1: unknown key kv.zzzzzz; allowed: codec, lanes, frame_bytes, credit_bytes, swap_bytes, snapshot_bytes, "
+        "rotate, prefix_cache, cache_secret, tier_bytes, tier_path, tier_disk_bytes");
     expect_refused(CONFIG_COORDINATOR, "prefill:\n  - { local_prefill: never }\n", "--config @",
                    ":2: unknown key prefill[0].local_prefill");
 }

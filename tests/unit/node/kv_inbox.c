@@ -170,86 +170,165 @@ Test(kv_inbox, completes_when_all_groups_are_covered)
     }
 }
 
-static enum kv_inbox_verdict put_state(uint32_t group, uint32_t n_bytes, struct kv_inbox_result *res)
+#define FROM_SLOT 3
+#define TO_SLOT   1
+
+/* Heads [h0, h1) of a layer's states, as they are in the sender's slot. */
+static enum kv_inbox_verdict put_states(struct kv_wire_state s, uint32_t position, struct kv_inbox_result *res)
 {
-    Baton__Kv__KvMessage m = BATON__KV__KV_MESSAGE__INIT;
-    Baton__Kv__StateHeader s = BATON__KV__STATE_HEADER__INIT;
-    Baton__Kv__RequestId id = BATON__KV__REQUEST_ID__INIT;
+    const struct kv_wire_id id = { 1, 2, 3, 9 };
+    struct kv_wire_note note;
     uint8_t buf[CODEC_HEADER_MAX];
 
-    id.incarnation = 1;
-    id.counter = 2;
-    s.request = &id;
-    s.epoch = 3;
-    s.reservation = 9;
-    s.fingerprint = geom.fingerprint;
-    s.codec = geom.groups[group].codec;
-    s.group = group;
-    s.h1 = 1;
-    s.n_bytes = n_bytes;
-    s.position = N_TOKENS;
-    m.body_case = BATON__KV__KV_MESSAGE__BODY_STATE;
-    m.state = &s;
-    kv_wire_pack(&m, bytes_of(payload, n_bytes), buf);
+    kv_wire_note_init(&note, BATON__KV__KV_MESSAGE__BODY_STATE, &id);
+    note.state.fingerprint = geom.fingerprint;
+    note.state.codec = geom.groups[s.group].codec;
+    note.state.group = s.group;
+    note.state.layer = s.layer;
+    note.state.h0 = s.h0, note.state.h1 = s.h1, note.state.offset = s.offset;
+    note.state.n_bytes = s.n_bytes;
+    note.state.position = position;
+    kv_wire_pack(&note.m, bytes_of(payload, s.n_bytes), buf);
     memset(res, 0, sizeof(*res));
-    return kv_inbox_data(in, SESSION, &m, bytes_of(payload, n_bytes), res);
+    return kv_inbox_data(in, SESSION, &note.m, bytes_of(payload, s.n_bytes), res);
+}
+
+static enum kv_inbox_verdict put_all_states(uint32_t group, uint64_t max, uint32_t position,
+                                            struct kv_inbox_result *res)
+{
+    enum kv_inbox_verdict v = KV_INBOX_STORED;
+    struct kv_state_walk w = kv_state_walk_of(group, 0, geom.groups[group].n_layers);
+    while (kv_state_walk_has_next(&w)) {
+        const struct kv_wire_state s = kv_state_walk_peek(&w, &geom, max);
+        cr_assert_eq(v, KV_INBOX_STORED);
+        cr_assert_eq(kv_cut_pack_state(from_map, &geom, &s, FROM_SLOT, payload), OK);
+        v = put_states(s, position, res);
+        kv_state_walk_pass(&w, &geom, &s);
+    }
+    return v;
+}
+
+static void start_hybrid(void)
+{
+    const struct cache_geometry g = fake_hybrid(9, 3, 64);
+    const struct kv_offer offer = { { 1, 2, 3 }, 9, to_blocks, 4, N_TOKENS, 0, 1 << 20, TO_SLOT };
+    start_with(&g, 1 << 20);
+    kv_inbox_close(in, &offer.key);
+    cr_assert_eq(kv_inbox_add(in, &offer), OK);
 }
 
 Test(kv_inbox, a_snapshot_for_a_group_of_another_kind_ends_the_transfer)
 {
     struct kv_inbox_result res;
     start(1 << 20);
-    cr_assert_eq(put_state(0, 100, &res), KV_INBOX_FAILED);
+    cr_assert_eq(put_states((struct kv_wire_state){ .h1 = 1, .n_bytes = 100 }, N_TOKENS, &res), KV_INBOX_FAILED);
     cr_assert_not_null(strstr(res.err.text, "a part of a snapshot for cache group 0, which is of kind K and V"), "%s",
                        res.err.text);
     stop();
 }
 
-/* Until nodes keep states: K and V alone are no whole, and a state is refused by name rather than dropped. */
-Test(kv_inbox, a_transfer_with_snapshots_is_not_whole_without_them)
+/* In frames of one head and of all, before and after the blocks. */
+Test(kv_inbox, a_hybrid_is_whole_once_its_blocks_and_both_parts_of_its_states_are_there)
 {
-    struct cache_geometry g = fake_interleaved(7, 3, 64);
+    for (uint64_t max = 1; max < 1 << 20; max *= 10)
+        for (uint32_t last = 0; last < 3; last++) {
+            struct kv_inbox_result res;
+            enum kv_inbox_verdict v = KV_INBOX_STORED;
+            start_hybrid();
+            cr_assert_eq(kv_cut_check_map(to_map, &geom, &res.err), OK, "%s", res.err.text);
+            cr_assert_eq(commit(N_TOKENS, total(), &res), KV_INBOX_STORED);
+            for (uint32_t i = 1; i <= 3; i++) {
+                const uint32_t group = (last + i) % 3;
+                const struct kv_wire_range blocks = { 0, geom.groups[0].n_layers, 0, 3, 0, N_TOKENS, 0 };
+                cr_assert_eq(v, KV_INBOX_STORED);
+                v = group == 0 ? put(blocks, (struct change){ 0 }, &res) : put_all_states(group, max, N_TOKENS, &res);
+            }
+            cr_assert_eq(v, KV_INBOX_COMPLETE);
+            cr_assert_eq(res.bytes, total());
+            cr_assert(fake_same(from, from_blocks, to, to_blocks, N_TOKENS));
+            cr_assert(fake_same_states(from, FROM_SLOT, to, TO_SLOT));
+            cr_assert_not(fake_same_states(from, FROM_SLOT, to, TO_SLOT + 1));
+            stop();
+        }
+}
+
+Test(kv_inbox, refuses_states_that_are_not_those_of_the_prompts_end)
+{
+    const struct {
+        struct kv_wire_state s;
+        uint32_t position;
+        const char *says;
+    } rows[] = {
+        { { .h1 = 3, .n_bytes = 3 * 448, .group = 2 }, N_TOKENS - 1, "a snapshot after 199 tokens, expected is" },
+        { { .h1 = 4, .n_bytes = 4 * 448, .group = 2 }, N_TOKENS, "heads [0, 4) of a frame are not within [0, 3)" },
+        { { .layer = 2, .h1 = 1, .n_bytes = 448, .group = 2 }, N_TOKENS, "layer 2 of cache group 2, which has 2" },
+        { { .h1 = 2, .n_bytes = 448, .group = 2 }, N_TOKENS, "neither all of them nor a part of one" },
+        { { .h1 = 1, .n_bytes = 444, .group = 2 }, N_TOKENS, "neither all of them nor a part of one" },
+    };
     struct kv_inbox_result res;
-    g.groups[1] = (struct cache_group){ .kind = BATON__KV__CACHE_KIND__SNAPSHOT,
-                                        .codec = BATON__KV__CODEC__F32,
-                                        .first = g.groups[1].first,
-                                        .n_layers = g.groups[1].n_layers,
-                                        .n_heads = 2,
-                                        .head_dim = 1000 };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        start_hybrid();
+        memset(payload, 0, 4096);
+        cr_assert_eq(put_states(rows[i].s, rows[i].position, &res), KV_INBOX_FAILED);
+        cr_assert(strstr(res.err.text, rows[i].says), "%s", res.err.text);
+        stop();
+    }
+}
+
+Test(kv_inbox, refuses_states_that_come_twice_or_are_not_finite)
+{
+    const struct kv_wire_state s = { .h0 = 1, .h1 = 2, .n_bytes = 448, .group = 2 };
+    const float bad[] = { NAN, INFINITY, -INFINITY };
+    struct kv_inbox_result res;
+    start_hybrid();
+    memset(payload, 0, 4096);
+    cr_assert_eq(put_states(s, N_TOKENS, &res), KV_INBOX_STORED);
+    cr_assert_eq(put_states(s, N_TOKENS, &res), KV_INBOX_FAILED);
+    cr_assert_not_null(strstr(res.err.text, "came twice or uncalled for"), "%s", res.err.text);
+    stop();
+    for (size_t i = 0; i < 3; i++) {
+        start_hybrid();
+        memset(payload, 0, 4096);
+        memcpy(payload + 444, &bad[i], sizeof(float));
+        cr_assert_eq(put_states(s, N_TOKENS, &res), KV_INBOX_FAILED);
+        cr_assert_eq(res.err.status, ERR_CORRUPT);
+        cr_assert_eq(commit(N_TOKENS, total(), &res), KV_INBOX_STALE);
+        stop();
+    }
+}
+
+Test(kv_inbox, an_offer_of_a_hybrid_needs_a_slot)
+{
+    const struct cache_geometry g = fake_hybrid(9, 3, 64);
+    struct kv_offer offer = { { 1, 2, 4 }, 9, to_blocks, 4, N_TOKENS, 0, 1 << 20, FAKE_SLOTS };
     start_with(&g, 1 << 20);
-    const struct kv_wire_range blocks = { 0, 3, 0, 3, 0, N_TOKENS, 0 };
-    cr_assert_eq(put(blocks, (struct change){ 0 }, &res), KV_INBOX_STORED);
-    cr_assert_eq(commit(N_TOKENS, total(), &res), KV_INBOX_STORED);
-    cr_assert_eq(put_state(1, 4000, &res), KV_INBOX_FAILED);
-    cr_assert_eq(res.err.status, ERR_UNSUPPORTED);
-    cr_assert_not_null(strstr(res.err.text, "a snapshot, which this node does not keep"), "%s", res.err.text);
+    cr_assert_eq(kv_inbox_add(in, &offer), ERR_INVALID);
+    offer.slot = STATE_SLOT_NONE;
+    cr_assert_eq(kv_inbox_add(in, &offer), ERR_INVALID);
+    offer.slot = FAKE_SLOTS - 1;
+    cr_assert_eq(kv_inbox_add(in, &offer), OK);
     stop();
 }
 
-Test(kv_inbox, kinds_of_cache_that_nodes_do_not_keep_are_refused_by_name)
+Test(kv_inbox, a_geometry_that_is_not_that_of_the_memory_is_refused_by_name)
 {
-    static const struct {
-        Baton__Kv__CacheKind kind;
-        const char *name;
-    } rows[] = {
-        { BATON__KV__CACHE_KIND__CACHE_NONE, "cache group 1 is of kind none" },
-        { BATON__KV__CACHE_KIND__LATENT, "cache group 1 is of kind latent" },
-        { BATON__KV__CACHE_KIND__WINDOW, "cache group 1 is of kind sliding window" },
-        { BATON__KV__CACHE_KIND__SNAPSHOT, "cache group 1 is of kind snapshot" },
-    };
     struct cache_geometry g = fake_interleaved(7, 3, 64);
     struct error err;
     start_with(&g, 1 << 20);
     cr_assert_eq(kv_cut_check_map(to_map, &g, NULL), OK);
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        g.groups[1].kind = rows[i].kind;
-        cr_assert_eq(kv_cut_check_map(to_map, &g, &err), ERR_UNSUPPORTED);
-        cr_assert(strstr(err.text, rows[i].name) && strstr(err.text, "that nodes keep are: K and V"), "%s", err.text);
-    }
+    g.groups[1].kind = BATON__KV__CACHE_KIND__WINDOW;
+    cr_assert_eq(kv_cut_check_map(to_map, &g, &err), ERR_UNSUPPORTED);
+    cr_assert(strstr(err.text, "cache group 1 is of kind sliding window"), "%s", err.text);
+    g.groups[1].kind = BATON__KV__CACHE_KIND__LATENT;
+    cr_assert_eq(kv_cut_check_map(to_map, &g, &err), ERR_UNSUPPORTED);
+    cr_assert(strstr(err.text, "cache group 1 of kind latent") && strstr(err.text, "has K and V of 3"), "%s", err.text);
+    g.groups[1].kind = BATON__KV__CACHE_KIND__SNAPSHOT;
+    cr_assert_eq(kv_cut_check_map(to_map, &g, &err), ERR_UNSUPPORTED);
+    cr_assert(strstr(err.text, "cache group 1 of kind snapshot") && strstr(err.text, "states of 0"), "%s", err.text);
     g = geom;
     g.groups[1].head_dim = 80;
     cr_assert_eq(kv_cut_check_map(to_map, &g, &err), ERR_UNSUPPORTED);
-    cr_assert(strstr(err.text, "3 heads of 80") && strstr(err.text, "3 of 64"), "%s", err.text);
+    cr_assert(strstr(err.text, "3 heads of 80") && strstr(err.text, "3 heads of 64"), "%s", err.text);
     g = fake_geometry(6, 3, 64);
     cr_assert_eq(kv_cut_check_map(to_map, &g, &err), ERR_UNSUPPORTED);
     cr_assert_str_eq(err.text, "a cache of 6 layers, where the memory has 7");

@@ -181,6 +181,40 @@ Test(kv_transfer, stores_all_bytes_in_place_time_after_time)
     stop(&p);
 }
 
+/* The states go last, with the last chunk's layers, in frames of few heads. */
+Test(kv_transfer, a_hybrids_states_follow_its_blocks)
+{
+    const struct cache_geometry g = fake_hybrid(9, 3, 64);
+    struct pair p;
+    start_with(&p, &g);
+    for (uint32_t i = 1; i < 8; i++) {
+        const struct seq_key key = { 1, i, 1 };
+        const state_slot_id from = i % FAKE_SLOTS, to = (i + 1) % FAKE_SLOTS;
+        const uint64_t credit = i % 2 ? 1 << 20 : 40000;
+        memset(p.to->memory, 0, p.to->bytes);
+        memset(p.to->states->memory, 0, p.to->states->bytes);
+        cr_assert_eq(kv_inbox_add(kv_recv_inbox(p.recv), &(struct kv_offer){ key, 1000 + key.epoch, p.blocks_to,
+                                                                             N_BLOCKS, N_TOKENS, 0, credit, to }),
+                     OK);
+        begin(&p, key, credit);
+        for (uint32_t t = 0; t < N_TOKENS; t += 192)
+            for (uint32_t l = 0; l < 9; l += 2) {
+                const uint32_t t1 = t + 192 < N_TOKENS ? t + 192 : N_TOKENS, l1 = l + 2 < 9 ? l + 2 : 9;
+                kv_send_piece(p.send, &key, l, l1, t, t1, p.blocks_from + t / 64, NULL);
+                if (t1 == N_TOKENS) kv_send_states(p.send, &key, l, l1, t1, from, NULL);
+            }
+        kv_send_commit(p.send, &key, 4321);
+        const struct note r = await(p.recv_box);
+        cr_assert_eq(r.status, OK, "%s", r.text);
+        cr_assert_eq(r.bytes, kv_cover_expected_bytes(&p.rg, N_TOKENS, 0));
+        cr_assert(fake_same(p.from, p.blocks_from, p.to, p.blocks_to, N_TOKENS));
+        cr_assert(fake_same_states(p.from, from, p.to, to));
+        cr_assert_eq(await(p.send_box).kind, KV_SEND_DONE);
+        kv_inbox_close(kv_recv_inbox(p.recv), &key);
+    }
+    stop(&p);
+}
+
 /* A side's cache over ranks in place of the only one. */
 struct ranks {
     struct mesh mesh;

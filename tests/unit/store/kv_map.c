@@ -238,7 +238,7 @@ Test(kv_map, gives_the_canonical_order_of_the_whole_model, .init = start, .fini 
         each_piece(&s, model, sent_blocks, cache, expect);
         cr_assert_eq(kv_map_pack(s.map, &all, sent_blocks, wire), OK);
         cr_assert(memcmp(wire, cache, all_bytes(model)) == 0);
-        cr_assert_eq(kv_map_geometry(s.map).n_kv_heads, model->n_kv_heads);
+        cr_assert_eq(kv_map_geometry(s.map, 0).n_kv_heads, model->n_kv_heads);
         cr_assert_eq(kv_map_mesh(s.map)->n_layers, model->n_layers);
         side_free(&s);
     }
@@ -390,7 +390,7 @@ Test(kv_map, refuses_memory_that_is_not_of_the_mesh, .init = start, .fini = stop
         const char *says;
     } CASES[] = {
         { { 1, 1, 4, 16, 2 }, "rank 0 has KV memory of 3 layers and 5 blocks, it should be 4 and 5" },
-        { { 1, 1, 3, 16, 4 }, "rank 0 has 2 kv heads in its layer 0, it should be 4" },
+        { { 1, 1, 3, 16, 1 }, "rank 0 has 2 kv heads in its layer 0, it should be 1" },
         { { 17, 1, 3, 16, 2 }, "tp is 17" },
     };
     struct side s = side_of(&MODELS[1], 1, 1), other = side_of(&MODELS[1], 2, 1);

@@ -123,6 +123,33 @@ Test(cache_geometry, what_makes_no_sense_is_refused_by_name)
     SPOIL(m.layers[7] = 3; m.layers[6] = 7, ERR_INVALID, "cache group 1 names layer 3 after a higher one");
 }
 
+/* A recurrent layer has a convolution's tail and a state. */
+static struct cache_geometry recurrent(uint32_t n_layers)
+{
+    struct cache_geometry g = uniform(n_layers);
+    g.n_groups = 2;
+    for (uint32_t i = 0; i < 2; i++) {
+        g.groups[i] = (struct cache_group){ KIND(SNAPSHOT), CODEC(F32), i * n_layers, n_layers, 3 + i, 48, 0, 0, 0 };
+        for (uint32_t l = 0; l < n_layers; l++) g.layers[i * n_layers + l] = (uint16_t)l;
+    }
+    return g;
+}
+
+Test(cache_geometry, a_layer_may_stand_in_two_groups_of_snapshots_alone)
+{
+    struct cache_geometry g = recurrent(12), most = recurrent(CACHE_LAYERS_MAX);
+    struct cache_geometry_message m;
+    Baton__Kv__LayerGroup *thrice[3] = { &m.groups[0], &m.groups[1], &m.groups[1] };
+    expect_survives(&g);
+    expect_survives(&most);
+    SPOIL((m.groups[1].kind = KIND(KV), m.groups[1].codec = CODEC(INT8), m.groups[1].block_tokens = 64), ERR_INVALID,
+          "cache group 1 names layer 0 which stands in a group already");
+    SPOIL((m.groups[0].kind = KIND(KV), m.groups[0].codec = CODEC(INT8), m.groups[0].block_tokens = 64), ERR_INVALID,
+          "cache group 1 names layer 0 which stands in a group already");
+    g = most;
+    SPOIL((m.msg.n_groups = 3, m.msg.groups = thrice), ERR_INVALID, "cache groups name more than 512 layers in all");
+}
+
 static void expect_differs(const struct cache_geometry *a, const struct cache_geometry *b, const char *ours,
                            const char *theirs)
 {

@@ -1,0 +1,54 @@
+/* cache_plan.c - how a node's memory for its cache is divided: KV blocks, states of running sequences, snapshots. */
+#include "node/cache_plan.h"
+
+#include "base/bytes.h"
+#include "base/kv_block.h"
+
+#define BLOCKS_MAX (UINT32_MAX / 2)
+
+typedef unsigned long long ull;
+
+static enum status plan_slots(uint32_t *out, const struct cache_need *n, struct error *err)
+{
+    *out = 0;
+    if (n->state_bytes == 0) return OK;
+    const uint64_t snapshots = n->snapshot_bytes / n->state_bytes;
+    if (n->snapshot_bytes > 0 && snapshots == 0)
+        return error_set(err, ERR_INVALID,
+                         "kv.snapshot_bytes: %llu bytes hold no recurrent state of %zu bytes; at least those are "
+                         "needed, or 0 for no "
+                         "snapshots",
+                         (ull)n->snapshot_bytes, n->state_bytes);
+    *out = snapshots < BLOCKS_MAX ? n->max_seqs + (uint32_t)snapshots : BLOCKS_MAX;
+    return OK;
+}
+
+/* Ids alone. */
+static uint64_t blocks_without_bytes(const struct cache_need *n)
+{
+    const uint64_t one = (n->max_context + (uint64_t)KV_BLOCK_TOKENS) / KV_BLOCK_TOKENS;
+    const uint64_t all = 2 * one * n->max_seqs, most = (uint64_t)1 << 20;
+    return all < most ? all : one > most ? one : most;
+}
+
+enum status cache_plan(struct cache_plan *out, const struct cache_need *n, struct error *err)
+{
+    uint64_t states, least, blocks;
+    enum status st = plan_slots(&out->n_slots, n, err);
+    if (st != OK) return st;
+    if (!size_mul(n->state_bytes, n->max_seqs, &states) || !size_add(states, n->block_bytes, &least))
+        return error_set(err, ERR_TOO_LARGE, "recurrent states of %u sequences of %zu bytes each", n->max_seqs,
+                         n->state_bytes);
+    if (n->state_bytes > 0 && least > n->kv_memory)
+        return error_set(err, ERR_INVALID,
+                         "kv_memory is %llu bytes; the recurrent states of %u sequences (max_seqs) take %zu each, and "
+                         "a KV block %zu: at "
+                         "least %llu are needed",
+                         (ull)n->kv_memory, n->max_seqs, n->state_bytes, n->block_bytes, (ull)least);
+    blocks = n->block_bytes > 0 ? (n->kv_memory - states) / n->block_bytes : blocks_without_bytes(n);
+    if (blocks == 0 || blocks > BLOCKS_MAX)
+        return error_set(err, ERR_INVALID, "kv_memory of %llu bytes holds %llu blocks of %zu bytes", (ull)n->kv_memory,
+                         (ull)blocks, n->block_bytes);
+    out->n_blocks = (uint32_t)blocks;
+    return OK;
+}
