@@ -7,6 +7,10 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
+
+/* Streams read other tokens: of one token all would choose the same experts. */
+#define STREAM_STEP 5u
 
 #define AT(field) offsetof(struct engine_options, field)
 
@@ -25,6 +29,7 @@ static const struct config_option OPTIONS[] = {
     COMMAND_CHOICE("weights", NULL, AT(weights), "resident|stream|auto", "resident", "whether weights lie in memory"),
     BENCH_IO(AT(io), "auto|uring|pread|mmap"),
     BENCH_JSON(AT(json)),
+    COMMAND_SWITCH("cpu", NULL, AT(cpu), "processor time in place of time, for a busy machine; with one thread"),
     COMMAND_SWITCH("step", NULL, AT(step), "a repeat for each line on stdin, a line of JSON for each repeat"),
 };
 static const struct command COMMAND = { "baton-bench engine", NULL, NULL, OPTIONS,
@@ -34,8 +39,13 @@ static const struct command COMMAND = { "baton-bench engine", NULL, NULL, OPTION
 static int parse(struct engine_options *o, int argc, char **argv)
 {
     int code = command_parse(&COMMAND, o, argc, argv, NULL);
-    if (code >= 0 || o->prompt > 0 || o->decode > 0) return code;
-    fprintf(stderr, "%s: --prompt 0 and --decode 0 leave nothing to measure\n", COMMAND.name);
+    if (code >= 0) return code;
+    if (o->cpu && o->threads != 1)
+        fprintf(stderr, "%s: --cpu is for --threads 1: threads wait for each other\n", COMMAND.name);
+    else if (o->prompt > 0 || o->decode > 0)
+        return code;
+    else
+        fprintf(stderr, "%s: --prompt 0 and --decode 0 leave nothing to measure\n", COMMAND.name);
     command_free(&COMMAND, o);
     return EXIT_USAGE;
 }
@@ -55,6 +65,7 @@ static enum status prepare_kv(struct engine_bench *r, uint32_t longest, struct e
     r->blocks = mem_array(n_blocks, sizeof(*r->blocks));
     for (uint32_t i = 0; i < n_blocks; i++) r->blocks[i] = i;
     r->tokens = mem_array(longest, sizeof(*r->tokens));
+    r->n_tokens = longest;
     for (uint32_t i = 0; i < longest; i++)
         r->tokens[i] = (int32_t)((i * 2654435761u >> 8) % model_info(r->model)->n_vocab);
     return OK;
@@ -127,7 +138,7 @@ static enum status decode(struct engine_bench *r, uint32_t from, uint32_t steps)
     for (uint32_t pos = from; pos < from + steps; pos++) {
         for (uint32_t i = 0; i < n; i++) {
             seqs[i] = (struct batch_seq){ i, 1, pos, r->blocks + (size_t)i * r->blocks_each, r->blocks_each, 1 };
-            tokens[i] = r->tokens[pos];
+            tokens[i] = r->tokens[(pos + i * STREAM_STEP) % r->n_tokens];
         }
         enum status st = model_forward(r->model, &b, r->kv, NULL, NULL);
         if (st == OK) st = model_logits(r->model, 0, n, &logits);
@@ -158,27 +169,39 @@ static double step_bytes(const struct engine_bench *r)
     return (double)model_info(r->model)->weight_bytes + r->opt.streams * per_token * mean_context;
 }
 
+/* Seconds, of which only differences count. */
+static double now_s(const struct engine_bench *r)
+{
+    struct timespec t;
+    if (!r->opt.cpu) return (double)clock_now_us() * 1e-6;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 static enum status measure(struct engine_bench *r, uint32_t i)
 {
     const struct engine_options *o = &r->opt;
     enum status st = OK;
-    uint64_t t0;
-    r->samples[READ_BYTES_S][i] = ceilings_read_bandwidth(r->ceilings);
-    r->samples[INT8_OPS_S][i] = ceilings_int8_peak(r->ceilings, &r->int8_how);
+    double t0;
+    if (!o->cpu) { /* they are of time that passes */
+        r->samples[READ_BYTES_S][i] = ceilings_read_bandwidth(r->ceilings);
+        r->samples[INT8_OPS_S][i] = ceilings_int8_peak(r->ceilings, &r->int8_how);
+    }
     if (o->prompt > 0) {
-        t0 = clock_now_us();
+        t0 = now_s(r);
         if ((st = prefill(r, 0, 0, o->prompt)) != OK) return st;
-        double s = (double)(clock_now_us() - t0) * 1e-6;
+        double s = now_s(r) - t0;
         double ops = prefill_ops(model_info(r->model), o->prompt), peak = r->samples[INT8_OPS_S][i];
         r->samples[PREFILL_TOK_S][i] = o->prompt / s;
         r->samples[PREFILL_SHARE][i] = peak > 0.0 ? ops / s / peak : 0.0;
     }
     if (o->decode > 0) {
-        t0 = clock_now_us();
+        t0 = now_s(r);
         if ((st = decode(r, o->depth, o->decode)) != OK) return st;
-        double s = (double)(clock_now_us() - t0) * 1e-6;
+        double s = now_s(r) - t0;
         r->samples[DECODE_TOK_S][i] = (double)o->streams * o->decode / s;
-        r->samples[DECODE_SHARE][i] = o->decode / s * step_bytes(r) / r->samples[READ_BYTES_S][i];
+        double peak = r->samples[READ_BYTES_S][i];
+        r->samples[DECODE_SHARE][i] = peak > 0.0 ? o->decode / s * step_bytes(r) / peak : 0.0;
     }
     return OK;
 }
@@ -217,7 +240,7 @@ static enum status measure_all(struct engine_bench *r)
 
 int bench_engine(int argc, char **argv)
 {
-    struct engine_bench r = { 0 };
+    struct engine_bench r = { .int8_how = "not measured" };
     struct error err = { 0 };
     int code = parse(&r.opt, argc, argv);
     if (code >= 0) return code;

@@ -8,7 +8,7 @@ struct engine_options {
     char *path, *isa, *kv, *rotate, *weights, *io;
     uint32_t prompt, decode; /* 0: left out */
     uint32_t depth, streams, threads, repeats, chunk;
-    bool json, step;
+    bool json, step, cpu; /* cpu: processor time */
 };
 
 enum engine_metric {
@@ -30,7 +30,8 @@ struct engine_bench {
     const char *int8_how;
     uint32_t *blocks; /* [streams][blocks_each] */
     uint32_t blocks_each;
-    int32_t *tokens;
+    int32_t *tokens; /* [n_tokens] */
+    uint32_t n_tokens;
     double load_s;
     double samples[N_ENGINE_METRICS][BENCH_MAX_REPEATS];
 };

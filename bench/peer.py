@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """llama.cpp (PyPI llama-cpp-python) beside `baton-bench engine` on the same file: interleaved A/B/A, medians and spread.
 
-usage: bench/peer.py -m FILE.gguf [-c CASE,...] [-t 2] [-r 5] [--bench build/bin/baton-bench] [-o bench/results/NAME.json]
+usage: bench/peer.py -m FILE.gguf [-c CASE,...] [-t 2] [-r 5] [--cpu] [--bench build/bin/baton-bench] [-o bench/results/NAME.json]
 
 Each case starts both programs, lets them load, warm up and read the context they decode from; then every round measures the peer,
 Baton, and the peer again, while the other one waits. A round's ratio is Baton over the mean of the two. The peer runs with flash
-attention on. Needs `pip install llama-cpp-python` in the Python that runs this; Baton itself does not.
+attention on. --cpu counts processor time in place of time, with one thread each: what other programs take of a busy machine is not
+counted then, and no thread of llama.cpp spins for another that has no processor. Needs `pip install llama-cpp-python` in the Python that runs this; Baton itself does not.
 """
 import argparse
 import json
@@ -24,10 +25,12 @@ CASES = {
     "prefill8k": {"prompt": 8192, "kv": "q8_0", "rounds": 2},
     "decode1": {"decode": 64},
     "decode8": {"decode": 16, "streams": 8},
+    "prefill128": {"prompt": 128},
     "decode4k-f16": {"decode": 16, "depth": 4096},
     "decode4k-q8_0": {"decode": 16, "depth": 4096, "kv": "q8_0"},
 }
-DEFAULTS = {"prompt": 0, "decode": 0, "depth": 0, "streams": 1, "kv": "f16", "rounds": 100}
+STREAM_STEP = 5  # streams read other tokens, as `baton-bench engine` has it: of one token all would choose the same experts
+DEFAULTS = {"prompt": 0, "decode": 0, "depth": 0, "streams": 1, "kv": "f16", "rounds": 100, "cpu": False}
 
 
 class Peer:
@@ -36,6 +39,7 @@ class Peer:
     def __init__(self, model, case, threads):
         import llama_cpp as lc
         self.lc, self.case = lc, case
+        self.clock = time.process_time if case["cpu"] else time.perf_counter
         self.quiet = lc.llama_log_callback(lambda *_: None)  # the library keeps the pointer, not the object
         lc.llama_log_set(self.quiet, None)
         lc.llama_backend_init()
@@ -63,7 +67,8 @@ class Peer:
         b = self.batch
         b.n_tokens = len(rows)
         for i, (stream, pos, logits) in enumerate(rows):
-            b.token[i], b.pos[i], b.n_seq_id[i], b.seq_id[i][0], b.logits[i] = self.tokens[pos], pos, 1, stream, logits
+            token = self.tokens[(pos + stream * STREAM_STEP) % len(self.tokens)]
+            b.token[i], b.pos[i], b.n_seq_id[i], b.seq_id[i][0], b.logits[i] = token, pos, 1, stream, logits
         if self.lc.llama_decode(self.ctx, b) != 0:
             sys.exit("llama_decode failed")
         self.lc.llama_synchronize(self.ctx)
@@ -92,12 +97,12 @@ class Peer:
     def measure(self):
         """tok/s"""
         self.cut(self.case["depth"])
-        start = time.perf_counter()
+        start = self.clock()
         if self.case["decode"]:
             self.decode(self.case["decode"])
         else:
             self.prefill(0, self.case["prompt"])
-        return (self.case["prompt"] or self.case["decode"] * self.case["streams"]) / (time.perf_counter() - start)
+        return (self.case["prompt"] or self.case["decode"] * self.case["streams"]) / (self.clock() - start)
 
 
 def peer_child(a):
@@ -133,8 +138,9 @@ def spread(values):
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "samples": values}
 
 
-def run_case(name, model, threads, rounds, bench, extra=()):
-    case = {**DEFAULTS, **CASES[name]}
+def run_case(name, model, threads, rounds, bench, extra=(), cpu=False):
+    case = {**DEFAULTS, **CASES[name], "cpu": cpu}
+    extra = [*extra, "--cpu"] if cpu else extra
     baton = Stepper([bench, "engine", "-m", model, "-t", str(threads), "-p", str(case["prompt"]), "-n", str(case["decode"]), "-d",
                      str(case["depth"]), "-s", str(case["streams"]), "--step", *extra])
     peer = Stepper([sys.executable, str(pathlib.Path(__file__).resolve()), "-m", model, "-t", str(threads), "--child", json.dumps(case)])
@@ -185,8 +191,9 @@ def warn_if_busy():
 
 def show(r):
     b, p, x, s = r["baton_tok_s"], r["peer_tok_s"], r["ratio"], r["share"]
+    share = "" if r["cpu"] else f"   {100 * s['median']:5.1f} % of {r['share_of']}"
     print(f"{r['model']:34s} {r['case']:14s} {b['median']:9.1f} {p['median']:9.1f}   {x['median']:5.2f}x "
-          f"({x['min']:.2f} to {x['max']:.2f})   {100 * s['median']:5.1f} % of {r['share_of']}", flush=True)
+          f"({x['min']:.2f} to {x['max']:.2f}){share}", flush=True)
 
 
 def write(path, result):
@@ -202,6 +209,7 @@ def main():
     ap.add_argument("-c", "--cases", default="prefill512,decode1,decode8", help=f"of {','.join(CASES)}, or all")
     ap.add_argument("-t", "--threads", type=int, default=2)
     ap.add_argument("-r", "--rounds", type=int, default=5)
+    ap.add_argument("--cpu", action="store_true", help="processor time of one thread each, for a busy machine")
     ap.add_argument("--isa", default="auto", help="Baton's level of instructions")
     ap.add_argument("--bench", default="build/bin/baton-bench")
     ap.add_argument("-o", "--out", help="JSON file")
@@ -216,11 +224,14 @@ def main():
     if not os.path.exists(a.model):
         ap.error(f"there is no file {a.model}")
     end_on_sigterm()
-    warn_if_busy()
+    if a.cpu:
+        a.threads = 1
+    else:
+        warn_if_busy()
     result = {"machine": machine(), "command": " ".join(sys.argv), "results": []}
     print(f"{'model':34s} {'case':14s} {'Baton':>9s} {'llama.cpp':>9s}   ratio (spread), tok/s")
     for name in names:
-        result["results"].append(run_case(name, a.model, a.threads, a.rounds, a.bench, ["--isa", a.isa]))
+        result["results"].append(run_case(name, a.model, a.threads, a.rounds, a.bench, ["--isa", a.isa], a.cpu))
         show(result["results"][-1])
         if a.out:
             write(a.out, result)

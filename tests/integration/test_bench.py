@@ -55,6 +55,14 @@ def test_the_engine_is_near_float_arithmetic(tmp_path, kind):
     assert errors[1] == 0 if kind == "F16" else 0 < errors[1] < 0.03
 
 
+def test_processor_time_leaves_ceilings_out(tmp_path):
+    path = tmp_path / "synth.gguf"
+    bench("synth", "-o", path, "--shape", "smollm2-135m", "--type", "Q8_0", *TINY)
+    out = json.loads(bench("engine", "-m", path, "-p", 24, "-n", 2, "-s", 3, "-r", 1, "-t", 1, "--cpu", "--json").stdout)
+    assert out["prefill_tok_s"] > 0 and out["decode_tok_s"] > 0
+    assert out["read_bytes_s"] == out["int8_ops_s"] == out["decode_share"] == out["prefill_share"] == 0
+
+
 def test_comparisons_want_a_text():
     assert "a file with text is needed" in bench("kv", "-m", "x.gguf", rc=2).stderr
     assert "baton-bench exact: --model FILE is needed" in bench("exact", rc=2).stderr
@@ -100,6 +108,7 @@ def test_experts_have_a_type_of_their_own(tmp_path):
 
 @pytest.mark.parametrize("args,says", [
     (["engine", "-m", "x", "-p", 0, "-n", 0], "leave nothing to measure"),
+    (["engine", "-m", "x", "--cpu", "-t", 2], "--cpu is for --threads 1"),
     (["engine", "-m", "x", "-s", 33], '--streams: "33" is not allowed; allowed: 1..32'),
     (["engine", "-m", "x", "--thread", 1], "unknown option --thread; did you mean --threads?"),
     (["engine", "-m", "x", "--kv", "int4"], '--kv: "int4" is not allowed; allowed: int8, f16'),
