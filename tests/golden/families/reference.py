@@ -57,7 +57,7 @@ class Reference:
         self.meta = {k: f.contents() for k, f in reader.fields.items() if not k.startswith("GGUF.")}
         self.family = self.meta["general.architecture"]
         self.tensors = {t.name: gguf.quants.dequantize(t.data, t.tensor_type).astype(np.float64)
-                        for t in reader.tensors if not any(part in t.name for part in without)}
+                        for t in reader.tensors if not any(part in t.name + "$" for part in without)}
         self.context = context
         self.read_facts()
         for name, value in (facts or {}).items():
@@ -90,11 +90,9 @@ class Reference:
         if family != "mamba2":
             self.read_attention_facts()
         self.read_router_facts()
-        self.conv = True
-        self.decay = True
+        self.conv = self.decay = self.delta = self.l2_norm = self.attn_gate = True
+        self.norm_groups = key("ssm.group_count", 1)
         self.tiled = family in ("qwen35", "qwen35moe")  # value head h reads key head h mod Hk, else h / (Hv / Hk)
-        self.l2_norm = True
-        self.delta = True
 
     def read_attention_facts(self):
         key = self.key
@@ -207,7 +205,7 @@ class Reference:
         sliding = self.sliding[il]
         y = self.attend(self.rope(q, sliding), self.rope(k, sliding), v, self.window if sliding else 0,
                         self.tensor("attn_sinks.weight", il))
-        if gate is not None:
+        if gate is not None and self.attn_gate:
             y = y * sigmoid(gate.reshape(n, -1))
         return self.linear(y, "attn_output", il)
 
@@ -287,8 +285,8 @@ class Reference:
             y[t] = np.einsum("hpn,hn->hp", state, c[t])
         if skip is not None:
             y = y + u * skip.reshape(heads, 1)
-        y = y.reshape(n, groups, inner // groups) * silu(z).reshape(n, groups, inner // groups)
-        y = self.norm(y, self.tensor("ssm_norm.weight", il).reshape(groups, -1))
+        y = (y.reshape(n, inner) * silu(z)).reshape(n, self.norm_groups, -1)
+        y = self.norm(y, self.tensor("ssm_norm.weight", il).reshape(self.norm_groups, -1))
         return self.linear(y.reshape(n, -1), "ssm_out", il)
 
     # --- channels

@@ -43,6 +43,11 @@ class Twin:
                     w = w - np.float32(1)
                 self.put(f"model.layers.{il}.{theirs}.{kind}", w)
 
+    def to_halves(self, il):
+        for which, heads in (("q", self.ref.n_heads), ("k", self.ref.n_kv)):
+            name = f"model.layers.{il}.self_attn.{which}_proj.weight"
+            self.put(name, half_split(self.state[name].numpy(), heads))
+
     def common(self):
         ref, key = self.ref, self.meta
         return dict(vocab_size=key("vocab_size"), hidden_size=ref.d, intermediate_size=key("feed_forward_length"),
@@ -53,7 +58,8 @@ class Twin:
 
     def logits(self, cls, config, tokens):
         assert not self.left, f"not in the twin: {sorted(self.left)}"
-        config.num_attention_heads = self.ref.n_heads  # not before: the check that they divide the width is not needed
+        if self.ref.family != "mamba2":
+            config.num_attention_heads = self.ref.n_heads  # not before: the check that they divide the width is not needed
         with torch.no_grad():
             model = cls(config).eval().float()
             missing, unexpected = model.load_state_dict(self.state, strict=False)
@@ -91,9 +97,7 @@ def llama(ref, tokens):
     config = hf.LlamaConfig(**t.common(), rope_parameters=rope(t))
     for il in range(ref.n_layers):
         t.layer(il, ATTENTION | MLP | NORMS)
-        for which, heads in (("q", ref.n_heads), ("k", ref.n_kv)):
-            name = f"model.layers.{il}.self_attn.{which}_proj.weight"
-            t.put(name, half_split(t.state[name].numpy(), heads))
+        t.to_halves(il)
     t.ends()
     return t.logits(hf.LlamaForCausalLM, config, tokens)
 
@@ -145,7 +149,175 @@ def phi3(ref, tokens):
     return t.logits(hf.Phi3ForCausalLM, config, tokens)
 
 
-TWINS = {"llama": llama, "qwen2": qwen(hf.Qwen2Config, hf.Qwen2ForCausalLM),
+def moe(t, il, router="mlp.gate"):
+    """The experts' stacks: gate over up in one."""
+    if (gate := t.take("ffn_gate_exps.weight", il)) is None:
+        return t.layer(il, MLP)
+    t.put(f"model.layers.{il}.mlp.experts.gate_up_proj", np.concatenate([gate, t.take("ffn_up_exps.weight", il)], axis=1))
+    t.put(f"model.layers.{il}.mlp.experts.down_proj", t.take("ffn_down_exps.weight", il))
+    t.layer(il, {router: "ffn_gate_inp"})
+
+
+def mixtral(ref, tokens):
+    t = Twin(ref)
+    config = hf.MixtralConfig(**t.common(), rope_parameters=rope(t), num_local_experts=ref.n_experts,
+                              num_experts_per_tok=ref.n_used, sliding_window=None)
+    for il in range(ref.n_layers):
+        t.layer(il, ATTENTION | NORMS)
+        t.to_halves(il)
+        moe(t, il)
+    t.ends()
+    return t.logits(hf.MixtralForCausalLM, config, tokens)
+
+
+def qwen3moe(ref, tokens):
+    t = Twin(ref)
+    config = hf.Qwen3MoeConfig(**t.common(), rope_parameters=rope(t), num_experts=ref.n_experts,
+                               num_experts_per_tok=ref.n_used, norm_topk_prob=True,
+                               moe_intermediate_size=t.meta("expert_feed_forward_length"))
+    for il in range(ref.n_layers):
+        t.layer(il, ATTENTION | QK_NORMS | NORMS)
+        moe(t, il)
+    t.ends()
+    return t.logits(hf.Qwen3MoeForCausalLM, config, tokens)
+
+
+def gpt_oss(ref, tokens):
+    t = Twin(ref)
+    kinds = ["sliding_attention" if s else "full_attention" for s in ref.sliding]
+    config = hf.GptOssConfig(**t.common(), rope_parameters=rope(t) | {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": True},
+                             layer_types=kinds, sliding_window=ref.window, num_local_experts=ref.n_experts,
+                             num_experts_per_tok=ref.n_used)
+    for il in range(ref.n_layers):
+        t.layer(il, ATTENTION | {"input_layernorm": "attn_norm", "post_attention_layernorm": "post_attention_norm",
+                                 "mlp.router": "ffn_gate_inp"})
+        t.put(f"model.layers.{il}.self_attn.sinks", t.take("attn_sinks.weight", il))
+        at = f"model.layers.{il}.mlp.experts."
+        for kind, theirs in (("weight", ""), ("bias", "_bias")):  # gate and up alternate
+            pair = np.stack([t.take(f"ffn_gate_exps.{kind}", il), t.take(f"ffn_up_exps.{kind}", il)], axis=2)
+            pair = pair.reshape(pair.shape[0], -1, *pair.shape[3:])
+            down = t.take(f"ffn_down_exps.{kind}", il)
+            t.put(at + "gate_up_proj" + theirs, pair if kind == "bias" else pair.swapaxes(1, 2))
+            t.put(at + "down_proj" + theirs, down if kind == "bias" else down.swapaxes(1, 2))
+    t.ends()
+    return t.logits(hf.GptOssForCausalLM, config, tokens)
+
+
+MLA = {"self_attn.q_proj": "attn_q", "self_attn.q_a_proj": "attn_q_a", "self_attn.q_a_layernorm": "attn_q_a_norm",
+       "self_attn.q_b_proj": "attn_q_b", "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa",
+       "self_attn.kv_a_layernorm": "attn_kv_a_norm", "self_attn.kv_b_proj": "attn_kv_b", "self_attn.o_proj": "attn_output"}
+SHARED = {"mlp.shared_experts.gate_proj": "ffn_gate_shexp", "mlp.shared_experts.up_proj": "ffn_up_shexp",
+          "mlp.shared_experts.down_proj": "ffn_down_shexp"}
+
+
+def deepseek2(ref, tokens):
+    t = Twin(ref)
+    v3 = ref.n_groups > 1
+    config_cls, cls = (hf.DeepseekV3Config, hf.DeepseekV3ForCausalLM) if v3 else (hf.DeepseekV2Config, hf.DeepseekV2ForCausalLM)
+    tables = rope(t) | {"mscale": ref.yarn_log, "mscale_all_dim": ref.yarn_log}
+    common = {k: v for k, v in t.common().items() if k not in ("head_dim", "num_key_value_heads")}
+    more = {"n_group": ref.n_groups, "topk_group": ref.n_groups_used, "norm_topk_prob": ref.route_norm} if v3 else {}
+    config = config_cls(**common, **more, rope_parameters=tables, num_key_value_heads=ref.n_heads,
+                        q_lora_rank=t.meta("attention.q_lora_rank"), kv_lora_rank=t.meta("attention.kv_lora_rank"),
+                        qk_rope_head_dim=ref.n_rot, qk_nope_head_dim=ref.head_dim - ref.n_rot, v_head_dim=ref.value_dim,
+                        n_routed_experts=ref.n_experts, num_experts_per_tok=ref.n_used, routed_scaling_factor=ref.route_scale,
+                        n_shared_experts=t.meta("expert_shared_count"), moe_intermediate_size=t.meta("expert_feed_forward_length"),
+                        first_k_dense_replace=t.meta("leading_dense_block_count"))
+    for il in range(ref.n_layers):
+        t.layer(il, MLA | NORMS | SHARED)
+        if (k_b := t.take("attn_k_b.weight", il)) is not None:
+            kv_b = np.concatenate([k_b.swapaxes(1, 2), t.take("attn_v_b.weight", il)], axis=1)
+            t.put(f"model.layers.{il}.self_attn.kv_b_proj.weight", kv_b.reshape(-1, kv_b.shape[2]))
+        t.put(f"model.layers.{il}.mlp.gate.e_score_correction_bias", t.take("exp_probs_b.bias", il))
+        moe(t, il)
+    t.ends()
+    return t.logits(cls, config, tokens)
+
+
+def hybrid(config_cls, cls):
+    """Gated DeltaNet with attention every few layers."""
+    def run(ref, tokens):
+        t, key = Twin(ref), ref.key
+        n_k, n_v, dim = key("ssm.group_count"), key("ssm.time_step_rank"), key("ssm.state_size")
+
+        def by_key_head(w, each=1):
+            """GGUF's value heads in the order of their key heads, `each` rows a head."""
+            return w.reshape(n_v // n_k, n_k, each, -1).swapaxes(0, 1).reshape(w.shape) if ref.tiled else w
+
+        config = config_cls(
+            **t.common(), rope_parameters=rope(t) | {"partial_rotary_factor": ref.n_rot / ref.head_dim},
+            layer_types=["linear_attention" if r else "full_attention" for r in ref.recurrent],
+            linear_num_key_heads=n_k, linear_num_value_heads=n_v, linear_key_head_dim=dim, linear_value_head_dim=dim,
+            linear_conv_kernel_dim=key("ssm.conv_kernel"), num_experts=ref.n_experts, num_experts_per_tok=ref.n_used,
+            norm_topk_prob=True, moe_intermediate_size=key("expert_feed_forward_length"),
+            shared_expert_intermediate_size=key("expert_shared_feed_forward_length"))
+        for il in range(ref.n_layers):
+            norms = {"input_layernorm": "attn_norm", "post_attention_layernorm": "post_attention_norm"} | QK_NORMS
+            t.layer(il, ATTENTION | norms, minus=norms.values())
+            moe(t, il)
+            t.layer(il, {k.replace("shared_experts", "shared_expert"): v for k, v in SHARED.items()})
+            gate = t.take("ffn_gate_inp_shexp.weight", il)
+            t.put(f"model.layers.{il}.mlp.shared_expert_gate.weight", None if gate is None else gate[None, :])
+            if ref.recurrent[il]:
+                delta_net(t, il, by_key_head, n_k, n_v, dim)
+        t.ends(minus=1)
+        return t.logits(cls, config, tokens)
+    return run
+
+
+def delta_net(t, il, by_key_head, n_k, n_v, dim):
+    at, split = f"model.layers.{il}.linear_attn.", [n_k * dim, 2 * n_k * dim]
+    q, k, v = np.split(t.take("attn_qkv.weight", il), split)
+    v, z = by_key_head(v, dim), by_key_head(t.take("attn_gate.weight", il), dim)
+    if (ba := t.take("ssm_ba.weight", il)) is not None:
+        def heads(w):
+            return w.reshape(n_k, -1, w.shape[1])
+        qkvz = np.concatenate([heads(q), heads(k), heads(v), heads(z)], axis=1)
+        t.put(at + "in_proj_qkvz.weight", qkvz.reshape(-1, qkvz.shape[2]))
+        t.put(at + "in_proj_ba.weight", ba)
+    else:
+        t.put(at + "in_proj_qkv.weight", np.concatenate([q, k, v]))
+        t.put(at + "in_proj_z.weight", z)
+        t.put(at + "in_proj_b.weight", by_key_head(t.take("ssm_beta.weight", il)))
+        t.put(at + "in_proj_a.weight", by_key_head(t.take("ssm_alpha.weight", il)))
+    cq, ck, cv = np.split(t.take("ssm_conv1d.weight", il), split)
+    t.put(at + "conv1d.weight", np.concatenate([cq, ck, by_key_head(cv, dim)])[:, None, :])
+    t.put(at + "A_log", by_key_head(np.log(-t.take("ssm_a", il))))
+    t.put(at + "dt_bias", by_key_head(t.take("ssm_dt.bias", il)))
+    t.put(at + "norm.weight", t.take("ssm_norm.weight", il))
+    t.put(at + "out_proj.weight", by_key_head(t.take("ssm_out.weight", il).T, dim).T)
+
+
+def mamba2(ref, tokens):
+    t, key = Twin(ref), ref.key
+    heads = key("ssm.time_step_rank")
+    config = hf.Mamba2Config(vocab_size=key("vocab_size"), hidden_size=ref.d, num_hidden_layers=ref.n_layers,
+                             num_heads=2 * ref.d // 16, head_dim=16, state_size=key("ssm.state_size"),
+                             n_groups=key("ssm.group_count"), conv_kernel=key("ssm.conv_kernel"),
+                             layer_norm_epsilon=ref.eps, tie_word_embeddings=True, pad_token_id=None)
+    config.num_heads, config.head_dim = heads, key("ssm.inner_size") // heads
+    config.__dict__["expand"] = key("ssm.inner_size") / ref.d  # its type is int, without need
+    for il in range(ref.n_layers):
+        at = f"backbone.layers.{il}."
+        t.put(at + "norm.weight", t.take("attn_norm.weight", il))
+        for theirs, ours in (("in_proj.weight", "ssm_in.weight"), ("out_proj.weight", "ssm_out.weight"),
+                             ("conv1d.bias", "ssm_conv1d.bias"), ("dt_bias", "ssm_dt.bias")):
+            t.put(at + "mixer." + theirs, t.take(ours, il))
+        t.put(at + "mixer.conv1d.weight", t.take("ssm_conv1d.weight", il)[:, None, :])
+        t.put(at + "mixer.A_log", np.log(-t.take("ssm_a", il)).reshape(heads))
+        t.put(at + "mixer.D", t.take("ssm_d", il).reshape(heads))
+        t.put(at + "mixer.norm.weight", t.take("ssm_norm.weight", il).reshape(-1))
+    embedding = t.take("token_embd.weight")
+    t.put("backbone.embeddings.weight", embedding)
+    t.put("lm_head.weight", embedding)
+    t.put("backbone.norm_f.weight", t.take("output_norm.weight"))
+    return t.logits(hf.Mamba2ForCausalLM, config, tokens)
+
+
+TWINS = {"llama": llama, "mixtral": mixtral, "qwen3moe": qwen3moe, "gpt-oss": gpt_oss, "deepseek2": deepseek2,
+         "qwen3next": hybrid(hf.Qwen3NextConfig, hf.Qwen3NextForCausalLM),
+         "qwen35": hybrid(hf.Qwen3_5TextConfig, hf.Qwen3_5ForCausalLM),
+         "qwen35moe": hybrid(hf.Qwen3_5MoeTextConfig, hf.Qwen3_5MoeForCausalLM), "mamba2": mamba2, "qwen2": qwen(hf.Qwen2Config, hf.Qwen2ForCausalLM),
          "qwen3": qwen(hf.Qwen3Config, hf.Qwen3ForCausalLM),
          "gemma2": gemma(hf.Gemma2Config, hf.Gemma2ForCausalLM),
          "gemma3": gemma(hf.Gemma3TextConfig, hf.Gemma3ForCausalLM), "phi3": phi3}

@@ -22,6 +22,7 @@
 #define MEAN_LIMIT 0.040
 #define P99_LIMIT  0.24
 #define CLEAR_GAP  0.5
+#define NEAR_SHARE 0.045
 
 /* Each family of the folder.  One that is not served must be refused when its file is opened; once it opens, its row
  * says so. */
@@ -29,8 +30,11 @@ static const struct family {
     const char *name;
     bool served;
 } FAMILIES[] = {
-    { "llama", true }, { "llama-yarn", true }, { "llama-longrope", true }, { "qwen2", true },
-    { "qwen3", true }, { "gemma2", true },     { "gemma3", true },         { "phi3", true },
+    { "llama", true },      { "llama-yarn", true }, { "llama-longrope", true }, { "mixtral", false },
+    { "qwen2", true },      { "qwen3", true },      { "qwen3moe", false },      { "gemma2", true },
+    { "gemma3", true },     { "phi3", true },       { "gpt-oss", false },       { "deepseek2-lite", false },
+    { "deepseek2", false }, { "qwen3next", false }, { "qwen35", false },        { "qwen35moe", false },
+    { "mamba2", false },
 };
 #define N_FAMILIES (sizeof(FAMILIES) / sizeof(*FAMILIES))
 
@@ -113,7 +117,7 @@ static float *read_all(const struct file *f, const struct setting *s, uint32_t *
 struct tally {
     double deltas[MAX_TOKENS * N_BEST];
     uint32_t n, n_positions;
-    uint32_t wrong; /* positions with another top token, though the reference's leads by more than `gap` */
+    uint32_t near, clear; /* positions with another top token: the reference's leads by at most `gap`, or by more */
 };
 
 static double log_sum(const float *logits, uint32_t n, uint32_t *best)
@@ -139,7 +143,10 @@ static void compare_position(struct tally *t, const float *logits, uint32_t n_vo
     }
     for (uint32_t i = 0; i < 2; i++) lead[i] = json_number_value(json_array_get(json_array_get(top, i), 1));
     uint32_t want = (uint32_t)json_integer_value(json_array_get(json_array_get(top, 0), 0));
-    if (best != want && lead[0] - lead[1] > gap) t->wrong++;
+    if (best != want && lead[0] - lead[1] > gap)
+        t->clear++;
+    else if (best != want)
+        t->near++;
     t->n_positions++;
 }
 
@@ -174,7 +181,7 @@ static void expect_near(const struct file *f, const float *logits, uint32_t n_vo
     fprintf(stderr, "families: %s in floats: %.5f from %s\n", f->path, mean, by);
     cr_assert_eq(t.n_positions, f->n);
     cr_expect_leq(mean, limit, "%s: %.5f from %s, allowed is %g", f->path, mean, by, limit);
-    cr_expect_eq(t.wrong, 0, "%s: %u top tokens are not those of %s", f->path, t.wrong, by);
+    cr_expect_eq(t.clear, 0, "%s: %u top tokens are not those of %s", f->path, t.clear, by);
 }
 
 static void check_floats(const char *name, const char *kind)
@@ -207,10 +214,11 @@ static void check_int8(const char *name, const char *kind)
         double mean = mean_of(&t);
         qsort(t.deltas, t.n, sizeof(*t.deltas), ascending);
         double p99 = t.deltas[(uint32_t)(t.n * 0.99)];
-        fprintf(stderr, "families: %s in int8: mean %.4f, p99 %.4f\n", f.path, mean, p99);
+        fprintf(stderr, "families: %s in int8: mean %.4f, p99 %.4f, near %u\n", f.path, mean, p99, t.near);
         cr_expect_leq(mean, MEAN_LIMIT, "%s: mean %.4f", f.path, mean);
         cr_expect_leq(p99, P99_LIMIT, "%s: p99 %.4f", f.path, p99);
-        cr_expect_eq(t.wrong, 0, "%s: %u clear top tokens are others", f.path, t.wrong);
+        cr_expect_eq(t.clear, 0, "%s: %u clear top tokens are others", f.path, t.clear);
+        cr_expect_leq(t.near, NEAR_SHARE * t.n_positions, "%s: %u top tokens are others", f.path, t.near);
         mem_free(logits);
     }
     json_decref(f.json);
