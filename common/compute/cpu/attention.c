@@ -50,27 +50,35 @@ struct attn_scratch {     /* arrays of ATTN_TILE_QUERIES, queries row by row */
     struct attn_state *state, *state_segment;
 };
 
-static size_t carve(struct attn_scratch *s, uint8_t *at, uint32_t dim)
+static void *piece(uintptr_t *at, size_t bytes)
 {
-    const size_t n = ATTN_TILE_QUERIES;
-    const size_t start = (size_t)at;
-    s->scores = (float *)(void *)at;
-    s->o = s->scores + n * KV_BLOCK_TOKENS;
-    s->o_segment = s->o + n * dim;
-    s->qf = s->o_segment + n * dim;
-    s->q_scale = s->qf + n * dim;
-    s->weights = (struct attn_weights *)(void *)(s->q_scale + n);
-    s->state = (struct attn_state *)(void *)(s->weights + n);
-    s->state_segment = s->state + n;
-    s->qi = (int16_t *)(void *)(s->state_segment + n);
-    s->p = s->qi + n * dim;
-    return (size_t)(s->p + n * KV_BLOCK_TOKENS) - start;
+    void *p = (void *)*at;
+    *at += bytes;
+    return p;
+}
+
+/* Addresses are numbers here: how much is needed is asked without a place. */
+static size_t carve(struct attn_scratch *s, uintptr_t at, uint32_t dim)
+{
+    const size_t n = ATTN_TILE_QUERIES, row = n * dim * sizeof(float);
+    const uintptr_t start = at;
+    s->scores = piece(&at, n * KV_BLOCK_TOKENS * sizeof(*s->scores));
+    s->o = piece(&at, row);
+    s->o_segment = piece(&at, row);
+    s->qf = piece(&at, row);
+    s->q_scale = piece(&at, n * sizeof(*s->q_scale));
+    s->weights = piece(&at, n * sizeof(*s->weights));
+    s->state = piece(&at, n * sizeof(*s->state));
+    s->state_segment = piece(&at, n * sizeof(*s->state_segment));
+    s->qi = piece(&at, n * dim * sizeof(*s->qi));
+    s->p = piece(&at, n * KV_BLOCK_TOKENS * sizeof(*s->p));
+    return at - start;
 }
 
 size_t cpu_attention_scratch(const struct backend_limits *limits)
 {
     struct attn_scratch s;
-    return carve(&s, NULL, limits->max_head_dim);
+    return carve(&s, 0, limits->max_head_dim);
 }
 
 /* The first position that a query at `pos` sees. */
@@ -289,7 +297,7 @@ static void attention_member(void *arg, uint32_t idx, uint32_t n)
     struct attn_run *r = arg;
     struct attn_scratch s;
     uint32_t seq = 0, before = 0; /* items of the sequences before `seq` */
-    carve(&s, scratch_of(r->b, idx), r->b->limits.max_head_dim);
+    carve(&s, (uintptr_t)scratch_of(r->b, idx), r->b->limits.max_head_dim);
     for (;;) {
         uint32_t item = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed);
         if (item >= r->items) return;
