@@ -20,6 +20,7 @@ from reference import Reference
 from shapes import CONTEXT, FAMILIES, LONG, N_VOCAB, Tensors
 
 HERE = pathlib.Path(__file__).parent
+SEEDS = HERE.parents[1] / "fuzz" / "corpus" / "model"
 N_TOKENS, N_BEST = 144, 5  # two blocks of KV and a part of one
 FLOAT_LIMIT, LLAMA_CPP_LIMIT = 0.002, 0.01  # mean |delta logprob| that an engine may have
 AGREE = {"transformers": 1e-4, "llama.cpp": 0.003}  # what the others may differ by from the reference
@@ -74,23 +75,41 @@ def type_of(f, name, tensor, tensors, quantized):
     return Type.Q4_0 if "ffn_" in name else Type.Q8_0
 
 
-def write_model(f, tensors, quantized):
-    path = HERE / f"{f.name}.{'q' if quantized else 'f16'}.gguf"
+def start(path, f):
     w = gguf.GGUFWriter(path, f.arch)
     w.add_name("tiny")  # llama.cpp takes some names for models whose special tokens it knows
     for name, value in f.meta.items():
         add_key(w, f"{f.arch}.{name}", value)
-    vocabulary(w)
+    return w
+
+
+def add_tensors(w, f, tensors, quantized):
     for name, tensor in tensors.all.items():
         kind = type_of(f, name, tensor, tensors, quantized)
         data = tensor.astype(np.float16) if kind == Type.F16 else gguf.quants.quantize(tensor, kind)
         w.add_tensor(name, data, raw_dtype=kind)
     w.write_header_to_file()
     w.write_kv_data_to_file()
+
+
+def write_model(f, tensors, quantized):
+    path = HERE / f"{f.name}.{'q' if quantized else 'f16'}.gguf"
+    w = start(path, f)
+    vocabulary(w)
+    add_tensors(w, f, tensors, quantized)
     w.write_tensors_to_file()
     w.close()
     assert path.stat().st_size < 400_000, f"{path.name} has {path.stat().st_size} bytes"
     return path
+
+
+def write_seed(f, tensors):
+    """What fuzz_model starts from: the quantized file up to its data, without a vocabulary."""
+    SEEDS.mkdir(exist_ok=True)
+    w = start(SEEDS / f.name, f)
+    add_tensors(w, f, tensors, True)
+    w.write_ti_data_to_file()
+    w.close()
 
 
 # --- what others say
@@ -196,6 +215,7 @@ def main(names):
     for f in [FAMILIES[name] for name in names or FAMILIES]:
         tensors = Tensors(f.seed)
         f.build(tensors)
+        write_seed(f, tensors)
         for quantized in (False, True):
             bad += examine(f, write_model(f, tensors, quantized), quantized, figures)
     write_table()
