@@ -67,7 +67,7 @@ static const struct comparison EXACT = {
                 { "engine, int8", KV_INT8, "auto", false } },
 };
 
-struct candidate {
+struct contender {
     struct backend *backend;
     struct model *model;
     struct kv_store *kv;
@@ -81,7 +81,7 @@ struct run {
     char *const *text_files;
     int n_text_files;
     struct token_list text;
-    struct candidate c[MAX_MODELS];
+    struct contender c[MAX_MODELS];
     uint32_t *blocks, n_blocks, n_vocab;
     float *reference; /* [MODEL_MAX_LOGIT_ROWS][n_vocab] log-probabilities */
     double *kls[MAX_MODELS];
@@ -122,7 +122,7 @@ static enum status read_texts(struct run *r, struct error *err)
     return st;
 }
 
-static enum status open_one(struct run *r, struct candidate *c, const struct variant *v, struct error *err)
+static enum status open_one(struct run *r, struct contender *c, const struct variant *v, struct error *err)
 {
     struct model_info info;
     enum status st = model_read_info(&info, r->opt.path, err);
@@ -171,7 +171,7 @@ static uint32_t top_of(const float *x, uint32_t n)
 /* One position: log-probabilities of the reference and of a candidate. */
 static void judge(struct run *r, uint32_t m, const float *ref, const float *x, uint32_t position, int32_t next)
 {
-    struct candidate *c = &r->c[m];
+    struct contender *c = &r->c[m];
     double kl = 0;
     for (uint32_t i = 0; i < r->n_vocab; i++) kl += exp(ref[i]) * ((double)ref[i] - x[i]);
     const uint32_t top = top_of(ref, r->n_vocab);
@@ -228,7 +228,7 @@ static void print_table(struct run *r)
     printf("%-14s %12s %10s %10s %10s %10s %10s %10s\n", "", "perplexity", "", "mean KL", "99 % KL", "largest KL",
            "|d top|", "same top");
     for (uint32_t m = 0; m < r->what->n_models; m++) {
-        const struct candidate *c = &r->c[m];
+        const struct contender *c = &r->c[m];
         const double ppl = exp(c->nll / r->n);
         struct bench_spread s = bench_spread_of(r->kls[m], r->n); /* sorts */
         printf("%-14s %12.4f %+9.3f%% %10.6f %10.6f %10.6f %10.5f %9.2f%%\n", r->what->models[m].name, ppl,

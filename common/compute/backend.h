@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/kv_block.h"
 #include "compute/dtype.h"
+#include "compute/pick.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -430,6 +431,14 @@ struct backend_ops {
      * behind a sigmoid of one logit is a route with one expert. */
     enum status (*expert_sum)(struct backend *b, struct stream *s, float *x, size_t ld, const float *y,
                               const struct route *route, uint32_t d);
+
+    /* --- sampling near the logits --- */
+    /* Edits n rows of logits [n][n_vocab] in place as `rows` say, and picks from them: out[n] is host memory, filled
+     * once the stream has come so far.  `rows` is read during the call. */
+    enum status (*pick)(struct backend *b, struct stream *s, float *logits, uint32_t n_vocab, uint32_t n,
+                        const struct pick_row *rows, struct picked *out);
+    /* x[i] = exp((x[i] - top) / temperature), with pick()'s bits. */
+    enum status (*weigh)(struct backend *b, struct stream *s, float *x, uint32_t n, float top, float temperature);
 };
 
 struct backend {

@@ -31,14 +31,15 @@ void step_batch_reset(struct step_batch *sb)
     sb->n_prefill_rows = sb->n_decode_rows = sb->n_logits = sb->n_shipping = 0;
 }
 
-/* The next token comes from the last row, once all known tokens are computed; logprobs of the prompt from all rows
- * since the last one that was told of. */
+/* The next token comes from the last row, once all known tokens are computed, and from the row before each guess;
+ * logprobs of the prompt from all rows since the last one that was told of, hidden states from all. */
 static uint32_t n_logits_of(const struct seq *s, uint32_t n_rows)
 {
     const uint32_t end = s->n_computed + n_rows, told = s->n_prompt_logprobs_sent; /* by the row of told - 1 */
+    if (s->state == SEQ_PREFILL && s->wants_hidden) return n_rows;
     const bool wants_prompt = s->state == SEQ_PREFILL && s->sampling.n_prompt_logprobs >= 0;
     if (wants_prompt && told < s->n_prompt && told <= end) return end - (told - 1);
-    return end == s->n_tokens ? 1 : 0;
+    return end == s->n_tokens ? 1 + s->n_drafts : 0;
 }
 
 void step_batch_add(struct step_batch *sb, struct seq *s, uint32_t n_rows)

@@ -260,6 +260,9 @@ static enum status prepare(struct engine *e, const struct engine_options *opt, s
     e->sampler = sampler_create(e->n_vocab, opt->end_ids, opt->n_end_ids);
     seq_set_init(&e->seqs, cap);
     step_batch_init(&e->batch, opt->max_batch_tokens, opt->max_seqs);
+    e->asks = mem_array(MODEL_MAX_LOGIT_ROWS, sizeof(*e->asks));
+    e->picked = mem_array(MODEL_MAX_LOGIT_ROWS, sizeof(*e->picked));
+    e->hidden = mem_array((size_t)MODEL_MAX_LOGIT_ROWS * model_info(opt->model)->d_model, sizeof(*e->hidden));
     e->running = mem_array(cap, sizeof(struct seq *));
     e->plan_in = mem_array(cap, sizeof(*e->plan_in));
     e->victims = mem_array(cap, sizeof(*e->victims));
@@ -288,6 +291,9 @@ static void free_engine(struct engine *e)
     sampler_destroy(e->sampler);
     step_batch_fini(&e->batch);
     seq_set_fini(&e->seqs);
+    mem_free(e->asks);
+    mem_free(e->picked);
+    mem_free(e->hidden);
     mem_free(e->running);
     mem_free(e->plan_in);
     mem_free(e->victims);
@@ -333,6 +339,7 @@ static enum status check_request(const struct engine *e, const struct seq_reques
 {
     if (r->mode != ENGINE_PREFILL_ONLY && r->mode != ENGINE_RESERVE && r->mode != ENGINE_GENERATE) return ERR_INVALID;
     if (r->n_prompt == 0 || r->n_tokens < r->n_prompt) return ERR_INVALID;
+    if (r->adapter != 0) return ERR_UNSUPPORTED;
     enum status st = sampling_check(&r->sampling, NULL);
     if (st != OK) return st;
     if ((uint64_t)r->n_prompt + r->sampling.max_tokens > e->opt.max_context) return ERR_CONTEXT_LENGTH;
@@ -357,7 +364,7 @@ enum status engine_submit(struct engine *e, const struct seq_request *r)
     if ((st = seq_create(&c.seq, r)) != OK) goto refuse;
     c.seq->prefix.cache = e->prefix;
     c.seq->states = e->states;
-    c.seq->prefix.root = prefix_hash_root(&e->prefix_of_model, "", r->cache_salt ? r->cache_salt : "");
+    c.seq->prefix.root = seq_prefix_root(&e->prefix_of_model, r->adapter, r->cache_salt);
     if ((st = post(e, &c)) == OK) return OK;
     seq_destroy(c.seq);
 refuse:

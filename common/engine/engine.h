@@ -33,6 +33,10 @@ struct seq_key { /* request id (incarnation, counter) */
     uint32_t epoch;
 };
 
+/* Which tokens may follow tokens[n] (compute/pick.h's bitmap), or NULL: all; on the engine's thread, before each token
+ * that is drawn.  It stays as it is until that token is told of. */
+typedef const uint32_t *(*engine_mask_fn)(void *ctx, const int32_t *tokens, uint32_t n);
+
 enum engine_mode { ENGINE_PREFILL_ONLY, ENGINE_RESERVE, ENGINE_GENERATE };
 
 struct seq_request { /* copied by submit */
@@ -44,12 +48,17 @@ struct seq_request { /* copied by submit */
     struct sampling_params sampling;
     const char *cache_salt; /* cached KV is shared among requests with the same one; NULL: none */
     int32_t priority;       /* lower is earlier: admitted and computed before, preempted after */
+    uint32_t adapter;    /* weights on top of the model's, a part of what KV depends on; 0: none, the only one so far */
+    bool wants_hidden;   /* ENGINE_HIDDEN for each token of the input */
+    engine_mask_fn mask; /* NULL: all tokens may be drawn */
+    void *mask_ctx;
 };
 
 enum engine_event_kind {
     ENGINE_RESERVED,
     ENGINE_KV,
     ENGINE_PROMPT_LOGPROBS,
+    ENGINE_HIDDEN,
     ENGINE_TOKEN,
     ENGINE_PROGRESS,
     ENGINE_DONE,
@@ -77,6 +86,8 @@ struct engine_event { /* valid during the callback */
     uint32_t output_idx;
     int32_t token;
     const struct token_logprobs *logprobs; /* NULL if not asked for */
+    /* HIDDEN: states of tokens [t0, t1) after the last norm, [t1 - t0][d_model]. */
+    const float *hidden;
     /* TOKEN (the last one) and DONE */
     enum finish_reason finish;
     /* DONE with FINISH_FAILED: why.  GONE: ERR_NOT_FOUND, or ERR_STALE: the key lives, but past what was asked. */
@@ -85,6 +96,10 @@ struct engine_event { /* valid during the callback */
     uint64_t prefill_us, decode_us; /* DONE: time in steps that this sequence took part in */
 };
 typedef void (*engine_event_fn)(void *ctx, const struct engine_event *ev);
+
+/* Guesses what follows tokens[n]: at most `max` ids to out[]; returns how many. */
+typedef uint32_t (*engine_draft_fn)(void *ctx, const int32_t *tokens, uint32_t n, int32_t *out, uint32_t max);
+#define ENGINE_MAX_DRAFTS 15 /* of one sequence in a step */
 
 struct engine_options {
     struct model *model;    /* taken: closed by engine_destroy */
@@ -103,6 +118,9 @@ struct engine_options {
     const char *tier_path;        /* folder for what falls out of it; NULL or "": none */
     uint64_t tier_disk_bytes;     /* of a file there */
     const struct kv_tier_io *tier_io; /* NULL: the system's; tests make it fail */
+    /* Asked for decoding sequences before each step, which verifies the guesses: what is drawn is the same, but several
+     * tokens may come of one step.  Not for those with masks or penalties.  On the engine's thread; NULL: none. */
+    engine_draft_fn draft;
     engine_event_fn on_event;
     void *ctx;
 };

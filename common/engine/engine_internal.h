@@ -28,6 +28,9 @@ struct engine {
     struct mailbox *box;
     struct seq_set seqs;
     struct step_batch batch;
+    struct pick_row *asks; /* [MODEL_MAX_LOGIT_ROWS], like all three */
+    struct picked *picked;
+    float *hidden; /* [..][d_model] */
 
     /* Step scratch, [seqs.cap]. */
     struct seq **running;
@@ -66,6 +69,10 @@ enum status engine_open_states(struct engine *e, struct error *err) MUST_CHECK;
 bool engine_begin_state(struct engine *e, struct seq *s) MUST_CHECK;
 /* Takes a snapshot of its state, if it has come to a place for one. */
 enum status engine_keep_state(struct engine *e, struct seq *s) MUST_CHECK;
+/* Keeps a copy of its state, if it has one, as guesses are about to be fed.  False: there is no slot for it. */
+bool engine_save_state(struct engine *e, struct seq *s) MUST_CHECK;
+/* Its state is that copy again: what came after is to be computed again.  Then seq_drop_saved(). */
+void engine_undo_state(struct seq *s);
 /* How far its next chunk may go: to the next snapshot, or its end. */
 uint32_t engine_chunk_end(const struct engine *e, const struct seq *s);
 /* A reservation computes its prompt here. */
@@ -75,6 +82,8 @@ void engine_step(struct engine *e);
 /* Logprobs of the prompt tokens that follow the rows of the batch's sequence i, in slices as wide as the head's buffer.
  */
 enum status engine_send_prompt_logprobs(struct engine *e, uint32_t i) MUST_CHECK;
+/* Hidden states of the input's rows of the batch's sequence i, in slices likewise. */
+enum status engine_send_hidden(struct engine *e, uint32_t i) MUST_CHECK;
 /* Sequences whose last known token was in the batch get their next one. */
 enum status engine_sample(struct engine *e) MUST_CHECK;
 /* The only way out: gives blocks back, sends DONE, forgets the sequence. */

@@ -25,7 +25,7 @@ bool engine_begin_state(struct engine *e, struct seq *s)
 enum status engine_keep_state(struct engine *e, struct seq *s)
 {
     state_slot_id to;
-    if (!s->states || !state_is_due(e->state_interval, s->n_computed, s->n_tokens)) return OK;
+    if (!s->states || s->n_drafts > 0 || !state_is_due(e->state_interval, s->n_computed, s->n_tokens)) return OK;
     const struct prefix_hash *hash = &s->prefix.hashes[s->n_computed / KV_BLOCK_TOKENS - 1];
     if (state_pool_find(s->states, hash) != STATE_SLOT_NONE || state_pool_take(s->states, &to) != OK) return OK;
     enum status st = state_store_copy(e->kv->states, s->slot, to);
@@ -34,6 +34,25 @@ enum status engine_keep_state(struct engine *e, struct seq *s)
     else
         state_pool_give_back(s->states, to);
     return st;
+}
+
+bool engine_save_state(struct engine *e, struct seq *s)
+{
+    if (!s->states) return true;
+    if (state_pool_take(s->states, &s->saved) != OK) return false;
+    s->n_saved = s->n_computed;
+    if (state_store_copy(e->kv->states, s->slot, s->saved) == OK) return true;
+    seq_drop_saved(s);
+    return false;
+}
+
+void engine_undo_state(struct seq *s)
+{
+    if (s->saved == STATE_SLOT_NONE) return;
+    const state_slot_id spoiled = s->slot;
+    s->slot = s->saved;
+    s->saved = spoiled;
+    s->n_computed = s->n_saved;
 }
 
 uint32_t engine_chunk_end(const struct engine *e, const struct seq *s)

@@ -1,9 +1,10 @@
-/* engine_step.c - one step: grow, plan, forward, book. */
+/* engine_step.c - one step: grow, guess, plan, forward, book. */
 #include "engine/engine_internal.h"
 
 #include "base/clock.h"
 #include "base/ewma.h"
 #include "base/log.h"
+#include "base/token_id.h"
 #include "engine/seq_prefix.h"
 
 #include <assert.h>
@@ -28,14 +29,60 @@ static void preempt_for(struct engine *e, uint32_t asking)
     atomic_fetch_add_explicit(&e->preemptions[st == OK ? PREEMPT_SWAP : PREEMPT_RECOMPUTE], 1, memory_order_relaxed);
 }
 
-/* A decoding sequence needs room for the one token it feeds. */
+/* A decoding sequence needs room for the tokens it feeds. */
 static void grow_decoding(struct engine *e)
 {
     for (uint32_t i = 0; i < e->seqs.n; i++) {
         struct seq *s = e->seqs.order[i];
         while (s->state == SEQ_DECODE && !s->paused &&
-               block_table_grow(&s->table, e->pool, block_table_blocks_for(s->n_computed + 1), KV_ACTIVE) != OK)
+               block_table_grow(&s->table, e->pool, block_table_blocks_for(s->n_tokens), KV_ACTIVE) != OK)
             preempt_for(e, i);
+    }
+}
+
+/* A step has room for these beside one row of each sequence: engine_create() sees to it.  Verified tokens whose states
+ * were undone are fed again; they are no more than what was guessed in the step before. */
+#define DRAFT_ROWS (KV_BLOCK_TOKENS / 2)
+
+static uint32_t most_drafts(const struct engine *e, const struct seq *s, uint32_t room)
+{
+    const struct sampling_params *p = &s->sampling;
+    const uint32_t left = p->max_tokens - seq_n_output(s); /* at least 1: the token that is drawn in any case */
+    uint32_t n = room < ENGINE_MAX_DRAFTS ? room : ENGINE_MAX_DRAFTS;
+    if (s->mask || p->repetition_penalty != 1.0f || p->frequency_penalty != 0.0f || p->presence_penalty != 0.0f)
+        return 0;
+    if (n > left - 1) n = left - 1;
+    if (n > e->opt.max_context - 1 - s->n_tokens) n = e->opt.max_context - 1 - s->n_tokens;
+    return n;
+}
+
+/* Guesses that are no tokens, or for which there is no block, are left out. */
+static uint32_t take_drafts(struct engine *e, struct seq *s, uint32_t room)
+{
+    const uint32_t max = most_drafts(e, s, room);
+    int32_t *guess = s->tokens + s->n_tokens;
+    uint32_t n = 0, said = max > 0 ? e->opt.draft(e->opt.ctx, s->tokens, s->n_tokens, guess, max) : 0;
+    assert(said <= max);
+    while (n < said && token_id_ok(guess[n], e->n_vocab)) n++;
+    if (block_table_grow(&s->table, e->pool, block_table_blocks_for((uint64_t)s->n_tokens + n), KV_ACTIVE) != OK)
+        return 0;
+    if (n == 0 || !engine_save_state(e, s)) return 0;
+    s->n_drafts = n;
+    s->n_tokens += n;
+    return n;
+}
+
+static void draft(struct engine *e)
+{
+    uint32_t room = DRAFT_ROWS;
+    if (!e->opt.draft) return;
+    for (uint32_t i = 0; i < e->seqs.n; i++) {
+        const struct seq *s = e->seqs.order[i];
+        if (s->state == SEQ_DECODE && seq_can_run(s)) room -= s->n_tokens - s->n_computed - 1; /* fed again */
+    }
+    for (uint32_t i = 0; i < e->seqs.n; i++) {
+        struct seq *s = e->seqs.order[i];
+        if (s->state == SEQ_DECODE && seq_can_run(s)) room -= take_drafts(e, s, room);
     }
 }
 
@@ -90,6 +137,7 @@ static enum status book_chunk(struct engine *e, uint32_t i, uint64_t step_us)
     seq_publish(s);
     enum status st = engine_keep_state(e, s);
     if (!prefill || st != OK) return st;
+    if (s->wants_hidden && (st = engine_send_hidden(e, i)) != OK) return st;
     if (s->sampling.n_prompt_logprobs >= 0 && (st = engine_send_prompt_logprobs(e, i)) != OK) return st;
     struct engine_event ev = {
         .kind = ENGINE_PROGRESS, .key = s->key, .t1 = s->n_computed, .cached_tokens = s->n_cached
@@ -128,6 +176,7 @@ static void book_step(struct engine *e, uint64_t us)
 void engine_step(struct engine *e)
 {
     grow_decoding(e);
+    draft(e);
     plan_batch(e);
     struct step_batch *sb = &e->batch;
     if (sb->b.n_rows == 0) return; /* all that ran were preempted */

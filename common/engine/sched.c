@@ -84,7 +84,7 @@ uint32_t sched_plan(const struct sched_limits *lim, const struct sched_cost *cos
 {
     uint32_t left = lim->max_batch_tokens;
     for (uint32_t i = 0; i < n; i++) {
-        rows[i] = seqs[i].decoding && left > 0 ? 1 : 0;
+        rows[i] = seqs[i].decoding ? min_u32(left, seqs[i].n_tokens - seqs[i].n_computed) : 0;
         left -= rows[i];
     }
     struct time_left time = time_beside(lim, cost, lim->max_batch_tokens - left);

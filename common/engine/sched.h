@@ -26,7 +26,7 @@ struct sched_cost {
 };
 
 struct sched_seq {
-    bool decoding;       /* one token to feed; otherwise a prompt */
+    bool decoding;       /* the last known token is to be fed, and guesses after it; otherwise a prompt */
     uint32_t n_tokens;   /* known, as far as a chunk may go: all, or a multiple of a block */
     uint32_t n_computed; /* of them, < n_tokens */
 };

@@ -35,6 +35,23 @@ void seq_set_state(struct seq *s, struct kv_pool *pool, enum seq_state to)
     s->state = to;
 }
 
+void seq_cut(struct seq *s, struct kv_pool *pool, uint32_t n)
+{
+    if (n == 0) return;
+    assert(n <= seq_n_output(s));
+    s->n_tokens -= n;
+    assert(s->prefix.n_hashes * KV_BLOCK_TOKENS <= s->n_tokens);
+    if (s->n_computed > s->n_tokens) s->n_computed = s->n_tokens;
+    s->n_drafts -= n < s->n_drafts ? n : s->n_drafts;
+    block_table_shrink(&s->table, pool, block_table_blocks_for((uint64_t)s->n_tokens + 1));
+}
+
+void seq_drop_saved(struct seq *s)
+{
+    if (s->saved != STATE_SLOT_NONE) state_pool_give_back(s->states, s->saved);
+    s->saved = STATE_SLOT_NONE;
+}
+
 uint32_t seq_blocks_max(const struct seq_request *r)
 {
     /* The last token that is sampled is never fed; a prefill-only sequence feeds its input alone, a
@@ -71,7 +88,10 @@ enum status seq_create(struct seq **out, const struct seq_request *r)
     s->priority = r->priority;
     s->n_tokens = s->n_input = r->n_tokens;
     s->n_prompt = r->n_prompt;
-    s->slot = STATE_SLOT_NONE;
+    s->slot = s->saved = STATE_SLOT_NONE;
+    s->wants_hidden = r->wants_hidden;
+    s->mask = r->mask;
+    s->mask_ctx = r->mask_ctx;
     s->n_prompt_logprobs_sent = 1; /* the first token has nothing before it */
     memcpy(s->tokens, r->tokens, r->n_tokens * sizeof(*s->tokens));
     *out = s;

@@ -47,13 +47,20 @@ struct seq {
     uint32_t n_prompt;
     uint32_t n_input;    /* as submitted: what a hand-off covers */
     uint32_t n_computed; /* tokens whose KV is in the blocks */
+    uint32_t n_drafts;   /* of the known tokens, the last so many are guesses that the next step verifies */
     uint32_t n_prompt_logprobs_sent;
+    bool wants_hidden;
+    uint32_t n_hidden_sent;
+    engine_mask_fn mask; /* or NULL */
+    void *mask_ctx;
     bool paused;  /* takes no part in this round: engine_pause() */
     bool started; /* past its reservation: when it waits again, it waits to compute */
     struct block_table table;
     struct prefix_chain prefix;
     struct state_pool *states; /* the engine's; NULL: the model has no recurrent layers */
     state_slot_id slot;        /* its live one, while it has blocks; STATE_SLOT_NONE */
+    state_slot_id saved;       /* a copy of it from before the guesses of a step, or STATE_SLOT_NONE; */
+    uint32_t n_saved;          /* what it has seen */
     bool skips_tier;           /* what is in the tier leads to no snapshot */
     bool looks_again;          /* what it found at first is of no use */
     uint32_t n_cached;         /* tokens whose KV was found when it was first admitted */
@@ -68,6 +75,13 @@ enum status seq_create(struct seq **out, const struct seq_request *r) MUST_CHECK
 void seq_destroy(struct seq *s); /* its blocks must be back; NULL is fine */
 void seq_set_state(struct seq *s, struct kv_pool *pool, enum seq_state to);
 
+/* Forgets the last n known tokens, which are output, and their KV: blocks that neither hold what is left nor take its
+ * next token are given back.  None of these tokens may be published. */
+void seq_cut(struct seq *s, struct kv_pool *pool, uint32_t n);
+
+/* Gives the copy of its state back, if there is one. */
+void seq_drop_saved(struct seq *s);
+
 /* Blocks it asks for when it is admitted. */
 uint32_t seq_blocks_to_admit(const struct seq *s);
 /* The most it can ever hold. */
@@ -75,6 +89,11 @@ uint32_t seq_blocks_max(const struct seq_request *r);
 static inline uint32_t seq_n_output(const struct seq *s)
 {
     return s->n_tokens - s->n_prompt;
+}
+/* Known for sure: what is published and told of. */
+static inline uint32_t seq_n_verified(const struct seq *s)
+{
+    return s->n_tokens - s->n_drafts;
 }
 /* Others compute its prompt, as far as anybody knows. */
 static inline bool seq_is_reservation(const struct seq *s)

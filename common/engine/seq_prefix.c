@@ -4,6 +4,14 @@
 #include "base/clock.h"
 
 #include <assert.h>
+#include <stdio.h>
+
+struct prefix_hash seq_prefix_root(const struct prefix_hash *cluster, uint32_t adapter, const char *salt)
+{
+    char name[16] = "";
+    if (adapter != 0) snprintf(name, sizeof(name), "%u", adapter);
+    return prefix_hash_root(cluster, name, salt ? salt : "");
+}
 
 /* Hashes blocks up to n; their tokens are known and never change. */
 static void hash_blocks(struct seq *s, uint32_t n)
@@ -33,10 +41,10 @@ static const struct prefix_hash *hash_tail(struct seq *s)
     return &c->tail;
 }
 
-/* Logprobs of a prompt come from computing it. */
+/* Logprobs of a prompt and hidden states come from computing it. */
 bool seq_is_looked_up(const struct seq *s)
 {
-    return s->prefix.cache && s->sampling.n_prompt_logprobs < 0;
+    return s->prefix.cache && s->sampling.n_prompt_logprobs < 0 && !s->wants_hidden;
 }
 
 /* The last token is always computed. */
@@ -114,7 +122,9 @@ enum seq_fill seq_fill_from_tier(struct seq *s, struct kv_tier *tier, double com
 void seq_publish(struct seq *s)
 {
     struct prefix_chain *c = &s->prefix;
-    uint32_t n = s->n_computed / KV_BLOCK_TOKENS;
+    uint32_t known = s->n_computed < seq_n_verified(s) ? s->n_computed : seq_n_verified(s);
+    if (s->saved != STATE_SLOT_NONE && s->n_saved < known) known = s->n_saved; /* the rest may be computed again */
+    const uint32_t n = known / KV_BLOCK_TOKENS;
     if (!c->cache) return;
     hash_blocks(s, n);
     for (; c->n_published < n; c->n_published++)
@@ -132,6 +142,7 @@ void seq_release_blocks(struct seq *s, struct kv_pool *pool)
     block_table_clear(&s->table, pool);
     if (s->slot != STATE_SLOT_NONE) state_pool_give_back(s->states, s->slot);
     s->slot = STATE_SLOT_NONE;
+    seq_drop_saved(s);
     if (c->cache && c->has_tail) prefix_cache_touch(c->cache, &c->tail, 1);
     if (c->cache) prefix_cache_touch(c->cache, c->hashes, c->n_hashes);
     c->n_published = 0;

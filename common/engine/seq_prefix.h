@@ -4,6 +4,8 @@
 #include "engine/seq.h"
 #include "store/kv_tier.h"
 
+/* What the hashes of a request begin with; adapter 0: none; salt NULL: none. */
+struct prefix_hash seq_prefix_root(const struct prefix_hash *cluster, uint32_t adapter, const char *salt);
 /* Whether its tokens are looked for in the prefix cache and the tier. */
 bool seq_is_looked_up(const struct seq *s);
 /* Gives a sequence without blocks those of the longest cached prefix that leaves its last token to be computed; only

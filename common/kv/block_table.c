@@ -42,7 +42,12 @@ void block_table_set_state(const struct block_table *t, struct kv_pool *pool, en
     for (uint32_t i = 0; i < t->n; i++) kv_pool_set_state(pool, t->ids[i], state);
 }
 
+void block_table_shrink(struct block_table *t, struct kv_pool *pool, uint32_t n)
+{
+    while (t->n > n) kv_pool_unref(pool, t->ids[--t->n]);
+}
+
 void block_table_clear(struct block_table *t, struct kv_pool *pool)
 {
-    while (t->n > 0) kv_pool_unref(pool, t->ids[--t->n]);
+    block_table_shrink(t, pool, 0);
 }

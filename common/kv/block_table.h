@@ -25,6 +25,8 @@ void block_table_fini(struct block_table *t);
 /* Takes blocks until there are n, all or nothing.  ERR_NO_BLOCKS: the table is as it was. */
 enum status block_table_grow(struct block_table *t, struct kv_pool *pool, uint32_t n,
                              enum kv_block_state state) MUST_CHECK;
+/* Gives the blocks from entry n on back; fewer stay as they are. */
+void block_table_shrink(struct block_table *t, struct kv_pool *pool, uint32_t n);
 /* Puts all blocks into one state. */
 void block_table_set_state(const struct block_table *t, struct kv_pool *pool, enum kv_block_state state);
 /* Gives all blocks back. */

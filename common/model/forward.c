@@ -105,34 +105,29 @@ enum status model_wait(struct model *m)
     return m->backend->ops->sync(m->backend, m->stream);
 }
 
-/* logits = head * the rows in m->head_x. */
-static enum status head(struct model *m, uint32_t n)
+enum status model_norm_rows(struct model *m, uint32_t first, uint32_t n, struct act *out)
 {
-    struct act x = act_of(m, n, m->facts.info.d_model, FINE);
-    enum status st =
-        m->backend->ops->rmsnorm(m->backend, m->stream, &x, m->head_x, m->weights.final_norm, m->facts.info.norm_eps);
+    const struct backend_ops *ops = m->backend->ops;
+    const uint32_t d = m->facts.info.d_model;
+    assert(n > 0 && n <= MODEL_MAX_LOGIT_ROWS && m->is_whole && first + n <= m->step.n_logits);
+    enum status st = ops->gather_rows(m->backend, m->stream, m->head_x, m->x, d, &m->step, first, n);
+    *out = act_of(m, n, d, FINE);
+    if (st != OK) return st;
+    return ops->rmsnorm(m->backend, m->stream, out, m->head_x, m->weights.final_norm, m->facts.info.norm_eps);
+}
+
+enum status model_head(struct model *m, uint32_t first, uint32_t n)
+{
+    struct act x;
+    enum status st = model_norm_rows(m, first, n, &x);
     if (st == OK) st = product(m, m->logits, m->facts.info.n_vocab, &m->weights.head, &x, false);
     if (st != OK || m->facts.logit_cap == 0.0f) return st;
     return m->backend->ops->softcap(m->backend, m->stream, m->logits, (size_t)n * m->facts.info.n_vocab,
                                     m->facts.logit_cap);
 }
 
-enum status model_logits(struct model *m, uint32_t first, uint32_t n, float **out)
+enum status model_finish(struct model *m)
 {
-    const struct backend_ops *ops = m->backend->ops;
-    struct backend *be = m->backend;
-    enum status st;
-
-    assert(n > 0 && n <= MODEL_MAX_LOGIT_ROWS && m->is_whole && first + n <= m->step.n_logits);
-    if ((st = ops->gather_rows(be, m->stream, m->head_x, m->x, m->facts.info.d_model, &m->step, first, n)) != OK)
-        return st;
-    if ((st = head(m, n)) != OK) return st;
-    if (m->host_logits != m->logits) {
-        size_t bytes = (size_t)n * m->facts.info.n_vocab * sizeof(float);
-        if ((st = ops->download(be, m->stream, m->host_logits, m->logits, bytes)) != OK) return st;
-    }
-    if ((st = ops->sync(be, m->stream)) != OK) return st;
-    if ((st = check_file(m)) != OK) return st; /* it may have changed while this step read it */
-    *out = m->host_logits;
-    return OK;
+    enum status st = model_wait(m);
+    return st == OK ? check_file(m) : st;
 }

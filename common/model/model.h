@@ -104,4 +104,13 @@ enum status model_wait(struct model *m) MUST_CHECK;
  * they are the model's memory and last until the next call. */
 #define MODEL_MAX_LOGIT_ROWS 32
 enum status model_logits(struct model *m, uint32_t first, uint32_t n, float **out) MUST_CHECK;
+/* What rows[n] want of these logits, to out[n] (compute/pick.h); the logits stay where they are. */
+enum status model_pick(struct model *m, uint32_t first, uint32_t n, const struct pick_row *rows,
+                       struct picked *out) MUST_CHECK;
+/* Row i of the last model_pick(), whole, and once: its edited logits to logits[n_vocab], and exp((logit - top) /
+ * temperature) of each to *weights [n_vocab], the model's memory until the next call. */
+enum status model_weights(struct model *m, uint32_t i, float top, float temperature, float *logits,
+                          const float **weights) MUST_CHECK;
+/* Hidden states of these logit rows after the last norm, to out [n][d_model]; n as above. */
+enum status model_hidden(struct model *m, uint32_t first, uint32_t n, float *out) MUST_CHECK;
 #endif

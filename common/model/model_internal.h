@@ -38,4 +38,11 @@ struct model {
 void model_buffers_size(struct model *m);
 enum status model_buffers_alloc(struct model *m, struct error *err) MUST_CHECK;
 void model_buffers_release(struct model *m);
+
+/* What follows a forward enqueues: its logit rows [first, first + n) after the last norm, and their logits to
+ * m->logits. */
+enum status model_norm_rows(struct model *m, uint32_t first, uint32_t n, struct act *out) MUST_CHECK;
+enum status model_head(struct model *m, uint32_t first, uint32_t n) MUST_CHECK;
+/* Waits for it, and checks that the file has not changed while this step read it. */
+enum status model_finish(struct model *m) MUST_CHECK;
 #endif

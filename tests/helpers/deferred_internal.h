@@ -26,7 +26,7 @@ struct call {
     enum glu_kind kind;
     struct route route;
     struct route_facts route_facts;
-    float eps, factor;
+    float eps, factor, top;
     bool accumulate, by_slot;
 };
 

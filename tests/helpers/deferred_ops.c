@@ -243,6 +243,33 @@ static enum status deferred_kv_unpack(struct backend *b, struct stream *s, const
     return st == OK ? of(b)->cpu->ops->kv_unpack(of(b)->cpu, NULL, layers, pieces, n, wire) : st;
 }
 
+/* --- sampling --- */
+static enum status run_pick(struct backend *cpu, const struct call *c)
+{
+    return cpu->ops->pick(cpu, NULL, (float *)(uintptr_t)c->a, c->cols, c->n, (const void *)c->bytes, c->dst);
+}
+
+static enum status deferred_pick(struct backend *b, struct stream *s, float *logits, uint32_t n_vocab, uint32_t n,
+                                 const struct pick_row *rows, struct picked *out)
+{
+    struct call c = { .run = run_pick, .dst = out, .a = logits, .cols = n_vocab, .n = n };
+    c.bytes = mem_array(n, sizeof(*rows));
+    memcpy(c.bytes, rows, n * sizeof(*rows));
+    return deferred_enqueue(b, s, &c);
+}
+
+static enum status run_weigh(struct backend *cpu, const struct call *c)
+{
+    return cpu->ops->weigh(cpu, NULL, c->dst, c->n, c->top, c->factor);
+}
+
+static enum status deferred_weigh(struct backend *b, struct stream *s, float *x, uint32_t n, float top,
+                                  float temperature)
+{
+    return deferred_enqueue(b, s,
+                            &(struct call){ .run = run_weigh, .dst = x, .n = n, .top = top, .factor = temperature });
+}
+
 void deferred_set_ops(struct backend_ops *ops)
 {
     ops->weight_bytes = deferred_weight_bytes;
@@ -264,4 +291,6 @@ void deferred_set_ops(struct backend_ops *ops)
     ops->host_free = deferred_host_free;
     ops->kv_pack = deferred_kv_pack;
     ops->kv_unpack = deferred_kv_unpack;
+    ops->pick = deferred_pick;
+    ops->weigh = deferred_weigh;
 }

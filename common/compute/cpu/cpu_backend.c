@@ -283,6 +283,8 @@ static const struct backend_ops cpu_ops = {
     .state_copy = cpu_state_copy,
     .state_pack = cpu_state_pack,
     .state_unpack = cpu_state_unpack,
+    .pick = cpu_pick,
+    .weigh = cpu_weigh,
 };
 enum status cpu_backend_open(struct backend **out, const struct backend_options *opt, struct error *err)
 {

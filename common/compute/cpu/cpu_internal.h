@@ -84,6 +84,10 @@ enum status cpu_weight_pack(struct backend *b, struct stream *s, void *dst, enum
                             uint32_t n_cols, const void *src, size_t src_stride);
 enum status cpu_matmul(struct backend *b, struct stream *s, float *y, size_t ld, const struct weight *w,
                        const struct act *x, bool accumulate);
+/* pick.c: */
+enum status cpu_pick(struct backend *b, struct stream *s, float *logits, uint32_t n_vocab, uint32_t n,
+                     const struct pick_row *rows, struct picked *out);
+enum status cpu_weigh(struct backend *b, struct stream *s, float *x, uint32_t n, float top, float temperature);
 /* rope_kv.c: */
 enum status cpu_rope(struct backend *b, struct stream *s, float *x, size_t ld, uint32_t n_heads,
                      const struct kv_geometry *geom, const struct rope_params *rope, const struct step *step);

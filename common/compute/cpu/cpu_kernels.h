@@ -111,6 +111,9 @@ struct cpu_kernels {
     void (*add)(float *y, const float *b, uint32_t n);
     void (*scale)(float *x, uint32_t n, float factor);
     void (*softcap)(float *x, uint32_t n, float cap);
+    /* Weights of logits: exp((x - top) / t), summed, or one by one in place. */
+    float (*exp_sum)(const float *x, uint32_t n, float top, float t);
+    void (*exp_row)(float *x, uint32_t n, float top, float t);
 
     /* --- one head --- */
     /* y[i] = x[i] c[i] + x[partner] s[i]; neox: partner half a head away, else the neighbour. */

@@ -28,6 +28,24 @@ TARGET static void norm_add(float *x, const float *y, const float *w, uint32_t k
     }
 }
 
+/* --- weights of logits: exp((x - top) / t), n a multiple of 16 --- */
+VEC vec v_weight(const float *x, float top, float t)
+{
+    return v_exp(v_div(v_sub(v_load(x), v_set(top)), v_set(t)));
+}
+
+TARGET static float exp_sum(const float *x, uint32_t n, float top, float t)
+{
+    vec sum = v_set(0);
+    for (uint32_t i = 0; i < n; i += 16) sum = v_add(sum, v_weight(x + i, top, t));
+    return v_sum(sum);
+}
+
+TARGET static void exp_row(float *x, uint32_t n, float top, float t)
+{
+    for (uint32_t i = 0; i < n; i += 16) v_store(x + i, v_weight(x + i, top, t));
+}
+
 /* --- gates --- */
 TARGET static void glu_silu(float *out, const float *gate, const float *up, uint32_t k)
 {

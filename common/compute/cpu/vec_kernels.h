@@ -223,4 +223,4 @@ TARGET static void finish(float *out, const float *o, const struct attn_state *s
     .scale = scale_row, .softcap = softcap, .quantize = quantize, .lost_by_quantizing = lost_by_quantizing,            \
     .rope = rope, .rotate = rotate, .kv_quantize = kv_quantize, .to_half = to_half, .q_quantize = q_quantize,          \
     .softmax_int8 = softmax_int8, .qk_f16 = qk_f16, .softmax_f16 = softmax_f16, .pv_f16 = pv_f16, .merge = merge,      \
-    .finish = finish
+    .finish = finish, .exp_sum = exp_sum, .exp_row = exp_row

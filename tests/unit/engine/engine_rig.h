@@ -25,6 +25,8 @@ struct heard {
     uint32_t n_out, next_idx, n_reserved, n_kv, n_done, n_gone, kv_t1, progress, longest_chunk;
     uint32_t n_prompt_lp, last_lp_pos;
     double prompt_lp_sum;
+    uint32_t hidden_end;
+    float *hidden; /* [prompt][d_model], the test's own; NULL: not kept */
     float first_lp, lp[MAX_OUT];
     uint32_t n_hits, cached; /* of RESERVED; of PROGRESS */
     uint32_t kv_layers_end;
@@ -43,7 +45,7 @@ struct rig {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct heard heard[MAX_SEQS];
-    uint32_t n_layers;
+    uint32_t n_layers, d_model;
     struct mailbox *marks; /* of KV events, or NULL */
 };
 
@@ -97,6 +99,13 @@ static void on_event(void *ctx, const struct engine_event *ev)
         h->last_lp_pos = ev->output_idx;
         h->prompt_lp_sum += (double)ev->logprobs->logprob;
         break;
+    case ENGINE_HIDDEN:
+        cr_assert_eq(ev->t0, h->hidden_end, "states follow each other");
+        if (h->hidden)
+            memcpy(h->hidden + (size_t)ev->t0 * r->d_model, ev->hidden,
+                   (size_t)(ev->t1 - ev->t0) * r->d_model * sizeof(float));
+        h->hidden_end = ev->t1;
+        break;
     case ENGINE_TOKEN: hear_token(h, ev); break;
     case ENGINE_PROGRESS:
         if (ev->t1 - h->progress > h->longest_chunk) h->longest_chunk = ev->t1 - h->progress;
@@ -125,6 +134,7 @@ struct rig_options {
     const char *isa;
     const char *path; /* NULL: a tiny model */
     bool prefix_cache;
+    engine_draft_fn draft;
     bool deferred;      /* on a backend that computes when somebody waits */
     bool recurrent;     /* with states, in max_seqs slots and */
     uint32_t snapshots; /* so many more */
@@ -173,6 +183,7 @@ static struct rig *rig_of(struct rig_options o)
                                  .max_commands = 128,
                                  .prefix_cache = o.prefix_cache,
                                  .max_gap_us = o.max_gap_us,
+                                 .draft = o.draft,
                                  .on_event = on_event,
                                  .ctx = r };
     cr_assert_eq(model_open(&eo.model, &mo, &err), OK, "%s", err.text);
@@ -187,6 +198,7 @@ static struct rig *rig_of(struct rig_options o)
     if (o.recurrent) recurrent_backend_states(eo.kv, o.max_seqs + o.snapshots);
     cr_assert_eq(engine_create(&r->engine, &eo, &err), OK, "%s", err.text);
     r->n_layers = info.n_layers;
+    r->d_model = info.d_model;
     return r;
 }
 

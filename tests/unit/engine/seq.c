@@ -66,3 +66,39 @@ Test(seq, keeps_its_own_biases)
         cr_assert(s->sampling.bias_ids[i] == i && s->sampling.bias[i] == (float)-i);
     seq_destroy(s);
 }
+
+/* Blocks of a cut tail go back at once; one that takes the next token stays. */
+Test(seq, a_cut_gives_blocks_back)
+{
+    struct kv_pool *pool = NULL;
+    struct seq *s = NULL;
+    int32_t tokens[100] = { 0 };
+    struct sampling_params p = { .top_p = 1.0f, .repetition_penalty = 1.0f, .max_tokens = 400 };
+    struct seq_request r = {
+        .mode = ENGINE_GENERATE, .tokens = tokens, .n_tokens = 100, .n_prompt = 100, .sampling = p
+    };
+    cr_assert_eq(kv_pool_create(&pool, 8), OK);
+    cr_assert_eq(seq_create(&s, &r), OK);
+    seq_set_state(s, pool, SEQ_PREFILL);
+    cr_assert_eq(block_table_grow(&s->table, pool, 4, KV_ACTIVE), OK);
+    s->n_tokens = 230; /* 100 + 130 of output, of which 20 are guesses */
+    s->n_drafts = 20;
+    s->n_computed = 230;
+    cr_assert_eq(seq_n_verified(s), 210);
+    seq_cut(s, pool, 0);
+    cr_assert(s->n_tokens == 230 && s->table.n == 4);
+    seq_cut(s, pool, 15);
+    cr_assert(s->n_tokens == 215 && s->n_computed == 215 && s->n_drafts == 5);
+    cr_assert_eq(s->table.n, 4, "tokens 192 to 214 are in the fourth block");
+    s->n_computed = 150;
+    seq_cut(s, pool, 24);
+    cr_assert(s->n_tokens == 191 && s->n_computed == 150 && s->n_drafts == 0);
+    cr_assert(s->table.n == 3 && kv_pool_n_free(pool) == 5);
+    cr_assert_eq(block_table_grow(&s->table, pool, 4, KV_ACTIVE), OK);
+    seq_cut(s, pool, 191 - 128); /* 128 are left: two blocks, and the next token's */
+    cr_assert(s->n_tokens == 128 && s->table.n == 3);
+    seq_set_state(s, pool, SEQ_DONE);
+    cr_assert_eq(kv_pool_n_free(pool), 8);
+    seq_destroy(s);
+    kv_pool_destroy(pool);
+}
