@@ -74,7 +74,8 @@ class Reference:
 
     def read_facts(self):
         family, key = self.family, self.key
-        self.n_layers, self.d = key("block_count"), key("embedding_length")
+        n_blocks, self.d = key("block_count"), key("embedding_length")
+        self.n_layers = n_blocks - key("nextn_predict_layers", 0)  # the last ones guess tokens further on
         self.eps = key("attention.layer_norm_rms_epsilon")
         self.neox = family in NEOX
         self.glu = "gelu" if family in GEMMA else "oai" if family == "gpt-oss" else "silu"
@@ -83,10 +84,10 @@ class Reference:
         self.window = 0 if family == "phi3" else key("attention.sliding_window", 0)
         pattern = key("attention.sliding_window_pattern", SLIDING_PATTERN.get(family, 1))
         self.sliding = [pattern[i] if isinstance(pattern, list) else i % pattern < pattern - 1 for i in
-                        range(self.n_layers)]
+                        range(n_blocks)]
         every = key("full_attention_interval", 4)
-        self.recurrent = [family in ("qwen3next", "qwen35", "qwen35moe") and (i + 1) % every != 0 for i in
-                          range(self.n_layers)]
+        self.recurrent = [family in ("qwen3next", "qwen35", "qwen35moe") and (i + 1) % every != 0 and
+                          i < self.n_layers for i in range(n_blocks)]
         if family != "mamba2":
             self.read_attention_facts()
         self.read_router_facts()
@@ -325,6 +326,8 @@ class Reference:
         out = np.zeros_like(x)
         stacks = {name: (self.tensor(f"ffn_{name}_exps.weight", il), self.tensor(f"ffn_{name}_exps.bias", il))
                   for name in ("gate", "up", "down")}
+        if (both := self.tensor("ffn_gate_up_exps.weight", il)) is not None:
+            stacks |= {name: (half, None) for name, half in zip(("gate", "up"), np.split(both, 2, axis=1))}
 
         def apply(name, e, h):
             w, b = stacks[name]

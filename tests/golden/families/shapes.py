@@ -93,13 +93,17 @@ def glu(t, d, ff, norm="ffn_norm", down=0.8):
     t.matrix("ffn_down", d, ff, gain=down)
 
 
-def experts(t, d, ff, n, router=3.0, norm="ffn_norm", up=1.0, down=0.8, shared=0, shared_down=0.8, shared_gate=False):
+def experts(t, d, ff, n, router=3.0, norm="ffn_norm", up=1.0, down=0.8, shared=0, shared_down=0.8, shared_gate=False,
+            fused=False):
     """The router is sharp: an expert that is barely chosen has little weight, so rounding that chooses another one
     changes little."""
     t.norm(norm, d)
     t.matrix("ffn_gate_inp", n, d, gain=router, exact=True)
-    t.matrix("ffn_gate_exps", n, ff, d, gain=up)
-    t.matrix("ffn_up_exps", n, ff, d, gain=up)
+    if fused:
+        t.matrix("ffn_gate_up_exps", n, 2 * ff, d, gain=up)
+    else:
+        t.matrix("ffn_gate_exps", n, ff, d, gain=up)
+        t.matrix("ffn_up_exps", n, ff, d, gain=up)
     t.matrix("ffn_down_exps", n, d, ff, gain=down)
     if shared:
         t.matrix("ffn_gate_shexp", shared, d)
@@ -368,17 +372,23 @@ def delta_net(t, d, dim, n_k, n_v, one_ba):
     t.matrix("ssm_out", d, n_v * dim, gain=0.15)
 
 
-def hybrid(dim, n_k, n_v, n_experts, tied, one_ba=False):
-    """Six layers, every third with attention."""
+def hybrid(dim, n_k, n_v, n_experts, tied, one_ba=False, guesses=False, fused=False):
+    """Six layers, every third with attention; `guesses`: and one that guesses the token after the next, which is not of
+    the forward."""
     def build(t):
         ends(t, 32, tied=tied)
-        for il in layers(t, 6):
-            if il % 3 == 2:
+        for il in layers(t, 7 if guesses else 6):
+            if il == 6:
+                t.matrix("nextn.eh_proj", 32, 64)
+                t.norm("nextn.enorm", 32)
+                t.norm("nextn.hnorm", 32)
+            if il % 3 == 2 or il == 6:
                 qkv(t, 32, 3, 1, 32, qk_norm=1.2, gated=True)
             else:
                 delta_net(t, 32, dim, n_k, n_v, one_ba)
             if n_experts:
-                experts(t, 32, 32, n_experts, norm="post_attention_norm", down=0.12, shared=32, shared_down=0.25, shared_gate=True)
+                experts(t, 32, 32, n_experts, norm="post_attention_norm", down=0.12, shared=32, shared_down=0.25,
+                        shared_gate=True, fused=fused)
             else:
                 glu(t, 32, 64, norm="post_attention_norm", down=0.4)
     return build
@@ -400,10 +410,11 @@ SECTIONS = {"rope.dimension_sections": [2, 1, 1, 0]}
 family(Family("qwen3next", "qwen3next", hybrid_meta(16, 3, 6, **HYBRID_MOE),
               hybrid(16, 3, 6, 4, tied=True, one_ba=True),
               HYBRID_SWITCHES | MOE_SWITCHES | {"grouped heads": off(tiled=True)}))
-family(Family("qwen35", "qwen35", hybrid_meta(32, 2, 6, **SECTIONS), hybrid(32, 2, 6, 0, tied=True),
-              HYBRID_SWITCHES | {"tiled heads": off(tiled=False)}))
+family(Family("qwen35", "qwen35", hybrid_meta(32, 2, 6, **SECTIONS) | {"block_count": 7, "nextn_predict_layers": 1},
+              hybrid(32, 2, 6, 0, tied=True, guesses=True),
+              HYBRID_SWITCHES | {"tiled heads": off(tiled=False), "a layer that guesses": off(n_layers=7)}))
 family(Family("qwen35moe", "qwen35moe", hybrid_meta(16, 3, 6, **SECTIONS, **HYBRID_MOE),
-              hybrid(16, 3, 6, 4, tied=True),
+              hybrid(16, 3, 6, 4, tied=True, fused=True),
               HYBRID_SWITCHES | MOE_SWITCHES | {"tiled heads": off(tiled=False)}))
 
 

@@ -18,7 +18,8 @@ class Twin:
 
     def __init__(self, ref):
         self.ref, self.meta = ref, ref.key
-        self.left = {k: v.astype(np.float32) for k, v in ref.tensors.items()}
+        guesses = tuple(f"blk.{i}." for i in range(ref.n_layers, self.meta("block_count")))
+        self.left = {k: v.astype(np.float32) for k, v in ref.tensors.items() if not k.startswith(guesses)}
         self.state = {}
 
     def take(self, name, layer=None):
@@ -151,9 +152,12 @@ def phi3(ref, tokens):
 
 def moe(t, il, router="mlp.gate"):
     """The experts' stacks: gate over up in one."""
-    if (gate := t.take("ffn_gate_exps.weight", il)) is None:
+    both, gate = t.take("ffn_gate_up_exps.weight", il), t.take("ffn_gate_exps.weight", il)
+    if both is None and gate is None:
         return t.layer(il, MLP)
-    t.put(f"model.layers.{il}.mlp.experts.gate_up_proj", np.concatenate([gate, t.take("ffn_up_exps.weight", il)], axis=1))
+    if both is None:
+        both = np.concatenate([gate, t.take("ffn_up_exps.weight", il)], axis=1)
+    t.put(f"model.layers.{il}.mlp.experts.gate_up_proj", both)
     t.put(f"model.layers.{il}.mlp.experts.down_proj", t.take("ffn_down_exps.weight", il))
     t.layer(il, {router: "ffn_gate_inp"})
 
@@ -246,7 +250,7 @@ def hybrid(config_cls, cls):
 
         config = config_cls(
             **t.common(), rope_parameters=rope(t) | {"partial_rotary_factor": ref.n_rot / ref.head_dim},
-            layer_types=["linear_attention" if r else "full_attention" for r in ref.recurrent],
+            layer_types=["linear_attention" if r else "full_attention" for r in ref.recurrent[:ref.n_layers]],
             linear_num_key_heads=n_k, linear_num_value_heads=n_v, linear_key_head_dim=dim, linear_value_head_dim=dim,
             linear_conv_kernel_dim=key("ssm.conv_kernel"), num_experts=ref.n_experts, num_experts_per_tok=ref.n_used,
             norm_topk_prob=True, moe_intermediate_size=key("expert_feed_forward_length"),
