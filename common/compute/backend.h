@@ -464,15 +464,19 @@ static inline uint32_t latent_groups(uint32_t latent)
     return (latent + LATENT_GROUP - 1) / LATENT_GROUP;
 }
 
-/* Bytes on the wire of the latents alone (K), and of their RoPE parts (V), of n tokens. */
-static inline uint64_t latent_wire_bytes(enum kv_format format, uint32_t latent, uint64_t n_tokens)
+/* Bytes on the wire of one token's K, or V, of one head: its values, and its scales.  Those of all tokens of a piece
+ * follow each other, first the values, then the scales. */
+static inline uint32_t kv_value_bytes(const struct kv_geometry *g, bool is_v)
 {
-    return n_tokens * (format == KV_INT8 ? latent + 4 * (uint64_t)latent_groups(latent) : 2 * (uint64_t)latent);
+    if (g->kind == KV_LATENT && is_v) return 2 * g->rope_dim;
+    return g->format == KV_INT8 ? g->head_dim : 2 * g->head_dim;
 }
 
-static inline uint64_t latent_rope_wire_bytes(uint32_t rope_dim, uint64_t n_tokens)
+static inline uint32_t kv_scale_bytes(const struct kv_geometry *g, bool is_v)
 {
-    return 2 * n_tokens * rope_dim;
+    if (g->format != KV_INT8) return 0;
+    if (g->kind == KV_LATENT) return is_v ? 0 : 4 * latent_groups(g->head_dim);
+    return 4;
 }
 
 /* Bytes on the wire of one head of a state. */

@@ -304,9 +304,9 @@ static enum status move_all(struct frame *f)
 /* Bytes on the wire of one (layer, head): K and V of n tokens. */
 static uint64_t head_bytes(const struct kv_geometry *g, uint64_t n)
 {
-    if (g->kind == KV_LATENT)
-        return latent_wire_bytes(g->format, g->head_dim, n) + latent_rope_wire_bytes(g->rope_dim, n);
-    return kv_wire_bytes(g->format, g->head_dim, n);
+    uint64_t token = 0;
+    for (int v = 0; v < 2; v++) token += kv_value_bytes(g, v) + kv_scale_bytes(g, v);
+    return n * token;
 }
 
 static bool are_layers_there(const struct kv_map *map, const struct kv_range *r)
@@ -335,13 +335,8 @@ static bool is_there(const struct kv_map *map, const struct kv_range *r, const k
 static struct frame frame_of(const struct kv_map *map, const struct kv_range *r, const kv_block_id *blocks)
 {
     const struct kv_geometry *g = &map->layers[layer_of(r, r->l0)];
-    const uint32_t is_int8 = g->format == KV_INT8, dim = g->head_dim;
-    const struct row row = { is_int8 ? dim : 2 * dim, is_int8 ? sizeof(float) : 0 };
-    struct frame f = { .map = map, .range = r, .blocks = blocks, .n_tokens = r->t1 - r->t0, .rows = { row, row } };
-    if (g->kind == KV_LATENT) {
-        f.rows[0].scales *= latent_groups(dim);
-        f.rows[1] = (struct row){ 2 * g->rope_dim, 0 };
-    }
+    struct frame f = { .map = map, .range = r, .blocks = blocks, .n_tokens = r->t1 - r->t0 };
+    for (int v = 0; v < 2; v++) f.rows[v] = (struct row){ kv_value_bytes(g, v), kv_scale_bytes(g, v) };
     return f;
 }
 

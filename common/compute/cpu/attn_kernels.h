@@ -134,6 +134,19 @@ TARGET static void v_zip(int8_t *v, const int8_t *rows, uint32_t dim)
     }
 }
 
+/* Sixteen bytes are four tokens of four dimensions: a transpose of 4 x 4 bytes. */
+TARGET static void k_to_v(int8_t *v, const int8_t *k, uint32_t dim)
+{
+    const __m128i order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const size_t row = 4 * (size_t)dim;
+    for (uint32_t t = 0; t < KV_BLOCK_TOKENS; t += 16, v += 4 * row)
+        for (uint32_t d = 0; d < dim; d += 4, k += 64) UNROLL for (int j = 0; j < 4; j++)
+            {
+                __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(k + 16 * j));
+                _mm_storeu_si128((__m128i *)(void *)(v + j * row + 4 * (size_t)d), _mm_shuffle_epi8(x, order));
+            }
+}
+
 TARGET static bool has_min8(const int8_t *x, size_t n)
 {
     const __m256i min = _mm256_set1_epi8(INT8_MIN);
@@ -149,4 +162,5 @@ TARGET static bool has_min8(const int8_t *x, size_t n)
 }
 
 /* The slots of a kernel table that this file fills. */
-#define ATTN_KERNELS .qk_int8 = qk_int8, .pv_int8 = pv_int8, .v_unzip = v_unzip, .v_zip = v_zip, .has_min8 = has_min8
+#define ATTN_KERNELS                                                                                                   \
+    .qk_int8 = qk_int8, .pv_int8 = pv_int8, .v_unzip = v_unzip, .v_zip = v_zip, .k_to_v = k_to_v, .has_min8 = has_min8

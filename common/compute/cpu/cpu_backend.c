@@ -5,6 +5,7 @@
 #include "compute/cpu/cpu_internal.h"
 #include "compute/cpu/cpu_level.h"
 #include "compute/cpu/kv_slice.h"
+#include "compute/cpu/latent_slice.h"
 #include "compute/cpu/recurrent.h"
 #include "compute/cpu/state_slice.h"
 
@@ -149,6 +150,7 @@ static enum status cpu_gather_rows(struct backend *b, struct stream *s, float *o
 /* --- kv --- */
 static size_t cpu_kv_slice_bytes(struct backend *b, const struct kv_geometry *geom)
 {
+    if (geom->kind == KV_LATENT) return latent_slice_ok(geom) ? latent_slice_bytes(geom) : 0;
     return kv_slice_dim_ok(geom->head_dim) ? kv_slice_bytes(geom) : 0;
 }
 
@@ -172,12 +174,14 @@ static enum status cpu_kv_unpack(struct backend *b, struct stream *s, const stru
 static enum status create_scratch(struct cpu_backend *b)
 {
     const struct backend_limits *l = &b->limits;
-    size_t bytes = cpu_matmul_scratch(l), attention = cpu_attention_scratch(l);
+    size_t bytes = cpu_matmul_scratch(l), attention = cpu_attention_scratch(l), latent = cpu_latent_scratch(l);
     if (attention > bytes) bytes = attention;
+    if (latent > bytes) bytes = latent;
     b->scratch_bytes = (bytes + 4095) & ~(size_t)4095;
     size_t segments = l->max_context / (ATTN_SEGMENT_BLOCKS * KV_BLOCK_TOKENS) + 1;
     b->n_partials = segments * l->max_heads * PARTIAL_ROWS;
-    b->partials_bytes = b->n_partials * (l->max_head_dim + 2) * sizeof(float);
+    const uint32_t widest = l->max_latent > l->max_head_dim ? l->max_latent : l->max_head_dim;
+    b->partials_bytes = b->n_partials * (widest + 2) * sizeof(float);
     void *p;
     enum status st = mem_try_map(&p, b->scratch_bytes * team_size(b->team));
     if (st != OK) return st;
@@ -212,6 +216,9 @@ static enum status check_limits(const struct backend_limits *l, struct error *er
     if (!kv_slice_dim_ok(l->max_head_dim))
         return error_set(err, ERR_UNSUPPORTED, "cpu backend: head dimension %u; it takes multiples of 16 up to 512",
                          l->max_head_dim);
+    if (l->max_latent % 16 != 0 || l->max_latent > LATENT_MAX)
+        return error_set(err, ERR_UNSUPPORTED, "cpu backend: latents of %u values; it takes multiples of 16 up to %d",
+                         l->max_latent, LATENT_MAX);
     return OK;
 }
 
@@ -275,6 +282,8 @@ static const struct backend_ops cpu_ops = {
     .scale = cpu_scale,
     .softcap = cpu_softcap,
     .gate_act = cpu_gate_act,
+    .latent_write = cpu_latent_write,
+    .attention_latent = cpu_attention_latent,
     .conv_step = cpu_conv_step,
     .delta_rule = cpu_delta_rule,
     .mamba2_scan = cpu_mamba2_scan,

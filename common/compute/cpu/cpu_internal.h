@@ -30,7 +30,7 @@ struct cpu_backend {
     uint32_t *logit_rows; /* owned; [max_rows] of the step */
     uint8_t *scratch;     /* [team_size][scratch_bytes], 64-byte aligned */
     size_t scratch_bytes;
-    float *partials; /* of attention split by segments: [n_partials][max_head_dim + 2] */
+    float *partials; /* of attention split by segments: [n_partials][max_head_dim or max_latent, + 2] */
     size_t n_partials, partials_bytes;
 };
 
@@ -62,6 +62,7 @@ size_t cpu_matmul_scratch(const struct backend_limits *limits);
 
 /* Bytes of a thread's scratch that attention needs. */
 size_t cpu_attention_scratch(const struct backend_limits *limits);
+size_t cpu_latent_scratch(const struct backend_limits *limits);
 
 /* The ops; contracts in compute/backend.h.  cpu_rows.c: */
 enum status cpu_quantize(struct backend *b, struct stream *s, struct act *out);
@@ -100,4 +101,10 @@ enum status cpu_rope_kv_write(struct backend *b, struct stream *s, float *qkv, s
 enum status cpu_attention(struct backend *b, struct stream *s, struct act *out, const float *q, size_t ld,
                           uint32_t n_heads, const struct kv_slices *kv, const struct attn_facts *facts,
                           const struct step *step);
+/* attention_latent.c: */
+enum status cpu_latent_write(struct backend *b, struct stream *s, const float *c, size_t c_ld, const float *k_rope,
+                             size_t rope_ld, const struct kv_slices *kv, const struct step *step);
+enum status cpu_attention_latent(struct backend *b, struct stream *s, struct act *out, const float *q, size_t q_ld,
+                                 const float *q_rope, size_t rope_ld, size_t rope_step, uint32_t n_heads,
+                                 const struct kv_slices *kv, float scale, const struct step *step);
 #endif

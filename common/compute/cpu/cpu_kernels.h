@@ -149,6 +149,15 @@ struct cpu_kernels {
     /* Whether the value -128 is among n bytes. */
     bool (*has_min8)(const int8_t *x, size_t n);
 
+    /* --- one block of 64 latents --- */
+    /* s[i][t] += (q_i . k_t) scale for n queries; k is bf16 [64 / 16][dim][16]. */
+    void (*qk_bf16)(float *s, const uint16_t *k, const float *q, float scale, uint32_t n, uint32_t dim);
+    /* Weights of one query, as softmax_f16() leaves them, to int16 weights for pv_int8() that have v_scale in them. */
+    struct attn_weights (*weigh)(int16_t *out, const float *p, const float *v_scale, float alpha,
+                                 struct attn_seen seen);
+    /* int8 in the slice order of K to that of V. */
+    void (*k_to_v)(int8_t *v, const int8_t *k, uint32_t dim);
+
     /* --- recurrent layers --- */
     void (*conv_row)(float *out, const struct conv_row *c, uint32_t n); /* n a multiple of 16 */
     /* x *= factor / sqrt(sum of squares + eps); n a multiple of 16 */

@@ -51,6 +51,14 @@ static inline uint16_t bf16_from_float(float f)
     return (uint16_t)(half_bits_of(f) >> 16);
 }
 
+/* Round to nearest even; too large becomes infinity, a NaN stays one. */
+static inline uint16_t bf16_round(float f)
+{
+    uint32_t bits = half_bits_of(f);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(bits >> 16 | 0x40u);
+    return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
+}
+
 static inline uint16_t half_load(const void *p)
 {
     uint16_t h;

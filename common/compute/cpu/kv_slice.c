@@ -2,6 +2,7 @@
 #include "compute/cpu/kv_slice.h"
 
 #include "compute/cpu/half.h"
+#include "compute/cpu/latent_slice.h"
 
 #include <float.h>
 #include <string.h>
@@ -25,19 +26,9 @@ size_t kv_slice_bytes(const struct kv_geometry *geom)
 }
 
 /* Where value d of token t stands. */
-static size_t k_at(uint32_t dim, uint32_t t, uint32_t d)
-{
-    return (size_t)(t / 16) * 16 * dim + d / 4 * 64 + t % 16 * 4 + d % 4;
-}
-
 static size_t v_at(uint32_t dim, uint32_t t, uint32_t d)
 {
     return (size_t)(t / 4) * 4 * dim + 4 * (size_t)d + t % 4;
-}
-
-static size_t k_half_at(uint32_t dim, uint32_t t, uint32_t d)
-{
-    return ((size_t)(t / 16) * dim + d) * 16 + t % 16;
 }
 
 void kv_slice_put_int8(uint8_t *part, uint32_t dim, bool is_v, uint32_t t, const int8_t *values)
@@ -46,7 +37,7 @@ void kv_slice_put_int8(uint8_t *part, uint32_t dim, bool is_v, uint32_t t, const
         uint8_t *dst = part + v_at(dim, t, 0);
         for (uint32_t d = 0; d < dim; d++) dst[4 * (size_t)d] = (uint8_t)values[d];
     } else {
-        uint8_t *dst = part + k_at(dim, t, 0);
+        uint8_t *dst = part + kv_slice_k_at(dim, t, 0);
         for (uint32_t d = 0; d < dim; d += 4) memcpy(dst + (size_t)d * 16, values + d, 4);
     }
 }
@@ -57,18 +48,18 @@ void kv_slice_put_f16(uint8_t *part, uint32_t dim, bool is_v, uint32_t t, const 
     if (is_v) {
         memcpy(dst + (size_t)t * dim, values, dim * sizeof(*values));
     } else {
-        for (uint32_t d = 0; d < dim; d++) dst[k_half_at(dim, t, d)] = values[d];
+        for (uint32_t d = 0; d < dim; d++) dst[kv_slice_k_half_at(dim, t, d)] = values[d];
     }
 }
 
 static void get_int8(int8_t *values, const uint8_t *part, uint32_t dim, bool is_v, uint32_t t)
 {
-    for (uint32_t d = 0; d < dim; d++) values[d] = (int8_t)part[is_v ? v_at(dim, t, d) : k_at(dim, t, d)];
+    for (uint32_t d = 0; d < dim; d++) values[d] = (int8_t)part[is_v ? v_at(dim, t, d) : kv_slice_k_at(dim, t, d)];
 }
 
-static void get_k(int8_t *values, const uint8_t *part, uint32_t dim, uint32_t t)
+void kv_slice_get_k(int8_t *values, const uint8_t *part, uint32_t dim, uint32_t t)
 {
-    const uint8_t *src = part + k_at(dim, t, 0);
+    const uint8_t *src = part + kv_slice_k_at(dim, t, 0);
     for (uint32_t d = 0; d < dim; d += 4) memcpy(values + d, src + (size_t)d * 16, 4);
 }
 
@@ -86,7 +77,7 @@ static void pack_int8(const struct cpu_kernels *k, const uint8_t *part, uint32_t
         if (p->is_v)
             get_int8(out, part, dim, true, t);
         else
-            get_k(out, part, dim, t);
+            kv_slice_get_k(out, part, dim, t);
         out += dim;
         t++;
     }
@@ -94,9 +85,9 @@ static void pack_int8(const struct cpu_kernels *k, const uint8_t *part, uint32_t
            (p->t1 - p->t0) * sizeof(float));
 }
 
-static bool scales_ok(const uint8_t *wire, uint32_t n)
+bool kv_slice_scales_ok(const uint8_t *wire, size_t n)
 {
-    for (uint32_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         float s;
         memcpy(&s, wire + i * sizeof(s), sizeof(s));
         if (!(s > 0 && s <= FLT_MAX)) return false;
@@ -109,7 +100,7 @@ static enum status unpack_int8(const struct cpu_kernels *k, uint8_t *part, uint3
 {
     const int8_t *in = (const int8_t *)wire + p->values;
     const uint32_t n = p->t1 - p->t0;
-    if (!scales_ok(wire + p->scales, n) || k->has_min8(in, (size_t)n * dim)) return ERR_CORRUPT;
+    if (!kv_slice_scales_ok(wire + p->scales, n) || k->has_min8(in, (size_t)n * dim)) return ERR_CORRUPT;
     for (uint32_t t = p->t0; t < p->t1;) {
         if (p->is_v && t % 4 == 0 && t + 4 <= p->t1) {
             k->v_zip((int8_t *)part + v_at(dim, t, 0), in, dim);
@@ -133,11 +124,11 @@ static void pack_f16(const uint8_t *part, uint32_t dim, const struct kv_piece *p
         return;
     }
     for (uint32_t t = p->t0; t < p->t1; t++)
-        for (uint32_t d = 0; d < dim; d++, wire += 2) memcpy(wire, part + 2 * k_half_at(dim, t, d), 2);
+        for (uint32_t d = 0; d < dim; d++, wire += 2) memcpy(wire, part + 2 * kv_slice_k_half_at(dim, t, d), 2);
 }
 
 /* Infinities and NaNs are out of range: no honest sender has them. */
-static bool halves_ok(const uint8_t *wire, size_t n)
+bool kv_slice_halves_ok(const uint8_t *wire, size_t n)
 {
     unsigned bad = 0;
     for (size_t i = 0; i < n; i++) bad |= (half_load(wire + 2 * i) & 0x7c00u) == 0x7c00u;
@@ -148,13 +139,13 @@ static enum status unpack_f16(uint8_t *part, uint32_t dim, const struct kv_piece
 {
     const size_t n = (size_t)(p->t1 - p->t0) * dim;
     wire += p->values;
-    if (!halves_ok(wire, n)) return ERR_CORRUPT;
+    if (!kv_slice_halves_ok(wire, n)) return ERR_CORRUPT;
     if (p->is_v) {
         memcpy(part + (size_t)p->t0 * dim * 2, wire, n * 2);
         return OK;
     }
     for (uint32_t t = p->t0; t < p->t1; t++)
-        for (uint32_t d = 0; d < dim; d++, wire += 2) memcpy(part + 2 * k_half_at(dim, t, d), wire, 2);
+        for (uint32_t d = 0; d < dim; d++, wire += 2) memcpy(part + 2 * kv_slice_k_half_at(dim, t, d), wire, 2);
     return OK;
 }
 
@@ -172,6 +163,7 @@ enum status kv_slice_pack(const struct cpu_kernels *k, const struct kv_slices *l
                           uint8_t *wire)
 {
     const struct kv_slices *layer = &layers[piece->layer];
+    if (layer->geom.kind == KV_LATENT) return latent_slice_pack(layer, piece, wire);
     if (!is_of(&layer->geom, piece)) return ERR_INVALID;
     if (layer->geom.format == KV_INT8)
         pack_int8(k, part_of(layer, piece), layer->geom.head_dim, piece, wire);
@@ -184,6 +176,7 @@ enum status kv_slice_unpack(const struct cpu_kernels *k, const struct kv_slices 
                             const uint8_t *wire)
 {
     const struct kv_slices *layer = &layers[piece->layer];
+    if (layer->geom.kind == KV_LATENT) return latent_slice_unpack(k, layer, piece, wire);
     if (!is_of(&layer->geom, piece)) return ERR_INVALID;
     if (layer->geom.format == KV_INT8) return unpack_int8(k, part_of(layer, piece), layer->geom.head_dim, piece, wire);
     return unpack_f16(part_of(layer, piece), layer->geom.head_dim, piece, wire);

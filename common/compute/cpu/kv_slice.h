@@ -26,9 +26,27 @@ static inline float *kv_slice_scales(const struct kv_geometry *geom, uint8_t *pa
     return (float *)(void *)(part + (size_t)KV_BLOCK_TOKENS * geom->head_dim);
 }
 
+/* Where value d of token t of K stands: of an int8 part in bytes, of a part of 16-bit values in those. */
+static inline size_t kv_slice_k_at(uint32_t dim, uint32_t t, uint32_t d)
+{
+    return (size_t)(t / 16) * 16 * dim + d / 4 * 64 + t % 16 * 4 + d % 4;
+}
+
+static inline size_t kv_slice_k_half_at(uint32_t dim, uint32_t t, uint32_t d)
+{
+    return ((size_t)(t / 16) * dim + d) * 16 + t % 16;
+}
+
 /* Puts one token's values into a part. */
 void kv_slice_put_int8(uint8_t *part, uint32_t dim, bool is_v, uint32_t t, const int8_t *values);
 void kv_slice_put_f16(uint8_t *part, uint32_t dim, bool is_v, uint32_t t, const uint16_t *values);
+
+/* Takes one token's K out of an int8 part. */
+void kv_slice_get_k(int8_t *values, const uint8_t *part, uint32_t dim, uint32_t t);
+
+/* Whether n scales, or n fp16 values, of the wire are finite, and the scales positive. */
+bool kv_slice_scales_ok(const uint8_t *wire, size_t n);
+bool kv_slice_halves_ok(const uint8_t *wire, size_t n);
 
 /* A piece to and from the wire's canonical order: contracts in compute/backend.h. */
 enum status kv_slice_pack(const struct cpu_kernels *k, const struct kv_slices *layers, const struct kv_piece *piece,

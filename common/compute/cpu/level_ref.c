@@ -114,6 +114,14 @@ static void v_zip(int8_t *v, const int8_t *rows, uint32_t dim)
         for (uint32_t d = 0; d < dim; d++) v[4 * d + t] = rows[t * dim + d];
 }
 
+static void k_to_v(int8_t *v, const int8_t *k, uint32_t dim)
+{
+    for (uint32_t t = 0; t < KV_BLOCK_TOKENS; t++)
+        for (uint32_t d = 0; d < dim; d++)
+            v[(size_t)t / 4 * 4 * dim + 4 * (size_t)d + t % 4] =
+                k[t / 16 * 16 * (size_t)dim + d / 4 * 64 + t % 16 * 4 + d % 4];
+}
+
 static bool has_min8(const int8_t *x, size_t n)
 {
     int8_t found = 0;
@@ -128,6 +136,7 @@ const struct cpu_kernels cpu_kernels_ref = { .name = "ref",
                                              .pv_int8 = pv_int8,
                                              .v_unzip = v_unzip,
                                              .v_zip = v_zip,
+                                             .k_to_v = k_to_v,
                                              .has_min8 = has_min8,
                                              VEC_KERNELS,
                                              RECURRENT_KERNELS };

@@ -149,11 +149,11 @@ VEC float softmax_block(vec *p, struct attn_state *state, const float *s, struct
     return alpha;
 }
 
-VEC struct attn_weights weigh_int8(int16_t *out, struct attn_state *state, const float *s, const float *v_scale,
-                                   struct attn_seen seen, bool whole)
+/* p to int16, each four as 0 2 1 3; `alpha` goes along. */
+VEC struct attn_weights weigh_block(int16_t *out, vec *p, const float *v_scale, float alpha, struct attn_seen seen,
+                                    bool whole)
 {
-    vec p[4], m = v_set(0);
-    float alpha = softmax_block(p, state, s, seen, whole);
+    vec m = v_set(0);
     UNROLL for (uint32_t j = 0; j < 4; j++)
     {
         p[j] = v_seen(v_mul(p[j], v_load(v_scale + 16 * j)), v_set(0), seen, j, whole);
@@ -166,11 +166,54 @@ VEC struct attn_weights weigh_int8(int16_t *out, struct attn_state *state, const
     return (struct attn_weights){ alpha, step.scale };
 }
 
+VEC struct attn_weights weigh_int8(int16_t *out, struct attn_state *state, const float *s, const float *v_scale,
+                                   struct attn_seen seen, bool whole)
+{
+    vec p[4];
+    float alpha = softmax_block(p, state, s, seen, whole);
+    return weigh_block(out, p, v_scale, alpha, seen, whole);
+}
+
 TARGET static struct attn_weights softmax_int8(int16_t *out, struct attn_state *state, const float *s,
                                                const float *v_scale, struct attn_seen seen)
 {
     return seen.first == 0 ? weigh_int8(out, state, s, v_scale, seen, true)
                            : weigh_int8(out, state, s, v_scale, seen, false);
+}
+
+TARGET static struct attn_weights weigh(int16_t *out, const float *weights, const float *v_scale, float alpha,
+                                        struct attn_seen seen)
+{
+    vec p[4];
+    UNROLL for (uint32_t j = 0; j < 4; j++) p[j] = v_load(weights + 16 * j);
+    return weigh_block(out, p, v_scale, alpha, seen, true);
+}
+
+#define BF16_QUERIES 4 /* that share what is converted */
+
+VEC void qk_bf16_rows(float *s, const uint16_t *k, const float *q, float scale, uint32_t dim, int rows)
+{
+    for (uint32_t j = 0; j < 4; j++) {
+        vec acc[BF16_QUERIES];
+        UNROLL for (int r = 0; r < rows; r++) acc[r] = v_set(0);
+        for (uint32_t d = 0; d < dim; d++, k += 16) {
+            vec x = v_load_bf16(k);
+            UNROLL for (int r = 0; r < rows; r++) acc[r] = v_fma(v_set(q[(size_t)r * dim + d]), x, acc[r]);
+        }
+        UNROLL for (int r = 0; r < rows; r++)
+        {
+            float *at = s + r * KV_BLOCK_TOKENS + 16 * j;
+            v_store(at, v_add(v_load(at), v_mul(acc[r], v_set(scale))));
+        }
+    }
+}
+
+TARGET static void qk_bf16(float *s, const uint16_t *k, const float *q, float scale, uint32_t n, uint32_t dim)
+{
+    uint32_t i = 0;
+    for (; i + BF16_QUERIES <= n; i += BF16_QUERIES)
+        qk_bf16_rows(s + (size_t)i * KV_BLOCK_TOKENS, k, q + (size_t)i * dim, scale, dim, BF16_QUERIES);
+    for (; i < n; i++) qk_bf16_rows(s + (size_t)i * KV_BLOCK_TOKENS, k, q + (size_t)i * dim, scale, dim, 1);
 }
 
 TARGET static void qk_f16(float *s, const uint16_t *k, const float *q, float scale, uint32_t dim)
@@ -223,4 +266,4 @@ TARGET static void finish(float *out, const float *o, const struct attn_state *s
     .scale = scale_row, .softcap = softcap, .quantize = quantize, .lost_by_quantizing = lost_by_quantizing,            \
     .rope = rope, .rotate = rotate, .kv_quantize = kv_quantize, .to_half = to_half, .q_quantize = q_quantize,          \
     .softmax_int8 = softmax_int8, .qk_f16 = qk_f16, .softmax_f16 = softmax_f16, .pv_f16 = pv_f16, .merge = merge,      \
-    .finish = finish, .exp_sum = exp_sum, .exp_row = exp_row
+    .finish = finish, .exp_sum = exp_sum, .exp_row = exp_row, .qk_bf16 = qk_bf16, .weigh = weigh

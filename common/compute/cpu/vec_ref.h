@@ -28,6 +28,10 @@ VEC vec v_load_half(const uint16_t *p)
 {
     VEC_EACH(half_to_float(p[i]));
 }
+VEC vec v_load_bf16(const uint16_t *p)
+{
+    VEC_EACH(bf16_to_float(p[i]));
+}
 VEC vec v_load_i8(const uint8_t *p)
 {
     VEC_EACH((float)(int8_t)p[i]);
