@@ -142,7 +142,6 @@ static enum status open_one(struct run *r, struct contender *c, const struct var
                                 .rotate = v->rotate,
                                 .as_f32 = v->as_f32,
                                 .max_batch_tokens = CHUNK,
-                                .tp_size = 1,
                                 .weights_fd = -1 };
     if ((st = model_open(&c->model, &mo, err)) != OK) return st;
     r->n_vocab = info.n_vocab;

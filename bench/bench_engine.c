@@ -90,7 +90,6 @@ static enum status open_all(struct engine_bench *r, struct error *err)
                                 .kv_format = strcmp(o->kv, "f16") == 0 ? KV_F16 : KV_INT8,
                                 .rotate = o->rotate,
                                 .max_batch_tokens = rows,
-                                .tp_size = 1,
                                 .weights_fd = -1 };
     mo.kv_bytes = info.n_layers * info.n_kv_heads * kv_wire_bytes(mo.kv_format, info.head_dim, longest);
     if ((st = model_options_words(&mo, o->weights, o->io, err)) != OK) return st;

@@ -44,12 +44,9 @@ static enum status load_once(const struct options *o, double *seconds, struct er
     if ((st = backend_open(&backend, "cpu", &(struct backend_options){ .n_threads = o->threads, .limits = lim },
                            err)) != OK)
         return st;
-    struct model_options opt = { .path = o->path,
-                                 .backend = backend,
-                                 .max_batch_tokens = 64,
-                                 .max_context = KV_BLOCK_TOKENS,
-                                 .tp_size = 1,
-                                 .weights_fd = -1 };
+    struct model_options opt = {
+        .path = o->path, .backend = backend, .max_batch_tokens = 64, .max_context = KV_BLOCK_TOKENS, .weights_fd = -1
+    };
     st = model_options_words(&opt, "resident", o->io, err);
     if (st == OK) st = disk_drop_cache(o->path, err); /* reading the facts has touched it */
     uint64_t t0 = clock_now_us();

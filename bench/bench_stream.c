@@ -60,7 +60,6 @@ static enum status open_side(const struct run *r, struct side *s, const char *we
                                  .backend = s->backend,
                                  .max_batch_tokens = o->prompt,
                                  .max_context = r->n_blocks * KV_BLOCK_TOKENS,
-                                 .tp_size = 1,
                                  .weights_fd = -1 };
     if ((st = model_options_words(&opt, weights, o->io, err)) != OK) return st;
     if ((st = model_open(&s->model, &opt, err)) != OK) return st;

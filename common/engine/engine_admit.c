@@ -96,7 +96,7 @@ static void admit_one(struct engine *e, struct seq *s)
     if (reserve) engine_emit_reserved(e, s);
     /* What is not computed here is handed over all the same; a tail when its last token is computed. */
     if (s->mode == ENGINE_PREFILL_ONLY && n_full > 0)
-        engine_emit_kv(e, s, 0, e->kv->n_layers, 0, n_full, &(struct mark){ 0 });
+        engine_emit_kv(e, s, 0, model_info(e->model)->n_layers, 0, n_full, &(struct mark){ 0 });
 }
 
 void engine_begin_prefill(struct engine *e, struct seq *s)

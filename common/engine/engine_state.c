@@ -3,15 +3,15 @@
 
 enum status engine_open_states(struct engine *e, struct error *err)
 {
-    const struct state_store *store = e->opt.kv->states;
-    if (!store) return OK;
-    if (store->n_slots < e->opt.max_seqs)
-        return error_set(err, ERR_INVALID, "there are %u slots for recurrent states, max_seqs is %u", store->n_slots,
+    const uint32_t n_slots = kv_store_n_slots(e->opt.kv);
+    if (n_slots == 0) return OK;
+    if (n_slots < e->opt.max_seqs)
+        return error_set(err, ERR_INVALID, "there are %u slots for recurrent states, max_seqs is %u", n_slots,
                          e->opt.max_seqs);
-    const uint32_t n_snapshots = store->n_slots - e->opt.max_seqs;
+    const uint32_t n_snapshots = n_slots - e->opt.max_seqs;
     if (e->prefix) e->state_interval = state_interval(n_snapshots, block_table_blocks_for(e->opt.max_context));
-    enum status st = state_pool_create(&e->states, store->n_slots);
-    return st == OK ? OK : error_set(err, st, "cannot make a pool of %u slots for recurrent states", store->n_slots);
+    enum status st = state_pool_create(&e->states, n_slots);
+    return st == OK ? OK : error_set(err, st, "cannot make a pool of %u slots for recurrent states", n_slots);
 }
 
 bool engine_begin_state(struct engine *e, struct seq *s)
@@ -19,7 +19,7 @@ bool engine_begin_state(struct engine *e, struct seq *s)
     const uint32_t n = s->n_computed / KV_BLOCK_TOKENS;
     if (!s->states || n == 0) return true; /* position 0 begins with zeroes, whatever the slot holds */
     const state_slot_id from = state_pool_find(s->states, &s->prefix.hashes[n - 1]);
-    return from != STATE_SLOT_NONE && state_store_copy(e->kv->states, from, s->slot) == OK;
+    return from != STATE_SLOT_NONE && kv_store_copy_state(e->kv, from, s->slot) == OK;
 }
 
 enum status engine_keep_state(struct engine *e, struct seq *s)
@@ -28,7 +28,7 @@ enum status engine_keep_state(struct engine *e, struct seq *s)
     if (!s->states || s->n_drafts > 0 || !state_is_due(e->state_interval, s->n_computed, s->n_tokens)) return OK;
     const struct prefix_hash *hash = &s->prefix.hashes[s->n_computed / KV_BLOCK_TOKENS - 1];
     if (state_pool_find(s->states, hash) != STATE_SLOT_NONE || state_pool_take(s->states, &to) != OK) return OK;
-    enum status st = state_store_copy(e->kv->states, s->slot, to);
+    enum status st = kv_store_copy_state(e->kv, s->slot, to);
     if (st == OK)
         state_pool_keep(s->states, hash, to);
     else

@@ -109,7 +109,7 @@ static void plan_batch(struct engine *e)
 /* Whether a sequence's KV goes out while layers are computed, or once per chunk. */
 static uint32_t layers_per_event(const struct engine *e, const struct seq *s)
 {
-    uint32_t all = e->kv->n_layers;
+    uint32_t all = model_info(e->model)->n_layers;
     if (e->opt.kv_event_layers == 0 || s->n_input < e->opt.kv_event_min_tokens) return all;
     return e->opt.kv_event_layers < all ? e->opt.kv_event_layers : all;
 }
@@ -122,7 +122,7 @@ static void on_layer(void *ctx, uint32_t layer, const struct mark *written)
         const struct batch_seq *bs = &e->batch.seqs[i];
         uint32_t group = layers_per_event(e, s), end = layer + 1;
         if (s->mode != ENGINE_PREFILL_ONLY) continue;
-        if (end % group != 0 && end != e->kv->n_layers) continue;
+        if (end % group != 0 && end != model_info(e->model)->n_layers) continue;
         uint32_t t0 = bs->pos0 / KV_BLOCK_TOKENS * KV_BLOCK_TOKENS; /* with a copied tail */
         engine_emit_kv(e, s, (end - 1) / group * group, end, t0, bs->pos0 + bs->n_rows, written);
     }

@@ -10,9 +10,10 @@
 
 struct binder;
 struct block_sizes;
+struct error;
 struct layer;
 struct layer_cache;
-struct model;
+struct model_rank;
 struct model_info;
 struct state_layer;
 
@@ -29,12 +30,15 @@ struct block_io {
 struct block {
     const char *name;
     enum precision input; /* the finest product that takes x */
+    /* Says in the row what of the block is member `member`'s of `size` that compute it together.  NULL: it is not cut.
+     */
+    enum status (*cut)(struct layer *l, uint32_t member, uint32_t size, struct error *err);
     /* Checks and plans the block's tensors; errors name the tensor. */
     enum status (*bind)(struct binder *b, struct layer *l);
     /* Says how much step memory it needs, and what the backend must be made for. */
     void (*size)(struct block_sizes *s, const struct layer *l);
-    enum status (*forward)(struct model *m, const struct layer *l, const struct block_io *io);
-    /* Fills in what the layer keeps; *out is zeroed.  NULL of a channel. */
+    enum status (*forward)(struct model_rank *m, const struct layer *l, const struct block_io *io);
+    /* Fills in what this rank keeps of the layer; *out is zeroed.  NULL of a channel. */
     void (*cache)(const struct layer *l, struct layer_cache *out);
 };
 

@@ -1,4 +1,4 @@
-/* model.c - opens a model: file, facts, weights, and the memory that steps use. */
+/* model.c - opens a model: the file, what it says, and all of its ranks. */
 #include "base/host_memory.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -7,6 +7,8 @@
 #include "model/memory_plan.h"
 #include "model/model_internal.h"
 #include "model/weight_stream.h"
+#include "parallel/rank_team.h"
+#include "parallel/ranks.h"
 
 #include <string.h>
 
@@ -32,14 +34,6 @@ enum status model_options_words(struct model_options *opt, const char *weights, 
     return OK;
 }
 
-/* Facts of an open file; weights are bound (and then planned for `backend`) where the file has tensors. */
-static enum status read_facts(struct model_facts *facts, struct weights *w, const struct gguf *g,
-                              struct backend *backend, struct error *err)
-{
-    enum status st = model_facts_read(facts, g, err);
-    return st == OK ? weights_bind(w, facts, g, backend, err) : st;
-}
-
 /* A vocabulary-only file has no tensors; its token list says how large the vocabulary is. */
 static enum status read_vocab_only(struct model_facts *facts, const struct gguf *g, struct error *err)
 {
@@ -49,6 +43,13 @@ static enum status read_vocab_only(struct model_facts *facts, const struct gguf 
     if (st == OK && info->n_vocab == 0 && tokens && tokens->type == GGUF_ARRAY)
         info->n_vocab = tokens->n <= TOKEN_IDS_MAX ? (uint32_t)tokens->n : 0;
     return st;
+}
+
+static enum status read_whole(struct model_facts *facts, struct weights *w, const struct gguf *g, struct error *err)
+{
+    enum status st = model_facts_read(facts, g, err);
+    const struct rank_place whole = { .tp = 1, .pp = 1, .layers = { 0, facts->info.n_layers } };
+    return st == OK ? weights_bind(w, facts, g, NULL, &whole, err) : st;
 }
 
 enum status model_read_info(struct model_info *out, const char *path, struct error *err)
@@ -61,7 +62,7 @@ enum status model_read_info(struct model_info *out, const char *path, struct err
     if (gguf_tensors(g)->n == 0)
         st = read_vocab_only(&facts, g, err);
     else
-        st = read_facts(&facts, &w, g, NULL, err);
+        st = read_whole(&facts, &w, g, err);
     for (size_t i = 0; st == OK && i < gguf_tensors(g)->n; i++)
         facts.info.weight_bytes += gguf_tensors(g)->entries[i].bytes;
     if (st == OK) model_facts_plan_rope(&facts, facts.info.context_length);
@@ -84,77 +85,73 @@ struct backend_limits model_limits(const struct model_info *info, uint32_t max_r
     return limits;
 }
 
-static bool is_power_of_two(uint32_t v)
+/* --- ranks --- */
+
+static void place_rank(struct model *m, uint32_t i, const struct model_options *opt)
 {
-    return v != 0 && (v & (v - 1)) == 0;
+    struct model_rank *r = &m->ranks[i];
+    const uint32_t tp = m->mesh.tp;
+    r->file = m->file;
+    r->place = (struct rank_place){ .member = i % tp, .tp = tp, .stage = i / tp, .pp = m->mesh.pp };
+    r->place.layers = shard_units(m->mesh.n_layers, r->place.stage, r->place.pp);
+    r->backend = opt->ranks ? ranks_backend(opt->ranks, i) : opt->backend;
+    r->coll = opt->ranks ? ranks_stage(opt->ranks, i) : coll_self();
+    r->all = opt->ranks ? ranks_all(opt->ranks, i) : coll_self();
 }
 
-static enum status choose_rotation(struct model_info *info, const char *rotate, struct error *err)
+static enum status read_whole_facts(struct model *m, struct error *err)
 {
-    bool can = is_power_of_two(info->head_dim);
-    const char *word = rotate ? rotate : "auto";
-    if (strcmp(word, "auto") == 0) {
-        info->rotate = can;
-    } else if (strcmp(word, "on") == 0) {
-        if (!can)
-            return error_set(err, ERR_UNSUPPORTED, "rotation is on, but heads of %u dimensions are not a power of two",
-                             info->head_dim);
-        info->rotate = true;
-    } else if (strcmp(word, "off") != 0) {
-        return error_set(err, ERR_INVALID, "rotation is \"%s\", allowed are on, off and auto", word);
+    enum status st = model_facts_read(&m->whole, m->file, err);
+    for (uint32_t i = 0; st == OK && i < m->whole.info.n_layers; i++) {
+        struct layer *l = &m->whole.layers[i];
+        if (l->mixer->cut) st = l->mixer->cut(l, 0, 1, err);
     }
+    return st;
+}
+
+/* Which part of the model each rank has. */
+static enum status cut_model(struct model *m, const struct model_options *opt, struct error *err)
+{
+    enum status st = read_whole_facts(m, err);
+    m->mesh = (struct mesh){ .tp = opt->ranks ? ranks_tp(opt->ranks) : 1,
+                             .pp = opt->ranks ? ranks_pp(opt->ranks) : 1,
+                             .n_layers = m->whole.info.n_layers,
+                             .n_heads = m->whole.info.n_heads,
+                             .n_kv_heads = m->whole.info.n_kv_heads };
+    if (st == OK && mesh_n_ranks(&m->mesh) > 1) st = mesh_check(&m->mesh, err);
+    if (st != OK) return st;
+    m->n_ranks = mesh_n_ranks(&m->mesh);
+    m->ranks = mem_array(m->n_ranks, sizeof(*m->ranks));
+    if (opt->ranks && m->n_ranks > 1) m->team = ranks_team(opt->ranks);
+    for (uint32_t i = 0; i < m->n_ranks; i++) place_rank(m, i, opt);
     return OK;
 }
 
-static enum status check_kv(const struct model *m, struct error *err)
-{
-    for (uint32_t i = 0; i < m->facts.info.n_layers; i++) {
-        const struct kv_geometry geom = model_kv_geometry(m, i);
-        if (geom.n_kv_heads > 0 && m->backend->ops->kv_slice_bytes(m->backend, &geom) == 0)
-            return error_set(err, ERR_UNSUPPORTED, "backend %s has no KV layout for heads of %u dimensions",
-                             m->backend->ops->name, geom.head_dim);
-    }
-    return OK;
-}
-
-static enum status check_options(struct model *m, const struct model_options *opt, struct error *err)
-{
-    if (opt->tp_size > 1 || opt->tp_rank > 0)
-        return error_set(err, ERR_UNSUPPORTED, "tensor parallel rank %u of %u: only one rank is supported",
-                         opt->tp_rank, opt->tp_size);
-    if (opt->max_batch_tokens == 0) return error_set(err, ERR_INVALID, "max_batch_tokens is 0, at least 1 is needed");
-    if (opt->max_context > m->facts.info.context_length)
-        return error_set(err, ERR_INVALID, "max_context is %u, the model was trained for %u", opt->max_context,
-                         m->facts.info.context_length);
-    m->backend = opt->backend;
-    m->coll = coll_self();
-    m->kv_format = opt->kv_format;
-    m->max_rows = opt->max_batch_tokens;
-    m->max_context = opt->max_context ? opt->max_context : m->facts.info.context_length;
-    enum status st = choose_rotation(&m->facts.info, opt->rotate, err);
-    return st == OK ? check_kv(m, err) : st;
-}
-
-/* File, facts and plan; what open and pack_shared have in common. */
+/* File, facts and plan of all ranks; what open and pack_shared have in common. */
 static enum status prepare(struct model *m, const struct model_options *opt, struct error *err)
 {
     enum status st = gguf_open(&m->file, opt->path, err);
     if (st != OK) return st;
-    m->weights.as_f32 = opt->as_f32;
-    return read_facts(&m->facts, &m->weights, m->file, opt->backend, err);
+    st = cut_model(m, opt, err);
+    for (uint32_t i = 0; i < m->n_ranks && st == OK; i++) st = model_rank_bind(&m->ranks[i], opt, err);
+    return st;
 }
 
 /* Where the weights go.  Nothing large is taken before this. */
 static enum status plan_memory(const struct model *m, const struct model_options *opt, enum weights_mode *mode,
                                struct error *err)
 {
-    struct memory_need need = { .resident = m->weights.arena_bytes,
-                                .stream = weight_stream_bytes(&m->weights),
-                                .kv = opt->kv_bytes,
-                                .buffers = m->buffer_bytes };
+    struct memory_need need = { .kv = opt->kv_bytes };
     struct host_memory left;
+    for (uint32_t i = 0; i < m->n_ranks; i++) {
+        const struct model_rank *r = &m->ranks[i];
+        if (!r->backend->caps.host_memory) continue; /* it has memory of its own */
+        need.resident += r->weights.arena_bytes;
+        need.stream += weight_stream_bytes(&r->weights);
+        need.buffers += r->buffer_bytes;
+    }
     *mode = opt->weights;
-    if (!opt->backend->caps.host_memory) return OK; /* it has memory of its own */
+    if (need.resident == 0) return OK;
     host_memory_left(&left);
     enum status st = memory_plan(mode, &need, &left, err);
     if (opt->weights != WEIGHTS_RESIDENT)
@@ -168,35 +165,50 @@ static enum status plan_memory(const struct model *m, const struct model_options
     return st;
 }
 
-static enum status load_weights(struct model *m, const struct model_options *opt, struct error *err)
+/* Weights that another process has packed are there already: buffers alone have to fit. */
+static enum status plan_shared(const struct model *m, const struct model_options *opt, struct error *err)
 {
-    struct weights_load_options load = { opt->io, opt->progress, opt->progress_ctx };
+    if (m->n_ranks > 1)
+        return error_set(err, ERR_UNSUPPORTED, "shared weights are packed for one rank, this model has %u", m->n_ranks);
+    if (!m->ranks[0].backend->caps.host_memory) return OK;
+    return host_memory_check(m->ranks[0].buffer_bytes, "the step buffers", err);
+}
+
+struct loading {
+    struct model *m;
+    const struct model_options *opt;
     enum weights_mode mode;
-    if (opt->weights_fd >= 0) {
-        enum status st =
-            m->backend->caps.host_memory ? host_memory_check(m->buffer_bytes, "the step buffers", err) : OK;
-        return st == OK ? weights_map(&m->weights, opt->weights_fd, err) : st;
-    }
-    enum status st = plan_memory(m, opt, &mode, err);
+    struct error *errs; /* [n_ranks] */
+};
+
+static enum status load_rank(void *ctx, uint32_t rank)
+{
+    const struct loading *l = ctx;
+    return model_rank_load(&l->m->ranks[rank], l->opt, l->mode, &l->errs[rank]);
+}
+
+static enum status load(struct model *m, const struct model_options *opt, struct error *err)
+{
+    struct loading l = { .m = m, .opt = opt, .mode = opt->weights };
+    uint32_t who = 0;
+    enum status st = opt->weights_fd >= 0 ? plan_shared(m, opt, err) : plan_memory(m, opt, &l.mode, err);
     if (st != OK) return st;
-    return mode == WEIGHTS_STREAM ? weights_open_stream(&m->weights, &load, err)
-                                  : weights_load(&m->weights, &load, err);
+    l.errs = mem_array(m->n_ranks, sizeof(*l.errs));
+    st = model_each_rank(m, load_rank, &l, &who);
+    if (st != OK && err) *err = l.errs[who];
+    mem_free(l.errs);
+    return st;
 }
 
 enum status model_open(struct model **out, const struct model_options *opt, struct error *err)
 {
     struct model *m = mem_zalloc(sizeof(*m));
     enum status st = prepare(m, opt, err);
+    for (uint32_t i = 0; i < m->n_ranks && st == OK; i++) st = model_rank_plan(&m->ranks[i], opt, err);
     if (st != OK) goto fail;
-    if ((st = check_options(m, opt, err)) != OK) goto fail;
-    model_facts_plan_rope(&m->facts, m->max_context);
-    model_buffers_size(m);
-    if ((st = load_weights(m, opt, err)) != OK) goto fail;
-    if ((st = model_buffers_alloc(m, err)) != OK) goto fail;
-    if ((st = m->backend->ops->stream_open(m->backend, &m->stream)) != OK) {
-        error_set(err, st, "backend %s has no stream for the model", m->backend->ops->name);
-        goto fail;
-    }
+    m->info = m->ranks[0].facts.info;
+    for (uint32_t i = 1; i < m->n_ranks; i++) m->info.weight_bytes += m->ranks[i].facts.info.weight_bytes;
+    if ((st = load(m, opt, err)) != OK) goto fail;
     *out = m;
     return OK;
 fail:
@@ -208,22 +220,21 @@ fail:
 void model_close(struct model *m)
 {
     if (!m) return;
-    if (m->stream) m->backend->ops->stream_close(m->backend, m->stream);
-    model_buffers_release(m);
-    weights_fini(&m->weights);
-    model_facts_fini(&m->facts);
+    for (uint32_t i = 0; i < m->n_ranks; i++) model_rank_close(&m->ranks[i]);
+    model_facts_fini(&m->whole);
     gguf_close(m->file);
+    mem_free(m->ranks);
     mem_free(m);
 }
 
 enum status model_pack_shared(int *fd, const struct model_options *opt, struct error *err)
 {
     struct model *m = mem_zalloc(sizeof(*m));
-    struct weights_load_options load = { opt->io, opt->progress, opt->progress_ctx };
+    struct weights_load_options load_opt = { opt->io, opt->progress, opt->progress_ctx };
     enum weights_mode mode;
     enum status st = prepare(m, opt, err);
     if (st == OK) st = plan_memory(m, opt, &mode, err);
-    if (st == OK && mode == WEIGHTS_RESIDENT) st = weights_share(&m->weights, fd, &load, err);
+    if (st == OK && mode == WEIGHTS_RESIDENT) st = weights_share(&m->ranks[0].weights, fd, &load_opt, err);
     if (st != OK && m->file) error_prefix(err, "%s", opt->path);
     model_close(m);
     return st;
@@ -231,15 +242,15 @@ enum status model_pack_shared(int *fd, const struct model_options *opt, struct e
 
 const struct model_info *model_info(const struct model *m)
 {
-    return &m->facts.info;
+    return &m->info;
 }
 
-struct backend *model_backend(const struct model *m)
+const struct mesh *model_mesh(const struct model *m)
 {
-    return m->backend;
+    return &m->mesh;
 }
 
 bool model_is_streamed(const struct model *m)
 {
-    return m->weights.stream != NULL;
+    return m->ranks[0].weights.stream != NULL;
 }

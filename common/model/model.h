@@ -1,6 +1,7 @@
-/* model.h - a model on one rank: open its file, run ragged batches, give logits.
+/* model.h - a model, on one rank or on several: open its file, run ragged batches, give logits.
  *
- * Weights know their shard; the KV geometry is per layer.  One thread at a time uses a model. */
+ * Ranks share out layers and heads (parallel/mesh.h); whoever uses a model does not see them, and its bits are those of
+ * one rank.  One thread at a time uses a model. */
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
 #include "base/error.h"
@@ -9,7 +10,9 @@
 #include "model/layer_cache.h"
 #include "store/kv_store.h"
 
+struct mesh;
 struct model;
+struct ranks;
 
 #define MODEL_NAME_MAX   64
 #define MODEL_MAX_LAYERS 256
@@ -37,12 +40,12 @@ struct model_info {
 
 struct model_options {
     const char *path;
-    struct backend *backend; /* borrowed for the model's life */
+    struct backend *backend; /* of the only rank; borrowed for the model's life */
+    struct ranks *ranks;     /* or several, each with a backend; borrowed.  NULL: one */
     enum kv_format kv_format;
     const char *rotate;        /* "on", "off", "auto" = on where head_dim allows it */
     uint32_t max_batch_tokens; /* rows of one forward */
     uint32_t max_context;      /* 0 = the file's; larger than the file's is refused */
-    uint32_t tp_rank, tp_size; /* 0, 1: only 1 is accepted so far, ERR_UNSUPPORTED otherwise */
     bool as_f32;               /* matrices are dequantized to fp32: what exactness is measured against */
     int weights_fd;            /* memfd with packed weights by model_pack_shared(), or -1 */
     enum weights_mode weights; /* where weights lie, if weights_fd is -1 */
@@ -71,9 +74,9 @@ enum status model_pack_shared(int *fd, const struct model_options *opt, struct e
 struct backend_limits model_limits(const struct model_info *info, uint32_t max_rows, uint32_t max_context);
 
 const struct model_info *model_info(const struct model *m);
-struct backend *model_backend(const struct model *m);
+const struct mesh *model_mesh(const struct model *m);
 bool model_is_streamed(const struct model *m);
-/* What a layer keeps, on this rank. */
+/* What a layer keeps, all ranks together. */
 struct layer_cache model_layer_cache(const struct model *m, uint32_t layer);
 struct kv_geometry model_kv_geometry(const struct model *m, uint32_t layer); /* of it: n_kv_heads 0: no blocks */
 
@@ -88,8 +91,9 @@ size_t model_state_bytes(const struct model *m);
 enum status model_states_create(struct kv_store *kv, const struct model *m, uint32_t n_slots,
                                 struct error *err) MUST_CHECK;
 
-/* Called on the caller's thread once layer `layer` of the batch is enqueued; its KV is written when `written` has
- * passed. */
+/* Called once layer `layer` of the batch is enqueued; its KV is written, on all ranks, when `written` has passed.  In
+ * order of layers, one call at a time, on the caller's thread or, for later stages, on another one that it waits for.
+ */
 typedef void (*model_layer_fn)(void *ctx, uint32_t layer, const struct mark *written);
 
 /* Enqueues all layers over the batch: they write KV and leave the hidden states of all rows inside the model, before

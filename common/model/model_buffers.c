@@ -2,20 +2,33 @@
 #include "base/mem.h"
 #include "model/model_internal.h"
 
-void model_buffers_size(struct model *m)
+/* Floats per row of the logits that come together here, and of its own ones beside them. */
+static size_t all_logits(const struct model_rank *m)
+{
+    return rank_speaks(m) ? m->facts.info.n_vocab : 0;
+}
+
+static size_t own_logits(const struct model_rank *m)
+{
+    return rank_has_head(m) && m->place.tp > 1 ? shard_n(m->vocab) : 0;
+}
+
+void model_buffers_size(struct model_rank *m)
 {
     const struct model_info *info = &m->facts.info;
     const uint64_t n = m->max_rows, d = info->d_model, logit_rows = MODEL_MAX_LOGIT_ROWS;
+    const uint64_t n_acts = m->coll->size > 1 ? 2 : 1;
     sizes_init(&m->sizes, m->backend, m->max_rows, info->d_model);
-    block_sizes_of(&m->sizes, m->facts.layers, info->n_layers);
+    block_sizes_of(&m->sizes, m->facts.layers + m->place.layers.begin, shard_n(m->place.layers));
     sizes_act(&m->sizes, MODEL_MAX_LOGIT_ROWS, info->d_model, FINE); /* of the head */
     m->embed_bytes = n * weights_embed_row_bytes(&m->weights);
-    const uint64_t floats = m->sizes.act_floats + n * m->sizes.wide_floats + n * d * (m->sizes.branch ? 2 : 1) +
-                            logit_rows * d + logit_rows * info->n_vocab;
-    m->buffer_bytes = floats * sizeof(float) + m->sizes.act_q_bytes + m->embed_bytes;
+    const uint64_t floats = n_acts * m->sizes.act_floats + n * m->sizes.wide_floats +
+                            n * d * (m->sizes.branch ? 2 : 1) + logit_rows * d +
+                            logit_rows * (all_logits(m) + own_logits(m));
+    m->buffer_bytes = floats * sizeof(float) + n_acts * m->sizes.act_q_bytes + m->embed_bytes;
 }
 
-static enum status alloc_floats(struct model *m, size_t rows, size_t cols, float **out)
+static enum status alloc_floats(struct model_rank *m, size_t rows, size_t cols, float **out)
 {
     uint64_t n;
     void *p = NULL;
@@ -25,7 +38,7 @@ static enum status alloc_floats(struct model *m, size_t rows, size_t cols, float
     return st;
 }
 
-static enum status alloc_embed_rows(struct model *m)
+static enum status alloc_embed_rows(struct model_rank *m)
 {
     enum status st = mem_try_array((void **)&m->embed_rows, m->embed_bytes, 1);
     if (st != OK || m->backend->caps.host_memory) {
@@ -35,47 +48,63 @@ static enum status alloc_embed_rows(struct model *m)
     return m->backend->ops->alloc(m->backend, m->embed_bytes, &m->embed_device);
 }
 
-static enum status alloc_all(struct model *m)
+static enum status alloc_act(struct model_rank *m, struct act *out)
 {
-    const size_t d = m->facts.info.d_model, n_vocab = m->facts.info.n_vocab;
+    enum status st = alloc_floats(m, 1, m->sizes.act_floats, &out->f);
+    if (st != OK || m->sizes.act_q_bytes == 0) return st;
+    return m->backend->ops->alloc(m->backend, m->sizes.act_q_bytes, &out->q);
+}
+
+static enum status alloc_all(struct model_rank *m)
+{
+    const size_t d = m->facts.info.d_model;
     enum status st = alloc_floats(m, m->max_rows, d, &m->x);
     if (st == OK) st = alloc_floats(m, m->max_rows, m->sizes.wide_floats, &m->wide);
     if (st == OK && m->sizes.branch) st = alloc_floats(m, m->max_rows, d, &m->branch);
-    if (st == OK) st = alloc_floats(m, 1, m->sizes.act_floats, &m->act.f);
-    if (st == OK && m->sizes.act_q_bytes > 0) st = m->backend->ops->alloc(m->backend, m->sizes.act_q_bytes, &m->act.q);
-    if (st == OK && !m->weights.embed_table) st = alloc_embed_rows(m);
+    if (st == OK) st = alloc_act(m, &m->act);
+    if (st == OK && m->coll->size > 1) st = alloc_act(m, &m->gathered);
+    if (st == OK && !m->weights.embed_table && m->place.stage == 0) st = alloc_embed_rows(m);
     if (st == OK) st = alloc_floats(m, MODEL_MAX_LOGIT_ROWS, d, &m->head_x);
-    if (st == OK) st = alloc_floats(m, MODEL_MAX_LOGIT_ROWS, n_vocab, &m->logits);
+    if (st == OK && rank_speaks(m)) st = alloc_floats(m, MODEL_MAX_LOGIT_ROWS, all_logits(m), &m->logits);
+    if (st == OK && own_logits(m) > 0) st = alloc_floats(m, MODEL_MAX_LOGIT_ROWS, own_logits(m), &m->own_logits);
     return st;
 }
 
-enum status model_buffers_alloc(struct model *m, struct error *err)
+enum status model_buffers_alloc(struct model_rank *m, struct error *err)
 {
-    const size_t n_vocab = m->facts.info.n_vocab;
     enum status st = alloc_all(m);
     if (st != OK)
         return error_set(err, st, "the step buffers for %u rows need %llu bytes", m->max_rows,
                          (unsigned long long)m->buffer_bytes);
-    m->host_logits =
-        m->backend->caps.host_memory ? m->logits : mem_array(MODEL_MAX_LOGIT_ROWS * n_vocab, sizeof(float));
+    if (m->logits && !m->backend->caps.host_memory)
+        m->host_logits = mem_array(MODEL_MAX_LOGIT_ROWS * all_logits(m), sizeof(float));
+    else
+        m->host_logits = m->logits;
     return OK;
 }
 
-static void release(struct model *m, void *p, size_t bytes)
+static void release(struct model_rank *m, void *p, size_t bytes)
 {
     if (p) m->backend->ops->release(m->backend, p, bytes);
 }
 
-void model_buffers_release(struct model *m)
+static void release_act(struct model_rank *m, struct act *a)
 {
-    const size_t d = m->facts.info.d_model, n_vocab = m->facts.info.n_vocab;
+    release(m, a->q, m->sizes.act_q_bytes);
+    release(m, a->f, m->sizes.act_floats * sizeof(float));
+}
+
+void model_buffers_release(struct model_rank *m)
+{
+    const size_t d = m->facts.info.d_model;
     if (m->host_logits != m->logits) mem_free(m->host_logits);
-    release(m, m->logits, MODEL_MAX_LOGIT_ROWS * n_vocab * sizeof(float));
+    release(m, m->own_logits, MODEL_MAX_LOGIT_ROWS * own_logits(m) * sizeof(float));
+    release(m, m->logits, MODEL_MAX_LOGIT_ROWS * all_logits(m) * sizeof(float));
     if (m->embed_device != m->embed_rows) release(m, m->embed_device, m->embed_bytes);
     mem_free(m->embed_rows);
     release(m, m->head_x, MODEL_MAX_LOGIT_ROWS * d * sizeof(float));
-    release(m, m->act.q, m->sizes.act_q_bytes);
-    release(m, m->act.f, m->sizes.act_floats * sizeof(float));
+    release_act(m, &m->gathered);
+    release_act(m, &m->act);
     release(m, m->branch, m->max_rows * d * sizeof(float));
     release(m, m->wide, m->max_rows * m->sizes.wide_floats * sizeof(float));
     release(m, m->x, m->max_rows * d * sizeof(float));

@@ -1,16 +1,26 @@
-/* model_kv.c - the memory that a model asks for its cache: KV of its layers, and states of recurrent ones. */
+/* model_kv.c - the memory that a model asks for its cache, of each rank its part: KV of its layers, and states of
+ * recurrent ones. */
 #include "model/model_internal.h"
 
 #include <assert.h>
 
-struct layer_cache model_layer_cache(const struct model *m, uint32_t layer)
+static struct layer_cache cache_of(const struct layer *l, enum kv_format format, bool rotate)
 {
-    const struct layer *l = &m->facts.layers[layer];
     struct layer_cache c = { 0 };
     l->mixer->cache(l, &c);
-    c.kv.format = m->kv_format;
-    c.kv.rotate = m->facts.info.rotate;
+    c.kv.format = format;
+    c.kv.rotate = rotate;
     return c;
+}
+
+struct layer_cache model_rank_cache(const struct model_rank *m, uint32_t layer)
+{
+    return cache_of(&m->facts.layers[layer], m->kv_format, m->facts.info.rotate);
+}
+
+struct layer_cache model_layer_cache(const struct model *m, uint32_t layer)
+{
+    return cache_of(&m->whole.layers[layer], m->ranks[0].kv_format, m->info.rotate);
 }
 
 struct kv_geometry model_kv_geometry(const struct model *m, uint32_t layer)
@@ -18,46 +28,73 @@ struct kv_geometry model_kv_geometry(const struct model *m, uint32_t layer)
     return model_layer_cache(m, layer).kv;
 }
 
-static uint32_t geometries(const struct model *m, struct kv_geometry layers[MODEL_MAX_LAYERS])
+/* Of the rank's own layers; returns how many they are. */
+static uint32_t geometries(const struct model_rank *m, struct kv_geometry layers[MODEL_MAX_LAYERS])
 {
-    const uint32_t n = model_info(m)->n_layers;
-    assert(n <= MODEL_MAX_LAYERS);
-    for (uint32_t l = 0; l < n; l++) layers[l] = model_kv_geometry(m, l);
-    return n;
+    const struct shard own = m->place.layers;
+    assert(shard_n(own) <= MODEL_MAX_LAYERS);
+    for (uint32_t l = own.begin; l < own.end; l++) layers[l - own.begin] = model_rank_cache(m, l).kv;
+    return shard_n(own);
 }
 
 size_t model_kv_block_bytes(const struct model *m)
 {
     struct kv_geometry layers[MODEL_MAX_LAYERS];
-    const uint32_t n = geometries(m, layers);
-    return kv_store_bytes_for(model_backend(m), layers, n);
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < m->n_ranks; i++) {
+        const uint32_t n = geometries(&m->ranks[i], layers);
+        bytes += kv_store_bytes_for(m->ranks[i].backend, layers, n);
+    }
+    return bytes;
 }
 
 enum status model_kv_create(struct kv_store **out, const struct model *m, uint32_t n_blocks, struct error *err)
 {
     struct kv_geometry layers[MODEL_MAX_LAYERS];
-    const uint32_t n = geometries(m, layers);
-    return kv_store_create(out, model_backend(m), layers, n, n_blocks, err);
+    struct kv_store *first = NULL, **end = &first;
+    for (uint32_t i = 0; i < m->n_ranks; i++) {
+        const uint32_t n = geometries(&m->ranks[i], layers);
+        enum status st = kv_store_create(end, m->ranks[i].backend, layers, n, n_blocks, err);
+        if (st != OK) {
+            kv_store_destroy(first);
+            return st;
+        }
+        end = &(*end)->next;
+    }
+    *out = first;
+    return OK;
 }
 
-static uint32_t state_geometries(const struct model *m, struct state_layer_geometry layers[MODEL_MAX_LAYERS])
+static uint32_t state_geometries(const struct model_rank *m, struct state_layer_geometry layers[MODEL_MAX_LAYERS])
 {
-    const uint32_t n = model_info(m)->n_layers;
-    for (uint32_t l = 0; l < n; l++) layers[l] = model_layer_cache(m, l).state;
-    return n;
+    const struct shard own = m->place.layers;
+    for (uint32_t l = own.begin; l < own.end; l++) layers[l - own.begin] = model_rank_cache(m, l).state;
+    return shard_n(own);
+}
+
+static size_t state_bytes(const struct model_rank *m)
+{
+    struct state_layer_geometry layers[MODEL_MAX_LAYERS];
+    const uint32_t n = state_geometries(m, layers);
+    return state_store_bytes_for(m->backend, layers, n);
 }
 
 size_t model_state_bytes(const struct model *m)
 {
-    struct state_layer_geometry layers[MODEL_MAX_LAYERS];
-    const uint32_t n = state_geometries(m, layers);
-    return state_store_bytes_for(model_backend(m), layers, n);
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < m->n_ranks; i++) bytes += state_bytes(&m->ranks[i]);
+    return bytes;
 }
 
 enum status model_states_create(struct kv_store *kv, const struct model *m, uint32_t n_slots, struct error *err)
 {
     struct state_layer_geometry layers[MODEL_MAX_LAYERS];
-    const uint32_t n = state_geometries(m, layers);
-    assert(!kv->states);
-    return state_store_create(&kv->states, model_backend(m), layers, n, n_slots, err);
+    enum status st = OK;
+    for (uint32_t i = 0; i < m->n_ranks && st == OK; i++, kv = kv->next) {
+        const uint32_t n = state_geometries(&m->ranks[i], layers);
+        assert(!kv->states);
+        if (state_bytes(&m->ranks[i]) == 0 && model_state_bytes(m) > 0) continue; /* no recurrent layer of this stage */
+        st = state_store_create(&kv->states, m->ranks[i].backend, layers, n, n_slots, err);
+    }
+    return st;
 }

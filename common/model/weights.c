@@ -28,10 +28,21 @@ static enum status bind_embedding(struct binder *b)
     enum status st = binder_need(b, "token_embd.weight", info->d_model, info->n_vocab, &t);
     if (st != OK) return st;
     b->w->embed = t;
-    if ((st = add_table(b, t)) != OK) return st;
-    if ((st = bind_vector(b, "output_norm.weight", info->d_model, 1, &b->w->final_norm)) != OK) return st;
-    const char *head = tensor_dir_find(b->dir, "output.weight") ? "output.weight" : t->name;
-    return bind_matrix(b, head, info->d_model, info->n_vocab, FINE, &b->w->head);
+    b->elsewhere = b->place->stage > 0;
+    return add_table(b, t);
+}
+
+/* Of the last stage, whose members share out the vocabulary. */
+static enum status bind_head(struct binder *b)
+{
+    const struct model_info *info = &b->facts->info;
+    const struct rank_place *p = b->place;
+    const char *name = bind_has(b, "output.weight") ? "output.weight" : b->w->embed->name;
+    const struct shard own = shard_rows(info->n_vocab, p->member, p->tp);
+    const struct bind_part rows = bind_rows(name, info->n_vocab, own.begin, shard_n(own));
+    b->elsewhere = p->stage + 1 < p->pp;
+    enum status st = bind_vector(b, "output_norm.weight", info->d_model, 1, &b->w->final_norm);
+    return st == OK ? bind_part(b, &rows, info->d_model, FINE, &b->w->head) : st;
 }
 
 /* Divisors of the frequencies: read at once, since no op takes them from the device. */
@@ -78,34 +89,51 @@ static enum status bind_norms(struct binder *b, struct norms *n)
     return st;
 }
 
-static enum status bind_layer(struct binder *b, struct layer *l)
+static enum status cut(struct binder *b, struct layer *l, const struct block *block)
 {
-    enum status st = bind_norms(b, &l->mixer_norms);
-    if (st == OK) st = l->mixer->bind(b, l);
-    if (st == OK && l->channel) st = bind_norms(b, &l->channel_norms);
-    if (st == OK && l->channel) st = l->channel->bind(b, l);
-    return st;
+    if (block->cut) return block->cut(l, b->place->member, b->place->tp, b->err);
+    if (b->place->tp == 1) return OK;
+    return error_set(b->err, ERR_UNSUPPORTED, "tp is %u, but a block of layer %u is computed by one rank alone: %s",
+                     b->place->tp, b->layer, block->name);
+}
+
+static enum status bind_block(struct binder *b, struct layer *l, const struct block *block, struct norms *norms)
+{
+    if (!block) return OK;
+    enum status st = cut(b, l, block);
+    if (st == OK) st = bind_norms(b, norms);
+    return st == OK ? block->bind(b, l) : st;
 }
 
 static enum status bind_all(struct binder *b)
 {
     enum status st = bind_embedding(b);
+    if (st == OK) st = bind_head(b);
     if (st == OK) st = bind_rope(b);
     for (uint32_t i = 0; i < b->facts->info.n_layers && st == OK; i++) {
+        struct layer *l = &b->facts->layers[i];
         b->layer = i;
-        st = bind_layer(b, &b->facts->layers[i]);
+        b->elsewhere = i < b->place->layers.begin || i >= b->place->layers.end;
+        st = bind_block(b, l, l->mixer, &l->mixer_norms);
+        if (st == OK) st = bind_block(b, l, l->channel, &l->channel_norms);
     }
     return st == OK ? binder_refuse_unbound(b) : st;
 }
 
 enum status weights_bind(struct weights *w, struct model_facts *facts, const struct gguf *g, struct backend *backend,
-                         struct error *err)
+                         const struct rank_place *place, struct error *err)
 {
     const struct tensor_dir *dir = gguf_tensors(g);
     w->g = g;
     w->backend = backend;
     w->fingerprint = facts->info.fingerprint;
-    struct binder b = { w, facts, dir, err, NO_LAYER, 0, mem_array(dir->n, sizeof(bool)) };
+    struct binder b = { .w = w,
+                        .facts = facts,
+                        .dir = dir,
+                        .err = err,
+                        .place = place,
+                        .layer = NO_LAYER,
+                        .bound = mem_array(dir->n, sizeof(bool)) };
     enum status st = bind_all(&b);
     mem_free(b.bound);
     facts->info.weight_bytes = w->arena_bytes;

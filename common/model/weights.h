@@ -7,10 +7,18 @@
 #define MODEL_WEIGHTS_H
 #include "base/io_read.h"
 #include "model/family.h"
+#include "parallel/shard.h"
 
 struct gguf;
 struct weight_item;
 struct weight_stream;
+
+/* Which part of a model a rank has. */
+struct rank_place {
+    uint32_t member, tp; /* of its stage */
+    uint32_t stage, pp;
+    struct shard layers; /* of its stage */
+};
 
 struct weights {
     const float *final_norm;
@@ -39,12 +47,12 @@ struct weights_load_options {
     void *ctx;
 };
 
-/* Checks presence, type and shape of every tensor of the family, by name, and that no other is there; plans the
- * arena for `backend` (NULL: only checks).  Fills the rows of facts->layers, which the plan points into, and info's
- * n_vocab, n_params and weight_bytes.  The caller calls weights_fini() also after a failure; *w starts zeroed but for
- * as_f32. */
+/* Checks presence, type and shape of every tensor of the family, by name, and that no other is there; plans an
+ * arena in `backend` (NULL: only checks) for what of it a rank at `place` has.  Fills the rows of facts->layers, which
+ * the plan points into, and info's n_vocab, n_params and weight_bytes.  The caller calls weights_fini() also after a
+ * failure; *w starts zeroed but for as_f32. */
 enum status weights_bind(struct weights *w, struct model_facts *facts, const struct gguf *g, struct backend *backend,
-                         struct error *err) MUST_CHECK;
+                         const struct rank_place *place, struct error *err) MUST_CHECK;
 /* Packs into private backend memory. */
 enum status weights_load(struct weights *w, const struct weights_load_options *opt, struct error *err) MUST_CHECK;
 /* Vectors into private backend memory; matrices are read from the file in each forward. */

@@ -136,7 +136,7 @@ static enum status place(struct binder *b, struct weight_item *it)
 enum status binder_add(struct binder *b, struct weight_item item)
 {
     struct weights *w = b->w;
-    if (!w->backend) return OK;
+    if (!w->backend || b->elsewhere || item.n_rows == 0) return OK;
     enum status st = place(b, &item);
     if (st != OK) return st;
     if (w->n_items == w->cap_items) {
@@ -175,6 +175,7 @@ enum status bind_vectors(struct binder *b, const struct bind_part parts[], uint3
         it.src[i] = (struct weight_src){ t, p->row0, p->n_rows, p->n_rows, p->n_rows };
         it.n_cols += p->n_rows;
     }
+    if (it.n_cols == 0) return OK; /* this rank has none of them */
     return binder_add(b, it);
 }
 
@@ -209,6 +210,25 @@ enum status bind_matrix(struct binder *b, const char *name, uint32_t n_cols, uin
     return bind_part(b, &whole, n_cols, precision, out);
 }
 
+static struct bind_part own_rows(const struct binder *b, const char *name)
+{
+    const uint32_t d = bind_d_model(b);
+    const struct shard own = shard_rows(d, b->place->member, b->place->tp);
+    return bind_rows(name, d, own.begin, shard_n(own));
+}
+
+enum status bind_back(struct binder *b, const char *name, uint32_t n_cols, enum precision precision, struct weight *out)
+{
+    const struct bind_part own = own_rows(b, name);
+    return bind_part(b, &own, n_cols, precision, out);
+}
+
+enum status bind_back_bias(struct binder *b, const char *name, const float **out)
+{
+    const struct bind_part own = own_rows(b, name);
+    return bind_vectors(b, &own, 1, out);
+}
+
 enum status bind_experts(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows, uint32_t n_experts,
                          enum precision precision, struct weight *out)
 {
@@ -235,6 +255,7 @@ enum status bind_group(struct binder *b, const struct bind_part parts[], uint32_
         const struct bind_part *p = &parts[i];
         const struct tensor_entry *t;
         if ((st = binder_need(b, p->name, n_cols, p->tensor_rows, &t)) != OK) return st;
+        if (p->n_rows == 0) continue;
         const enum dtype type = packed_type(b, t);
         if (n_items == 0 || items[n_items - 1].dtype != type || items[n_items - 1].n_rows % quantum != 0) {
             out->col[n_items] = out->n_rows;

@@ -45,6 +45,11 @@ enum status bind_matrix(struct binder *b, const char *name, uint32_t n_cols, uin
 /* ERR_UNSUPPORTED where the backend cannot pack runs of that length by themselves. */
 enum status bind_part(struct binder *b, const struct bind_part *part, uint32_t n_cols, enum precision precision,
                       struct weight *out) MUST_CHECK;
+/* A block's last matrix, from n_cols back to the model's width, and its bias: the rank's rows of it (project_back()).
+ */
+enum status bind_back(struct binder *b, const char *name, uint32_t n_cols, enum precision precision,
+                      struct weight *out) MUST_CHECK;
+enum status bind_back_bias(struct binder *b, const char *name, const float **out) MUST_CHECK;
 /* The matrices [n_rows][n_cols] of n_experts, one after the other. */
 enum status bind_experts(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows, uint32_t n_experts,
                          enum precision precision, struct weight *out) MUST_CHECK;

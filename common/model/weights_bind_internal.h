@@ -11,7 +11,9 @@ struct binder {
     struct model_facts *facts;
     const struct tensor_dir *dir;
     struct error *err;
+    const struct rank_place *place;
     uint32_t layer; /* whose tensors names are of, or NO_LAYER */
+    bool elsewhere; /* another stage has them: they are checked alone */
     uint64_t n_bound;
     bool *bound; /* [dir->n] */
 };

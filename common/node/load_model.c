@@ -146,7 +146,6 @@ static enum status open_model(struct loaded_model *m, struct model **model, cons
         .rotate = run->cfg.kv.rotate,
         .max_batch_tokens = self->max_batch_tokens,
         .max_context = self->max_context,
-        .tp_size = 1,
         .weights_fd = run->weights_fd,
         .progress = on_progress,
         .progress_ctx = &progress,

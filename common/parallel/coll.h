@@ -28,7 +28,7 @@ struct coll_ops {
     /* x[i] = sum over ranks of x[i], in place. */
     enum status (*all_reduce)(const struct coll *c, struct stream *s, float *x, size_t n);
     /* x = the columns of all ranks.  This rank's are at `mine`, its rows mine_row_bytes apart; they may lie in x, where
-     * they belong. */
+     * they belong.  x NULL: this rank gives, and needs nothing. */
     enum status (*all_gather)(const struct coll *c, struct stream *s, void *x, const void *mine, size_t mine_row_bytes,
                               const struct coll_columns *columns);
     /* p[bytes] is what the rank `root` has there. */

@@ -109,11 +109,23 @@ static enum status give(struct member *m, struct stream *s, const void *p, uint3
 
 /* --- calls of all ranks --- */
 
-static void copy_columns(uint8_t *to, const struct gift *from, const struct coll_columns *x, uint32_t rank)
+/* In the stream, which is waited for before the next meeting: what is read stays as it is until then. */
+static enum status copy(const struct member *m, struct stream *s, void *to, const void *from, size_t n)
+{
+    if (n == 0) return OK;
+    if (m->backend) return m->backend->ops->copy(m->backend, s, to, from, n);
+    memcpy(to, from, n);
+    return OK;
+}
+
+static enum status copy_columns(const struct member *m, struct stream *s, uint8_t *to, const struct gift *from,
+                                const struct coll_columns *x, uint32_t rank)
 {
     const size_t begin = x->begin[rank], n = x->begin[rank + 1] - begin;
-    for (size_t i = 0; i < x->n_rows && n > 0; i++)
-        memcpy(to + i * x->row_bytes + begin, (const uint8_t *)from->p + i * from->row_bytes, n);
+    enum status st = OK;
+    for (size_t i = 0; i < x->n_rows && n > 0 && st == OK; i++)
+        st = copy(m, s, to + i * x->row_bytes + begin, (const uint8_t *)from->p + i * from->row_bytes, n);
+    return st;
 }
 
 static enum status inproc_all_gather(const struct coll *c, struct stream *s, void *x, const void *mine,
@@ -122,9 +134,9 @@ static enum status inproc_all_gather(const struct coll *c, struct stream *s, voi
     struct member *m = member_of(c);
     uint32_t turn;
     enum status st = give_rows(m, s, mine, mine_row_bytes, &turn);
-    for (uint32_t r = 0; r < c->size && st == OK; r++)
+    for (uint32_t r = 0; x && r < c->size && st == OK; r++)
         if (r != c->rank || mine != (uint8_t *)x + columns->begin[r])
-            copy_columns(x, &m->peers[r].given[turn], columns, r);
+            st = copy_columns(m, s, x, &m->peers[r].given[turn], columns, r);
     return st;
 }
 
@@ -135,8 +147,7 @@ static enum status inproc_broadcast(const struct coll *c, struct stream *s, void
     assert(root < c->size);
     if (c->size == 1) return OK;
     enum status st = give(m, s, p, &turn);
-    if (st == OK && c->rank != root && bytes) memcpy(p, m->peers[root].given[turn].p, bytes);
-    return st;
+    return st == OK && c->rank != root ? copy(m, s, p, m->peers[root].given[turn].p, bytes) : st;
 }
 
 static size_t slice_of(size_t n, uint32_t rank, uint32_t size)
@@ -150,6 +161,7 @@ static enum status inproc_all_reduce(const struct coll *c, struct stream *s, flo
     struct member *m = member_of(c);
     uint32_t turn;
     if (c->size == 1) return OK;
+    assert(!m->backend || m->backend->caps.host_memory); /* it adds up right here */
     enum status st = give(m, s, x, &turn);
     if (st != OK) return st;
     for (size_t i = slice_of(n, c->rank, c->size); i < slice_of(n, c->rank + 1, c->size); i++) {
@@ -199,7 +211,9 @@ static enum status inproc_recv(const struct coll *c, struct stream *s, void *p, 
     for (uint32_t word; (word = atomic_load(&ch->word)) % 2 == 0;)
         if ((st = sleep_until(m->group, &ch->word, word)) != OK) return st;
     assert(ch->bytes == bytes && "the two ranks do not run the same step");
-    if (bytes) memcpy(p, ch->p, bytes);
+    st = copy(m, s, p, ch->p, bytes);
+    if (st == OK) st = settle(m, s);
+    if (st != OK) return st;
     atomic_fetch_add(&ch->word, 1);
     futex_wake_all(&ch->word);
     return failure(m->group);
@@ -287,7 +301,7 @@ void coll_inproc_destroy(struct coll_inproc *m)
 
 void coll_inproc_set_backend(struct coll_inproc *m, uint32_t rank, struct backend *b)
 {
-    assert(rank < m->tp * m->pp && b->caps.host_memory);
+    assert(rank < m->tp * m->pp);
     m->stage[rank].backend = m->world[rank].backend = b;
 }
 

@@ -12,6 +12,14 @@ struct shard {
 
 /* The units of n that `rank` of `size` holds: contiguous, in rank order, every unit exactly once. */
 struct shard shard_units(uint32_t n, uint32_t rank, uint32_t size);
+/* The rows of n that a rank computes, in runs that begin at multiples of SHARD_ROWS: a panel of weights and a group of
+ * activations are not cut.  Empty where there are fewer runs than ranks. */
+#define SHARD_ROWS 16
+struct shard shard_rows(uint32_t n, uint32_t rank, uint32_t size);
 /* The kv heads that the query heads `q` (of n_heads over n_kv_heads) read. */
 struct shard shard_kv_heads(struct shard q, uint32_t n_heads, uint32_t n_kv_heads);
+static inline uint32_t shard_n(struct shard s)
+{
+    return s.end - s.begin;
+}
 #endif

@@ -72,52 +72,142 @@ enum status kv_store_create(struct kv_store **out, struct backend *backend, cons
 
 void kv_store_destroy(struct kv_store *kv)
 {
-    if (!kv) return;
-    state_store_destroy(kv->states);
-    kv->backend->ops->release(kv->backend, kv->memory, kv->bytes);
-    mem_free(kv->layers);
-    mem_free(kv);
+    for (struct kv_store *next; kv; kv = next) {
+        next = kv->next;
+        state_store_destroy(kv->states);
+        kv->backend->ops->release(kv->backend, kv->memory, kv->bytes);
+        mem_free(kv->layers);
+        mem_free(kv);
+    }
+}
+
+const struct kv_store *kv_store_of(const struct kv_store *kv, uint32_t rank)
+{
+    for (; rank > 0; rank--) kv = kv->next;
+    return kv;
+}
+
+uint64_t kv_store_host_bytes(const struct kv_store *kv)
+{
+    uint64_t bytes = 0;
+    for (; kv; kv = kv->next) bytes += kv->backend->caps.host_memory ? kv->bytes : 0;
+    return bytes;
 }
 
 size_t kv_store_block_bytes(const struct kv_store *kv)
 {
     size_t bytes = 0;
-    for (uint32_t l = 0; l < kv->n_layers; l++) bytes += kv->layers[l].slice_bytes;
+    for (; kv; kv = kv->next)
+        for (uint32_t l = 0; l < kv->n_layers; l++) bytes += kv->layers[l].slice_bytes;
     return bytes;
 }
 
 enum status kv_store_read_block(const struct kv_store *kv, uint32_t block, uint8_t *dst)
 {
-    struct backend *be = kv->backend;
-    for (uint32_t l = 0; l < kv->n_layers; l++) {
-        const struct kv_slices *s = &kv->layers[l];
-        enum status st = be->ops->download(be, NULL, dst, s->base + block * s->slice_bytes, s->slice_bytes);
-        if (st != OK) return st;
-        dst += s->slice_bytes;
+    enum status st = OK;
+    for (; kv && st == OK; kv = kv->next) {
+        struct backend *be = kv->backend;
+        for (uint32_t l = 0; l < kv->n_layers; l++) {
+            const struct kv_slices *s = &kv->layers[l];
+            st = be->ops->download(be, NULL, dst, s->base + block * s->slice_bytes, s->slice_bytes);
+            if (st != OK) return st;
+            dst += s->slice_bytes;
+        }
+        st = be->ops->sync(be, NULL);
     }
-    return be->ops->sync(be, NULL);
+    return st;
 }
 
 enum status kv_store_write_block(const struct kv_store *kv, uint32_t block, const uint8_t *src)
 {
-    struct backend *be = kv->backend;
-    for (uint32_t l = 0; l < kv->n_layers; l++) {
-        const struct kv_slices *s = &kv->layers[l];
-        enum status st = be->ops->upload(be, NULL, s->base + block * s->slice_bytes, src, s->slice_bytes);
-        if (st != OK) return st;
-        src += s->slice_bytes;
+    enum status st = OK;
+    for (; kv && st == OK; kv = kv->next) {
+        struct backend *be = kv->backend;
+        for (uint32_t l = 0; l < kv->n_layers; l++) {
+            const struct kv_slices *s = &kv->layers[l];
+            st = be->ops->upload(be, NULL, s->base + block * s->slice_bytes, src, s->slice_bytes);
+            if (st != OK) return st;
+            src += s->slice_bytes;
+        }
+        st = be->ops->sync(be, NULL);
     }
-    return be->ops->sync(be, NULL);
+    return st;
 }
 
 enum status kv_store_copy_block(const struct kv_store *kv, uint32_t to, uint32_t from)
 {
-    struct backend *be = kv->backend;
-    for (uint32_t l = 0; l < kv->n_layers; l++) {
-        const struct kv_slices *s = &kv->layers[l];
-        enum status st =
-            be->ops->copy(be, NULL, s->base + to * s->slice_bytes, s->base + from * s->slice_bytes, s->slice_bytes);
-        if (st != OK) return st;
+    enum status st = OK;
+    for (; kv && st == OK; kv = kv->next) {
+        struct backend *be = kv->backend;
+        for (uint32_t l = 0; l < kv->n_layers; l++) {
+            const struct kv_slices *s = &kv->layers[l];
+            st =
+                be->ops->copy(be, NULL, s->base + to * s->slice_bytes, s->base + from * s->slice_bytes, s->slice_bytes);
+            if (st != OK) return st;
+        }
+        st = be->ops->sync(be, NULL);
     }
-    return be->ops->sync(be, NULL);
+    return st;
+}
+
+/* ---- states ---- */
+
+uint32_t kv_store_n_slots(const struct kv_store *kv)
+{
+    while (kv && !kv->states) kv = kv->next;
+    return kv ? kv->states->n_slots : 0;
+}
+
+size_t kv_store_state_bytes(const struct kv_store *kv)
+{
+    size_t bytes = 0;
+    for (; kv; kv = kv->next) bytes += kv->states ? kv->states->slot_bytes : 0;
+    return bytes;
+}
+
+enum status kv_store_copy_state(const struct kv_store *kv, uint32_t from, uint32_t to)
+{
+    enum status st = OK;
+    for (; kv && st == OK; kv = kv->next)
+        if (kv->states) st = state_store_copy(kv->states, from, to);
+    return st;
+}
+
+/* What a rank's states, the bytes [begin, begin + slot_bytes) of all, have of [at, at + n). */
+struct part {
+    size_t from, n; /* within the rank's */
+    size_t before;  /* bytes of [at, at + n) before them */
+};
+
+static struct part part_of(const struct state_store *s, size_t begin, size_t at, size_t n)
+{
+    const size_t from = at > begin ? at - begin : 0, to = at + n > begin ? at + n - begin : 0;
+    const size_t end = to < s->slot_bytes ? to : s->slot_bytes;
+    return (struct part){ from, end > from ? end - from : 0, begin + from - at };
+}
+
+enum status kv_store_read_state(const struct kv_store *kv, uint32_t slot, size_t at, size_t n, uint8_t *dst)
+{
+    size_t begin = 0;
+    enum status st = OK;
+    for (; kv && st == OK; kv = kv->next) {
+        if (!kv->states) continue;
+        const struct part p = part_of(kv->states, begin, at, n);
+        if (p.n > 0) st = state_store_read(kv->states, slot, p.from, p.n, dst + p.before);
+        begin += kv->states->slot_bytes;
+    }
+    return st;
+}
+
+enum status kv_store_write_state(const struct kv_store *kv, uint32_t slot, size_t at, size_t n, const uint8_t *src)
+{
+    size_t begin = 0;
+    enum status st = OK;
+    for (; kv && st == OK; kv = kv->next) {
+        if (!kv->states) continue;
+        const struct part p = part_of(kv->states, begin, at, n);
+        if (p.n > 0) st = state_store_write(kv->states, slot, p.from, p.n, src + p.before);
+        begin += kv->states->slot_bytes;
+    }
+    return st;
 }

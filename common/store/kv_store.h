@@ -1,6 +1,10 @@
 /* kv_store.h - the bytes behind block ids on one rank: one run of block slices per layer, in backend memory.
  *
  * Layers without blocks (recurrent ones, or those that read another's) have slices of no bytes.
+ *
+ * The cache of a model is a chain of its ranks' stores, rank 0's first.  A block id stands for the same tokens in all
+ * of them, so whole blocks are moved in all stores of a chain at once.
+ *
  * Threads: whole blocks are moved by one thread at a time per block; different blocks by any. */
 #ifndef STORE_KV_STORE_H
 #define STORE_KV_STORE_H
@@ -17,6 +21,7 @@ struct kv_store {
     size_t bytes;
     struct backend *backend;    /* borrowed */
     struct state_store *states; /* owned: of recurrent layers; NULL: there are none */
+    struct kv_store *next;      /* the next rank's; owned.  NULL: there is none */
 };
 
 /* Bytes of one block over n_layers layers of these geometries. */
@@ -25,11 +30,25 @@ size_t kv_store_bytes_for(struct backend *backend, const struct kv_geometry *lay
  * space (ERR_TOO_LARGE), 0 blocks (ERR_INVALID). */
 enum status kv_store_create(struct kv_store **out, struct backend *backend, const struct kv_geometry *layers,
                             uint32_t n_layers, uint32_t n_blocks, struct error *err) MUST_CHECK;
-void kv_store_destroy(struct kv_store *kv); /* NULL is fine */
+void kv_store_destroy(struct kv_store *kv); /* with those behind it; NULL is fine */
 
-/* A block in host memory: the layers' slices, one after the other. */
+/* Store `rank` of the chain. */
+const struct kv_store *kv_store_of(const struct kv_store *kv, uint32_t rank);
+/* Bytes of host memory that the chain has asked for, touched or not. */
+uint64_t kv_store_host_bytes(const struct kv_store *kv);
+
+/* A block in host memory: the layers' slices, one after the other, of all stores of the chain. */
 size_t kv_store_block_bytes(const struct kv_store *kv);
 enum status kv_store_read_block(const struct kv_store *kv, uint32_t block, uint8_t *dst) MUST_CHECK;
 enum status kv_store_write_block(const struct kv_store *kv, uint32_t block, const uint8_t *src) MUST_CHECK;
 enum status kv_store_copy_block(const struct kv_store *kv, uint32_t to, uint32_t from) MUST_CHECK;
+
+/* The same of recurrent states, whose slots have the same numbers in all stores of the chain; 0 slots: there are none.
+ * Bytes [at, at + n) of a slot are those of all ranks, one after the other. */
+uint32_t kv_store_n_slots(const struct kv_store *kv);
+size_t kv_store_state_bytes(const struct kv_store *kv); /* of one slot */
+enum status kv_store_copy_state(const struct kv_store *kv, uint32_t from, uint32_t to) MUST_CHECK;
+enum status kv_store_read_state(const struct kv_store *kv, uint32_t slot, size_t at, size_t n, uint8_t *dst) MUST_CHECK;
+enum status kv_store_write_state(const struct kv_store *kv, uint32_t slot, size_t at, size_t n,
+                                 const uint8_t *src) MUST_CHECK;
 #endif

@@ -25,8 +25,7 @@ static enum status check(const struct kv_tier *t, const struct kv_tier_options *
 {
     const bool has_path = opt->path && opt->path[0];
     const uint64_t n = opt->ram_bytes / t->block_bytes, least = opt->disk_bytes ? KV_TIER_MIN_QUEUE + 2 : 1;
-    const uint64_t pool = t->kv->backend->caps.host_memory ? t->kv->bytes : 0,
-                   reads = opt->disk_bytes ? kv_tier_reads_bytes(t->block_bytes) : 0;
+    const uint64_t pool = kv_store_host_bytes(t->kv), reads = opt->disk_bytes ? kv_tier_reads_bytes(t->block_bytes) : 0;
     struct host_memory left;
     if (has_path != (opt->disk_bytes > 0))
         return error_set(err, ERR_INVALID, "kv.tier_path and kv.tier_disk_bytes: set both or none");

@@ -4,7 +4,6 @@
 #include "base/host_memory.h"
 #include "base/mem.h"
 #include "store/kv_store.h"
-#include "store/state_store.h"
 
 #include <assert.h>
 
@@ -22,8 +21,7 @@ static enum status check_fits(const struct kv_store *kv, uint64_t bytes, struct 
 {
     struct host_memory left;
     host_memory_left(&left);
-    return host_memory_fit(&left, "kv.swap_bytes", bytes, "KV pool", kv->backend->caps.host_memory ? kv->bytes : 0,
-                           err);
+    return host_memory_fit(&left, "kv.swap_bytes", bytes, "KV pool", kv_store_host_bytes(kv), err);
 }
 
 enum status swap_create(struct swap **out, const struct kv_store *kv, uint64_t bytes, struct error *err)
@@ -66,10 +64,9 @@ void swap_destroy(struct swap *sw)
 /* Part i of a state in places. */
 static enum status copy_state(const struct swap *sw, state_slot_id slot, uint32_t i, uint8_t *at, bool is_out)
 {
-    const struct state_store *states = sw->kv->states;
-    const size_t from = i * sw->place_bytes, left = states->slot_bytes - from;
+    const size_t from = i * sw->place_bytes, left = kv_store_state_bytes(sw->kv) - from;
     const size_t n = left < sw->place_bytes ? left : sw->place_bytes;
-    return is_out ? state_store_read(states, slot, from, n, at) : state_store_write(states, slot, from, n, at);
+    return is_out ? kv_store_read_state(sw->kv, slot, from, n, at) : kv_store_write_state(sw->kv, slot, from, n, at);
 }
 
 static enum status copy_run(const struct swap *sw, const struct swap_run *run, const kv_block_id *blocks,
@@ -91,7 +88,7 @@ static enum status copy_run(const struct swap *sw, const struct swap_run *run, c
 static uint32_t places_of(const struct swap *sw, state_slot_id slot)
 {
     if (slot == STATE_SLOT_NONE) return 0;
-    return (uint32_t)((sw->kv->states->slot_bytes + sw->place_bytes - 1) / sw->place_bytes);
+    return (uint32_t)((kv_store_state_bytes(sw->kv) + sw->place_bytes - 1) / sw->place_bytes);
 }
 
 enum status swap_out(struct swap *sw, const kv_block_id *blocks, uint32_t n, state_slot_id slot, struct swap_run *run)

@@ -228,7 +228,6 @@ static enum status pack_model(struct launch *l, uint32_t i, struct error *err)
         .backend = backend,
         .rotate = cfg->kv.rotate,
         .max_batch_tokens = 1,
-        .tp_size = 1,
         .weights_fd = -1,
         .progress = show_progress,
         .progress_ctx = cfg->models[i].name,

@@ -44,6 +44,11 @@ static float uniform(uint64_t *state) /* -1 .. 1 */
     return (float)(int32_t)(*state >> 32) / 2147483648.0f;
 }
 
+static uint32_t per_layer(const struct tiny_options *o)
+{
+    return !o->bias ? 9 : o->out_bias ? 13 : 12;
+}
+
 static bool tensor_of_layer(const struct tiny_options *o, uint32_t layer, uint32_t i, struct tensor *t)
 {
     uint64_t d = o->d_model, hd = d / o->n_heads, kv = hd * o->n_kv_heads, ff = o->d_ff;
@@ -65,8 +70,9 @@ static bool tensor_of_layer(const struct tiny_options *o, uint32_t layer, uint32
         { "attn_q.bias", { d, 1 }, DTYPE_F32, false, true },
         { "attn_k.bias", { kv, 1 }, DTYPE_F32, false, true },
         { "attn_v.bias", { kv, 1 }, DTYPE_F32, false, true },
+        { "attn_output.bias", { d, 1 }, DTYPE_F32, false, true },
     };
-    if (i >= (o->bias ? 12 : 9)) return false;
+    if (i >= per_layer(o)) return false;
     snprintf(t->name, sizeof(t->name), "blk.%u.%s", layer, all[i].name);
     memcpy(t->ne, all[i].ne, sizeof(t->ne));
     t->type = all[i].type;
@@ -76,15 +82,14 @@ static bool tensor_of_layer(const struct tiny_options *o, uint32_t layer, uint32
 
 static bool tensor_at(const struct tiny_options *o, uint32_t i, struct tensor *t)
 {
-    uint32_t per_layer = o->bias ? 12 : 9;
     const struct tensor globals[] = {
         { "token_embd.weight", { o->d_model, o->n_vocab }, o->type, false },
         { "output_norm.weight", { o->d_model, 1 }, o->norm_type, true },
         { "output.weight", { o->d_model, o->n_vocab }, o->type, false },
         { "rope_freqs.weight", { o->d_model / o->n_heads / 2, 1 }, DTYPE_F32, true },
     };
-    if (i < o->n_layers * per_layer) return tensor_of_layer(o, i / per_layer, i % per_layer, t);
-    i -= o->n_layers * per_layer;
+    if (i < o->n_layers * per_layer(o)) return tensor_of_layer(o, i / per_layer(o), i % per_layer(o), t);
+    i -= o->n_layers * per_layer(o);
     if (i >= 2 && o->tied) i++;
     if (i >= 3 && !o->rope_freqs) i++;
     if (i >= 4) return false;

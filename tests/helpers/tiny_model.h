@@ -18,6 +18,7 @@ struct tiny_options {
     uint32_t norm_type; /* of the norms: DTYPE_F32, which is 0, or DTYPE_F64 */
     bool as_f32;        /* every tensor is written as F32 with the values that its type gives */
     bool tied, bias, rope_freqs;
+    bool out_bias; /* with bias: attn_output has one, too */
     uint64_t seed;
     const char *broken; /* a tensor's name, and what is wrong with it */
     enum tiny_break how;

@@ -2,9 +2,11 @@
 #ifndef MODEL_BLOCKS_CHANNEL_GLU_H
 #define MODEL_BLOCKS_CHANNEL_GLU_H
 #include "model/weight_group.h"
+#include "parallel/shard.h"
 
 struct glu {
     uint32_t d_ff;
+    struct shard ff; /* columns of gate and up that are this rank's */
     enum glu_kind kind;
     bool fused; /* ffn_up has the gate's rows, then its own */
 

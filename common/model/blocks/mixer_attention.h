@@ -2,16 +2,18 @@
 #ifndef MODEL_BLOCKS_MIXER_ATTENTION_H
 #define MODEL_BLOCKS_MIXER_ATTENTION_H
 #include "model/weight_group.h"
+#include "parallel/shard.h"
 
 #define ROPE_NONE UINT32_MAX /* positions are not told to this layer */
 
 struct attention {
     uint32_t n_heads, n_kv_heads, head_dim;
-    struct attn_facts facts; /* sinks: a weight */
-    uint32_t rope;           /* which of the model's tables, or ROPE_NONE */
-    bool needs_bias;         /* of q, k and v; elsewhere they may be there */
-    bool head_norms;         /* of q and k, before RoPE */
-    bool gated;              /* attn_q has, for each head, its query and then a gate of what the head gives */
+    struct shard heads, kv_heads; /* this rank's */
+    struct attn_facts facts;      /* sinks: a weight */
+    uint32_t rope;                /* which of the model's tables, or ROPE_NONE */
+    bool needs_bias;              /* of q, k and v; elsewhere they may be there */
+    bool head_norms;              /* of q and k, before RoPE */
+    bool gated;                   /* attn_q has, for each head, its query and then a gate of what the head gives */
     bool has_sinks;
 
     struct weight q, gate, out;

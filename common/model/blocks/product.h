@@ -5,12 +5,18 @@
 
 /* The activation buffer seen as n rows of k columns, for products up to that precision.  A model has one: what was in
  * it is gone. */
-struct act act_of(const struct model *m, uint32_t n, uint32_t k, enum precision precision);
+struct act act_of(const struct model_rank *m, uint32_t n, uint32_t k, enum precision precision);
 /* y (+)= W x */
-enum status product(struct model *m, float *y, size_t ld, const struct weight *w, const struct act *x, bool accumulate);
+enum status product(struct model_rank *m, float *y, size_t ld, const struct weight *w, const struct act *x,
+                    bool accumulate);
 /* y = W x of each matrix of the group. */
-enum status project(struct model *m, float *y, size_t ld, const struct weight_group *g, const struct act *x);
-/* The block's result: io->y (+)= W x (+ bias), summed over the ranks. */
-enum status project_back(struct model *m, const struct block_io *io, const struct weight *w, const float *bias,
+enum status project(struct model_rank *m, float *y, size_t ld, const struct weight_group *g, const struct act *x);
+/* Of `own`, which this rank made, its columns of k: becomes all columns, of all ranks, with their quantized form.
+ * Columns are shared out in units of `unit`.  Until the block's result is back, no other act may be asked for. */
+enum status act_gather(struct model_rank *m, struct act *own, uint32_t k, uint32_t unit);
+/* The block's result, with the rank's rows of W (bind_back()): io->y (+)= W x (+ bias), on all ranks. */
+enum status project_back(struct model_rank *m, const struct block_io *io, const struct weight *w, const float *bias,
                          const struct act *x);
+/* m->logits of the rank that speaks for the head: the columns of all members of the stage, n rows. */
+enum status gather_logits(struct model_rank *m, uint32_t n);
 #endif

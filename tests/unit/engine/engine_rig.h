@@ -170,7 +170,6 @@ static struct rig *rig_of(struct rig_options o)
                                 .rotate = "auto",
                                 .max_batch_tokens = o.batch,
                                 .max_context = 1024,
-                                .tp_size = 1,
                                 .weights_fd = -1 };
     struct engine_options eo = { .end_ids = &o.end_id,
                                  .n_end_ids = 1,

@@ -33,7 +33,6 @@ static struct rig rig_reading(const char *path, bool deferred, enum kv_format fo
                                 .kv_format = format,
                                 .rotate = "auto",
                                 .max_batch_tokens = ROWS,
-                                .tp_size = 1,
                                 .weights_fd = -1,
                                 .weights = weights,
                                 .io = io };

@@ -43,7 +43,6 @@ static struct model_options options_for(const struct rig *r)
                                    .kv_format = KV_INT8,
                                    .rotate = "auto",
                                    .max_batch_tokens = ROWS,
-                                   .tp_size = 1,
                                    .weights_fd = -1 };
 }
 
@@ -388,9 +387,6 @@ Test(model, refuses_options_that_do_not_fit)
     struct model_options opt = options_for(&r);
     opt.max_context = 5000;
     expect_option_refused(&r, &opt, ERR_INVALID, "5000");
-    opt = options_for(&r);
-    opt.tp_size = 2;
-    expect_option_refused(&r, &opt, ERR_UNSUPPORTED, "of 2");
     opt = options_for(&r);
     opt.rotate = "maybe";
     expect_option_refused(&r, &opt, ERR_INVALID, "maybe");

@@ -35,7 +35,6 @@ static struct rig rig_of(bool deferred)
                                       .rotate = "auto",
                                       .max_batch_tokens = 64,
                                       .max_context = 256,
-                                      .tp_size = 1,
                                       .weights_fd = -1 };
     cr_assert_eq(model_open(&r.model, &mo, &err), OK, "%s", err.text);
     cr_assert_eq(model_kv_create(&r.kv, r.model, 4, &err), OK, "%s", err.text);

@@ -28,13 +28,9 @@ static enum status rig_open(struct rig *r, const char *path, enum weights_mode w
     struct backend_limits lim = model_limits(&info, ROWS, info.context_length);
     cr_assert_eq(backend_open(&r->backend, "cpu", &(struct backend_options){ .n_threads = 2, .limits = lim }, err), OK,
                  "%s", err->text);
-    struct model_options opt = { .path = path,
-                                 .backend = r->backend,
-                                 .max_batch_tokens = ROWS,
-                                 .tp_size = 1,
-                                 .weights_fd = -1,
-                                 .weights = weights,
-                                 .io = io };
+    struct model_options opt = {
+        .path = path, .backend = r->backend, .max_batch_tokens = ROWS, .weights_fd = -1, .weights = weights, .io = io
+    };
     enum status st = model_open(&r->model, &opt, err);
     if (st == OK) cr_assert_eq(model_kv_create(&r->kv, r->model, 8, err), OK, "%s", err->text);
     return st;
@@ -202,10 +198,11 @@ Test(weight_stream, a_disk_error_fails_that_forward_and_no_other)
     cr_assert_eq(forward(&r, 10, &logits), OK);
     memcpy(want, logits, o.n_vocab * sizeof(float));
     for (int good = 0; good < 9; good++) { /* two layers of four matrices, and the head */
-        weight_stream_destroy(r.model->weights.stream);
-        r.model->weights.stream = NULL;
+        weight_stream_destroy(r.model->ranks[0].weights.stream);
+        r.model->ranks[0].weights.stream = NULL;
         n_good_reads = good;
-        cr_assert_eq(weight_stream_create(&r.model->weights.stream, &r.model->weights, &io, &err), OK);
+        cr_assert_eq(weight_stream_create(&r.model->ranks[0].weights.stream, &r.model->ranks[0].weights, &io, &err),
+                     OK);
         cr_assert_eq(forward(&r, 10, &logits), ERR_IO, "read %d", good);
         cr_assert_eq(forward(&r, 10, &logits), OK);
         cr_assert_eq(memcmp(want, logits, o.n_vocab * sizeof(float)), 0);

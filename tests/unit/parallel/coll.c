@@ -233,9 +233,15 @@ static enum status slow_sync(struct backend *b, struct stream *s)
     return slow->answer;
 }
 
+static enum status slow_copy(struct backend *b, struct stream *s, void *dst, const void *src, size_t bytes)
+{
+    memcpy(dst, src, bytes);
+    return OK;
+}
+
 Test(coll, what_is_enqueued_is_waited_for_and_its_failure_is_everybodys)
 {
-    static const struct backend_ops ops = { .sync = slow_sync };
+    static const struct backend_ops ops = { .sync = slow_sync, .copy = slow_copy };
     struct slow_backend backends[4];
     struct rig g;
     rig_open(&g, 2, 2);
