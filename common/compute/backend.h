@@ -421,7 +421,7 @@ struct backend_ops {
     enum status (*route)(struct backend *b, struct stream *s, struct route *out, const float *logits, size_t ld,
                          const struct route_facts *facts);
     /* Row i * k + j of y = W[expert(i, j)] times row (x_by_slot ? i * k + j : i) of x; y rows are ld floats apart.  Of
-     * the stack w only the matrices that are used are read, each once.  Precision is as in matmul(). */
+     * the stack w only the matrices that are used are read.  Precision, and a row's bits, are as in matmul(). */
     enum status (*expert_matmul)(struct backend *b, struct stream *s, float *y, size_t ld, const struct weight *w,
                                  const struct act *x, const struct route *route, bool x_by_slot);
     /* y[i * k + j][0..cols) += bias[expert(i, j)]; bias [n_experts][cols], y rows are ld floats apart. */

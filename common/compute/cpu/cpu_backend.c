@@ -174,9 +174,10 @@ static enum status cpu_kv_unpack(struct backend *b, struct stream *s, const stru
 static enum status create_scratch(struct cpu_backend *b)
 {
     const struct backend_limits *l = &b->limits;
-    size_t bytes = cpu_matmul_scratch(l), attention = cpu_attention_scratch(l), latent = cpu_latent_scratch(l);
-    if (attention > bytes) bytes = attention;
-    if (latent > bytes) bytes = latent;
+    const size_t needs[] = { cpu_matmul_scratch(l), cpu_attention_scratch(l), cpu_latent_scratch(l),
+                             cpu_route_scratch(l), cpu_expert_scratch(l) };
+    size_t bytes = 0;
+    for (size_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++) bytes = needs[i] > bytes ? needs[i] : bytes;
     b->scratch_bytes = (bytes + 4095) & ~(size_t)4095;
     size_t segments = l->max_context / (ATTN_SEGMENT_BLOCKS * KV_BLOCK_TOKENS) + 1;
     b->n_partials = segments * l->max_heads * PARTIAL_ROWS;
@@ -190,7 +191,7 @@ static enum status create_scratch(struct cpu_backend *b)
     b->partials = p;
     if ((st = mem_try_array(&p, l->max_rows, sizeof(uint32_t))) != OK) return st;
     b->logit_rows = p;
-    return OK;
+    return cpu_expert_table_create(&b->experts, l);
 }
 
 static enum status create_rope(struct rope_table *t, const struct backend_limits *l)
@@ -228,6 +229,7 @@ static void cpu_close(struct backend *backend)
     if (b->scratch) mem_unmap(b->scratch, b->scratch_bytes * team_size(b->team));
     mem_unmap(b->partials, b->partials_bytes);
     mem_free(b->logit_rows);
+    cpu_expert_table_free(&b->experts);
     mem_free(b->rope.factors);
     mem_free(b->rope.freq);
     mem_free(b->rope.pos);
@@ -294,6 +296,10 @@ static const struct backend_ops cpu_ops = {
     .state_unpack = cpu_state_unpack,
     .pick = cpu_pick,
     .weigh = cpu_weigh,
+    .route = cpu_route,
+    .expert_matmul = cpu_expert_matmul,
+    .expert_bias = cpu_expert_bias,
+    .expert_sum = cpu_expert_sum,
 };
 enum status cpu_backend_open(struct backend **out, const struct backend_options *opt, struct error *err)
 {

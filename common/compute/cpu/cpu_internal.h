@@ -21,6 +21,13 @@ struct rope_table {
     bool valid;
 };
 
+/* Slots of a route by expert, made anew by each product with a stack (cpu_experts.c). */
+struct expert_table {
+    uint32_t *slots, *ends;    /* owned; [n_slots], [max_experts] */
+    struct slot_group *groups; /* owned; [n_groups] */
+    size_t n_slots, n_groups;
+};
+
 struct cpu_backend {
     struct backend base; /* first: a struct backend is a struct cpu_backend */
     const struct cpu_kernels *kernels;
@@ -30,6 +37,7 @@ struct cpu_backend {
     uint32_t *logit_rows; /* owned; [max_rows] of the step */
     uint8_t *scratch;     /* [team_size][scratch_bytes], 64-byte aligned */
     size_t scratch_bytes;
+    struct expert_table experts;
     float *partials; /* of attention split by segments: [n_partials][max_head_dim or max_latent, + 2] */
     size_t n_partials, partials_bytes;
 };
@@ -63,6 +71,12 @@ size_t cpu_matmul_scratch(const struct backend_limits *limits);
 /* Bytes of a thread's scratch that attention needs. */
 size_t cpu_attention_scratch(const struct backend_limits *limits);
 size_t cpu_latent_scratch(const struct backend_limits *limits);
+
+/* Bytes of a thread's scratch that routes and products with experts need. */
+size_t cpu_route_scratch(const struct backend_limits *limits);
+size_t cpu_expert_scratch(const struct backend_limits *limits);
+enum status cpu_expert_table_create(struct expert_table *t, const struct backend_limits *limits);
+void cpu_expert_table_free(struct expert_table *t);
 
 /* The ops; contracts in compute/backend.h.  cpu_rows.c: */
 enum status cpu_quantize(struct backend *b, struct stream *s, struct act *out);
@@ -107,4 +121,14 @@ enum status cpu_latent_write(struct backend *b, struct stream *s, const float *c
 enum status cpu_attention_latent(struct backend *b, struct stream *s, struct act *out, const float *q, size_t q_ld,
                                  const float *q_rope, size_t rope_ld, size_t rope_step, uint32_t n_heads,
                                  const struct kv_slices *kv, float scale, const struct step *step);
+/* cpu_route.c: */
+enum status cpu_route(struct backend *b, struct stream *s, struct route *out, const float *logits, size_t ld,
+                      const struct route_facts *facts);
+enum status cpu_expert_bias(struct backend *b, struct stream *s, float *y, size_t ld, const float *bias, uint32_t cols,
+                            const struct route *route);
+enum status cpu_expert_sum(struct backend *b, struct stream *s, float *x, size_t ld, const float *y,
+                           const struct route *route, uint32_t d);
+/* cpu_experts.c: */
+enum status cpu_expert_matmul(struct backend *b, struct stream *s, float *y, size_t ld, const struct weight *w,
+                              const struct act *x, const struct route *route, bool x_by_slot);
 #endif

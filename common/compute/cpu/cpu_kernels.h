@@ -107,7 +107,10 @@ struct cpu_kernels {
     void (*quantize)(uint8_t *tile, uint32_t h, uint32_t r, const float *x, uint32_t k);
     /* rest = x minus what quantize() made of it there. */
     void (*lost_by_quantizing)(float *rest, const uint8_t *tile, uint32_t h, uint32_t r, const float *x, uint32_t k);
+    /* x += the sum over j < n of w[j] y[j]; y [n][k]. */
+    void (*add_weighted)(float *x, const float *y, const float *w, uint32_t n, uint32_t k);
     /* Any n. */
+    void (*route_gate)(float *p, const float *x, uint32_t n, enum route_gate gate); /* of the chosen: as they are */
     void (*add)(float *y, const float *b, uint32_t n);
     void (*scale)(float *x, uint32_t n, float factor);
     void (*softcap)(float *x, uint32_t n, float cap);

@@ -79,7 +79,34 @@ TARGET static void gate_row(float *x, const float *gate, uint32_t k)
     for (uint32_t i = 0; i < k; i += 16) v_store(x + i, v_gated(v_load(x + i), v_sub(v_set(0), v_load(gate + i))));
 }
 
+/* x += the sum over j of w[j] y[j]; rows of y are k floats. */
+TARGET static void add_weighted(float *x, const float *y, const float *w, uint32_t n, uint32_t k)
+{
+    for (uint32_t i = 0; i < k; i += 16) {
+        vec sum = v_set(0);
+        for (uint32_t j = 0; j < n; j++) sum = v_fma(v_set(w[j]), v_load(y + (size_t)j * k + i), sum);
+        v_store(x + i, v_add(v_load(x + i), sum));
+    }
+}
+
 /* --- any number of floats --- */
+/* Up to 16 of them; lanes past the end are `other`. */
+VEC vec load_some(const float *x, uint32_t n, float other)
+{
+    float lanes[16];
+    if (n >= 16) return v_load(x);
+    v_store(lanes, v_set(other));
+    memcpy(lanes, x, n * sizeof(float));
+    return v_load(lanes);
+}
+
+VEC void store_some(float *x, vec v, uint32_t n)
+{
+    float lanes[16];
+    v_store(n < 16 ? lanes : x, v);
+    if (n < 16) memcpy(x, lanes, n * sizeof(float));
+}
+
 TARGET static void add(float *y, const float *b, uint32_t n)
 {
     uint32_t i = 0;
@@ -97,12 +124,36 @@ TARGET static void scale_row(float *x, uint32_t n, float factor)
 TARGET static void softcap(float *x, uint32_t n, float cap)
 {
     const vec c = v_set(cap), inv = v_set(1.0f / cap);
-    uint32_t i = 0;
-    for (; i + 16 <= n; i += 16) v_store(x + i, v_mul(c, v_tanh(v_mul(v_load(x + i), inv))));
-    if (i == n) return;
-    float rest[16] = { 0 };
-    memcpy(rest, x + i, (n - i) * sizeof(float));
-    v_store(rest, v_mul(c, v_tanh(v_mul(v_load(rest), inv))));
-    memcpy(x + i, rest, (n - i) * sizeof(float));
+    for (uint32_t i = 0; i < n; i += 16)
+        store_some(x + i, v_mul(c, v_tanh(v_mul(load_some(x + i, n - i, 0), inv))), n - i);
+}
+
+TARGET static void softmax_row(float *p, const float *x, uint32_t n)
+{
+    vec max = v_set(-INFINITY), sum = v_set(0);
+    for (uint32_t i = 0; i < n; i += 16) max = v_max(max, load_some(x + i, n - i, -INFINITY));
+    max = v_set(v_max_lane(max));
+    for (uint32_t i = 0; i < n; i += 16) {
+        vec e = v_first(v_exp(v_sub(load_some(x + i, n - i, 0), max)), v_set(0), n - i);
+        sum = v_add(sum, e);
+        store_some(p + i, e, n - i);
+    }
+    sum = v_set(v_sum(sum));
+    for (uint32_t i = 0; i < n; i += 16) store_some(p + i, v_div(load_some(p + i, n - i, 0), sum), n - i);
+}
+
+/* A router's logits to probabilities; p may be x. */
+TARGET static void route_gate(float *p, const float *x, uint32_t n, enum route_gate gate)
+{
+    const vec one = v_set(1.0f);
+    if (gate == ROUTE_SOFTMAX) softmax_row(p, x, n);
+    if (gate == ROUTE_SOFTMAX) return;
+    for (uint32_t i = 0; i < n; i += 16) {
+        vec v = load_some(x + i, n - i, 0);
+        if (gate == ROUTE_SIGMOID) v = v_div(one, v_add(v_exp(v_sub(v_set(0), v)), one));
+        if (gate == ROUTE_SQRT_SOFTPLUS) v = v_softplus(v);
+        store_some(p + i, v, n - i);
+    }
+    for (uint32_t i = 0; i < n && gate == ROUTE_SQRT_SOFTPLUS; i++) p[i] = sqrtf(p[i]);
 }
 #endif

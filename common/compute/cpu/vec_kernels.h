@@ -262,8 +262,9 @@ TARGET static void finish(float *out, const float *o, const struct attn_state *s
 
 /* The slots of a kernel table that this file fills. */
 #define VEC_KERNELS                                                                                                    \
-    .rmsnorm = rmsnorm, .norm_add = norm_add, .glu = { glu_silu, glu_gelu, glu_oai }, .gate = gate_row, .add = add,    \
-    .scale = scale_row, .softcap = softcap, .quantize = quantize, .lost_by_quantizing = lost_by_quantizing,            \
-    .rope = rope, .rotate = rotate, .kv_quantize = kv_quantize, .to_half = to_half, .q_quantize = q_quantize,          \
-    .softmax_int8 = softmax_int8, .qk_f16 = qk_f16, .softmax_f16 = softmax_f16, .pv_f16 = pv_f16, .merge = merge,      \
-    .finish = finish, .exp_sum = exp_sum, .exp_row = exp_row, .qk_bf16 = qk_bf16, .weigh = weigh
+    .rmsnorm = rmsnorm, .norm_add = norm_add, .glu = { glu_silu, glu_gelu, glu_oai }, .gate = gate_row,                \
+    .route_gate = route_gate, .add_weighted = add_weighted, .add = add, .scale = scale_row, .softcap = softcap,        \
+    .quantize = quantize, .lost_by_quantizing = lost_by_quantizing, .rope = rope, .rotate = rotate,                    \
+    .kv_quantize = kv_quantize, .to_half = to_half, .q_quantize = q_quantize, .softmax_int8 = softmax_int8,            \
+    .qk_f16 = qk_f16, .softmax_f16 = softmax_f16, .pv_f16 = pv_f16, .merge = merge, .finish = finish,                  \
+    .exp_sum = exp_sum, .exp_row = exp_row, .qk_bf16 = qk_bf16, .weigh = weigh
