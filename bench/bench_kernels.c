@@ -1,4 +1,5 @@
-/* bench_kernels.c - speed of matmul and attention for each tensor type and instruction set, beside the ceilings. */
+/* bench_kernels.c - speed of products, attention and experts for each tensor type and instruction set, beside the
+ * ceilings. */
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/json_write.h"
@@ -28,8 +29,14 @@
 #define WIDTH    (HEADS * HEAD_DIM)
 #define LD       (WIDTH + 2 * KV_HEADS * HEAD_DIM)
 
+/* One layer's experts of Qwen3-30B-A3B. */
+#define EXPERTS   128u
+#define USED      8u
+#define EXPERT_D  2048u
+#define EXPERT_FF 768u
+
 struct options {
-    char *type, *isa; /* NULL: all */
+    char *op, *type, *isa; /* NULL: all */
     uint32_t threads;
     bool json;
 };
@@ -60,11 +67,16 @@ struct job {
     uint8_t *gguf;           /* pack: rows of the file */
     struct kv_geometry geom; /* attention */
     uint32_t *blocks;
+    struct weight gate, up, down; /* experts */
+    struct route route;
+    struct act hidden;
+    float *wide, *out; /* [MANY * USED][2 EXPERT_FF], [MANY * USED][EXPERT_D] */
 };
 
 #define AT(field) offsetof(struct options, field)
 
 static const struct config_option OPTIONS[] = {
+    COMMAND_CHOICE("op", NULL, AT(op), "all|pack|matmul|attention|experts", "all", "what is measured"),
     COMMAND_TEXT("type", NULL, AT(type), "TYPE", "", "one type of weights in place of all"),
     COMMAND_TEXT("isa", NULL, AT(isa), "LEVEL", "", "one instruction set in place of all that this machine has"),
     BENCH_THREADS(AT(threads)),
@@ -306,6 +318,117 @@ static enum status bench_attention(struct kernels *k)
     return st;
 }
 
+/* --- experts --- */
+
+/* The block between two norms: both products, the gate, the way back and the sum. */
+static enum status run_experts(struct job *j, uint32_t turn)
+{
+    struct kernels *k = j->k;
+    const struct backend_ops *ops = k->backend->ops;
+    const size_t ld = 2 * EXPERT_FF;
+    struct act x = { k->x, j->act.q, j->n, EXPERT_D, COARSE };
+    struct act h = { j->hidden.f, j->hidden.q, j->n * USED, EXPERT_FF, COARSE };
+    struct route route = j->route;
+    enum status st = ops->quantize(k->backend, NULL, &x);
+    route.n = j->n;
+    route.expert += (size_t)turn * j->n * USED;
+    if (st == OK) st = ops->expert_matmul(k->backend, NULL, j->wide, ld, &j->gate, &x, &route, false);
+    if (st == OK) st = ops->expert_matmul(k->backend, NULL, j->wide + EXPERT_FF, ld, &j->up, &x, &route, false);
+    if (st == OK) st = ops->glu(k->backend, NULL, &h, j->wide, j->wide + EXPERT_FF, ld, GLU_SILU);
+    if (st == OK) st = ops->expert_matmul(k->backend, NULL, j->out, EXPERT_D, &j->down, &h, &route, true);
+    return st == OK ? ops->expert_sum(k->backend, NULL, k->y, EXPERT_D, j->out, &route, EXPERT_D) : st;
+}
+
+/* All experts of a stack are copies of one. */
+static enum status pack_stack(struct job *j, const struct synth_type *type, uint32_t n_rows, uint32_t n_cols,
+                              struct weight *out)
+{
+    struct backend *b = j->k->backend;
+    const size_t row_bytes = dtype_row_bytes(j->type, n_cols);
+    size_t bytes;
+    void *p;
+    enum status st = b->ops->weight_bytes(b, j->type, n_rows, n_cols, &bytes);
+    if (st != OK || (st = mem_try_map(&p, expert_stride(bytes) * EXPERTS)) != OK) return st;
+    *out = (struct weight){ .dtype = j->type,
+                            .n_rows = n_rows,
+                            .n_cols = n_cols,
+                            .n_experts = EXPERTS,
+                            .expert_bytes = expert_stride(bytes),
+                            .data = p,
+                            .bytes = expert_stride(bytes) * EXPERTS };
+    uint8_t *gguf = mem_array(n_rows, row_bytes);
+    uint64_t seed = 1;
+    synth_type_fill(type, &seed, 1.0f / sqrtf((float)n_cols), gguf, n_rows * row_bytes);
+    st = b->ops->weight_pack(b, NULL, p, j->type, n_rows, n_cols, gguf, row_bytes);
+    mem_free(gguf);
+    for (uint32_t e = 1; e < EXPERTS; e++) memcpy((uint8_t *)p + e * out->expert_bytes, p, out->expert_bytes);
+    return st;
+}
+
+/* Random routes for each turn; what a row's are does not depend on the batch. */
+static void draw_routes(struct job *j)
+{
+    uint64_t state = 1;
+    for (size_t i = 0; i < (size_t)j->n_copies * MANY; i++)
+        for (uint32_t e = 0, n = 0; n < USED; e++) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            if ((state >> 33) % (EXPERTS - e) < USED - n) j->route.expert[i * USED + n++] = e;
+        }
+    for (size_t i = 0; i < (size_t)MANY * USED; i++) j->route.weight[i] = 1.0f / USED;
+}
+
+/* Experts that the slots of a turn use, in the mean over turns. */
+static double used_experts(const struct job *j)
+{
+    double sum = 0;
+    for (uint32_t turn = 0; turn < j->n_copies; turn++) {
+        bool used[EXPERTS] = { false };
+        for (size_t i = 0; i < (size_t)j->n * USED; i++) used[j->route.expert[(size_t)turn * j->n * USED + i]] = true;
+        for (uint32_t e = 0; e < EXPERTS; e++) sum += used[e];
+    }
+    return sum / j->n_copies;
+}
+
+static enum status bench_experts(struct kernels *k, const struct synth_type *type)
+{
+    static const uint32_t N[] = { 1, FEW, MANY };
+    const struct backend_ops *ops = k->backend->ops;
+    struct job j = { .k = k, .run = run_experts, .type = (enum dtype)synth_type_number(type), .n_copies = 16 };
+    size_t bytes;
+    enum status st = ops->weight_bytes(k->backend, j.type, EXPERT_D, EXPERT_FF, &bytes);
+    if (st == ERR_UNSUPPORTED || dtype_row_bytes(j.type, EXPERT_FF) == 0) return OK;
+    if (!k->opt.type && j.type != DTYPE_Q4_K && j.type != DTYPE_MXFP4) return OK; /* 300 MB of weights each */
+    j.route = (struct route){ mem_array((size_t)j.n_copies * MANY * USED, sizeof(uint32_t)),
+                              mem_array((size_t)MANY * USED, sizeof(float)), 0, USED };
+    j.hidden = (struct act){ mem_array((size_t)MANY * USED * EXPERT_FF, sizeof(float)),
+                             mem_zalloc(ops->act_bytes(k->backend, MANY * USED, EXPERT_FF, COARSE)) };
+    j.wide = mem_array((size_t)MANY * USED * 2 * EXPERT_FF, sizeof(float));
+    j.out = mem_array((size_t)MANY * USED * EXPERT_D, sizeof(float));
+    j.act.q = mem_zalloc(ops->act_bytes(k->backend, MANY, EXPERT_D, COARSE));
+    draw_routes(&j);
+    if (st == OK) st = pack_stack(&j, type, EXPERT_FF, EXPERT_D, &j.gate);
+    if (st == OK) st = pack_stack(&j, type, EXPERT_FF, EXPERT_D, &j.up);
+    if (st == OK) st = pack_stack(&j, type, EXPERT_D, EXPERT_FF, &j.down);
+    measure_ceilings(k);
+    for (size_t i = 0; i < sizeof(N) / sizeof(N[0]) && st == OK; i++) {
+        double s = 0.0;
+        if ((st = time_rows(&j, N[i], &s)) != OK || j.n != N[i]) break;
+        const double used = used_experts(&j) / EXPERTS * (double)(j.gate.bytes + j.up.bytes + j.down.bytes);
+        report(k, "experts", dtype_info(j.type)->name, j.n, 6.0 * EXPERT_D * EXPERT_FF * USED * j.n / s, used / s);
+    }
+    mem_unmap((void *)(uintptr_t)j.gate.data, j.gate.bytes);
+    mem_unmap((void *)(uintptr_t)j.up.data, j.up.bytes);
+    mem_unmap((void *)(uintptr_t)j.down.data, j.down.bytes);
+    mem_free(j.route.expert);
+    mem_free(j.route.weight);
+    mem_free(j.hidden.f);
+    mem_free(j.hidden.q);
+    mem_free(j.wide);
+    mem_free(j.out);
+    mem_free(j.act.q);
+    return st;
+}
+
 static enum status bench_types(struct kernels *k, enum status (*bench)(struct kernels *, const struct synth_type *))
 {
     enum status st = OK;
@@ -317,17 +440,25 @@ static enum status bench_types(struct kernels *k, enum status (*bench)(struct ke
     return st;
 }
 
+static bool wants(const struct kernels *k, const char *op)
+{
+    return strcmp(k->opt.op, "all") == 0 || strcmp(k->opt.op, op) == 0;
+}
+
 static enum status bench_level(struct kernels *k, const char *isa, struct error *err)
 {
-    struct backend_limits limits = { MANY, CONTEXT, ROWS, HEADS, HEAD_DIM };
+    struct backend_limits limits = {
+        MANY, CONTEXT, ROWS, HEADS, HEAD_DIM, .max_experts = EXPERTS, .max_experts_used = USED
+    };
     enum status st =
         backend_open(&k->backend, "cpu",
                      &(struct backend_options){ .n_threads = k->opt.threads, .isa = isa, .limits = limits }, err);
     if (st != OK) return st;
-    if (!k->has_packed) st = bench_types(k, bench_pack); /* the same at all levels */
+    if (!k->has_packed && wants(k, "pack")) st = bench_types(k, bench_pack); /* the same at all levels */
     k->has_packed = true;
-    if (st == OK) st = bench_types(k, bench_matmul);
-    if (st == OK && !k->opt.type) st = bench_attention(k);
+    if (st == OK && wants(k, "matmul")) st = bench_types(k, bench_matmul);
+    if (st == OK && wants(k, "attention") && !k->opt.type) st = bench_attention(k);
+    if (st == OK && wants(k, "experts")) st = bench_types(k, bench_experts);
     backend_close(k->backend);
     k->backend = NULL;
     return st;
@@ -360,8 +491,10 @@ static enum status prepare(struct kernels *k, struct error *err)
     json_num(&k->json, k->read_bytes_s);
     strbuf_puts(&k->json, ",\"kernels\":[");
     if (k->opt.json) return OK;
-    printf("%u threads, %.1f GB/s memory read, %.1f GOP/s %s; matmul of %u x %u, attention at %u tokens\n\n",
-           k->opt.threads, k->read_bytes_s * 1e-9, k->int8_ops_s * 1e-9, k->int8_how, COLS, ROWS, CONTEXT);
+    printf("%u threads, %.1f GB/s memory read, %.1f GOP/s %s; matmul of %u x %u, attention at %u tokens, "
+           "%u of %u experts of %u x %u\n\n",
+           k->opt.threads, k->read_bytes_s * 1e-9, k->int8_ops_s * 1e-9, k->int8_how, COLS, ROWS, CONTEXT, USED,
+           EXPERTS, EXPERT_D, EXPERT_FF);
     printf("%-10s %-8s %-7s %5s %9s %8s %9s %8s\n", "op", "type", "isa", "rows", "GOP/s", "of peak", "GB/s", "of read");
     return OK;
 }
