@@ -35,6 +35,12 @@ struct bench_spread bench_spread_of(double *samples, size_t n);
 #define BENCH_JSON(at)        COMMAND_SWITCH("json", NULL, at, "one JSON object in place of the table")
 #define BENCH_MAX_REPEATS     100
 
+struct kv_store;
+struct model;
+/* model_kv_create(), with recurrent states of n_seqs sequences where the model has any. */
+enum status bench_kv_create(struct kv_store **out, const struct model *m, uint32_t n_blocks, uint32_t n_seqs,
+                            struct error *err) MUST_CHECK;
+
 /* The exit code of a command that ended with `st`; says what failed. */
 int bench_end(const struct command *c, enum status st, const struct error *err);
 #endif

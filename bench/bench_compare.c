@@ -146,7 +146,7 @@ static enum status open_one(struct run *r, struct contender *c, const struct var
     if ((st = model_open(&c->model, &mo, err)) != OK) return st;
     r->n_vocab = info.n_vocab;
     r->n_blocks = (r->opt.window + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
-    return model_kv_create(&c->kv, c->model, r->n_blocks, err);
+    return bench_kv_create(&c->kv, c->model, r->n_blocks, 1, err);
 }
 
 /* Logits become log-probabilities. */

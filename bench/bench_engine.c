@@ -60,7 +60,7 @@ static enum status prepare_kv(struct engine_bench *r, uint32_t longest, struct e
 {
     r->blocks_each = (longest + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
     uint32_t n_blocks = r->opt.streams * r->blocks_each;
-    enum status st = model_kv_create(&r->kv, r->model, n_blocks, err);
+    enum status st = bench_kv_create(&r->kv, r->model, n_blocks, r->opt.streams, err);
     if (st != OK) return st;
     r->blocks = mem_array(n_blocks, sizeof(*r->blocks));
     for (uint32_t i = 0; i < n_blocks; i++) r->blocks[i] = i;
@@ -118,7 +118,7 @@ static enum status prefill(struct engine_bench *r, uint32_t stream, uint32_t fro
     uint32_t rows = 0;
     for (uint32_t at = from; at < to; at += rows) {
         rows = to - at < r->opt.chunk ? to - at : r->opt.chunk;
-        struct batch_seq seq = { 0, rows, at, blocks, r->blocks_each, .n_logits = 1 };
+        struct batch_seq seq = { 0, rows, at, blocks, r->blocks_each, .n_logits = 1, .state = stream };
         struct batch b = { rows, r->tokens + at, &seq, 1 };
         enum status st = model_forward(r->model, &b, r->kv, NULL, NULL);
         if (st != OK) return st;
@@ -126,7 +126,8 @@ static enum status prefill(struct engine_bench *r, uint32_t stream, uint32_t fro
     return rows ? model_logits(r->model, 0, 1, &logits) : OK;
 }
 
-/* A token of each stream a step, with its logits. */
+/* A token of each stream a step, with its logits.  Recurrent states go on from the decode before, which costs the same.
+ */
 static enum status decode(struct engine_bench *r, uint32_t from, uint32_t steps)
 {
     const uint32_t n = r->opt.streams;
@@ -136,7 +137,7 @@ static enum status decode(struct engine_bench *r, uint32_t from, uint32_t steps)
     float *logits;
     for (uint32_t pos = from; pos < from + steps; pos++) {
         for (uint32_t i = 0; i < n; i++) {
-            seqs[i] = (struct batch_seq){ i, 1, pos, r->blocks + (size_t)i * r->blocks_each, r->blocks_each, 1 };
+            seqs[i] = (struct batch_seq){ i, 1, pos, r->blocks + (size_t)i * r->blocks_each, r->blocks_each, 1, i };
             tokens[i] = r->tokens[(pos + i * STREAM_STEP) % r->n_tokens];
         }
         enum status st = model_forward(r->model, &b, r->kv, NULL, NULL);

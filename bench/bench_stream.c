@@ -63,7 +63,7 @@ static enum status open_side(const struct run *r, struct side *s, const char *we
                                  .weights_fd = -1 };
     if ((st = model_options_words(&opt, weights, o->io, err)) != OK) return st;
     if ((st = model_open(&s->model, &opt, err)) != OK) return st;
-    return model_kv_create(&s->kv, s->model, r->n_blocks, err);
+    return bench_kv_create(&s->kv, s->model, r->n_blocks, 1, err);
 }
 
 /* The tokens at [from, to) in one pass, and the last one's logits. */

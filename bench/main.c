@@ -1,5 +1,6 @@
 /* main.c - baton-bench: finds the command and runs it. */
 #include "bench/bench.h"
+#include "model/model.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,6 +36,13 @@ int bench_end(const struct command *c, enum status st, const struct error *err)
     if (st == OK) return 0;
     fprintf(stderr, "%s: %s\n", c->name, err->text[0] ? err->text : status_text(st));
     return 1;
+}
+
+enum status bench_kv_create(struct kv_store **out, const struct model *m, uint32_t n_blocks, uint32_t n_seqs,
+                            struct error *err)
+{
+    enum status st = model_kv_create(out, m, n_blocks, err);
+    return st == OK && model_state_bytes(m) > 0 ? model_states_create(*out, m, n_seqs, err) : st;
 }
 
 static int usage(int code)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures every table of docs/measurements/performance.md, and writes bench/results/performance.json, its plot, and the tables.
 
-usage: bench/tables.py [--only peer,kernels,serve] [--match WORD] [-r ROUNDS] [--models build/bench-models] [--build build]
+usage: bench/tables.py [--only peer,kernels,serve,families] [--match WORD] [-r ROUNDS] [--models build/bench-models] [--build build]
        bench/tables.py --render        tables and plot from the JSON that is there
 
 --match measures what has the word in its model's or case's name, and keeps the other figures. Models of real shapes are written by
@@ -33,13 +33,25 @@ MODELS = [
     ("llama-1b-2layers.Q4_0.gguf", ["--shape", "llama-1b", "--type", "Q4_0", "--layers", "2", "--vocab", "4096"], ["prefill8k"]),
 ]
 
+# Shapes of other families, a few layers of each kind: whole ones are larger than a small machine's memory. A vocabulary of 8192
+# keeps the head from being most of the work.
+FEW = ["--vocab", "8192", "--layers"]
+BATCHES = ["prefill512", "decode1", "decode8"]
+FAMILIES = [
+    ("qwen3-30b-a3b-4layers.Q4_K_M.gguf", ["--shape", "qwen3-30b-a3b", "--type", "Q4_K_M", *FEW, "4"], BATCHES),
+    ("qwen3.6-35b-a3b-4layers.Q4_K_M.gguf", ["--shape", "qwen3.6-35b-a3b", "--type", "Q4_K_M", *FEW, "4"], BATCHES),
+    ("gemma-3-27b-6layers.Q4_K_M.gguf", ["--shape", "gemma-3-27b", "--type", "Q4_K_M", *FEW, "6"], ["prefill128", "decode1"]),
+    ("gpt-oss-20b-4layers.Q8_0-MXFP4.gguf", ["--shape", "gpt-oss-20b", "--type", "Q8_0", *FEW, "4"], BATCHES),
+    ("deepseek-v2-lite-4layers.Q4_K_M.gguf", ["--shape", "deepseek-v2-lite", "--type", "Q4_K_M", *FEW, "4"], BATCHES),
+]
+
 
 def matches(a, *names):
     return any(a.match in name for name in names)
 
 
-def measure_peer(a, result):
-    for name, synth, cases in MODELS:
+def measure_models(a, result, part, models, threads, cpu):
+    for name, synth, cases in models:
         wanted = [c for c in cases if matches(a, name, c)]
         path = ROOT / name if synth is None else pathlib.Path(a.models) / name
         if wanted and not path.exists():
@@ -48,10 +60,18 @@ def measure_peer(a, result):
             path.parent.mkdir(parents=True, exist_ok=True)
             subprocess.run([a.bench, "synth", "-o", str(path), *synth], check=True)
         for case in wanted:
-            row = {**peer.run_case(case, str(path), 2, a.rounds, a.bench), "machine": peer.machine()}
+            row = {**peer.run_case(case, str(path), threads, a.rounds, a.bench, cpu=cpu), "machine": peer.machine()}
             peer.show(row)
-            result["peer"] = [r for r in result.get("peer", []) if (r["model"], r["case"]) != (row["model"], case)] + [row]
+            result[part] = [r for r in result.get(part, []) if (r["model"], r["case"]) != (row["model"], case)] + [row]
             peer.write(RESULTS, result)
+
+
+def measure_peer(a, result):
+    measure_models(a, result, "peer", MODELS, 2, False)
+
+
+def measure_families(a, result):
+    measure_models(a, result, "families", FAMILIES, 1, True)
 
 
 def measure_kernels(a, result):
@@ -80,6 +100,15 @@ def peer_table(rows):
         unit = "GOP/s int8 peak" if r["share_of"] == "int8 peak" else "GB/s read"
         yield (f"| {r['model'].removesuffix('.gguf')} | {r['case']} | {r['baton_tok_s']['median']:.1f} | {r['peer_tok_s']['median']:.1f} "
                f"| {spread(r['ratio'])} | {100 * r['share']['median']:.0f} % of {ceiling['median'] / 1e9:.0f} {unit} |")
+
+
+def family_table(rows):
+    yield "| model | case | Baton tok/s | llama.cpp tok/s | ratio (spread) |"
+    yield "|---|---|---|---|---|"
+    order = {(name, case): i for i, (name, case) in enumerate((n, c) for n, _, cs in FAMILIES for c in cs)}
+    for r in sorted(rows, key=lambda r: order.get((r["model"], r["case"]), len(order))):
+        yield (f"| {r['model'].removesuffix('.gguf')} | {r['case']} | {r['baton_tok_s']['median']:.1f} | {r['peer_tok_s']['median']:.1f} "
+               f"| {spread(r['ratio'])} |")
 
 
 def kernel_table(k):
@@ -114,6 +143,7 @@ def render(result):
     tables = {
         "peer": lambda d: [*peer_table(d), "", machine_line(d[-1]["machine"]), "", "![ratios](../../bench/results/performance.svg)"],
         "kernels": lambda d: [*kernel_table(d), "", machine_line(d["machine"])],
+        "families": lambda d: [*family_table(d), "", machine_line(d[-1]["machine"])],
         "serve": lambda d: [*serve_table(d), "", machine_line(d["machine"])],
     }
     text = DOC.read_text()
@@ -136,13 +166,14 @@ def main():
     ap.add_argument("--render", action="store_true")
     a = ap.parse_args()
     a.bench = f"{a.build}/bin/baton-bench"
-    measures = {"peer": measure_peer, "kernels": measure_kernels, "serve": measure_serve}
+    measures = {"peer": measure_peer, "kernels": measure_kernels, "serve": measure_serve, "families": measure_families}
     if set(a.only.split(",")) - set(measures):
         ap.error(f"--only takes {', '.join(measures)}")
     peer.end_on_sigterm()
     result = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     if not a.render:
-        peer.warn_if_busy()
+        if a.only != "families":
+            peer.warn_if_busy()
         for name in a.only.split(","):
             measures[name](a, result)
             peer.write(RESULTS, result)
