@@ -8,9 +8,9 @@
 #include "compute/cpu/level_amx.h"
 
 #define LEVEL_AMX
-#include "compute/cpu/vec_avx512.h"
+#include "compute/cpu/vec_avx512_tmpl.h"
 
-#include "compute/cpu/dot_kernels.h"
+#include "compute/cpu/dot_tmpl.h"
 
 #define TILED_ROWS (2 * ACT_TILE) /* at a time; their sums stay in registers */
 #define TILED_ACT  (ACT_TILE * ACT_ROW_BYTES)
@@ -35,7 +35,7 @@ static const _Alignas(64) struct tile_shapes matmul_shapes = {
 };
 
 /* The products of a block with two tiles of activations, `next` bytes apart. */
-VEC void tiled_products(tiled_sums sums, const struct weights *w, const uint8_t *act, size_t next)
+VEC void tiled_products(tiled_sums sums, const struct dot_weights *w, const uint8_t *act, size_t next)
 {
     _tile_zero(0);
     _tile_zero(1);
@@ -57,24 +57,24 @@ VEC void tiled_products(tiled_sums sums, const struct weights *w, const uint8_t 
     _tile_stored(3, sums[1][ACT_TILE], 64);
 }
 
-VEC void tiled_add(vec *acc, tiled_sums sums, const struct weights *w, const uint8_t *act, int first, int kind)
+VEC void tiled_add(vec *acc, tiled_sums sums, const struct dot_weights *w, const uint8_t *act, int first, int kind)
 {
     vec part[ACT_TILE];
     UNROLL for (int g = 0; g < 2; g++)
     {
         ivec dot[ACT_TILE];
         UNROLL for (int r = 0; r < ACT_TILE; r++) dot[r] = iv_load(sums[g][first + r]);
-        add_sums(acc + first, part, dot, w, act_block(act, ACT_TILE, 0), g, kind, ACT_TILE);
+        dot_add_sums(acc + first, part, dot, w, dot_act_block(act, ACT_TILE, 0), g, kind, ACT_TILE);
     }
 }
 
 /* A panel times TILED_ROWS rows.  A block's products run while the sums of the one before it are added. */
-VEC void tiled_rows(const struct matmul_job *job, const struct weights *w, uint32_t p, uint32_t row, int kind)
+VEC void tiled_rows(const struct matmul_job *job, const struct dot_weights *w, uint32_t p, uint32_t row, int kind)
 {
     const uint32_t blocks = job->n_cols / PACK_BLOCK;
     const uint8_t *act = job->q + act_tile_offset(row, job->n_cols);
     const size_t next = (size_t)blocks * TILED_ACT;
-    struct output o = output_of(job, p, row);
+    struct dot_output o = dot_output_of(job, p, row);
     _Alignas(64) tiled_sums sums[2];
     vec acc[TILED_ROWS];
     UNROLL for (int i = 0; i < ACT_TILE; i++) acc[i] = acc[ACT_TILE + i] = v_set(0);
@@ -84,58 +84,59 @@ VEC void tiled_rows(const struct matmul_job *job, const struct weights *w, uint3
         tiled_add(acc, sums[b % 2], w, act, 0, kind);
         tiled_add(acc, sums[b % 2], w, act + next, ACT_TILE, kind);
     }
-    put(&o, acc, ACT_TILE);
+    dot_put(&o, acc, ACT_TILE);
     o.y += ACT_TILE * o.ld;
-    put(&o, acc + ACT_TILE, ACT_TILE);
+    dot_put(&o, acc + ACT_TILE, ACT_TILE);
 }
 
-typedef void (*tiled_fn)(const struct matmul_job *job, const struct weights *w, uint32_t p, uint32_t row);
+typedef void (*tiled_fn)(const struct matmul_job *job, const struct dot_weights *w, uint32_t p, uint32_t row);
 
 #define TILED(name, kind)                                                                                              \
-    TARGET NOINLINE void tiled_##name(const struct matmul_job *job, const struct weights *w, uint32_t p, uint32_t row) \
+    TARGET DOT_NOINLINE void tiled_##name(const struct matmul_job *job, const struct dot_weights *w, uint32_t p,       \
+                                          uint32_t row)                                                                \
     {                                                                                                                  \
         tiled_rows(job, w, p, row, kind);                                                                              \
     }
-TILED(d, KIND_D)
-TILED(dm, KIND_DM)
-TILED(k16, KIND_K16)
-TILED(k16m, KIND_K16M)
+TILED(d, DOT_D)
+TILED(dm, DOT_DM)
+TILED(k16, DOT_K16)
+TILED(k16m, DOT_K16M)
 
 /* Signed codes are the same to a tile whether they are wide or not. */
-static const tiled_fn tiled_kinds[KIND_COUNT] = {
-    [KIND_D] = tiled_d,     [KIND_D8] = tiled_d,      [KIND_DM] = tiled_dm,
-    [KIND_K16] = tiled_k16, [KIND_K16D8] = tiled_k16, [KIND_K16M] = tiled_k16m,
+static const tiled_fn tiled_kinds[DOT_KINDS] = {
+    [DOT_D] = tiled_d,     [DOT_D8] = tiled_d,      [DOT_DM] = tiled_dm,
+    [DOT_K16] = tiled_k16, [DOT_K16D8] = tiled_k16, [DOT_K16M] = tiled_k16m,
 };
 
-struct format_kernels {
-    void (*unpack)(struct weights *out, const uint8_t *panel, uint32_t blocks);
+struct dot_format {
+    void (*unpack)(struct dot_weights *out, const uint8_t *panel, uint32_t blocks);
     enum dot_kind kind;
 };
 
-_Static_assert(sizeof(struct weights) == 768, "matmul_scratch_bytes() counts these");
+_Static_assert(sizeof(struct dot_weights) == 768, "matmul_scratch_bytes() counts these");
 
-VEC void unpack_signed(struct weights *out, const uint8_t *panel, uint32_t blocks, int bits, int scales, int offset)
+VEC void unpack_signed(struct dot_weights *out, const uint8_t *panel, uint32_t blocks, int bits, int scales, int offset)
 {
-    struct cursor c = { panel, panel, 0 };
+    struct dot_cursor c = { panel, panel, 0 };
     for (; c.b < blocks; out++) {
-        load_block(out, &c, bits, scales);
+        dot_load_block(out, &c, bits, scales);
         UNROLL for (int j = 0; j < 8 && offset; j++) out->code[j] = iv_sub8(out->code[j], (uint8_t)offset);
     }
 }
 
-#define OFFSET(kind, shift) ((kind) == KIND_DM || (kind) == KIND_K16M ? 0 : 1 << (shift))
-#define FORMAT(name, bits, scales, kind, shift)                                                                        \
-    TARGET NOINLINE void unpack_##name(struct weights *out, const uint8_t *panel, uint32_t blocks)                     \
+#define OFFSET(kind, shift) ((kind) == DOT_DM || (kind) == DOT_K16M ? 0 : 1 << (shift))
+#define DOT_FORMAT(name, bits, scales, kind, shift)                                                                    \
+    TARGET DOT_NOINLINE void dot_unpack_##name(struct dot_weights *out, const uint8_t *panel, uint32_t blocks)         \
     {                                                                                                                  \
         unpack_signed(out, panel, blocks, bits, scales, OFFSET(kind, shift));                                          \
     }                                                                                                                  \
-    static const struct format_kernels format_##name = { unpack_##name, kind };
-#include "compute/cpu/dot_formats.h"
+    static const struct dot_format dot_format_##name = { dot_unpack_##name, kind };
+#include "compute/cpu/dot_formats_tmpl.h"
 
 TARGET static void tiled_panels(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1,
-                                struct weights *w)
+                                struct dot_weights *w)
 {
-    const struct format_kernels *f = format_kernels[job->type];
+    const struct dot_format *f = dot_formats[job->type];
     _tile_loadconfig(&matmul_shapes);
     for (uint32_t p = p0; p < p1; p++) {
         f->unpack(w, job->data + p * job->panel_bytes, job->n_cols / PACK_BLOCK);

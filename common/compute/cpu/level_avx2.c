@@ -1,11 +1,11 @@
 /* level_avx2.c - the kernels for AVX2, FMA and F16C. */
 #include "base/cpu.h"
 
-#include "compute/cpu/vec_avx2.h"
+#include "compute/cpu/vec_avx2_tmpl.h"
 
-#include "compute/cpu/attn_kernels.h"
-#include "compute/cpu/dot_kernels.h"
-#include "compute/cpu/vec_kernels.h"
+#include "compute/cpu/attn_tmpl.h"
+#include "compute/cpu/dot_tmpl.h"
+#include "compute/cpu/vec_tmpl.h"
 
 #include "compute/cpu/recurrent_tmpl.h"
 

@@ -1,11 +1,11 @@
 /* level_avx512.c - the kernels for AVX-512 F, BW, DQ and VL. */
 #include "base/cpu.h"
 
-#include "compute/cpu/vec_avx512.h"
+#include "compute/cpu/vec_avx512_tmpl.h"
 
-#include "compute/cpu/attn_kernels.h"
-#include "compute/cpu/dot_kernels.h"
-#include "compute/cpu/vec_kernels.h"
+#include "compute/cpu/attn_tmpl.h"
+#include "compute/cpu/dot_tmpl.h"
+#include "compute/cpu/vec_tmpl.h"
 
 #include "compute/cpu/recurrent_tmpl.h"
 

@@ -2,11 +2,11 @@
 #include "base/cpu.h"
 
 #define LEVEL_AVX_VNNI
-#include "compute/cpu/vec_avx2.h"
+#include "compute/cpu/vec_avx2_tmpl.h"
 
-#include "compute/cpu/attn_kernels.h"
-#include "compute/cpu/dot_kernels.h"
-#include "compute/cpu/vec_kernels.h"
+#include "compute/cpu/attn_tmpl.h"
+#include "compute/cpu/dot_tmpl.h"
+#include "compute/cpu/vec_tmpl.h"
 
 #include "compute/cpu/recurrent_tmpl.h"
 

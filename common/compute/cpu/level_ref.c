@@ -1,7 +1,7 @@
 /* level_ref.c - the reference level: plain C that defines what every faster level must answer, bit for bit. */
-#include "compute/cpu/vec_ref.h"
+#include "compute/cpu/vec_ref_tmpl.h"
 
-#include "compute/cpu/vec_kernels.h"
+#include "compute/cpu/vec_tmpl.h"
 
 #include "compute/cpu/recurrent_tmpl.h"
 
@@ -71,7 +71,7 @@ static void matmul(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint3
             }
 }
 
-/* Where q_quantize() and softmax_int8() put value i. */
+/* Where head_q_quantize() and attn_softmax_int8() dot_put value i. */
 static uint32_t quad_place(uint32_t i)
 {
     static const uint8_t place[4] = { 0, 2, 1, 3 };

@@ -3,11 +3,11 @@
 #include "compute/cpu/level_amx.h"
 
 #define LEVEL_VNNI
-#include "compute/cpu/vec_avx512.h"
+#include "compute/cpu/vec_avx512_tmpl.h"
 
-#include "compute/cpu/attn_kernels.h"
-#include "compute/cpu/dot_kernels.h"
-#include "compute/cpu/vec_kernels.h"
+#include "compute/cpu/attn_tmpl.h"
+#include "compute/cpu/dot_tmpl.h"
+#include "compute/cpu/vec_tmpl.h"
 
 #include "compute/cpu/recurrent_tmpl.h"
 

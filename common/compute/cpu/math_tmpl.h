@@ -1,18 +1,18 @@
 /* math_tmpl.h - exp, tanh and softplus over sixteen lanes.
  *
- * Included by vec_kernels.h, after a vec_*.h. */
+ * Included by vec_tmpl.h, after a vec_*_tmpl.h. */
 #ifndef COMPUTE_CPU_MATH_TMPL_H
 #define COMPUTE_CPU_MATH_TMPL_H
 
-#define ROUND 12582912.0f /* 1.5 * 2^23: adding it rounds to an integer, kept in the low bits */
+#define V_ROUND 12582912.0f /* 1.5 * 2^23: adding it rounds to an integer, kept in the low bits */
 
 /* exp(x) to about 1 ulp: x = n ln 2 + r, 2^n times a polynomial of r.  0 below -87.33, large above 88. */
 VEC vec v_exp(vec x)
 {
     const vec low = v_set(-87.33654f);
     vec c = v_min(v_set(88.02f), v_max(low, x));
-    vec t = v_fma(c, v_set(1.44269504f), v_set(ROUND));
-    vec n = v_sub(t, v_set(ROUND));
+    vec t = v_fma(c, v_set(1.44269504f), v_set(V_ROUND));
+    vec n = v_sub(t, v_set(V_ROUND));
     vec r = v_fma(n, v_set(-0.693359375f), c);
     r = v_fma(n, v_set(2.12194440e-4f), r);
     vec p = v_set(1.9875691500e-4f);
@@ -26,7 +26,7 @@ VEC vec v_exp(vec x)
     return v_if_less(x, low, v_set(0), p);
 }
 
-TARGET static float exp_one(float x)
+TARGET static float v_exp_one(float x)
 {
     float lanes[16];
     v_store(lanes, v_exp(v_set(x)));

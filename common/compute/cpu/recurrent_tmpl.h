@@ -1,6 +1,6 @@
 /* recurrent_tmpl.h - the recurrences of one instruction set, written once over sixteen lanes.
  *
- * Included by each level_*.c after vec_kernels.h.  Lanes are columns of a state, which never meet each other; sums over
+ * Included by each level_*.c after vec_tmpl.h.  Lanes are columns of a state, which never meet each other; sums over
  * its rows are chains of fma, row 0 first.  So neither the cut into columns nor that into steps changes a bit. */
 #ifndef COMPUTE_CPU_RECURRENT_TMPL_H
 #define COMPUTE_CPU_RECURRENT_TMPL_H

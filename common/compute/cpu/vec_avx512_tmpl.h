@@ -1,6 +1,6 @@
-/* vec_avx512.h - sixteen fp32 lanes in one register; each function's meaning stands in vec_ref.h. */
-#ifndef COMPUTE_CPU_VEC_AVX512_H
-#define COMPUTE_CPU_VEC_AVX512_H
+/* vec_avx512_tmpl.h - sixteen fp32 lanes in one register; each function's meaning stands in vec_ref_tmpl.h. */
+#ifndef COMPUTE_CPU_VEC_AVX512_TMPL_H
+#define COMPUTE_CPU_VEC_AVX512_TMPL_H
 #include "compute/cpu/half.h"
 #include "compute/cpu/unroll.h"
 

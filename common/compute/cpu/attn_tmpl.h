@@ -1,13 +1,15 @@
-/* attn_kernels.h - the integer products of attention, and KV's way to and from the wire, for one vector instruction
+/* attn_tmpl.h - the integer products of attention, and KV's way to and from the wire, for one vector instruction
  * set.
  *
- * Included by level_avx2.c, level_avx512.c and level_vnni.c after their vec_*.h. */
+ * Included by level_avx2.c, level_avx512.c and level_vnni.c after their vec_*_tmpl.h. */
+#ifndef COMPUTE_CPU_ATTN_TMPL_H
+#define COMPUTE_CPU_ATTN_TMPL_H
 #include "compute/cpu/cpu_kernels.h"
 #include "compute/cpu/unroll.h"
 
 /* --- attention: int16 q or weights times int8 k or v, `rows` queries --- */
-VEC void qk_rows(float *s, const int8_t *k, const float *k_scale, const int16_t *q, const float *q_scale, uint32_t dim,
-                 int rows)
+VEC void attn_qk_rows(float *s, const int8_t *k, const float *k_scale, const int16_t *q, const float *q_scale,
+                      uint32_t dim, int rows)
 {
     for (uint32_t j = 0; j < KV_BLOCK_TOKENS / 16; j++) {
         ivec acc[LEVEL_ROWS];
@@ -27,7 +29,7 @@ VEC void qk_rows(float *s, const int8_t *k, const float *k_scale, const int16_t 
     }
 }
 
-VEC void pv_rows(float *o, const int8_t *v, const int16_t *p, const struct attn_weights *w, uint32_t dim, int rows)
+VEC void attn_pv_rows(float *o, const int8_t *v, const int16_t *p, const struct attn_weights *w, uint32_t dim, int rows)
 {
     for (uint32_t i = 0; i < dim; i += 16) {
         ivec acc[LEVEL_ROWS];
@@ -86,24 +88,25 @@ VEC void pv_rows(float *o, const int8_t *v, const int16_t *p, const struct attn_
 #define ATTN_MORE(call)
 #endif
 
-TARGET static void qk_int8(float *s, const int8_t *k, const float *k_scale, const int16_t *q, const float *q_scale,
-                           uint32_t n, uint32_t dim)
+TARGET static void attn_qk_int8(float *s, const int8_t *k, const float *k_scale, const int16_t *q, const float *q_scale,
+                                uint32_t n, uint32_t dim)
 {
-#define QK(rows) qk_rows(s + (size_t)i * KV_BLOCK_TOKENS, k, k_scale, q + (size_t)i * dim, q_scale + i, dim, rows)
-    for (uint32_t i = 0; i < n;) ATTN_CASES(QK)
-#undef QK
+#define ATTN_QK(rows)                                                                                                  \
+    attn_qk_rows(s + (size_t)i * KV_BLOCK_TOKENS, k, k_scale, q + (size_t)i * dim, q_scale + i, dim, rows)
+    for (uint32_t i = 0; i < n;) ATTN_CASES(ATTN_QK)
+#undef ATTN_QK
 }
 
-TARGET static void pv_int8(float *o, const int8_t *v, const int16_t *p, const struct attn_weights *w, uint32_t n,
-                           uint32_t dim)
+TARGET static void attn_pv_int8(float *o, const int8_t *v, const int16_t *p, const struct attn_weights *w, uint32_t n,
+                                uint32_t dim)
 {
-#define PV(rows) pv_rows(o + (size_t)i * dim, v, p + (size_t)i * KV_BLOCK_TOKENS, w + i, dim, rows)
-    for (uint32_t i = 0; i < n;) ATTN_CASES(PV)
-#undef PV
+#define ATTN_PV(rows) attn_pv_rows(o + (size_t)i * dim, v, p + (size_t)i * KV_BLOCK_TOKENS, w + i, dim, rows)
+    for (uint32_t i = 0; i < n;) ATTN_CASES(ATTN_PV)
+#undef ATTN_PV
 }
 
 /* --- the wire --- */
-TARGET static void v_unzip(int8_t *rows, const int8_t *v, uint32_t dim)
+TARGET static void attn_v_unzip(int8_t *rows, const int8_t *v, uint32_t dim)
 {
     const __m128i order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     for (uint32_t d = 0; d < dim; d += 16, v += 64, rows += 16) {
@@ -119,7 +122,7 @@ TARGET static void v_unzip(int8_t *rows, const int8_t *v, uint32_t dim)
     }
 }
 
-TARGET static void v_zip(int8_t *v, const int8_t *rows, uint32_t dim)
+TARGET static void attn_v_zip(int8_t *v, const int8_t *rows, uint32_t dim)
 {
     for (uint32_t d = 0; d < dim; d += 16, v += 64, rows += 16) {
         __m128i x[4];
@@ -135,7 +138,7 @@ TARGET static void v_zip(int8_t *v, const int8_t *rows, uint32_t dim)
 }
 
 /* Sixteen bytes are four tokens of four dimensions: a transpose of 4 x 4 bytes. */
-TARGET static void k_to_v(int8_t *v, const int8_t *k, uint32_t dim)
+TARGET static void attn_k_to_v(int8_t *v, const int8_t *k, uint32_t dim)
 {
     const __m128i order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     const size_t row = 4 * (size_t)dim;
@@ -147,7 +150,7 @@ TARGET static void k_to_v(int8_t *v, const int8_t *k, uint32_t dim)
             }
 }
 
-TARGET static bool has_min8(const int8_t *x, size_t n)
+TARGET static bool attn_has_min8(const int8_t *x, size_t n)
 {
     const __m256i min = _mm256_set1_epi8(INT8_MIN);
     __m256i found = _mm256_setzero_si256();
@@ -163,4 +166,6 @@ TARGET static bool has_min8(const int8_t *x, size_t n)
 
 /* The slots of a kernel table that this file fills. */
 #define ATTN_KERNELS                                                                                                   \
-    .qk_int8 = qk_int8, .pv_int8 = pv_int8, .v_unzip = v_unzip, .v_zip = v_zip, .k_to_v = k_to_v, .has_min8 = has_min8
+    .qk_int8 = attn_qk_int8, .pv_int8 = attn_pv_int8, .v_unzip = attn_v_unzip, .v_zip = attn_v_zip,                    \
+    .k_to_v = attn_k_to_v, .has_min8 = attn_has_min8
+#endif

@@ -1,8 +1,10 @@
-/* float_kernels.h - matmul with weights of 16 and 32 bits for one vector instruction set.
+/* float_tmpl.h - matmul with weights of 16 and 32 bits for one vector instruction set.
  *
- * Included by dot_kernels.h, whose put() it uses. */
+ * Included by dot_tmpl.h, whose dot_put() it uses. */
+#ifndef COMPUTE_CPU_FLOAT_TMPL_H
+#define COMPUTE_CPU_FLOAT_TMPL_H
 /* --- float weights: one FMA per column, ascending --- */
-VEC vec load_weight(const uint8_t *panel, uint32_t c, enum dtype type)
+VEC vec float_load_weight(const uint8_t *panel, uint32_t c, enum dtype type)
 {
     size_t at = (size_t)c * PANEL_ROWS;
     if (type == DTYPE_F32) return v_load((const float *)(const void *)panel + at);
@@ -19,15 +21,15 @@ VEC void float_tile(const struct matmul_job *job, uint32_t p, int panels, uint32
     for (uint32_t c = 0; c < job->n_cols; c++) {
         UNROLL for (int i = 0; i < panels; i++)
         {
-            vec w = load_weight(data + (size_t)i * job->panel_bytes, c, type);
+            vec w = float_load_weight(data + (size_t)i * job->panel_bytes, c, type);
             UNROLL for (int r = 0; r < rows; r++) acc[i * rows + r] =
                 v_fma(v_set(x[(size_t)r * job->n_cols + c]), w, acc[i * rows + r]);
         }
     }
     UNROLL for (int i = 0; i < panels; i++)
     {
-        struct output o = output_of(job, p + (uint32_t)i, row);
-        put(&o, acc + i * rows, rows);
+        struct dot_output o = dot_output_of(job, p + (uint32_t)i, row);
+        dot_put(&o, acc + i * rows, rows);
     }
 }
 
@@ -69,8 +71,8 @@ VEC void float_panels(const struct matmul_job *job, uint32_t p0, uint32_t p1, ui
 }
 
 #define FLOAT_TYPE(name, type)                                                                                         \
-    TARGET NOINLINE void float_##name(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0,             \
-                                      uint32_t r1)                                                                     \
+    TARGET DOT_NOINLINE void float_##name(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0,         \
+                                          uint32_t r1)                                                                 \
     {                                                                                                                  \
         float_panels(job, p0, p1, r0, r1, type);                                                                       \
     }
@@ -78,7 +80,7 @@ FLOAT_TYPE(f32, DTYPE_F32)
 FLOAT_TYPE(f16, DTYPE_F16)
 FLOAT_TYPE(bf16, DTYPE_BF16)
 
-static void matmul_float(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1)
+static void float_matmul(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1)
 {
     if (job->type == DTYPE_F32)
         float_f32(job, p0, p1, r0, r1);
@@ -87,3 +89,4 @@ static void matmul_float(const struct matmul_job *job, uint32_t p0, uint32_t p1,
     else
         float_bf16(job, p0, p1, r0, r1);
 }
+#endif

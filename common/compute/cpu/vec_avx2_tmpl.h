@@ -1,6 +1,6 @@
-/* vec_avx2.h - sixteen fp32 lanes in two registers; each function's meaning stands in vec_ref.h. */
-#ifndef COMPUTE_CPU_VEC_AVX2_H
-#define COMPUTE_CPU_VEC_AVX2_H
+/* vec_avx2_tmpl.h - sixteen fp32 lanes in two registers; each function's meaning stands in vec_ref_tmpl.h. */
+#ifndef COMPUTE_CPU_VEC_AVX2_TMPL_H
+#define COMPUTE_CPU_VEC_AVX2_TMPL_H
 #include "compute/cpu/half.h"
 #include "compute/cpu/unroll.h"
 

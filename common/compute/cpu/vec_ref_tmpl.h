@@ -1,6 +1,6 @@
-/* vec_ref.h - sixteen fp32 lanes in plain C: the meaning of every vector operation. */
-#ifndef COMPUTE_CPU_VEC_REF_H
-#define COMPUTE_CPU_VEC_REF_H
+/* vec_ref_tmpl.h - sixteen fp32 lanes in plain C: the meaning of every vector operation. */
+#ifndef COMPUTE_CPU_VEC_REF_TMPL_H
+#define COMPUTE_CPU_VEC_REF_TMPL_H
 #include "compute/cpu/half.h"
 
 #define TARGET
