@@ -1,6 +1,7 @@
 /* families: every model family on two tiny files, against what others say of them (tests/golden/families/). */
 #include "base/mem.h"
 #include "model/model.h"
+#include "parallel/ranks.h"
 
 #include <criterion/criterion.h>
 #include <jansson.h>
@@ -38,6 +39,17 @@ static const struct family {
 };
 #define N_FAMILIES (sizeof(FAMILIES) / sizeof(*FAMILIES))
 
+/* Families with blocks that ranks do not share out: refused on several. */
+static const char *const ONE_RANK_ONLY[] = { "mixtral",   "qwen3moe",  "gpt-oss", "deepseek2-lite", "deepseek2",
+                                             "qwen3next", "qwen35moe", "qwen35",  "mamba2" };
+
+static bool needs_one_rank(const char *name)
+{
+    for (size_t i = 0; i < sizeof(ONE_RANK_ONLY) / sizeof(*ONE_RANK_ONLY); i++)
+        if (strcmp(ONE_RANK_ONLY[i], name) == 0) return true;
+    return false;
+}
+
 struct file {
     char path[256];
     json_t *json;
@@ -49,7 +61,8 @@ struct setting {
     uint32_t context;
     enum kv_format kv;
     bool as_f32;
-    uint32_t chunk; /* tokens read at a time */
+    uint32_t chunk;  /* tokens read at a time */
+    uint32_t tp, pp; /* ranks; 0 for one */
 };
 
 static struct file file_open(const char *name, const char *kind)
@@ -87,15 +100,20 @@ static void read_rows(struct model *m, const struct kv_store *kv, const struct f
 static float *read_all(const struct file *f, const struct setting *s, uint32_t *n_vocab)
 {
     struct model_info info;
-    struct backend *be;
+    struct backend *be = NULL;
     struct model *m;
     struct kv_store *kv;
+    struct ranks *ranks = NULL;
     struct error err = { 0 };
     cr_assert_eq(model_read_info(&info, f->path, &err), OK, "%s: %s", f->path, err.text);
     struct backend_options be_opt = { .n_threads = 2, .limits = model_limits(&info, MAX_TOKENS, s->context) };
-    cr_assert_eq(backend_open(&be, "cpu", &be_opt, &err), OK, "%s", err.text);
+    if (s->tp)
+        cr_assert_eq(ranks_open(&ranks, s->tp, s->pp, "cpu", &be_opt, &err), OK, "%s", err.text);
+    else
+        cr_assert_eq(backend_open(&be, "cpu", &be_opt, &err), OK, "%s", err.text);
     struct model_options opt = { .path = f->path,
                                  .backend = be,
+                                 .ranks = ranks,
                                  .kv_format = s->kv,
                                  .rotate = "auto",
                                  .max_batch_tokens = MAX_TOKENS,
@@ -110,6 +128,7 @@ static float *read_all(const struct file *f, const struct setting *s, uint32_t *
         read_rows(m, kv, f, pos, f->n - pos < s->chunk ? f->n - pos : s->chunk, out);
     kv_store_destroy(kv);
     model_close(m);
+    ranks_close(ranks);
     backend_close(be);
     return out;
 }
@@ -241,6 +260,24 @@ static void check_cuts(const char *name, const char *kind, enum kv_format kv)
     json_decref(f.json);
 }
 
+/* However its layers and heads are shared out, a model's logits have the same bits. */
+static void check_ranks(const char *name)
+{
+    static const uint32_t shapes[][2] = { { 1, 2 }, { 1, 3 }, { 2, 1 }, { 3, 1 }, { 2, 2 }, { 3, 3 } };
+    struct file f = file_open(name, "q");
+    uint32_t n_vocab;
+    float *one = read_all(&f, &(struct setting){ 512, KV_INT8, false, 50 }, &n_vocab);
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
+        const uint32_t tp = shapes[i][0], pp = shapes[i][1];
+        float *shared = read_all(&f, &(struct setting){ 512, KV_INT8, false, 50, tp, pp }, &n_vocab);
+        cr_expect_eq(memcmp(one, shared, (size_t)f.n * n_vocab * sizeof(*shared)), 0,
+                     "%s: on %u x %u ranks its logits are others", f.path, tp, pp);
+        mem_free(shared);
+    }
+    mem_free(one);
+    json_decref(f.json);
+}
+
 #define FOR_EACH_SERVED(f)                                                                                             \
     for (const struct family *f = FAMILIES; f < FAMILIES + N_FAMILIES; f++)                                            \
         if (f->served)
@@ -269,6 +306,34 @@ Test(families, give_the_same_bits_however_a_prompt_is_cut)
     {
         check_cuts(f->name, "q", KV_INT8);
         check_cuts(f->name, "f16", KV_F16);
+    }
+}
+
+static void check_one_rank(const char *name)
+{
+    struct model_options opt = { .kv_format = KV_INT8, .rotate = "auto", .max_batch_tokens = 64, .weights_fd = -1 };
+    struct file f = file_open(name, "q");
+    struct model_info info;
+    struct model *m;
+    struct error err = { 0 };
+    opt.path = f.path;
+    cr_assert_eq(model_read_info(&info, f.path, &err), OK, "%s", err.text);
+    struct backend_options be_opt = { .n_threads = 2, .limits = model_limits(&info, 64, info.context_length) };
+    cr_assert_eq(ranks_open(&opt.ranks, 1, 2, "cpu", &be_opt, &err), OK, "%s", err.text);
+    cr_expect_eq(model_open(&m, &opt, &err), ERR_UNSUPPORTED, "%s opens on two ranks: take it off ONE_RANK_ONLY", name);
+    fprintf(stderr, "families: SKIPPED, on one rank only: %s: %s\n", name, err.text);
+    ranks_close(opt.ranks);
+    json_decref(f.json);
+}
+
+Test(families, give_the_same_bits_on_any_ranks)
+{
+    FOR_EACH_SERVED(f)
+    {
+        if (needs_one_rank(f->name))
+            check_one_rank(f->name);
+        else
+            check_ranks(f->name);
     }
 }
 
