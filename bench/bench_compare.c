@@ -17,10 +17,12 @@
 
 #define CHUNK      512
 #define MAX_MODELS 3
+#define LOST       0.3 /* nats: what no token should lose to a cheaper cache */
 
 struct options {
     char *path;
     uint32_t tokens, window, threads;
+    bool as_float;
 };
 
 #define AT(field) offsetof(struct options, field)
@@ -31,6 +33,7 @@ static const struct config_option OPTIONS[] = {
     COMMAND_NUMBER("window", "w", AT(window), 2, 1u << 20, "",
                    "tokens of one context; without it the model's, at most 8192"),
     BENCH_THREADS(AT(threads)),
+    COMMAND_SWITCH("float", "f", AT(as_float), "matrices as fp32 in all rows: what is left is what the KV alone costs"),
 };
 
 struct variant {
@@ -72,7 +75,8 @@ struct contender {
     struct model *model;
     struct kv_store *kv;
     double nll, kl, top_error;
-    uint32_t same_top;
+    double largest_loss; /* of a text's token, in nats either way */
+    uint32_t same_top, n_lost;
 };
 
 struct run {
@@ -140,7 +144,7 @@ static enum status open_one(struct run *r, struct contender *c, const struct var
                                 .backend = c->backend,
                                 .kv_format = v->format,
                                 .rotate = v->rotate,
-                                .as_f32 = v->as_f32,
+                                .as_f32 = v->as_f32 || r->opt.as_float,
                                 .max_batch_tokens = CHUNK,
                                 .weights_fd = -1 };
     if ((st = model_open(&c->model, &mo, err)) != OK) return st;
@@ -174,7 +178,10 @@ static void judge(struct run *r, uint32_t m, const float *ref, const float *x, u
     double kl = 0;
     for (uint32_t i = 0; i < r->n_vocab; i++) kl += exp(ref[i]) * ((double)ref[i] - x[i]);
     const uint32_t top = top_of(ref, r->n_vocab);
+    const double loss = fabs((double)ref[next] - x[next]);
     c->nll -= x[next];
+    c->largest_loss = loss > c->largest_loss ? loss : c->largest_loss;
+    c->n_lost += loss > LOST;
     c->kl += kl;
     c->top_error += fabs((double)ref[top] - x[top]);
     c->same_top += top == top_of(x, r->n_vocab);
@@ -224,15 +231,15 @@ static void print_table(struct run *r)
     const double base = exp(r->c[0].nll / r->n);
     printf("%s\n%u positions in contexts of %u tokens, compared with the first row\n\n", r->opt.path, r->n,
            r->opt.window);
-    printf("%-14s %12s %10s %10s %10s %10s %10s %10s\n", "", "perplexity", "", "mean KL", "99 % KL", "largest KL",
-           "|d top|", "same top");
+    printf("%-14s %12s %10s %10s %10s %10s %10s %10s %10s %10s\n", "", "perplexity", "", "mean KL", "99 % KL",
+           "largest KL", "|d top|", "same top", "max |d|", "|d| > 0.3");
     for (uint32_t m = 0; m < r->what->n_models; m++) {
         const struct contender *c = &r->c[m];
         const double ppl = exp(c->nll / r->n);
         struct bench_spread s = bench_spread_of(r->kls[m], r->n); /* sorts */
-        printf("%-14s %12.4f %+9.3f%% %10.6f %10.6f %10.6f %10.5f %9.2f%%\n", r->what->models[m].name, ppl,
+        printf("%-14s %12.4f %+9.3f%% %10.6f %10.6f %10.6f %10.5f %9.2f%% %10.3f %10u\n", r->what->models[m].name, ppl,
                100 * (ppl / base - 1), c->kl / r->n, r->kls[m][(size_t)(0.99 * (r->n - 1))], s.max, c->top_error / r->n,
-               100.0 * c->same_top / r->n);
+               100.0 * c->same_top / r->n, c->largest_loss, c->n_lost);
     }
 }
 

@@ -1,5 +1,5 @@
-/* bench_kernels.c - speed of products, attention and experts for each tensor type and instruction set, beside the
- * ceilings. */
+/* bench_kernels.c - speed of products, attention, experts and picks for each tensor type and instruction set, beside
+ * the ceilings. */
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/json_write.h"
@@ -22,12 +22,14 @@
 #define SAMPLES     5
 
 /* One layer's attention of an 8B llama. */
-#define HEADS    32u
-#define KV_HEADS 8u
-#define HEAD_DIM 128u
-#define CONTEXT  4096u
-#define WIDTH    (HEADS * HEAD_DIM)
-#define LD       (WIDTH + 2 * KV_HEADS * HEAD_DIM)
+#define HEADS     32u
+#define KV_HEADS  8u
+#define HEAD_DIM  128u
+#define CONTEXT   4096u
+#define PICK_ROWS 32u
+#define VOCAB     151936u
+#define WIDTH     (HEADS * HEAD_DIM)
+#define LD        (WIDTH + 2 * KV_HEADS * HEAD_DIM)
 
 /* One layer's experts of Qwen3-30B-A3B. */
 #define EXPERTS   128u
@@ -70,7 +72,9 @@ struct job {
     struct weight gate, up, down; /* experts */
     struct route route;
     struct act hidden;
-    float *wide, *out; /* [MANY * USED][2 EXPERT_FF], [MANY * USED][EXPERT_D] */
+    float *wide, *out;     /* [MANY * USED][2 EXPERT_FF], [MANY * USED][EXPERT_D] */
+    struct pick_row *asks; /* pick: [PICK_ROWS] */
+    struct picked *picked;
 };
 
 #define AT(field) offsetof(struct options, field)
@@ -429,6 +433,45 @@ static enum status bench_experts(struct kernels *k, const struct synth_type *typ
     return st;
 }
 
+static enum status run_pick(struct job *j, uint32_t turn)
+{
+    struct backend *b = j->k->backend;
+    float *logits = (float *)(void *)(j->copies + turn * j->copy_bytes);
+    return b->ops->pick(b, NULL, logits, VOCAB, j->n, j->asks, j->picked);
+}
+
+/* Greedy rows, and rows of which candidates and the mass are wanted. */
+static enum status bench_pick(struct kernels *k)
+{
+    static const struct {
+        const char *name;
+        struct pick_row ask;
+    } KINDS[] = {
+        { "greedy", { .repetition = 1.0f, .want = 1, .ask = -1 } },
+        { "256", { .repetition = 1.0f, .want = PICK_MAX, .temperature = 0.8f, .wants_mass = true, .ask = -1 } },
+    };
+    struct job j = { .k = k, .run = run_pick };
+    enum status st = make_copies(&j, (size_t)PICK_ROWS * VOCAB * sizeof(float));
+    if (st != OK) return st;
+    uint64_t seed = 2;
+    synth_type_fill(synth_type_find("F32"), &seed, 1.0f, j.copies, (size_t)PICK_ROWS * VOCAB * sizeof(float));
+    copy_out(&j);
+    j.picked = mem_array(PICK_ROWS, sizeof(*j.picked));
+    j.asks = mem_array(PICK_ROWS, sizeof(*j.asks));
+    measure_ceilings(k);
+    for (size_t i = 0; i < 4 && st == OK; i++) {
+        double s = 0.0;
+        for (uint32_t r = 0; r < PICK_ROWS; r++) j.asks[r] = KINDS[i / 2].ask;
+        j.n = i % 2 ? PICK_ROWS : 1;
+        if ((st = time_job(&j, &s)) != OK) break;
+        report(k, "pick", KINDS[i / 2].name, j.n, 0.0, 4.0 * VOCAB * j.n / s);
+    }
+    mem_free(j.picked);
+    mem_free(j.asks);
+    mem_unmap(j.copies, j.copy_bytes * j.n_copies);
+    return st;
+}
+
 static enum status bench_types(struct kernels *k, enum status (*bench)(struct kernels *, const struct synth_type *))
 {
     enum status st = OK;
@@ -459,6 +502,7 @@ static enum status bench_level(struct kernels *k, const char *isa, struct error 
     if (st == OK && wants(k, "matmul")) st = bench_types(k, bench_matmul);
     if (st == OK && wants(k, "attention") && !k->opt.type) st = bench_attention(k);
     if (st == OK && wants(k, "experts")) st = bench_types(k, bench_experts);
+    if (st == OK && wants(k, "pick") && !k->opt.type) st = bench_pick(k);
     backend_close(k->backend);
     k->backend = NULL;
     return st;
@@ -492,9 +536,9 @@ static enum status prepare(struct kernels *k, struct error *err)
     strbuf_puts(&k->json, ",\"kernels\":[");
     if (k->opt.json) return OK;
     printf("%u threads, %.1f GB/s memory read, %.1f GOP/s %s; matmul of %u x %u, attention at %u tokens, "
-           "%u of %u experts of %u x %u\n\n",
+           "%u of %u experts of %u x %u, picks of %u logits\n\n",
            k->opt.threads, k->read_bytes_s * 1e-9, k->int8_ops_s * 1e-9, k->int8_how, COLS, ROWS, CONTEXT, USED,
-           EXPERTS, EXPERT_D, EXPERT_FF);
+           EXPERTS, EXPERT_D, EXPERT_FF, VOCAB);
     printf("%-10s %-8s %-7s %5s %9s %8s %9s %8s\n", "op", "type", "isa", "rows", "GOP/s", "of peak", "GB/s", "of read");
     return OK;
 }
