@@ -80,7 +80,7 @@ struct job {
 #define AT(field) offsetof(struct options, field)
 
 static const struct config_option OPTIONS[] = {
-    COMMAND_CHOICE("op", NULL, AT(op), "all|pack|matmul|attention|experts", "all", "what is measured"),
+    COMMAND_CHOICE("op", NULL, AT(op), "all|pack|matmul|attention|experts|pick", "all", "what is measured"),
     COMMAND_TEXT("type", NULL, AT(type), "TYPE", "", "one type of weights in place of all"),
     COMMAND_TEXT("isa", NULL, AT(isa), "LEVEL", "", "one instruction set in place of all that this machine has"),
     BENCH_THREADS(AT(threads)),

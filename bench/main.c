@@ -10,7 +10,7 @@ static const struct bench_command COMMANDS[] = {
     { "engine", "prefill and decode speed of a model, with the machine's ceilings", bench_engine },
     { "exact", "error of the engine against float arithmetic on a text or drawn tokens", bench_exact },
     { "kv", "perplexity and divergence of INT8 KV from f16 KV on a text", bench_kv },
-    { "kernels", "speed of matmul, attention and pick for each tensor type and instruction set", bench_kernels },
+    { "kernels", "speed of products, attention and picks for each tensor type and instruction set", bench_kernels },
     { "synth", "writes a GGUF file of a real model's shape with random weights", bench_synth },
     { "handoff", "GB/s of a KV hand-off over loopback, beside a plain TCP copy", bench_handoff },
     { "load", "seconds to load a model from a cold disk, beside a raw read", bench_load },
