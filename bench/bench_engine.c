@@ -147,18 +147,10 @@ static enum status decode(struct engine_bench *r, uint32_t from, uint32_t steps)
     return OK;
 }
 
-/* Multiply-adds of the matrices for one row, without the head, and of the head. */
-static double layer_macs(const struct model_info *i)
-{
-    double d = i->d_model, q = (double)i->n_heads * i->head_dim, kv = (double)i->n_kv_heads * i->head_dim;
-    return i->n_layers * (d * (q + 2 * kv) + q * d + 3 * d * i->d_ff);
-}
-
 static double prefill_ops(const struct model_info *i, double n)
 {
-    double q = (double)i->n_heads * i->head_dim;
-    double attention = i->n_layers * 2 * q * n * (n + 1) / 2; /* q k and p v, causal */
-    return 2 * (n * layer_macs(i) + (double)i->d_model * i->n_vocab + attention);
+    double attention = i->position_macs * n * (n + 1) / 2; /* q k and p v, causal */
+    return 2 * (n * i->row_macs + (double)i->d_model * i->n_vocab + attention);
 }
 
 /* All packed weights, and each stream's KV of the mean context. */

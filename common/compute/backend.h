@@ -258,7 +258,7 @@ struct backend_limits {
     uint32_t max_rows;    /* rows in one batch */
     uint32_t max_context; /* positions in one sequence */
     uint32_t max_cols;    /* widest n_cols of any weight */
-    uint32_t max_heads;   /* query heads */
+    uint32_t max_heads;   /* query heads; 0, as max_head_dim: no layer attends */
     uint32_t max_head_dim;
     uint32_t max_latent;       /* widest latent of a KV_LATENT cache; 0: there is none */
     uint32_t max_experts;      /* in a stack; 0: there are none */

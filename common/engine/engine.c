@@ -200,8 +200,7 @@ static enum status check_options(const struct engine_options *opt, struct error 
 /* What a position costs a row in attention, in parts of what the row costs in all matrices but the head. */
 static double attention_share(const struct model_info *i)
 {
-    double d = i->d_model, q = (double)i->n_heads * i->head_dim, kv = (double)i->n_kv_heads * i->head_dim;
-    return 2 * q / (d * (q + 2 * kv) + q * d + 3 * d * i->d_ff);
+    return i->position_macs / i->row_macs;
 }
 
 static void put_in_tier(void *ctx, const struct prefix_hash *hash, kv_block_id id)

@@ -26,9 +26,30 @@ void sizes_act(struct block_sizes *s, uint32_t n, uint32_t k, enum precision pre
     s->act_q_bytes = max_size(s->act_q_bytes, s->backend->ops->act_bytes(s->backend, n, k, precision));
 }
 
+void sizes_work(struct block_sizes *s, double row_macs, double position_macs)
+{
+    s->row_macs += row_macs;
+    s->position_macs += position_macs;
+}
+
 void sizes_wide(struct block_sizes *s, size_t floats)
 {
     s->wide_floats = max_size(s->wide_floats, floats);
+}
+
+void sizes_latent(struct block_sizes *s, uint32_t n_heads, uint32_t latent)
+{
+    raise(&s->max_latent_heads, n_heads);
+    raise(&s->limits.max_latent, latent);
+    raise(&s->limits.max_experts, n_heads);
+    raise(&s->limits.max_experts_used, n_heads);
+}
+
+void sizes_route(struct block_sizes *s, uint32_t n_experts, uint32_t used)
+{
+    raise(&s->max_used, used);
+    raise(&s->limits.max_experts, n_experts);
+    raise(&s->limits.max_experts_used, used);
 }
 
 void sizes_heads(struct block_sizes *s, uint32_t n_heads, uint32_t head_dim)

@@ -23,7 +23,9 @@ enum status facts_sizes(const struct meta *m, struct model_facts *f)
     if (st == OK) st = meta_u32(m, "embedding_length", 1, 1u << 17, &info->d_model);
     if (st == OK) st = meta_u32_or(m, "vocab_size", 0, 1, TOKEN_IDS_MAX, &info->n_vocab);
     if (st == OK) st = meta_f32_or(m, "attention.layer_norm_rms_epsilon", 1e-5f, 1e-12f, 1e-1f, &info->norm_eps);
+    if (st == OK) st = meta_u32_or(m, "nextn_predict_layers", 0, 0, info->n_layers - 1, &f->n_guessing);
     if (st != OK) return st;
+    info->n_layers -= f->n_guessing;
     f->layers = mem_array(info->n_layers, sizeof(*f->layers));
     for (uint32_t i = 0; i < info->n_layers; i++) {
         f->layers[i].mixer_norms.before_name = "attn_norm.weight";
@@ -188,12 +190,27 @@ enum status facts_glu(const struct meta *m, struct model_facts *f)
     return st;
 }
 
-static void measure_layers(struct model_facts *f)
+/* As one rank would have them. */
+static enum status cut_whole(struct layer *l, const struct block *block, struct error *err)
+{
+    return block && block->cut ? block->cut(l, 0, 1, err) : OK;
+}
+
+static enum status measure_layers(struct model_facts *f, struct error *err)
 {
     struct block_sizes s;
+    enum status st = OK;
+    for (uint32_t i = 0; st == OK && i < f->info.n_layers; i++) {
+        st = cut_whole(&f->layers[i], f->layers[i].mixer, err);
+        if (st == OK) st = cut_whole(&f->layers[i], f->layers[i].channel, err);
+    }
+    if (st != OK) return st;
     sizes_init(&s, NULL, 1, f->info.d_model);
     block_sizes_of(&s, f->layers, f->info.n_layers);
     f->info.limits = s.limits;
+    f->info.row_macs = s.row_macs;
+    f->info.position_macs = s.position_macs;
+    return OK;
 }
 
 enum status model_facts_read(struct model_facts *out, const struct gguf *g, struct error *err)
@@ -209,8 +226,7 @@ enum status model_facts_read(struct model_facts *out, const struct gguf *g, stru
     snprintf(out->info.arch, sizeof(out->info.arch), "%s", out->family->name);
     if ((st = out->family->read(&m, out)) != OK) return st;
     out->info.fingerprint = gguf_fingerprint(g);
-    measure_layers(out);
-    return OK;
+    return measure_layers(out, err);
 }
 
 void model_facts_fini(struct model_facts *f)

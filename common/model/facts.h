@@ -22,6 +22,15 @@ enum status facts_windows(const struct meta *m, struct model_facts *f, uint32_t 
 void facts_head_norms(struct model_facts *f);
 /* The first table of positions. */
 enum status facts_rope(const struct meta *m, struct model_facts *f, enum rope_layout layout) MUST_CHECK;
+/* What a family's routers have in common where metadata says nothing. */
+struct moe_defaults {
+    enum route_gate gate;
+    bool norm;
+    enum glu_kind kind;
+    bool shared_gate;
+};
+/* Experts as the channel of the layers from leading_dense_block_count on, where the file has experts at all. */
+enum status facts_moe(const struct meta *m, struct model_facts *f, const struct moe_defaults *def) MUST_CHECK;
 /* A gated feed-forward as the channel of every layer. */
 enum status facts_glu(const struct meta *m, struct model_facts *f) MUST_CHECK;
 #endif

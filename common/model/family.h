@@ -18,6 +18,7 @@ struct model_facts {
     struct model_info info; /* n_vocab: 0 when only the tensors can tell */
     const struct family *family;
     struct layer *layers; /* [info.n_layers]; owned */
+    uint32_t n_guessing;  /* layers of the file after these, which guess further tokens: known, and not loaded */
     float embed_scale;    /* multiplies embeddings; 1 for none */
     float logit_cap;      /* logits become cap tanh(logit / cap); 0: they stay */
     uint32_t n_ropes;     /* tables of positions; layers name theirs */

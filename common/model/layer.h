@@ -6,7 +6,11 @@
 #ifndef MODEL_LAYER_H
 #define MODEL_LAYER_H
 #include "model/blocks/channel_glu.h"
+#include "model/blocks/channel_moe.h"
 #include "model/blocks/mixer_attention.h"
+#include "model/blocks/mixer_delta.h"
+#include "model/blocks/mixer_mamba2.h"
+#include "model/blocks/mixer_mla.h"
 
 struct binder;
 struct block_sizes;
@@ -53,9 +57,13 @@ struct layer {
     struct norms mixer_norms, channel_norms;
     union {
         struct attention attn;
+        struct mla mla;
+        struct delta delta;
+        struct mamba2 mamba2;
     };
     union {
         struct glu glu;
+        struct moe moe;
     };
 };
 #endif

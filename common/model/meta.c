@@ -76,7 +76,10 @@ enum status meta_str(const struct meta *m, const char *name, struct bytes *out)
 static enum status u32_array(const struct meta *m, const char *key, const struct gguf_kv *kv, uint32_t min,
                              uint32_t max, uint32_t *out, uint32_t n)
 {
-    if (kv->n != n)
+    uint32_t all = n; /* with layers that are not loaded */
+    enum status st = meta_u32_or(m, "block_count", n, 1, UINT32_MAX, &all);
+    if (st != OK) return st;
+    if (kv->n != n && kv->n != all)
         return error_set(m->err, ERR_INVALID, "metadata key %s has %llu values for %u layers", key,
                          (unsigned long long)kv->n, n);
     for (uint32_t i = 0; i < n; i++) {

@@ -7,6 +7,7 @@
 #include "model/memory_plan.h"
 #include "model/model_internal.h"
 #include "model/weight_stream.h"
+#include "model/weights_plan.h"
 #include "parallel/rank_team.h"
 #include "parallel/ranks.h"
 
@@ -99,20 +100,10 @@ static void place_rank(struct model *m, uint32_t i, const struct model_options *
     r->all = opt->ranks ? ranks_all(opt->ranks, i) : coll_self();
 }
 
-static enum status read_whole_facts(struct model *m, struct error *err)
-{
-    enum status st = model_facts_read(&m->whole, m->file, err);
-    for (uint32_t i = 0; st == OK && i < m->whole.info.n_layers; i++) {
-        struct layer *l = &m->whole.layers[i];
-        if (l->mixer->cut) st = l->mixer->cut(l, 0, 1, err);
-    }
-    return st;
-}
-
 /* Which part of the model each rank has. */
 static enum status cut_model(struct model *m, const struct model_options *opt, struct error *err)
 {
-    enum status st = read_whole_facts(m, err);
+    enum status st = model_facts_read(&m->whole, m->file, err);
     m->mesh = (struct mesh){ .tp = opt->ranks ? ranks_tp(opt->ranks) : 1,
                              .pp = opt->ranks ? ranks_pp(opt->ranks) : 1,
                              .n_layers = m->whole.info.n_layers,
@@ -143,6 +134,7 @@ static enum status plan_memory(const struct model *m, const struct model_options
 {
     struct memory_need need = { .kv = opt->kv_bytes };
     struct host_memory left;
+    const struct weight_item *stack = m->n_ranks > 0 ? weights_stack(&m->ranks[0].weights) : NULL;
     for (uint32_t i = 0; i < m->n_ranks; i++) {
         const struct model_rank *r = &m->ranks[i];
         if (!r->backend->caps.host_memory) continue; /* it has memory of its own */
@@ -151,6 +143,12 @@ static enum status plan_memory(const struct model *m, const struct model_options
         need.buffers += r->buffer_bytes;
     }
     *mode = opt->weights;
+    if (stack && *mode == WEIGHTS_STREAM)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "weights: stream, but tensor %s is a stack of matrices that are chosen while "
+                         "a step runs: they have to be resident",
+                         stack->src[0].t->name);
+    if (stack && *mode == WEIGHTS_AUTO) *mode = WEIGHTS_RESIDENT;
     if (need.resident == 0) return OK;
     host_memory_left(&left);
     enum status st = memory_plan(mode, &need, &left, err);

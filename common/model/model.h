@@ -33,8 +33,11 @@ struct model_info {
     bool rope_long;          /* the divisors for long sessions are in use (LongRoPE) */
     uint64_t fingerprint;
     uint64_t n_params;
-    uint64_t weight_bytes;        /* packed weights in memory */
-    bool rotate;                  /* Hadamard rotation of Q and K in use */
+    uint64_t weight_bytes; /* packed weights in memory */
+    bool latent;           /* the cache holds latents (MLA) of head_dim values, not K and V of heads */
+    bool rotate;           /* Hadamard rotation of Q and K in use */
+    double row_macs,
+        position_macs;            /* multiply-adds of a row in all layers, and of a row with each position before it */
     struct backend_limits limits; /* of the widest layer; rows and context are not the model's */
 };
 

@@ -25,7 +25,8 @@ void model_buffers_size(struct model_rank *m)
     const uint64_t floats = n_acts * m->sizes.act_floats + n * m->sizes.wide_floats +
                             n * d * (m->sizes.branch ? 2 : 1) + logit_rows * d +
                             logit_rows * (all_logits(m) + own_logits(m));
-    m->buffer_bytes = floats * sizeof(float) + n_acts * m->sizes.act_q_bytes + m->embed_bytes;
+    m->buffer_bytes = (floats + n * (2 * m->sizes.max_used + m->sizes.max_latent_heads)) * sizeof(float) +
+                      n_acts * m->sizes.act_q_bytes + m->embed_bytes;
 }
 
 static enum status alloc_floats(struct model_rank *m, size_t rows, size_t cols, float **out)
@@ -55,6 +56,41 @@ static enum status alloc_act(struct model_rank *m, struct act *out)
     return m->backend->ops->alloc(m->backend, m->sizes.act_q_bytes, &out->q);
 }
 
+static size_t route_slots(const struct model_rank *m)
+{
+    return (size_t)m->max_rows * m->sizes.max_used;
+}
+
+static enum status alloc_route(struct model_rank *m)
+{
+    void *experts = NULL;
+    if (m->sizes.max_used == 0) return OK;
+    enum status st = m->backend->ops->alloc(m->backend, route_slots(m) * sizeof(uint32_t), &experts);
+    m->route.expert = experts;
+    return st == OK ? alloc_floats(m, 1, route_slots(m), &m->route.weight) : st;
+}
+
+static size_t head_slots(const struct model_rank *m)
+{
+    return (size_t)m->max_rows * m->sizes.max_latent_heads;
+}
+
+/* Row after row the numbers of all heads. */
+static enum status alloc_heads(struct model_rank *m)
+{
+    const size_t n = head_slots(m);
+    void *device = NULL;
+    if (n == 0) return OK;
+    enum status st = m->backend->ops->alloc(m->backend, n * sizeof(uint32_t), &device);
+    m->heads = device;
+    if (st != OK) return st;
+    uint32_t *host = mem_array(n, sizeof(*host));
+    for (size_t i = 0; i < n; i++) host[i] = (uint32_t)(i % m->sizes.max_latent_heads);
+    st = m->backend->ops->upload(m->backend, NULL, device, host, n * sizeof(*host));
+    mem_free(host);
+    return st;
+}
+
 static enum status alloc_all(struct model_rank *m)
 {
     const size_t d = m->facts.info.d_model;
@@ -63,6 +99,8 @@ static enum status alloc_all(struct model_rank *m)
     if (st == OK && m->sizes.branch) st = alloc_floats(m, m->max_rows, d, &m->branch);
     if (st == OK) st = alloc_act(m, &m->act);
     if (st == OK && m->coll->size > 1) st = alloc_act(m, &m->gathered);
+    if (st == OK) st = alloc_route(m);
+    if (st == OK) st = alloc_heads(m);
     if (st == OK && !m->weights.embed_table && m->place.stage == 0) st = alloc_embed_rows(m);
     if (st == OK) st = alloc_floats(m, MODEL_MAX_LOGIT_ROWS, d, &m->head_x);
     if (st == OK && rank_speaks(m)) st = alloc_floats(m, MODEL_MAX_LOGIT_ROWS, all_logits(m), &m->logits);
@@ -103,6 +141,9 @@ void model_buffers_release(struct model_rank *m)
     if (m->embed_device != m->embed_rows) release(m, m->embed_device, m->embed_bytes);
     mem_free(m->embed_rows);
     release(m, m->head_x, MODEL_MAX_LOGIT_ROWS * d * sizeof(float));
+    release(m, m->heads, head_slots(m) * sizeof(uint32_t));
+    release(m, m->route.weight, route_slots(m) * sizeof(float));
+    release(m, m->route.expert, route_slots(m) * sizeof(uint32_t));
     release_act(m, &m->gathered);
     release_act(m, &m->act);
     release(m, m->branch, m->max_rows * d * sizeof(float));

@@ -27,8 +27,10 @@ struct model_rank {
     float *x;            /* [max_rows][d_model]: the residual stream */
     float *wide;         /* [max_rows][sizes.wide_floats]: outputs of products within a block */
     float *branch;       /* [max_rows][d_model]: a block's result before its norm, or NULL where no norm follows one */
+    uint32_t *heads;     /* [max_rows][sizes.max_latent_heads]: a head's own number, for matrices per head; or NULL */
     struct act act;      /* input of every product */
     struct act gathered; /* the same, put together from all members of the stage; NULL where there is one */
+    struct route route;  /* [max_rows * sizes.max_used]: which experts rows go to; NULL where there are none */
     uint8_t *embed_rows; /* host, [max_rows]: rows of the embedding that were read from the file, or NULL */
     void *embed_device;  /* the same where ops read them; = embed_rows where the backend's memory is the host's */
     float *head_x;       /* [MODEL_MAX_LOGIT_ROWS][d_model]: rows gathered for the head */

@@ -12,14 +12,15 @@ static bool is_power_of_two(uint32_t v)
 
 static enum status choose_rotation(struct model_info *info, const char *rotate, struct error *err)
 {
-    bool can = is_power_of_two(info->head_dim);
+    bool can = !info->latent && is_power_of_two(info->head_dim);
     const char *word = rotate ? rotate : "auto";
     if (strcmp(word, "auto") == 0) {
         info->rotate = can;
     } else if (strcmp(word, "on") == 0) {
         if (!can)
-            return error_set(err, ERR_UNSUPPORTED, "rotation is on, but heads of %u dimensions are not a power of two",
-                             info->head_dim);
+            return error_set(err, ERR_UNSUPPORTED, "rotation is on, but %s of %u dimensions are not rotated%s",
+                             info->latent ? "latents" : "heads", info->head_dim,
+                             info->latent ? "" : ": it takes a power of two");
         info->rotate = true;
     } else if (strcmp(word, "off") != 0) {
         return error_set(err, ERR_INVALID, "rotation is \"%s\", allowed are on, off and auto", word);

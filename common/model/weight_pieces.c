@@ -3,6 +3,8 @@
 
 #include "base/mem.h"
 
+#include <string.h>
+
 #define PIECE_BYTES (4u << 20) /* deep enough a queue of these keeps a disk busy, and a packed one stays in cache */
 
 static void append(struct weight_pieces *ps, struct weight_piece p)
@@ -16,6 +18,15 @@ static uint32_t rows_per_piece(size_t row_bytes, uint32_t quantum)
 {
     uint32_t n = (uint32_t)(PIECE_BYTES / row_bytes) / quantum * quantum;
     return n ? n : quantum;
+}
+
+/* From row `from` to row `to` of the tensor in one piece, which gives n rows of the item. */
+static void add_span(struct weight_pieces *ps, const struct weight_item *item, const struct tensor_entry *t,
+                     uint32_t from, uint32_t to, uint32_t at, uint32_t n)
+{
+    const size_t row_bytes = (size_t)dtype_row_bytes(t->type, t->ne[0]);
+    append(ps,
+           (struct weight_piece){ item, t, at, n, t->offset + from * (uint64_t)row_bytes, (to - from) * row_bytes });
 }
 
 /* A run of n rows of the tensor from row `from` on; its first is row `at` of the item.  Of a vector, elements. */
@@ -41,8 +52,18 @@ void weight_pieces_add(struct weight_pieces *ps, const struct weight_item *item,
     uint32_t at = 0; /* row of the item */
     for (uint32_t i = 0; i < item->n_src; i++) {
         const struct weight_src *s = &item->src[i];
-        for (uint32_t r = 0; r < s->n_rows; r += s->run)
-            add_run(ps, item, s->t, s->row0 + r / s->run * s->stride, s->run, at + r, row_quantum);
+        if (item->is_gathered) {
+            add_span(ps, item, s->t, s->row0, s->row0 + (s->n_rows / s->run - 1) * s->stride + s->run, at, s->n_rows);
+            at += s->n_rows;
+            continue;
+        }
+        for (uint32_t r = 0; r < s->n_rows; r += s->run) {
+            const uint32_t from = s->row0 + r / s->run * s->stride;
+            if (item->is_turned && !item->is_vector)
+                add_span(ps, item, s->t, from, from + s->run, r / s->run * item->n_rows, item->n_rows);
+            else
+                add_run(ps, item, s->t, from, s->run, at + r, row_quantum);
+        }
         at += s->n_rows;
     }
 }
@@ -67,29 +88,78 @@ size_t weight_piece_place(struct backend *b, const struct weight_piece *p)
     return stack + before;
 }
 
+/* [n_rows][n_cols] as [n_cols][n_rows]; the caller frees it. */
+static float *transposed(const float *x, uint32_t n_rows, uint32_t n_cols)
+{
+    float *y = mem_array((size_t)n_rows * n_cols, sizeof(*y));
+    for (uint32_t r = 0; r < n_rows; r++)
+        for (uint32_t c = 0; c < n_cols; c++) y[(size_t)c * n_rows + r] = x[(size_t)r * n_cols + c];
+    return y;
+}
+
 static enum status pack_vector(struct backend *b, struct stream *s, const struct weight_piece *p, const uint8_t *src,
                                void *dst)
 {
     float *tmp = mem_array(p->n_rows, sizeof(*tmp));
+    const uint32_t n_cols = (uint32_t)p->src->ne[0];
     dequantize_row(p->src->type, src, tmp, p->n_rows);
-    enum status st = b->ops->upload(b, s, dst, tmp, p->n_rows * sizeof(*tmp));
+    float *turned = p->item->is_turned ? transposed(tmp, p->n_rows / n_cols, n_cols) : NULL;
+    enum status st = b->ops->upload(b, s, dst, turned ? turned : tmp, p->n_rows * sizeof(*tmp));
+    mem_free(turned);
     mem_free(tmp);
     return st;
 }
 
-/* Rows whose packed type is not the file's: dequantized first. */
-static enum status pack_f32(struct backend *b, struct stream *s, const struct weight_piece *p, const uint8_t *src,
-                            void *dst)
+/* n rows of the file as fp32; the caller frees them. */
+static float *dequantized(const struct tensor_entry *t, const uint8_t *src, uint32_t n)
+{
+    const uint32_t n_cols = (uint32_t)t->ne[0];
+    const size_t from = (size_t)dtype_row_bytes(t->type, n_cols);
+    float *rows = mem_array((size_t)n * n_cols, sizeof(*rows));
+    for (uint32_t r = 0; r < n; r++) dequantize_row(t->type, src + r * from, rows + (size_t)r * n_cols, n_cols);
+    return rows;
+}
+
+/* Rows that are needed until they are packed. */
+static enum status pack_rows(struct backend *b, struct stream *s, const struct weight_piece *p, enum dtype type,
+                             void *rows, void *dst)
 {
     const uint32_t n_cols = p->item->n_cols;
-    const size_t from = (size_t)dtype_row_bytes(p->src->type, n_cols), to = n_cols * sizeof(float);
-    float *rows = mem_array(p->n_rows, to);
-    for (uint32_t r = 0; r < p->n_rows; r++)
-        dequantize_row(p->src->type, src + r * from, rows + (size_t)r * n_cols, n_cols);
-    enum status st = b->ops->weight_pack(b, s, dst, DTYPE_F32, p->n_rows, n_cols, rows, to);
-    if (st == OK) st = b->ops->sync(b, s); /* the rows are needed until then */
+    const size_t stride = (size_t)dtype_row_bytes(type, n_cols);
+    enum status st = b->ops->weight_pack(b, s, dst, type, p->n_rows, n_cols, rows, stride);
+    if (st == OK) st = b->ops->sync(b, s);
     mem_free(rows);
     return st;
+}
+
+static enum status pack_turned(struct backend *b, struct stream *s, const struct weight_piece *p, const uint8_t *src,
+                               void *dst)
+{
+    float *rows = dequantized(p->src, src, p->item->n_cols);
+    float *turned = transposed(rows, p->item->n_cols, p->item->n_rows);
+    mem_free(rows);
+    return pack_rows(b, s, p, DTYPE_F32, turned, dst);
+}
+
+/* The source of a piece that is gathered: the item's only one. */
+static uint8_t *gathered(const struct weight_piece *p, const uint8_t *src)
+{
+    const struct weight_src *from = &p->item->src[0];
+    const size_t row_bytes = (size_t)dtype_row_bytes(p->src->type, p->src->ne[0]), run = from->run * row_bytes;
+    uint8_t *rows = mem_array(p->n_rows, row_bytes);
+    for (uint32_t r = 0; r < p->n_rows; r += from->run)
+        memcpy(rows + r * row_bytes, src + (size_t)(r / from->run) * from->stride * row_bytes, run);
+    return rows;
+}
+
+static enum status pack_gathered(struct backend *b, struct stream *s, const struct weight_piece *p, const uint8_t *src,
+                                 void *dst)
+{
+    uint8_t *rows = gathered(p, src);
+    if (p->item->dtype == (enum dtype)p->src->type) return pack_rows(b, s, p, p->item->dtype, rows, dst);
+    float *floats = dequantized(p->src, rows, p->n_rows);
+    mem_free(rows);
+    return pack_rows(b, s, p, DTYPE_F32, floats, dst);
 }
 
 enum status weight_piece_pack(struct backend *b, struct stream *s, const struct weight_piece *p, const uint8_t *src,
@@ -98,7 +168,10 @@ enum status weight_piece_pack(struct backend *b, struct stream *s, const struct 
     const struct weight_item *it = p->item;
     if (it->is_vector) return pack_vector(b, s, p, src, dst);
     if (it->is_table) return b->ops->upload(b, s, dst, src, p->bytes);
-    if (it->dtype != (enum dtype)p->src->type) return pack_f32(b, s, p, src, dst);
+    if (it->is_turned) return pack_turned(b, s, p, src, dst);
+    if (it->is_gathered) return pack_gathered(b, s, p, src, dst);
+    if (it->dtype != (enum dtype)p->src->type)
+        return pack_rows(b, s, p, DTYPE_F32, dequantized(p->src, src, p->n_rows), dst);
     size_t stride = (size_t)dtype_row_bytes(it->dtype, it->n_cols);
     return b->ops->weight_pack(b, s, dst, it->dtype, p->n_rows, it->n_cols, src, stride);
 }

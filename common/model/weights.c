@@ -80,6 +80,13 @@ static enum status bind_rope(struct binder *b)
     return st;
 }
 
+const struct weight_item *weights_stack(const struct weights *w)
+{
+    for (uint32_t i = 0; i < w->n_items; i++)
+        if (w->items[i].n_experts > 0) return &w->items[i];
+    return NULL;
+}
+
 static enum status bind_norms(struct binder *b, struct norms *n)
 {
     const uint32_t d = bind_d_model(b);

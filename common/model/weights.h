@@ -63,6 +63,8 @@ enum status weights_map(struct weights *w, int fd, struct error *err) MUST_CHECK
 /* Packs into a new sealed memfd; nothing of it stays mapped. */
 enum status weights_share(struct weights *w, int *fd, const struct weights_load_options *opt,
                           struct error *err) MUST_CHECK;
+/* The first stack of matrices that rows choose from, or NULL. */
+const struct weight_item *weights_stack(const struct weights *w);
 /* Row i of the embedding as the file has it, to dst (weights_embed_row_bytes()).  ERR_IO: the disk failed. */
 enum status weights_read_embed(const struct weights *w, uint32_t i, uint8_t *dst) MUST_CHECK;
 size_t weights_embed_row_bytes(const struct weights *w);

@@ -4,9 +4,11 @@
 #include "model/weights_bind_internal.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdio.h>
 
 #define NAME_MAX_BYTES 80
+#define GATHER_MAX     (16u << 20) /* of a tensor whose short runs are gathered in memory while it is loaded */
 
 /* The tensor's whole name. */
 static const char *full_name(const struct binder *b, char name[NAME_MAX_BYTES], const char *what)
@@ -160,6 +162,19 @@ enum status bind_vector(struct binder *b, const char *name, uint32_t n_cols, uin
     return binder_add(b, it);
 }
 
+enum status bind_turned_vector(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows, const float **out)
+{
+    const uint32_t n = n_cols * n_rows;
+    struct weight_item it = {
+        .n_src = 1, .n_rows = 1, .n_cols = n, .is_vector = true, .is_turned = true, .dtype = DTYPE_F32, .vector = out
+    };
+    const struct tensor_entry *t;
+    enum status st = binder_need(b, name, n_cols, n_rows, &t);
+    if (st != OK) return st;
+    it.src[0] = weight_src_whole(t, n);
+    return binder_add(b, it);
+}
+
 enum status bind_vectors(struct binder *b, const struct bind_part parts[], uint32_t n, const float **out)
 {
     struct weight_item it = { .n_src = n, .n_rows = 1, .is_vector = true, .dtype = DTYPE_F32, .vector = out };
@@ -195,7 +210,8 @@ enum status bind_part(struct binder *b, const struct bind_part *part, uint32_t n
     const struct tensor_entry *t;
     enum status st = binder_need(b, p->name, n_cols, p->tensor_rows, &t);
     if (st != OK) return st;
-    if (p->run != p->n_rows && p->run % quantum != 0)
+    it.is_gathered = p->run != p->n_rows && p->run % quantum != 0;
+    if (it.is_gathered && t->bytes > GATHER_MAX)
         return error_set(b->err, ERR_UNSUPPORTED, "tensor %s: runs of %u rows, backend %s takes multiples of %u",
                          t->name, p->run, b->w->backend->ops->name, quantum);
     it.src[0] = (struct weight_src){ t, p->row0, p->n_rows, p->run, p->stride };
@@ -210,11 +226,15 @@ enum status bind_matrix(struct binder *b, const char *name, uint32_t n_cols, uin
     return bind_part(b, &whole, n_cols, precision, out);
 }
 
+struct shard bind_back_rows(const struct binder *b)
+{
+    return shard_rows(bind_d_model(b), b->place->member, b->place->tp);
+}
+
 static struct bind_part own_rows(const struct binder *b, const char *name)
 {
-    const uint32_t d = bind_d_model(b);
-    const struct shard own = shard_rows(d, b->place->member, b->place->tp);
-    return bind_rows(name, d, own.begin, shard_n(own));
+    const struct shard own = bind_back_rows(b);
+    return bind_rows(name, bind_d_model(b), own.begin, shard_n(own));
 }
 
 enum status bind_back(struct binder *b, const char *name, uint32_t n_cols, enum precision precision, struct weight *out)
@@ -229,17 +249,72 @@ enum status bind_back_bias(struct binder *b, const char *name, const float **out
     return bind_vectors(b, &own, 1, out);
 }
 
-enum status bind_experts(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows, uint32_t n_experts,
-                         enum precision precision, struct weight *out)
+enum status bind_experts(struct binder *b, const struct bind_stack *stack, uint32_t n_cols, enum precision precision,
+                         struct weight *out)
 {
+    const struct bind_stack *k = stack;
     struct weight_item it = {
-        .n_src = 1, .n_rows = n_rows, .n_cols = n_cols, .n_experts = n_experts, .precision = precision, .matrix = out
+        .n_src = 1, .n_rows = k->n_rows, .n_cols = n_cols, .n_experts = k->own, .precision = precision, .matrix = out
     };
     const struct tensor_entry *t;
-    enum status st = binder_need_stack(b, name, n_cols, n_rows, n_experts, &t);
-    if (st != OK) return st;
-    it.src[0] = (struct weight_src){ t, 0, n_experts * n_rows, n_rows, n_rows };
+    enum status st = binder_need_stack(b, k->name, n_cols, k->tensor_rows, k->n, &t);
+    if (st != OK || k->n_rows == 0) return st;
+    it.src[0] =
+        (struct weight_src){ t, k->first * k->tensor_rows + k->row0, k->own * k->n_rows, k->n_rows, k->tensor_rows };
     it.dtype = packed_type(b, t);
+    return binder_add(b, it);
+}
+
+enum status bind_vector_stack(struct binder *b, const struct bind_stack *stack, const float **out)
+{
+    const struct bind_stack *k = stack;
+    struct weight_item it = {
+        .n_src = 1, .n_rows = 1, .n_cols = k->own * k->n_rows, .is_vector = true, .dtype = DTYPE_F32, .vector = out
+    };
+    const struct tensor_entry *t;
+    enum status st = binder_need(b, k->name, k->tensor_rows, k->n, &t);
+    if (st != OK || k->n_rows == 0) return st;
+    if (dtype_info(t->type)->block_elems != 1)
+        return error_set(b->err, ERR_UNSUPPORTED, "tensor %s: vectors of type %s", t->name, dtype_info(t->type)->name);
+    it.src[0] =
+        (struct weight_src){ t, k->first * k->tensor_rows + k->row0, k->own * k->n_rows, k->n_rows, k->tensor_rows };
+    return binder_add(b, it);
+}
+
+enum status bind_runs_apart(struct binder *b, const struct bind_part *part, uint32_t n_cols, enum precision precision,
+                            struct weight *out)
+{
+    const struct bind_part *p = part;
+    struct weight_item it = { .n_src = 1,
+                              .n_rows = p->run,
+                              .n_cols = n_cols,
+                              .n_experts = p->n_rows / p->run,
+                              .precision = precision,
+                              .matrix = out };
+    const struct tensor_entry *t;
+    enum status st = binder_need(b, p->name, n_cols, p->tensor_rows, &t);
+    if (st != OK) return st;
+    it.src[0] = (struct weight_src){ t, p->row0, p->n_rows, p->run, p->stride };
+    it.dtype = packed_type(b, t);
+    return binder_add(b, it);
+}
+
+enum status bind_turned_runs(struct binder *b, const struct bind_part *part, uint32_t n_cols, enum precision precision,
+                             struct weight *out)
+{
+    const struct bind_part *p = part;
+    struct weight_item it = { .n_src = 1,
+                              .n_rows = n_cols,
+                              .n_cols = p->run,
+                              .n_experts = p->n_rows / p->run,
+                              .is_turned = true,
+                              .dtype = DTYPE_F32,
+                              .precision = precision,
+                              .matrix = out };
+    const struct tensor_entry *t;
+    enum status st = binder_need(b, p->name, n_cols, p->tensor_rows, &t);
+    if (st != OK) return st;
+    it.src[0] = (struct weight_src){ t, p->row0, p->n_rows, p->run, p->stride };
     return binder_add(b, it);
 }
 
@@ -275,11 +350,19 @@ enum status bind_group(struct binder *b, const struct bind_part parts[], uint32_
     return OK;
 }
 
+/* Whether a tensor is one of the layers that guess. */
+static bool is_guessing(const struct binder *b, const char *name)
+{
+    uint32_t layer;
+    if (sscanf(name, "blk.%" SCNu32 ".", &layer) != 1) return false;
+    return layer >= b->facts->info.n_layers && layer - b->facts->info.n_layers < b->facts->n_guessing;
+}
+
 enum status binder_refuse_unbound(const struct binder *b)
 {
     if (b->n_bound == b->dir->n) return OK;
     for (size_t i = 0; i < b->dir->n; i++)
-        if (!b->bound[i])
+        if (!b->bound[i] && !is_guessing(b, b->dir->entries[i].name))
             return error_set(b->err, ERR_UNSUPPORTED, "tensor %s is not one that family %s of %u layers has",
                              b->dir->entries[i].name, b->facts->family->name, b->facts->info.n_layers);
     return OK;

@@ -6,6 +6,7 @@
 #define MODEL_WEIGHTS_BIND_H
 #include "model/family.h"
 #include "model/weight_group.h"
+#include "parallel/shard.h"
 
 struct binder;
 
@@ -34,15 +35,18 @@ static inline struct bind_part bind_runs(const char *name, uint32_t tensor_rows,
 }
 
 uint32_t bind_d_model(const struct binder *b);
+struct shard bind_back_rows(const struct binder *b); /* of the model's width, that this rank computes */
 bool bind_has(const struct binder *b, const char *name);
 /* Floats, whatever the file's type: [n_rows][n_cols]. */
 enum status bind_vector(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows,
                         const float **out) MUST_CHECK;
+/* The same, stored as [n_cols][n_rows]. */
+enum status bind_turned_vector(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows,
+                               const float **out) MUST_CHECK;
 /* Vectors one after the other; a part's rows are its elements. */
 enum status bind_vectors(struct binder *b, const struct bind_part parts[], uint32_t n, const float **out) MUST_CHECK;
 enum status bind_matrix(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows, enum precision precision,
                         struct weight *out) MUST_CHECK;
-/* ERR_UNSUPPORTED where the backend cannot pack runs of that length by themselves. */
 enum status bind_part(struct binder *b, const struct bind_part *part, uint32_t n_cols, enum precision precision,
                       struct weight *out) MUST_CHECK;
 /* A block's last matrix, from n_cols back to the model's width, and its bias: the rank's rows of it (project_back()).
@@ -50,9 +54,21 @@ enum status bind_part(struct binder *b, const struct bind_part *part, uint32_t n
 enum status bind_back(struct binder *b, const char *name, uint32_t n_cols, enum precision precision,
                       struct weight *out) MUST_CHECK;
 enum status bind_back_bias(struct binder *b, const char *name, const float **out) MUST_CHECK;
-/* The matrices [n_rows][n_cols] of n_experts, one after the other. */
-enum status bind_experts(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows, uint32_t n_experts,
-                         enum precision precision, struct weight *out) MUST_CHECK;
+/* Of a tensor of n matrices, those from `first` on, `own` of them; of each, n_rows of its tensor_rows from row0 on. */
+struct bind_stack {
+    const char *name;
+    uint32_t n, first, own;
+    uint32_t tensor_rows, row0, n_rows;
+};
+enum status bind_experts(struct binder *b, const struct bind_stack *stack, uint32_t n_cols, enum precision precision,
+                         struct weight *out) MUST_CHECK;
+/* Elements of each of `n` vectors of a tensor, [n][n_elems]. */
+enum status bind_vector_stack(struct binder *b, const struct bind_stack *stack, const float **out) MUST_CHECK;
+/* A matrix per run of a part: matrix i is run i.  Turned: its transpose, in fp32. */
+enum status bind_runs_apart(struct binder *b, const struct bind_part *part, uint32_t n_cols, enum precision precision,
+                            struct weight *out) MUST_CHECK;
+enum status bind_turned_runs(struct binder *b, const struct bind_part *part, uint32_t n_cols, enum precision precision,
+                             struct weight *out) MUST_CHECK;
 /* At most WEIGHT_GROUP_MAX matrices over one input.  Neighbours of one type are packed as one: an output row does not
  * depend on its neighbours, so the numbers are the same. */
 enum status bind_group(struct binder *b, const struct bind_part parts[], uint32_t n, uint32_t n_cols,

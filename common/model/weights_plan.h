@@ -21,6 +21,8 @@ struct weight_item {
     size_t expert_bytes;     /* from one matrix of a stack to the next */
     bool is_vector;          /* fp32 in the arena, whatever the file's type */
     bool is_table;           /* as it is in the file */
+    bool is_turned;          /* fp32, transposed: each run of a stack, or a vector that is a matrix in the file */
+    bool is_gathered;        /* runs too short to be packed by themselves */
     enum dtype dtype;
     enum precision precision;
     size_t offset, bytes;  /* in the arena; offset is a multiple of 64 */

@@ -187,7 +187,7 @@ static enum status create_scratch(struct cpu_backend *b)
     enum status st = mem_try_map(&p, b->scratch_bytes * team_size(b->team));
     if (st != OK) return st;
     b->scratch = p;
-    if ((st = mem_try_map(&p, b->partials_bytes)) != OK) return st;
+    if ((st = mem_try_map(&p, b->partials_bytes ? b->partials_bytes : 1)) != OK) return st;
     b->partials = p;
     if ((st = mem_try_array(&p, l->max_rows, sizeof(uint32_t))) != OK) return st;
     b->logit_rows = p;
@@ -212,9 +212,9 @@ static enum status create_rope(struct rope_table *t, const struct backend_limits
 
 static enum status check_limits(const struct backend_limits *l, struct error *err)
 {
-    if (l->max_rows == 0 || l->max_context == 0 || l->max_cols == 0 || l->max_heads == 0 || l->max_head_dim == 0)
+    if (l->max_rows == 0 || l->max_context == 0 || l->max_cols == 0 || !l->max_heads != !l->max_head_dim)
         return error_set(err, ERR_INVALID, "cpu backend: every limit must be at least 1");
-    if (!kv_slice_dim_ok(l->max_head_dim))
+    if (l->max_head_dim > 0 && !kv_slice_dim_ok(l->max_head_dim))
         return error_set(err, ERR_UNSUPPORTED, "cpu backend: head dimension %u; it takes multiples of 16 up to 512",
                          l->max_head_dim);
     if (l->max_latent % 16 != 0 || l->max_latent > LATENT_MAX)
@@ -227,7 +227,7 @@ static void cpu_close(struct backend *backend)
 {
     struct cpu_backend *b = cpu_of(backend);
     if (b->scratch) mem_unmap(b->scratch, b->scratch_bytes * team_size(b->team));
-    mem_unmap(b->partials, b->partials_bytes);
+    mem_unmap(b->partials, b->partials_bytes ? b->partials_bytes : 1);
     mem_free(b->logit_rows);
     cpu_expert_table_free(&b->experts);
     mem_free(b->rope.factors);

@@ -41,6 +41,7 @@ static void size(struct block_sizes *s, const struct layer *l)
 {
     sizes_act(s, s->n_rows, l->glu.d_ff, COARSE);
     sizes_wide(s, 2 * (size_t)shard_n(l->glu.ff));
+    sizes_work(s, 3.0 * s->d_model * l->glu.d_ff, 0);
 }
 
 static enum status forward(struct model_rank *m, const struct layer *l, const struct block_io *io)

@@ -88,6 +88,8 @@ static void size(struct block_sizes *s, const struct layer *l)
     sizes_act(s, s->n_rows, a->n_heads * a->head_dim, COARSE);
     sizes_wide(s, qkv_of(a).ld);
     sizes_heads(s, a->n_heads, a->head_dim);
+    const double q = (double)a->n_heads * a->head_dim;
+    sizes_work(s, s->d_model * ((double)qkv_of(a).ld + q), 2 * q);
 }
 
 static enum status norm_heads(struct model_rank *m, const struct attention *a, uint32_t n)

@@ -9,6 +9,16 @@ struct act act_of(const struct model_rank *m, uint32_t n, uint32_t k, enum preci
     return (struct act){ m->act.f, m->act.q, n, k, precision };
 }
 
+struct route route_of(const struct model_rank *m, uint32_t n, uint32_t k)
+{
+    return (struct route){ m->route.expert, m->route.weight, n, k };
+}
+
+struct route heads_of(const struct model_rank *m, uint32_t n, uint32_t n_heads)
+{
+    return (struct route){ m->heads, NULL, n, n_heads };
+}
+
 enum status product(struct model_rank *m, float *y, size_t ld, const struct weight *w, const struct act *x,
                     bool accumulate)
 {
@@ -45,8 +55,7 @@ enum status act_gather(struct model_rank *m, struct act *own, uint32_t k, uint32
     return st == OK ? m->backend->ops->quantize(m->backend, m->stream, own) : st;
 }
 
-/* y's columns of all ranks, each of which has made its own. */
-static enum status gather_columns(struct model_rank *m, float *y, uint32_t n_rows)
+enum status gather_columns(struct model_rank *m, float *y, uint32_t n_rows)
 {
     const uint32_t d = m->facts.info.d_model;
     size_t begin[RANKS_MAX_TP + 1];

@@ -6,6 +6,18 @@
 /* The activation buffer seen as n rows of k columns, for products up to that precision.  A model has one: what was in
  * it is gone. */
 struct act act_of(const struct model_rank *m, uint32_t n, uint32_t k, enum precision precision);
+/* The next n floats of a buffer of which *used are taken; a NULL base only counts. */
+static inline float *place(float *base, size_t *used, size_t n)
+{
+    float *at = base ? base + *used : NULL;
+    *used += n;
+    return at;
+}
+
+/* The model's route, for n rows of k experts.  It has one. */
+struct route route_of(const struct model_rank *m, uint32_t n, uint32_t k);
+/* n rows whose slot h uses matrix h.  All layers of a rank have as many heads over latents. */
+struct route heads_of(const struct model_rank *m, uint32_t n, uint32_t n_heads);
 /* y (+)= W x */
 enum status product(struct model_rank *m, float *y, size_t ld, const struct weight *w, const struct act *x,
                     bool accumulate);
@@ -17,6 +29,8 @@ enum status act_gather(struct model_rank *m, struct act *own, uint32_t k, uint32
 /* The block's result, with the rank's rows of W (bind_back()): io->y (+)= W x (+ bias), on all ranks. */
 enum status project_back(struct model_rank *m, const struct block_io *io, const struct weight *w, const float *bias,
                          const struct act *x);
+/* y's columns, which each member has made of its own, on all of them; n rows of the model's width. */
+enum status gather_columns(struct model_rank *m, float *y, uint32_t n);
 /* m->logits of the rank that speaks for the head: the columns of all members of the stage, n rows. */
 enum status gather_logits(struct model_rank *m, uint32_t n);
 #endif

@@ -5,8 +5,11 @@
 
 #include <string.h>
 
-static const struct family *const FAMILIES[] = { &family_llama,  &family_qwen2,  &family_qwen3,
-                                                 &family_gemma2, &family_gemma3, &family_phi3 };
+static const struct family *const FAMILIES[] = { &family_llama,     &family_qwen2,   &family_qwen3,
+                                                 &family_qwen3moe,  &family_gemma2,  &family_gemma3,
+                                                 &family_phi3,      &family_gpt_oss, &family_deepseek2,
+                                                 &family_qwen3next, &family_qwen35,  &family_qwen35moe,
+                                                 &family_mamba2 };
 #define N_FAMILIES (sizeof(FAMILIES) / sizeof(FAMILIES[0]))
 
 const struct family *family_find(struct bytes name)

@@ -325,7 +325,7 @@ Test(model, refuses_bad_hyperparameters_with_key_and_value)
         { "llama.rope.dimension_count", 17, "17" },
         { "llama.rope.dimension_count", 15, "15" },
         { "llama.attention.value_length", 8, "" },
-        { "llama.expert_count", 8, "mixture of experts" },
+        { "llama.expert_count", 8, "expert_used_count is missing" },
         { "llama.vocab_size", 7, "" },
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
