@@ -161,7 +161,7 @@ static double worst_error(const struct scene *s, const float *out)
 {
     const uint32_t dim = s->geom.head_dim;
     double worst = 0, want[512];
-    for (uint32_t t = 0; t < s->n_tokens; t += t < 70 ? 13 : 97)
+    for (uint32_t t = 0; t < s->n_tokens; t += t < 5 ? 1 : t < 70 ? 13 : 97) /* a window of 1 is full at 1 */
         for (uint32_t h = 0; h < s->n_heads; h++) {
             naive(s, t, h, want);
             double size = 0, err = 0;

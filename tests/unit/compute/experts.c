@@ -127,6 +127,22 @@ Test(experts, routes_are_chosen_by_the_definition)
     backend_close(b);
 }
 
+/* A group of one is as good as its expert. */
+Test(experts, groups_may_have_one_expert)
+{
+    enum { ROWS = 10, N = 8 };
+    float x[ROWS * N], weight[ROWS * 3];
+    uint32_t expert[ROWS * 3];
+    struct check_rng rng = { 11 };
+    struct route route = { expert, weight, ROWS, 3 };
+    const struct route_facts f = { ROUTE_SIGMOID, N, .n_groups = N, .n_groups_used = 3, .norm = true, .scale = 1 };
+    struct backend *b = backend_of("auto", 1);
+    check_fill(&rng, FILL_NORMAL, x, ROWS * N);
+    cr_assert_eq(b->ops->route(b, NULL, &route, x, N, &f), OK);
+    expect_route(&route, x, N, &f);
+    backend_close(b);
+}
+
 Test(experts, of_equals_the_first_is_chosen_and_tiny_sums_are_clamped)
 {
     float x[2 * 16] = { 0 }, weight[2 * 3];

@@ -157,6 +157,31 @@ Test(gates, scale_and_softcap_take_any_number_of_floats)
     backend_close(b);
 }
 
+Test(gates, rmsnorm_takes_each_row_by_itself)
+{
+    enum { ROWS = 9, K = 96 };
+    struct check_rng rng = { 7 };
+    static float x[ROWS * K], w[K], f[ROWS * K], want[K];
+    struct backend *b = backend_of("auto", 2);
+    const size_t bytes = b->ops->act_bytes(b, ROWS, K, FINE);
+    uint8_t *q = mem_zalloc(bytes), *want_q = mem_zalloc(bytes);
+    check_fill(&rng, FILL_NORMAL, x, ROWS * K);
+    check_fill(&rng, FILL_NORMAL, w, K);
+    struct act out = { f, q, ROWS, K, FINE }, plain = { f, want_q, ROWS, K, FINE };
+    for (int weighted = 0; weighted < 2; weighted++) {
+        cr_assert_eq(b->ops->rmsnorm(b, NULL, &out, x, weighted ? w : NULL, EPS), OK);
+        for (int r = 0; r < ROWS; r++) {
+            cpu_of(b)->kernels->rmsnorm(want, x + r * K, weighted ? w : NULL, K, EPS);
+            cr_assert_arr_eq(f + r * K, want, sizeof(want));
+        }
+        cr_assert_eq(b->ops->quantize(b, NULL, &plain), OK);
+        cr_assert_arr_eq(q, want_q, bytes);
+    }
+    mem_free(q);
+    mem_free(want_q);
+    backend_close(b);
+}
+
 /* glu and gate_act give the floats of their kernels, and the quantized form that quantize() makes of those. */
 Test(gates, gated_rows_are_quantized)
 {
