@@ -107,8 +107,8 @@ static enum status cut_model(struct model *m, const struct model_options *opt, s
     m->mesh = (struct mesh){ .tp = opt->ranks ? ranks_tp(opt->ranks) : 1,
                              .pp = opt->ranks ? ranks_pp(opt->ranks) : 1,
                              .n_layers = m->whole.info.n_layers,
-                             .n_heads = m->whole.info.n_heads,
-                             .n_kv_heads = m->whole.info.n_kv_heads };
+                             .n_heads = m->whole.info.n_heads ? m->whole.info.n_heads : 1, /* none attends */
+                             .n_kv_heads = m->whole.info.n_kv_heads ? m->whole.info.n_kv_heads : 1 };
     if (st == OK && mesh_n_ranks(&m->mesh) > 1) st = mesh_check(&m->mesh, err);
     if (st != OK) return st;
     m->n_ranks = mesh_n_ranks(&m->mesh);

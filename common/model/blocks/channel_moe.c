@@ -14,6 +14,7 @@ struct places {
     float *down;           /* [n * n_used][own d_model] */
     float *shared_logit;   /* [n][1] */
     float *shared_gate_up; /* [n][2 * own d_ff_shared] */
+    float *shared_h;       /* [n][own d_ff_shared]: others may still read the experts' activation */
     float *shared_down;    /* [n][own d_model] */
 };
 
@@ -26,6 +27,7 @@ static size_t place_all(struct places *at, float *base, size_t n, const struct m
     at->down = place(base, &used, n * e->n_used * own_d);
     at->shared_logit = place(base, &used, n);
     at->shared_gate_up = place(base, &used, n * 2 * shard_n(e->shared_ff));
+    at->shared_h = place(base, &used, n * shard_n(e->shared_ff));
     at->shared_down = place(base, &used, n * own_d);
     return used;
 }
@@ -158,7 +160,7 @@ static enum status add_shared(struct model_rank *m, const struct moe *e, const s
     static const struct route_facts ONE = { .gate = ROUTE_SIGMOID, .n_experts = 1, .scale = 1.0f };
     const struct backend_ops *ops = m->backend->ops;
     const uint32_t d = m->facts.info.d_model, ff = shard_n(e->shared_ff), own = shard_n(m->back);
-    struct act h = act_of(m, n, ff, COARSE);
+    struct act h = { at->shared_h, m->act.q, n, ff, COARSE };
     struct route route = route_of(m, n, 1);
     enum status st =
         ops->glu(m->backend, m->stream, &h, at->shared_gate_up, at->shared_gate_up + ff, 2 * (size_t)ff, e->kind);

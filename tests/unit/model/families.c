@@ -44,8 +44,10 @@ static const struct {
     const char *name;
     bool tp, pp;
 } ALONE[] = {
-    { "deepseek2-lite", true, false }, { "deepseek2", true, false }, { "qwen3next", true, false },
-    { "qwen35", true, false },         { "qwen35moe", true, false }, { "mamba2", true, true },
+    { "qwen3next", true, false },
+    { "qwen35", true, false },
+    { "qwen35moe", true, false },
+    { "mamba2", true, false },
 };
 
 static bool needs_one_rank(const char *name, uint32_t tp, uint32_t pp)
