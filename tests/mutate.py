@@ -62,7 +62,7 @@ def places(path):
 def all_places(paths):
     found = []
     for p in paths:
-        for f in sorted((COPY / p).rglob("*.c")):
+        for f in [COPY / p] if p.endswith(".c") else sorted((COPY / p).rglob("*.c")):
             found += [(f.relative_to(COPY), *at) for at in places(f)]
     return found
 
@@ -83,7 +83,7 @@ def prepare(tree):
     COPY.mkdir(parents=True, exist_ok=True)
     for old in COPY.iterdir():
         if old.name != "build":
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
     subprocess.run(f"git archive HEAD | tar x -C {COPY}", cwd=ROOT, shell=True, check=True)
     for name in ("models", ".venv"):
         if (ROOT / name).exists():
@@ -132,7 +132,7 @@ def main():
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--minutes", type=float, default=60, help="no new mutant begins after that")
     ap.add_argument("--want", type=float, default=0.9)
-    ap.add_argument("--paths", nargs="+", default=["common", "coordinator"])
+    ap.add_argument("--paths", nargs="+", default=["common", "coordinator"], help="folders, or .c files")
     ap.add_argument("--share", default="0/1", help="I/N: of the sample's mutants only those whose number is I modulo N")
     ap.add_argument("--tree", help="a built copy to change instead of build/mutants")
     ap.add_argument("--out", help="JSON file")
