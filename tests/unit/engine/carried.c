@@ -103,6 +103,29 @@ Test(carried, hidden_states_are_told_of_each_token)
     }
 }
 
+/* A sequence that is computed again, as it had to give its blocks up, has told of its states. */
+Test(carried, hidden_states_are_told_of_once)
+{
+    int32_t tokens[N_PROMPT];
+    struct rig_options o = rig_defaults();
+    struct engine_load load;
+    prompt_of(tokens);
+    o.n_blocks = 8; /* each of the two needs 5 in the end */
+    struct rig *r = rig_of(o);
+    for (uint32_t i = 0; i < 2; i++) {
+        struct seq_request q = request_of(i, tokens, 150);
+        q.wants_hidden = i == 1; /* the later one is preempted */
+        cr_assert_eq(engine_submit(r->engine, &q), OK);
+    }
+    for (uint32_t i = 0; i < 2; i++) WAIT(r, r->heard[i].n_done == 1);
+    engine_load(r->engine, &load);
+    cr_assert_gt(load.preemptions[PREEMPT_RECOMPUTE], 0);
+    cr_assert_eq(r->heard[1].hidden_end, N_PROMPT);
+    cr_assert_eq(memcmp(r->heard[0].out, r->heard[1].out, 150 * sizeof(int32_t)), 0);
+    expect_idle(r);
+    rig_free(r);
+}
+
 Test(carried, adapters_are_refused_until_there_are_some)
 {
     int32_t tokens[N_PROMPT];

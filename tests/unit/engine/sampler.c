@@ -355,6 +355,13 @@ static struct sampling_params random_case(uint32_t trial, float *row)
     return p;
 }
 
+static bool is_candidate(const struct picked *from, int32_t id)
+{
+    for (uint32_t i = 0; i < from->n; i++)
+        if (from->best[i].id == id) return true;
+    return false;
+}
+
 Test(sampler, candidates_give_the_token_that_the_whole_row_gives)
 {
     enum { TRIALS = 12000 };
@@ -387,6 +394,8 @@ Test(sampler, candidates_give_the_token_that_the_whole_row_gives)
         if (!sampler_draw(s, &near, &from, &p, 3)) {
             n_beyond++;
             near = sampler_draw_beyond(s, &from, row, weights, &p, 3);
+            const bool cuts = p.top_k > 0 || p.top_p < 1.0f || p.min_p > 0.0f;
+            cr_assert(cuts || !is_candidate(&from, near.token), "trial %u: the row was fetched for nothing", trial);
         }
         cr_assert_eq(near.token, want, "trial %u, from %u candidates", trial, from.n);
         n_far += near.logit < from.best[from.n - 1].value;
