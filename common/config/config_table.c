@@ -34,7 +34,7 @@ const struct config_option config_table[] = {
     { SCOPE_ARGS, NULL, "name", "name", NULL, ROLES_NODE, OPTION_NAME, AT_ARGS(name), 0, 0, 0, NULL, "",
       "which node of the file this is, or its name if there is no file" },
     { SCOPE_ARGS, NULL, "model", "model", "m", ROLES_MODEL, OPTION_STRING, AT_ARGS(model), 0, 0, 0, NULL, "",
-      "GGUF file, or the name of a model of the file" },
+      "GGUF file (of a split model its first part), or the name of a model of the file" },
     { SCOPE_ARGS, NULL, "model_name", "model-name", "alias", ROLES_MODEL, OPTION_MODEL_NAME, AT_ARGS(model_name), 0, 0,
       0, NULL, "", "name under which --model is served; without it, the file's" },
     { SCOPE_ARGS, NULL, "host", "host", NULL, ROLES_HTTP, OPTION_HOST, AT_ARGS(host), 0, 0, 0, NULL, "",
@@ -53,7 +53,7 @@ const struct config_option config_table[] = {
     { SCOPE_MODEL, NULL, "name", NULL, NULL, 0, OPTION_MODEL_NAME, AT_MODEL(name), 0, 0, 0, NULL, "",
       "name in requests and in nodes' entries; without it, the file's" },
     { SCOPE_MODEL, NULL, "path", NULL, NULL, 0, OPTION_STRING, AT_MODEL(path), 0, 0, 0, NULL, "",
-      "GGUF file, relative to the working directory" },
+      "GGUF file (of a split model its first part), relative to the working directory" },
 
     { SCOPE_GLOBAL, "coordinator", "http", "http", NULL, ROLES_API, OPTION_LISTEN, AT(coordinator.http), 0, 0, 0, NULL,
       "127.0.0.1:8080", "addresses of the OpenAI API", CONFIG_MAX_ITEMS },
