@@ -181,7 +181,11 @@ void model_facts_plan_rope(struct model_facts *f, uint32_t max_context)
 enum status facts_glu(const struct meta *m, struct model_facts *f)
 {
     uint32_t d_ff[MODEL_MAX_LAYERS];
-    enum status st = meta_u32_each(m, "feed_forward_length", 1, D_FF_MAX, d_ff, f->info.n_layers);
+    /* Files all of whose layers have experts need not say it. */
+    const char *key = meta_has(m, "feed_forward_length") || !meta_has(m, "expert_feed_forward_length")
+                          ? "feed_forward_length"
+                          : "expert_feed_forward_length";
+    enum status st = meta_u32_each(m, key, 1, D_FF_MAX, d_ff, f->info.n_layers);
     for (uint32_t i = 0; st == OK && i < f->info.n_layers; i++) {
         f->layers[i].channel = &channel_glu;
         f->layers[i].glu = (struct glu){ .d_ff = d_ff[i] };

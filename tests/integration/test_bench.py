@@ -15,7 +15,8 @@ def bench(*args, rc=0, **kw):
     return out
 
 
-@pytest.mark.parametrize("shape,kind", [("smollm2-135m", "F16"), ("smollm2-135m", "Q4_0"), ("llama-1b", "Q4_K_M")])
+@pytest.mark.parametrize("shape,kind", [("smollm2-135m", "F16"), ("smollm2-135m", "Q4_0"), ("llama-1b", "Q4_K_M"),
+                                        ("deepseek-v2-lite", "Q4_K_M"), ("qwen3.6-35b-a3b", "Q4_K_M")])
 def test_a_synthetic_model_runs(tmp_path, shape, kind):
     path = tmp_path / "synth.gguf"
     bench("synth", "-o", path, "--shape", shape, "--type", kind, *TINY)

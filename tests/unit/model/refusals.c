@@ -76,6 +76,15 @@ static const struct sound *sound_of(const char *family)
     return NULL;
 }
 
+Test(refusals, experts_in_every_layer_need_no_width_of_dense_ones)
+{
+    const struct key width = { "expert_feed_forward_length", 32 };
+    char text[512];
+    cr_assert_eq(read_with(&SOUND[0], &width, "feed_forward_length", text), OK, "%s", text);
+    cr_assert_neq(read_with(&SOUND[0], NULL, "feed_forward_length", text), OK);
+    cr_assert(strstr(text, "qwen3moe.feed_forward_length"), "%s", text);
+}
+
 Test(refusals, sound_metadata_is_read)
 {
     char text[512];
