@@ -21,6 +21,8 @@ static const struct config_option OPTIONS[] = {
     COMMAND_NUMBER("depth", "d", AT(depth), 0, 1u << 20, "0", "context before the decode"),
     COMMAND_NUMBER("streams", "s", AT(streams), 1, MODEL_MAX_LOGIT_ROWS, "1", "sequences that decode together"),
     BENCH_THREADS(AT(threads)),
+    COMMAND_NUMBER("tp", NULL, AT(tp), 1, RANKS_MAX_TP, "1", "ranks that share out each layer, and the threads"),
+    COMMAND_NUMBER("pp", NULL, AT(pp), 1, RANKS_MAX_PP, "1", "runs of layers, each with ranks of its own"),
     BENCH_REPEATS(AT(repeats), "5"),
     COMMAND_NUMBER("chunk", "b", AT(chunk), 1, 8192, "512", "most tokens in one forward pass"),
     COMMAND_CHOICE("kv", NULL, AT(kv), "int8|f16", "int8", "format of KV"),
@@ -82,11 +84,11 @@ static enum status open_all(struct engine_bench *r, struct error *err)
     if (longest > info.context_length)
         return error_set(err, ERR_CONTEXT_LENGTH, "%u tokens are asked for, the model was trained for %u", longest,
                          info.context_length);
-    st = backend_open(&r->backend, "cpu",
-                      &(struct backend_options){ .n_threads = o->threads, .isa = o->isa, .limits = lim }, err);
+    st = ranks_open(&r->ranks, o->tp, o->pp, "cpu",
+                    &(struct backend_options){ .n_threads = o->threads, .isa = o->isa, .limits = lim }, err);
     if (st != OK) return st;
     struct model_options mo = { .path = o->path,
-                                .backend = r->backend,
+                                .ranks = r->ranks,
                                 .kv_format = strcmp(o->kv, "f16") == 0 ? KV_F16 : KV_INT8,
                                 .rotate = o->rotate,
                                 .max_batch_tokens = rows,
@@ -105,7 +107,7 @@ static void close_all(struct engine_bench *r)
     ceilings_destroy(r->ceilings);
     kv_store_destroy(r->kv);
     model_close(r->model);
-    backend_close(r->backend);
+    ranks_close(r->ranks);
     mem_free(r->blocks);
     mem_free(r->tokens);
 }

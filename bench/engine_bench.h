@@ -3,11 +3,12 @@
 #define BENCH_ENGINE_BENCH_H
 #include "bench/bench.h"
 #include "model/model.h"
+#include "parallel/ranks.h"
 
 struct engine_options {
     char *path, *isa, *kv, *rotate, *weights, *io;
     uint32_t prompt, decode; /* 0: left out */
-    uint32_t depth, streams, threads, repeats, chunk;
+    uint32_t depth, streams, threads, tp, pp, repeats, chunk;
     bool json, step, cpu; /* cpu: processor time */
 };
 
@@ -23,7 +24,7 @@ enum engine_metric {
 
 struct engine_bench {
     struct engine_options opt;
-    struct backend *backend;
+    struct ranks *ranks;
     struct model *model;
     struct kv_store *kv;
     struct ceilings *ceilings;

@@ -30,7 +30,7 @@ void engine_report_table(struct engine_bench *r)
     for (int m = 0; m < N_ENGINE_METRICS; m++) s[m] = bench_spread_of(r->samples[m], o->repeats);
     printf("%s\n%s, %.1f M parameters, %.1f MB packed, KV %s%s, %u threads, %s, loaded in %.2f s\n\n", o->path, i->arch,
            (double)i->n_params * 1e-6, (double)i->weight_bytes * 1e-6, o->kv, i->rotate ? " rotated" : "", o->threads,
-           backend_describe(r->backend), r->load_s);
+           backend_describe(ranks_backend(r->ranks, 0)), r->load_s);
     printf("%-22s %10s %10s %10s   %s\n", "", "median", "min", "max", "of the ceiling in the same repeat");
     print_row("memory read", s[READ_BYTES_S], 1e9, "GB/s");
     snprintf(what, sizeof(what), "GOP/s, %s", r->int8_how);
@@ -81,8 +81,8 @@ void engine_report_json(struct engine_bench *r)
     strbuf_addf(&sb,
                 ",\"threads\":%u,\"isa\":\"%s\",\"kv\":\"%s\",\"prompt\":%u,\"decode\":%u,\"depth\":%u,"
                 "\"streams\":%u,\"repeats\":%u,\"int8_how\":\"%s\",\"weight_bytes\":%llu,\"load_s\":",
-                o->threads, backend_describe(r->backend), o->kv, o->prompt, o->decode, o->depth, o->streams, o->repeats,
-                r->int8_how, (unsigned long long)model_info(r->model)->weight_bytes);
+                o->threads, backend_describe(ranks_backend(r->ranks, 0)), o->kv, o->prompt, o->decode, o->depth,
+                o->streams, o->repeats, r->int8_how, (unsigned long long)model_info(r->model)->weight_bytes);
     json_num(&sb, r->load_s);
     for (int m = 0; m < N_ENGINE_METRICS; m++)
         if (is_measured(r, (enum engine_metric)m)) json_metric(&sb, NAMES[m], r->samples[m], o->repeats);
@@ -93,7 +93,7 @@ void engine_report_json(struct engine_bench *r)
 void engine_report_sample(const struct engine_bench *r, uint32_t i)
 {
     struct strbuf sb = STRBUF_INIT;
-    strbuf_addf(&sb, "{\"isa\":\"%s\",\"int8_how\":\"%s\"", backend_describe(r->backend), r->int8_how);
+    strbuf_addf(&sb, "{\"isa\":\"%s\",\"int8_how\":\"%s\"", backend_describe(ranks_backend(r->ranks, 0)), r->int8_how);
     for (int m = 0; m < N_ENGINE_METRICS; m++) {
         if (!is_measured(r, (enum engine_metric)m)) continue;
         strbuf_addf(&sb, ",\"%s\":", NAMES[m]);

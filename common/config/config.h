@@ -30,6 +30,7 @@ struct config_node {
     char *model;        /* name of a model; "" = the only one */
     uint32_t threads;   /* 0 = all cores that this process may use */
     char *cpus;         /* "0-3,6" or "" */
+    uint32_t tp, pp;    /* ranks of the node: members that share out each layer, and stages of layers */
     char *isa;          /* auto, ref, avx2, vnni256, avxvnni, avx512, vnni, amx */
     char *weights;      /* auto, resident, stream */
     char *io;           /* auto, uring, pread, mmap */

@@ -31,21 +31,38 @@ static bool is_unset(const struct config_option *row, const void *base)
     return config_type_is_text(row->type) && **(char *const *)field == '\0';
 }
 
-/* "{ key: value, ... }" with the rows of one scope and section. */
+/* Where a row of that scope is written: its section, if a map of that name is to be opened for it; else NULL. */
+static const char *map_of(const struct config_option *row)
+{
+    return row->scope == SCOPE_NODE ? row->section : NULL;
+}
+
+static bool is_dumped(const struct config_option *row, enum config_scope scope, const char *section, bool is_decode,
+                      const void *base)
+{
+    if (row->scope != scope || (section && (!row->section || strcmp(row->section, section) != 0))) return false;
+    return (is_decode || !config_is_decode_only(row)) && !is_unset(row, base);
+}
+
+/* "{ key: value, map: { key: value }, ... }" with the rows of one scope and section; those of a map stand together. */
 static void dump_rows(enum config_scope scope, const char *section, bool is_decode, const void *base,
                       struct strbuf *out)
 {
-    const char *comma = "";
+    const char *comma = "", *open = NULL;
     strbuf_puts(out, "{ ");
     for (uint32_t i = 0; i < config_table_rows; i++) {
         const struct config_option *row = &config_table[i];
-        if (row->scope != scope || (section && strcmp(row->section, section) != 0)) continue;
-        if ((!is_decode && config_is_decode_only(row)) || is_unset(row, base)) continue;
-        strbuf_addf(out, "%s%s: ", comma, row->key);
+        if (!is_dumped(row, scope, section, is_decode, base)) continue;
+        const char *map = map_of(row);
+        if (open && map != open && (!map || strcmp(map, open) != 0)) strbuf_puts(out, " }");
+        strbuf_puts(out, comma);
+        if (map && (!open || strcmp(map, open) != 0)) strbuf_addf(out, "%s: { ", map);
+        strbuf_addf(out, "%s: ", row->key);
         dump_value(row, base, out);
+        open = map;
         comma = ", ";
     }
-    strbuf_puts(out, " }\n");
+    strbuf_puts(out, open ? " } }\n" : " }\n");
 }
 
 static void dump_nodes(const char *section, const struct config_node *nodes, uint32_t n, bool is_decode,

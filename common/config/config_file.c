@@ -48,6 +48,31 @@ static enum status apply_items(const struct file_reader *r, const struct ynode *
     return st;
 }
 
+static enum status apply_keys(const struct file_reader *r, const struct ynode *map, enum config_scope scope,
+                              const char *section, const char *prefix, void *base);
+
+/* Whether an entry of a node has a map of that name. */
+static bool is_map_of_node(const char *key)
+{
+    for (uint32_t i = 0; i < config_table_rows; i++) {
+        const struct config_option *row = &config_table[i];
+        if (row->scope == SCOPE_NODE && row->section && strcmp(row->section, key) == 0) return true;
+    }
+    return false;
+}
+
+/* "parallel: { tp: 2 }" within a node's entry. */
+static enum status apply_map(const struct file_reader *r, const struct ynode *node, const char *prefix, void *base)
+{
+    char inner[96];
+    if (node->kind == YNODE_SCALAR && node->is_null) return OK;
+    if (node->kind != YNODE_MAP)
+        return error_set(r->err, ERR_INVALID, "%s:%u: %s%s: a map of keys is expected here", r->path, node->line,
+                         prefix, node->key);
+    snprintf(inner, sizeof(inner), "%s%s.", prefix, node->key);
+    return apply_keys(r, node, SCOPE_NODE, node->key, inner, base);
+}
+
 /* One key of a section or entry: looks its row up and sets the field below `base`. */
 static enum status apply_key(const struct file_reader *r, const struct ynode *node, enum config_scope scope,
                              const char *section, const char *prefix, void *base)
@@ -55,6 +80,7 @@ static enum status apply_key(const struct file_reader *r, const struct ynode *no
     const char *known[64];
     uint32_t n = 0;
     char where[512];
+    if (scope == SCOPE_NODE && !section && is_map_of_node(node->key)) return apply_map(r, node, prefix, base);
     bool prefill = scope == SCOPE_NODE && strncmp(prefix, "prefill", 7) == 0;
     const struct config_option *row = config_table_key(scope, section, node->key);
     if (row && (!prefill || !config_is_decode_only(row))) {
@@ -69,8 +95,9 @@ static enum status apply_key(const struct file_reader *r, const struct ynode *no
     for (uint32_t i = 0; i < config_table_rows && n < 64; i++) {
         const struct config_option *other = &config_table[i];
         if (other->scope != scope || (prefill && config_is_decode_only(other))) continue;
-        if (section && strcmp(other->section, section) != 0) continue;
-        known[n++] = other->key;
+        if (section && (!other->section || strcmp(other->section, section) != 0)) continue;
+        const char *key = section || !other->section ? other->key : other->section;
+        if (n == 0 || strcmp(known[n - 1], key) != 0) known[n++] = key; /* rows of a map stand together */
     }
     return unknown_key(r, node, prefix, known, n);
 }

@@ -39,8 +39,12 @@ static const char *key_of(const struct config_option *row, enum config_role role
                   : role == CONFIG_DECODE || config_is_decode_only(row) ? "decode[]"
                                                                         : "prefill[] and decode[]";
     }
-    bool none = !section || role == CONFIG_SERVE;
-    snprintf(buf, cap, "%s%s%s", none ? "" : section, none ? "" : ".", none ? "" : row->key);
+    if (!section || role == CONFIG_SERVE)
+        buf[0] = '\0';
+    else if (row->scope == SCOPE_NODE && row->section)
+        snprintf(buf, cap, "%s.%s.%s", section, row->section, row->key);
+    else
+        snprintf(buf, cap, "%s.%s", section, row->key);
     return buf;
 }
 

@@ -44,7 +44,8 @@ enum config_scope {
 
 struct config_option {
     enum config_scope scope;
-    const char *section; /* "coordinator", "kv", ...; NULL in args, models and nodes */
+    /* "coordinator", "kv", ...; of a node: a map within its entry, "parallel", or NULL.  NULL in args and models. */
+    const char *section;
     const char *key;
     const char *flag;  /* without dashes; NULL: file and environment only */
     const char *alias; /* a second flag; one letter: with one dash */

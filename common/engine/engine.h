@@ -72,8 +72,8 @@ struct engine_event { /* valid during the callback */
     const kv_block_id *blocks;
     uint32_t n_blocks;
     /* KV: layers [layer0, layer1) of tokens [t0, t1) are final once `written` has passed, which is waited for on
-     * another thread (mark_wait(), until DONE); from the engine thread, in order. PROGRESS: prompt tokens [0, t1) are
-     * computed. */
+     * another thread (mark_wait(), until DONE); in order, from the engine's thread or one that it waits for. PROGRESS:
+     * prompt tokens [0, t1) are computed. */
     uint32_t layer0, layer1, t0, t1;
     struct mark written;
     /* Slot of the sequence's recurrent states.  RESERVED: what they are after the prompt is to be stored there.  KV:

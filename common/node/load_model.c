@@ -10,6 +10,8 @@
 #include "formats/vocab_load.h"
 #include "node/cache_groups.h"
 #include "node/cache_plan.h"
+#include "parallel/mesh.h"
+#include "parallel/ranks.h"
 #include "store/state_store.h"
 #include "text/vocab.h"
 
@@ -50,8 +52,8 @@ static uint32_t n_threads_of(const struct config_node *self)
     return cpus_default_threads("", &cpus);
 }
 
-/* The backend has pinned this thread as the first of its team, and the engine's thread has taken that over.  What is
- * started from here on moves within all that the node owns. */
+/* The first rank's backend has pinned this thread as the first of its team, and the engine's thread has taken that
+ * over.  What is started from here on moves within all that the node owns. */
 static void unpin(const struct config_node *self)
 {
     struct cpu_list own;
@@ -95,16 +97,12 @@ static enum status open_cache(struct loaded_model *m, struct kv_store **kv, cons
     return st == OK && plan.n_slots > 0 ? model_states_create(*kv, model, plan.n_slots, err) : st;
 }
 
-/* The only rank has all layers and heads. */
-static enum status open_map(struct loaded_model *m, struct kv_store *kv, struct error *err)
+static enum status open_map(struct loaded_model *m, const struct model *model, struct kv_store *kv, struct error *err)
 {
-    const bool has_heads = m->info.n_kv_heads > 0; /* a model of recurrent layers alone has none */
-    const struct mesh mesh = { .tp = 1,
-                               .pp = 1,
-                               .n_layers = m->info.n_layers,
-                               .n_heads = has_heads ? m->info.n_heads : 1,
-                               .n_kv_heads = has_heads ? m->info.n_kv_heads : 1 };
-    return kv_map_create(&m->kv_map, &mesh, &kv, err);
+    struct kv_store *stores[RANKS_MAX_TP * RANKS_MAX_PP];
+    uint32_t n = 0;
+    for (; kv; kv = kv->next) stores[n++] = kv;
+    return kv_map_create(&m->kv_map, model_mesh(model), stores, err);
 }
 
 /* Of the whole model, as it is compared with other nodes: nobody out there knows ranks. */
@@ -135,6 +133,16 @@ static uint32_t layers_per_event(const struct cache_geometry *g, const struct co
     return n < g->n_layers ? (uint32_t)n : g->n_layers;
 }
 
+static enum status open_ranks(struct loaded_model *m, const struct config_node *self, struct error *err)
+{
+    const struct backend_options all = { .n_threads = n_threads_of(self),
+                                         .cpus = self->cpus[0] ? self->cpus : NULL,
+                                         .isa = self->isa,
+                                         .limits = model_limits(&m->info, self->max_batch_tokens, m->max_context) };
+    if (all.n_threads < self->tp) log_warn("ranks_share_cpus", "tp=%u threads=%u", self->tp, all.n_threads);
+    return ranks_open(&m->ranks, self->tp, self->pp, "cpu", &all, err);
+}
+
 static enum status open_model(struct loaded_model *m, struct model **model, const struct config_run *run,
                               struct error *err)
 {
@@ -150,20 +158,12 @@ static enum status open_model(struct loaded_model *m, struct model **model, cons
         .progress = on_progress,
         .progress_ctx = &progress,
     };
-    struct backend_limits limits;
     enum status st;
 
     if ((st = model_read_info(&m->info, opt.path, err)) != OK) return st;
     m->max_context = self->max_context ? self->max_context : m->info.context_length;
-    limits = model_limits(&m->info, self->max_batch_tokens, m->max_context);
-    st = backend_open(&m->backend, "cpu",
-                      &(struct backend_options){ .n_threads = n_threads_of(self),
-                                                 .cpus = self->cpus[0] ? self->cpus : NULL,
-                                                 .isa = self->isa,
-                                                 .limits = limits },
-                      err);
-    if (st != OK) return st;
-    opt.backend = m->backend;
+    if ((st = open_ranks(m, self, err)) != OK) return st;
+    opt.ranks = m->ranks;
     opt.kv_bytes = self->kv_memory;
     if ((st = model_options_words(&opt, self->weights, self->io, err)) != OK) return st;
     if ((st = model_open(model, &opt, err)) != OK) return st;
@@ -175,10 +175,10 @@ static enum status open_model(struct loaded_model *m, struct model **model, cons
 static uint64_t swap_room(const struct config_run *run, const struct kv_store *kv)
 {
     const uint64_t wanted = run->cfg.kv.swap_bytes, left = host_memory_available();
-    const uint64_t pool = kv->bytes + (kv->states ? kv->states->bytes : 0);
+    const uint64_t pool = kv_store_host_bytes(kv);
     uint64_t room = left > pool ? (left - pool) / 4 : 0;
     if (wanted <= room) return wanted;
-    if (room < kv->bytes / kv->n_blocks) room = 0;
+    if (room < kv_store_block_bytes(kv)) room = 0;
     log_warn("swap_smaller", "wanted_mib=%llu given_mib=%llu available_mib=%llu", (unsigned long long)(wanted >> 20),
              (unsigned long long)(room >> 20), (unsigned long long)(left >> 20));
     return room;
@@ -233,22 +233,24 @@ enum status load_model(struct loaded_model *out, const struct config_run *run, e
     }
     if ((st = open_model(&m, &model, run, err)) != OK) goto fail;
     if ((st = open_cache(&m, &kv, model, run, err)) != OK) goto fail;
-    if ((st = open_map(&m, kv, err)) != OK) goto fail;
+    if ((st = open_map(&m, model, kv, err)) != OK) goto fail;
     if ((st = fill_geometry(&m, err)) != OK) goto fail;
     if ((st = start_engine(&m, model, kv, run, on_event, ctx, err)) != OK) goto fail;
     unpin(run->self);
-    log_info("loaded", "model=%s arch=%s isa=%s threads=%u weights=%s weights_mib=%llu kv_blocks=%u context=%u ms=%llu",
-             log_quote(m.config->name), m.info.arch, backend_describe(m.backend), n_threads_of(run->self),
-             model_is_streamed(engine_model(m.engine)) ? "stream" : "resident",
-             (unsigned long long)(m.info.weight_bytes >> 20), m.n_blocks, m.max_context,
-             (unsigned long long)((clock_now_us() - start) / 1000));
+    log_info(
+        "loaded",
+        "model=%s arch=%s isa=%s threads=%u tp=%u pp=%u weights=%s weights_mib=%llu kv_blocks=%u context=%u ms=%llu",
+        log_quote(m.config->name), m.info.arch, backend_describe(ranks_backend(m.ranks, 0)), n_threads_of(run->self),
+        run->self->tp, run->self->pp, model_is_streamed(engine_model(m.engine)) ? "stream" : "resident",
+        (unsigned long long)(m.info.weight_bytes >> 20), m.n_blocks, m.max_context,
+        (unsigned long long)((clock_now_us() - start) / 1000));
     *out = m;
     return OK;
 fail:
     kv_map_destroy(m.kv_map);
     kv_store_destroy(kv);
     model_close(model);
-    if (m.backend) backend_close(m.backend);
+    ranks_close(m.ranks);
     return st;
 }
 
@@ -262,6 +264,6 @@ void unload_model(struct loaded_model *m)
 {
     stop_model(m);
     kv_map_destroy(m->kv_map);
-    if (m->backend) backend_close(m->backend);
+    ranks_close(m->ranks);
     *m = (struct loaded_model){ 0 };
 }

@@ -1,4 +1,4 @@
-/* load_model.h - from a configuration to a running engine: backend, weights, KV memory, geometry. */
+/* load_model.h - from a configuration to a running engine: ranks, weights, KV memory, geometry. */
 #ifndef NODE_LOAD_MODEL_H
 #define NODE_LOAD_MODEL_H
 #include "config/config.h"
@@ -7,9 +7,11 @@
 #include "store/kv_map.h"
 #include "wire/cache_geometry.h"
 
+struct ranks;
+
 struct loaded_model {
     struct engine *engine;
-    struct backend *backend;
+    struct ranks *ranks;               /* each with a backend */
     const struct config_model *config; /* borrowed from the configuration */
     struct kv_map *kv_map;             /* of the engine's KV memory */
     struct model_info info;            /* a copy; rope.freq_factors is the model's */
@@ -20,7 +22,7 @@ struct loaded_model {
 /* Loads self's model and starts its engine.  Says how far it is: a bar on a terminal, log lines elsewhere. */
 enum status load_model(struct loaded_model *out, const struct config_run *run, engine_event_fn on_event, void *ctx,
                        struct error *err) MUST_CHECK;
-/* Ends the engine: no event comes any more.  Backend and KV map stay for those who hold memory of theirs. */
+/* Ends the engine: no event comes any more.  Backends and KV map stay for those who hold memory of theirs. */
 void stop_model(struct loaded_model *m);
 void unload_model(struct loaded_model *m); /* a zeroed one is fine */
 #endif

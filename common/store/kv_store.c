@@ -90,7 +90,8 @@ const struct kv_store *kv_store_of(const struct kv_store *kv, uint32_t rank)
 uint64_t kv_store_host_bytes(const struct kv_store *kv)
 {
     uint64_t bytes = 0;
-    for (; kv; kv = kv->next) bytes += kv->backend->caps.host_memory ? kv->bytes : 0;
+    for (; kv; kv = kv->next)
+        if (kv->backend->caps.host_memory) bytes += kv->bytes + (kv->states ? kv->states->bytes : 0);
     return bytes;
 }
 

@@ -34,7 +34,7 @@ void kv_store_destroy(struct kv_store *kv); /* with those behind it; NULL is fin
 
 /* Store `rank` of the chain. */
 const struct kv_store *kv_store_of(const struct kv_store *kv, uint32_t rank);
-/* Bytes of host memory that the chain has asked for, touched or not. */
+/* Bytes of host memory that the chain has asked for, with its states, touched or not. */
 uint64_t kv_store_host_bytes(const struct kv_store *kv);
 
 /* A block in host memory: the layers' slices, one after the other, of all stores of the chain. */

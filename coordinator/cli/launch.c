@@ -194,11 +194,18 @@ struct wish {
     uint64_t kv_bytes;
 };
 
+/* Ranks pack their own parts of the weights. */
+static bool loads_alone(const struct config_node *node)
+{
+    return node->tp > 1 || node->pp > 1;
+}
+
 static void add_wish(const struct launch *l, uint32_t i, const struct config_node *nodes, uint32_t n, struct wish *w)
 {
     for (uint32_t k = 0; k < n; k++) {
         w->kv_bytes += nodes[k].kv_memory + l->cfg->kv.tier_bytes;
         if (config_model_find(l->cfg, nodes[k].model) != &l->cfg->models[i]) continue;
+        if (loads_alone(&nodes[k])) continue;
         w->io = nodes[k].io;
         if (strcmp(w->weights, "resident") != 0 && strcmp(nodes[k].weights, "stream") != 0)
             w->weights = nodes[k].weights;
@@ -244,10 +251,10 @@ static enum status start_node(struct launch *l, const struct config_node *node, 
 {
     const struct config_model *model = config_model_find(l->cfg, node->model);
     int shared_fd = model ? l->weights_fd[model - l->cfg->models] : -1;
-    int weights_fd = strcmp(node->weights, "stream") == 0 ? -1 : shared_fd;
-    /* Where one copy for all did not fit, a node may not take one of its own. */
+    int weights_fd = strcmp(node->weights, "stream") == 0 || loads_alone(node) ? -1 : shared_fd;
+    const bool streams = weights_fd < 0 && !loads_alone(node); /* where one copy for all did not fit */
     const char *const args[] = { "--name",   node->name,  "--coordinator",
-                                 l->control, "--weights", weights_fd < 0 ? "stream" : node->weights,
+                                 l->control, "--weights", streams ? "stream" : node->weights,
                                  NULL };
     enum status st = child_start(&l->children[l->n_children], node->name, is_decode ? "baton-decode" : "baton-prefill",
                                  args, l->config_fd, weights_fd, cpus, err);

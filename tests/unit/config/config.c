@@ -203,6 +203,46 @@ Test(config, unknown_keys_are_named_with_line_and_nearest_key)
                    ":2: unknown key prefill[0].local_prefill");
 }
 
+/* A map within an entry: read, dumped, checked like its keys' neighbours. */
+Test(config, a_node_says_how_many_ranks_it_has)
+{
+    static const char yaml[] = "models: [ { path: m.gguf } ]\n"
+                               "prefill: [ { name: p0, parallel: { tp: 2 }, isa: ref }, { parallel: } ]\n"
+                               "decode:\n  - name: d0\n    parallel:\n      pp: 3\n      tp: 4\n";
+    struct config_run run, again;
+    struct error err;
+    struct strbuf text = STRBUF_INIT;
+    cr_assert_eq(load(&run, CONFIG_UP, yaml, "@", &err), OK, "%s", err.text);
+    config_dump(&run.cfg, &text);
+    cr_assert(strstr(strbuf_cstr(&text), "parallel: { tp: 4, pp: 3 }, isa"), "%s", strbuf_cstr(&text));
+    cr_assert_eq(load(&again, CONFIG_UP, strbuf_cstr(&text), "@", &err), OK, "%s", err.text);
+    const struct config *cfgs[] = { &run.cfg, &again.cfg };
+    for (int i = 0; i < 2; i++) {
+        const struct config *c = cfgs[i];
+        cr_assert(c->prefill[0].tp == 2 && c->prefill[0].pp == 1 && strcmp(c->prefill[0].isa, "ref") == 0);
+        cr_assert(c->prefill[1].tp == 1 && c->prefill[1].pp == 1);
+        cr_assert(c->decode[0].tp == 4 && c->decode[0].pp == 3);
+    }
+    strbuf_fini(&text);
+    config_fini(&run);
+    config_fini(&again);
+    cr_assert_eq(load(&run, CONFIG_DECODE, NULL, "--model m --tp 3 --pp 2", &err), OK, "%s", err.text);
+    cr_assert(run.self->tp == 3 && run.self->pp == 2);
+    config_fini(&run);
+    expect_file_refused("decode:\n  - parallel: { tpp: 3 }\n",
+                        "2: unknown key decode[0].parallel.tpp; did you mean tp?");
+    expect_file_refused("decode:\n  - paralel: { tp: 3 }\n",
+                        "2: unknown key decode[0].paralel; did you mean parallel?");
+    expect_file_refused("decode:\n  - parallel: 2\n", "2: decode[0].parallel: a map of keys is expected here");
+    expect_file_refused(
+        "decode:\n  - tp: 2\n",
+        "2: unknown key decode[0].tp; allowed: name, model, threads, cpus, parallel, isa, weights, io, kv, "
+        "kv_advertise, admin, max_seqs, kv_memory, max_batch_tokens, chunk_tokens, max_gap, max_context, "
+        "local_prefill");
+    expect_file_refused("decode:\n  - parallel: { tp: 0 }\n",
+                        "2: decode[0].parallel.tp: \"0\" is not allowed; allowed: 1..64");
+}
+
 Test(config, bad_values_say_what_is_allowed)
 {
     expect_file_refused("kv:\n  lanes: 17\n", "2: kv.lanes: \"17\" is not allowed; allowed: 1..16");
