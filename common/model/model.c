@@ -7,7 +7,6 @@
 #include "model/memory_plan.h"
 #include "model/model_internal.h"
 #include "model/weight_stream.h"
-#include "model/weights_plan.h"
 #include "parallel/rank_team.h"
 #include "parallel/ranks.h"
 
@@ -151,7 +150,6 @@ static enum status plan_memory(const struct model *m, const struct model_options
 {
     struct memory_need need = { .kv = opt->kv_bytes };
     struct host_memory left;
-    const struct weight_item *stack = m->n_ranks > 0 ? weights_stack(&m->ranks[0].weights) : NULL;
     for (uint32_t i = 0; i < m->n_ranks; i++) {
         const struct model_rank *r = &m->ranks[i];
         if (!r->backend->caps.host_memory) continue; /* it has memory of its own */
@@ -160,12 +158,6 @@ static enum status plan_memory(const struct model *m, const struct model_options
         need.buffers += r->buffer_bytes;
     }
     *mode = opt->weights;
-    if (stack && *mode == WEIGHTS_STREAM)
-        return error_set(err, ERR_UNSUPPORTED,
-                         "weights: stream, but tensor %s is a stack of matrices that are chosen while "
-                         "a step runs: they have to be resident",
-                         stack->src[0].t->name);
-    if (stack && *mode == WEIGHTS_AUTO) *mode = WEIGHTS_RESIDENT;
     if (need.resident == 0) return OK;
     host_memory_left(&left);
     enum status st = memory_plan(mode, &need, &left, err);

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "formats/gguf.h"
+#include "model/expert_stream.h"
 #include "model/weight_pieces.h"
 
 #include <assert.h>
@@ -35,7 +36,8 @@ static void cut_pieces(struct weight_pieces *ps, uint32_t *first, const struct w
 {
     for (int head = 0; head <= 1; head++)
         for (uint32_t i = 0; i < w->n_items; i++) {
-            if (w->items[i].is_vector || w->items[i].is_table || is_head(w, &w->items[i]) != (head == 1)) continue;
+            if (w->items[i].is_vector || w->items[i].is_table || w->items[i].n_experts > 0) continue;
+            if (is_head(w, &w->items[i]) != (head == 1)) continue;
             if (first) first[i] = ps->n;
             weight_pieces_add(ps, &w->items[i], w->backend->caps.row_quantum);
         }
@@ -57,7 +59,7 @@ uint64_t weight_stream_bytes(const struct weights *w)
 {
     struct weight_pieces ps = { 0 };
     cut_pieces(&ps, NULL, w);
-    uint64_t bytes = io_reader_bytes(N_SLOTS, ps.max_bytes) + packed_size(w, &ps);
+    uint64_t bytes = io_reader_bytes(N_SLOTS, ps.max_bytes) + packed_size(w, &ps) + expert_stream_bytes(w);
     for (uint32_t i = 0; i < w->n_items; i++)
         if (w->items[i].is_vector) bytes += w->items[i].bytes;
     weight_pieces_fini(&ps);

@@ -10,9 +10,9 @@
 
 struct weight_stream;
 
-/* Memory that a stream of these weights takes, its vectors included. */
+/* Memory that a stream of these weights takes, its vectors and its stacks' stream included. */
 uint64_t weight_stream_bytes(const struct weights *w);
-/* The matrices of `w`, which is borrowed.  IO_MMAP is refused. */
+/* The matrices of `w` that are no stacks, which is borrowed.  IO_MMAP is refused. */
 enum status weight_stream_create(struct weight_stream **out, const struct weights *w, const struct io_options *io,
                                  struct error *err) MUST_CHECK;
 void weight_stream_destroy(struct weight_stream *s); /* NULL is fine */

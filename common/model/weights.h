@@ -12,6 +12,7 @@
 struct gguf;
 struct weight_item;
 struct weight_stream;
+struct expert_stream;
 
 /* Which part of a model a rank has. */
 struct rank_place {
@@ -38,7 +39,8 @@ struct weights {
     size_t arena_bytes;
     void *mapping; /* of a shared arena, NULL for a private one */
     size_t mapping_bytes;
-    struct weight_stream *stream; /* matrices come through it; NULL: they are in the arena */
+    struct weight_stream *stream;  /* matrices come through it; NULL: they are in the arena */
+    struct expert_stream *experts; /* stacks of a streamed model come through it; NULL: there are none */
 };
 
 struct weights_load_options {

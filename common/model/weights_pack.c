@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "formats/gguf.h"
+#include "model/expert_stream.h"
 #include "model/weight_pieces.h"
 #include "model/weight_stream.h"
 #include "model/weights.h"
@@ -274,7 +275,8 @@ enum status weights_open_stream(struct weights *w, const struct weights_load_opt
     if (st != OK) return st;
     resolve(w, false);
     if ((st = pack_all(w, &(struct arena){ w->arena, w->arena, 0, false }, false, opt, err)) != OK) return st;
-    return weight_stream_create(&w->stream, w, &io, err);
+    if ((st = weight_stream_create(&w->stream, w, &io, err)) != OK) return st;
+    return expert_stream_create(&w->experts, w, &io, err);
 }
 
 static enum status check_shared(const struct weights *w, int fd, struct error *err)
@@ -385,6 +387,7 @@ enum status weights_read_embed(const struct weights *w, uint32_t i, uint8_t *dst
 void weights_fini(struct weights *w)
 {
     weight_stream_destroy(w->stream);
+    expert_stream_destroy(w->experts);
     if (w->mapping)
         munmap(w->mapping, w->mapping_bytes);
     else if (w->arena)

@@ -132,8 +132,8 @@ static enum status multiply_experts(struct model_rank *m, const struct moe *e, c
     const uint32_t own = shard_n(e->ff);
     const size_t ld = 2 * (size_t)own;
     if (own == 0) return OK;
-    enum status st = ops->expert_matmul(m->backend, m->stream, y, ld, &e->gate, x, route, false);
-    if (st == OK) st = ops->expert_matmul(m->backend, m->stream, y + own, ld, &e->up, x, route, false);
+    enum status st = product_by(m, y, ld, &e->gate, x, route, false);
+    if (st == OK) st = product_by(m, y + own, ld, &e->up, x, route, false);
     if (st == OK && e->gate_bias) st = ops->expert_bias(m->backend, m->stream, y, ld, e->gate_bias, own, route);
     if (st == OK && e->up_bias) st = ops->expert_bias(m->backend, m->stream, y + own, ld, e->up_bias, own, route);
     return st;
@@ -149,7 +149,7 @@ static enum status add_experts(struct model_rank *m, const struct moe *e, const 
     enum status st = ops->glu(m->backend, m->stream, &h, at->gate_up, at->gate_up + ff, 2 * (size_t)ff, e->kind);
     if (st == OK) st = act_gather(m, &h, e->d_ff, SHARD_ROWS);
     if (st != OK || own == 0) return st;
-    st = ops->expert_matmul(m->backend, m->stream, at->down, own, &e->down, &h, route, true);
+    st = product_by(m, at->down, own, &e->down, &h, route, true);
     if (st == OK && e->down_bias) st = ops->expert_bias(m->backend, m->stream, at->down, own, e->down_bias, own, route);
     return st == OK ? ops->expert_sum(m->backend, m->stream, y + m->back.begin, d, at->down, route, own) : st;
 }

@@ -138,7 +138,7 @@ static enum status make_queries(struct model_rank *m, const struct mla *a, const
     if (st == OK) st = ops->rope(m->backend, m->stream, at->q_rope, rope_ld, own, turned, rope, &m->step);
     if (st == OK) st = ops->quantize(m->backend, m->stream, &nope); /* x is of no more use */
     if (st != OK) return st;
-    return ops->expert_matmul(m->backend, m->stream, at->q_latent, a->kv_rank, &a->k_b, &nope, &heads, true);
+    return product_by(m, at->q_latent, a->kv_rank, &a->k_b, &nope, &heads, true);
 }
 
 static enum status forward(struct model_rank *m, const struct layer *l, const struct block_io *io)
@@ -157,7 +157,7 @@ static enum status forward(struct model_rank *m, const struct layer *l, const st
     if (st == OK)
         st = ops->attention_latent(m->backend, m->stream, &mixed, at.q_latent, a->kv_rank, at.q_rope,
                                    (size_t)own * a->rope, a->rope, own, io->kv, a->scale, &m->step);
-    if (st == OK) st = ops->expert_matmul(m->backend, m->stream, at.values, a->v_dim, &a->v_b, &mixed, &heads, true);
+    if (st == OK) st = product_by(m, at.values, a->v_dim, &a->v_b, &mixed, &heads, true);
     if (st == OK) st = ops->quantize(m->backend, m->stream, &values);
     if (st == OK) st = act_gather(m, &values, a->n_heads * a->v_dim, a->v_dim);
     return st == OK ? project_back(m, io, &a->out, NULL, &values) : st;

@@ -1,6 +1,7 @@
 /* product.c - products with weights of the model. */
 #include "model/blocks/product.h"
 
+#include "model/expert_stream.h"
 #include "model/weight_stream.h"
 #include "parallel/ranks.h"
 
@@ -24,6 +25,14 @@ enum status product(struct model_rank *m, float *y, size_t ld, const struct weig
 {
     if (m->weights.stream) return weight_stream_matmul(m->weights.stream, m->stream, y, ld, w, x, accumulate);
     return m->backend->ops->matmul(m->backend, m->stream, y, ld, w, x, accumulate);
+}
+
+enum status product_by(struct model_rank *m, float *y, size_t ld, const struct weight *w, const struct act *x,
+                       const struct route *route, bool x_by_slot)
+{
+    struct expert_stream *disk = m->weights.experts;
+    if (disk) return expert_stream_matmul(disk, m->stream, y, ld, w, x, route, x_by_slot);
+    return m->backend->ops->expert_matmul(m->backend, m->stream, y, ld, w, x, route, x_by_slot);
 }
 
 enum status project(struct model_rank *m, float *y, size_t ld, const struct weight_group *g, const struct act *x)

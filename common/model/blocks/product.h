@@ -21,6 +21,9 @@ struct route heads_of(const struct model_rank *m, uint32_t n, uint32_t n_heads);
 /* y (+)= W x */
 enum status product(struct model_rank *m, float *y, size_t ld, const struct weight *w, const struct act *x,
                     bool accumulate);
+/* y = W x of the matrices that the route names: backend_ops.expert_matmul. */
+enum status product_by(struct model_rank *m, float *y, size_t ld, const struct weight *w, const struct act *x,
+                       const struct route *route, bool x_by_slot);
 /* y = W x of each matrix of the group. */
 enum status project(struct model_rank *m, float *y, size_t ld, const struct weight_group *g, const struct act *x);
 /* Of `own`, which this rank made, its columns of k: becomes all columns, of all ranks, with their quantized form.

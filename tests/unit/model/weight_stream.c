@@ -105,31 +105,15 @@ Test(weight_stream, gives_the_bits_of_resident_weights)
     }
 }
 
-/* Parts of fused tensors, gathered rows, turned vectors, layers without KV. */
+/* Parts of fused tensors, gathered rows, turned vectors, layers without KV, experts. */
 Test(weight_stream, gives_the_bits_of_every_family)
 {
-    static const char *const NAMES[] = { "qwen3", "gemma3", "phi3", "qwen35", "mamba2" };
+    static const char *const NAMES[] = { "qwen3",   "gemma3",  "phi3",           "qwen35",    "mamba2",
+                                         "mixtral", "gpt-oss", "deepseek2-lite", "deepseek2", "qwen35moe" };
     char path[256];
     for (size_t i = 0; i < sizeof(NAMES) / sizeof(NAMES[0]); i++) {
         snprintf(path, sizeof(path), TEST_DATA "/golden/families/%s.q.gguf", NAMES[i]);
         expect_same(path, IO_AUTO);
-    }
-}
-
-Test(weight_stream, refuses_stacks_of_experts_by_name)
-{
-    static const char *const NAMES[] = { "mixtral", "gpt-oss", "deepseek2" };
-    char path[256];
-    for (size_t i = 0; i < sizeof(NAMES) / sizeof(NAMES[0]); i++) {
-        struct rig r = { 0 };
-        struct error err = { 0 };
-        snprintf(path, sizeof(path), TEST_DATA "/golden/families/%s.q.gguf", NAMES[i]);
-        cr_assert_eq(rig_open(&r, path, WEIGHTS_STREAM, IO_AUTO, &err), ERR_UNSUPPORTED, "%s", err.text);
-        cr_assert(strstr(err.text, "weights: stream") && strstr(err.text, "tensor blk."), "%s", err.text);
-        rig_close(&r);
-        cr_assert_eq(rig_open(&r, path, WEIGHTS_AUTO, IO_AUTO, &err), OK, "%s", err.text);
-        cr_assert(!model_is_streamed(r.model));
-        rig_close(&r);
     }
 }
 
