@@ -50,28 +50,20 @@ struct attn_scratch {     /* arrays of ATTN_TILE_QUERIES, queries row by row */
     struct attn_state *state, *state_segment;
 };
 
-static void *piece(uintptr_t *at, size_t bytes)
-{
-    void *p = (void *)*at;
-    *at += bytes;
-    return p;
-}
-
-/* Addresses are numbers here: how much is needed is asked without a place. */
 static size_t carve(struct attn_scratch *s, uintptr_t at, uint32_t dim)
 {
     const size_t n = ATTN_TILE_QUERIES, row = n * dim * sizeof(float);
     const uintptr_t start = at;
-    s->scores = piece(&at, n * KV_BLOCK_TOKENS * sizeof(*s->scores));
-    s->o = piece(&at, row);
-    s->o_segment = piece(&at, row);
-    s->qf = piece(&at, row);
-    s->q_scale = piece(&at, n * sizeof(*s->q_scale));
-    s->weights = piece(&at, n * sizeof(*s->weights));
-    s->state = piece(&at, n * sizeof(*s->state));
-    s->state_segment = piece(&at, n * sizeof(*s->state_segment));
-    s->qi = piece(&at, n * dim * sizeof(*s->qi));
-    s->p = piece(&at, n * KV_BLOCK_TOKENS * sizeof(*s->p));
+    s->scores = scratch_piece(&at, n * KV_BLOCK_TOKENS * sizeof(*s->scores));
+    s->o = scratch_piece(&at, row);
+    s->o_segment = scratch_piece(&at, row);
+    s->qf = scratch_piece(&at, row);
+    s->q_scale = scratch_piece(&at, n * sizeof(*s->q_scale));
+    s->weights = scratch_piece(&at, n * sizeof(*s->weights));
+    s->state = scratch_piece(&at, n * sizeof(*s->state));
+    s->state_segment = scratch_piece(&at, n * sizeof(*s->state_segment));
+    s->qi = scratch_piece(&at, n * dim * sizeof(*s->qi));
+    s->p = scratch_piece(&at, n * KV_BLOCK_TOKENS * sizeof(*s->p));
     return at - start;
 }
 

@@ -49,29 +49,30 @@ struct latent_scratch {
     uint8_t *v;      /* a block in the order of values */
 };
 
-static size_t carve(struct latent_scratch *s, uint8_t *at, const struct backend_limits *l)
+static size_t carve(struct latent_scratch *s, uintptr_t at, const struct backend_limits *l)
 {
-    const size_t n = ATTN_TILE_QUERIES, dim = l->max_latent, start = (size_t)at;
-    s->scores = (float *)(void *)at;
-    s->more = s->scores + n * KV_BLOCK_TOKENS;
-    s->o = s->more + n * KV_BLOCK_TOKENS;
-    s->o_segment = s->o + n * dim;
-    s->qf = s->o_segment + n * dim;
-    s->q_scale = s->qf + n * (dim + l->max_head_dim);
-    s->alpha = s->q_scale + n * latent_groups(l->max_latent);
-    s->weights = (struct attn_weights *)(void *)(s->alpha + n);
-    s->state = (struct attn_state *)(void *)(s->weights + n);
-    s->state_segment = s->state + n;
-    s->qi = (int16_t *)(void *)(s->state_segment + n);
-    s->p = s->qi + n * dim;
-    s->v = (uint8_t *)(s->p + n * KV_BLOCK_TOKENS);
-    return (size_t)(s->v + KV_BLOCK_TOKENS * dim * sizeof(uint16_t)) - start;
+    const size_t n = ATTN_TILE_QUERIES, dim = l->max_latent, scores = n * KV_BLOCK_TOKENS * sizeof(float);
+    const uintptr_t start = at;
+    s->scores = scratch_piece(&at, scores);
+    s->more = scratch_piece(&at, scores);
+    s->o = scratch_piece(&at, n * dim * sizeof(*s->o));
+    s->o_segment = scratch_piece(&at, n * dim * sizeof(*s->o_segment));
+    s->qf = scratch_piece(&at, n * (dim + l->max_head_dim) * sizeof(*s->qf));
+    s->q_scale = scratch_piece(&at, n * latent_groups(l->max_latent) * sizeof(*s->q_scale));
+    s->alpha = scratch_piece(&at, n * sizeof(*s->alpha));
+    s->weights = scratch_piece(&at, n * sizeof(*s->weights));
+    s->state = scratch_piece(&at, n * sizeof(*s->state));
+    s->state_segment = scratch_piece(&at, n * sizeof(*s->state_segment));
+    s->qi = scratch_piece(&at, n * dim * sizeof(*s->qi));
+    s->p = scratch_piece(&at, n * KV_BLOCK_TOKENS * sizeof(*s->p));
+    s->v = scratch_piece(&at, KV_BLOCK_TOKENS * dim * sizeof(uint16_t));
+    return at - start;
 }
 
 size_t cpu_latent_scratch(const struct backend_limits *limits)
 {
     struct latent_scratch s;
-    return limits->max_latent ? carve(&s, NULL, limits) : 0;
+    return limits->max_latent ? carve(&s, 0, limits) : 0;
 }
 
 /* --- shapes --- */
@@ -309,7 +310,7 @@ static void latent_member(void *arg, uint32_t idx, uint32_t n)
     struct latent_run *r = arg;
     struct latent_scratch s;
     uint32_t seq = 0, before = 0; /* items of the sequences before `seq` */
-    carve(&s, scratch_of(r->b, idx), &r->b->limits);
+    carve(&s, (uintptr_t)scratch_of(r->b, idx), &r->b->limits);
     for (;;) {
         uint32_t item = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed);
         if (item >= r->items) return;

@@ -52,6 +52,14 @@ static inline void *scratch_of(const struct cpu_backend *b, uint32_t member)
     return b->scratch + member * b->scratch_bytes;
 }
 
+/* The next so many bytes of scratch.  Addresses are numbers: how much is needed is asked without a place. */
+static inline void *scratch_piece(uintptr_t *at, size_t bytes)
+{
+    void *p = (void *)*at;
+    *at += bytes;
+    return p;
+}
+
 /* fn(arg, row0, row1, member) over all rows, by the team where there are enough of them. */
 typedef void (*rows_fn)(void *arg, uint32_t row0, uint32_t row1, uint32_t member);
 void cpu_for_rows(struct cpu_backend *b, uint32_t n, uint32_t grain, rows_fn fn, void *arg);
