@@ -66,20 +66,23 @@ VEC void delta_first(vec *u, const float *s, size_t s_ld, const float *k, uint32
         UNROLL for (int i = 0; i < vecs; i++) u[i] = v_fma(v_load(s + i * s_ld + 16 * j), v_set(k[j]), u[i]);
 }
 
-/* S = a S + k d; o = q S, and u = k_next S unless k_next is NULL. */
+/* S = a S + k d; o = q S, and u = k_next S unless this is the last row. */
 VEC void delta_pass(vec *o, vec *u, float *s, size_t s_ld, const vec *d, float a, const float *k, const float *q,
-                    const float *k_next, uint32_t keys, int vecs)
+                    const float *k_next, uint32_t keys, int vecs, bool is_last)
 {
     const vec decay = v_set(a);
     UNROLL for (int i = 0; i < vecs; i++) o[i] = u[i] = v_set(0);
-    for (uint32_t j = 0; j < keys; j++) UNROLL for (int i = 0; i < vecs; i++)
+    for (uint32_t j = 0; j < keys; j++) {
+        vec x[LEVEL_STATE_VECS]; /* a row's are loaded before one is stored: whole pages may lie between them */
+        UNROLL for (int i = 0; i < vecs; i++) x[i] = v_load(s + i * s_ld + 16 * j);
+        UNROLL for (int i = 0; i < vecs; i++)
         {
-            float *at = s + i * s_ld + 16 * j;
-            vec x = v_fma(d[i], v_set(k[j]), v_mul(decay, v_load(at)));
-            v_store(at, x);
-            o[i] = v_fma(x, v_set(q[j]), o[i]);
-            if (k_next) u[i] = v_fma(x, v_set(k_next[j]), u[i]);
+            x[i] = v_fma(d[i], v_set(k[j]), v_mul(decay, x[i]));
+            v_store(s + i * s_ld + 16 * j, x[i]);
+            o[i] = v_fma(x[i], v_set(q[j]), o[i]);
+            if (!is_last) u[i] = v_fma(x[i], v_set(k_next[j]), u[i]);
         }
+    }
 }
 
 VEC void delta_columns(const struct delta_slab *r, uint32_t v, int vecs)
@@ -98,18 +101,24 @@ VEC void delta_columns(const struct delta_slab *r, uint32_t v, int vecs)
         const float a = decay[t % 16], b = beta[t % 16];
         UNROLL for (int i = 0; i < vecs; i++) d[i] = v_mul(v_set(b), v_fma(v_set(-a), u[i], v_load(x + 16 * i)));
         if (t + 1 < r->n_rows)
-            delta_pass(o, u, s, s_ld, d, a, k, q, k + r->ld, r->keys, vecs);
+            delta_pass(o, u, s, s_ld, d, a, k, q, k + r->ld, r->keys, vecs, false);
         else
-            delta_pass(o, u, s, s_ld, d, a, k, q, NULL, r->keys, vecs);
+            delta_pass(o, u, s, s_ld, d, a, k, q, k, r->keys, vecs, true);
         UNROLL for (int i = 0; i < vecs; i++) v_store(r->out + t * r->out_ld + 16 * (v + (uint32_t)i), o[i]);
     }
 }
 
+/* A single row is bound by memory, which likes one run better than two. */
+VEC uint32_t together(uint32_t n_vecs, uint32_t n_rows)
+{
+    return n_rows > 1 ? n_vecs - n_vecs % LEVEL_STATE_VECS : 0;
+}
+
 TARGET static void delta_slab(const struct delta_slab *r)
 {
-    uint32_t v = 0;
-    for (; v + LEVEL_STATE_VECS <= r->n_vecs; v += LEVEL_STATE_VECS) delta_columns(r, v, LEVEL_STATE_VECS);
-    for (; LEVEL_STATE_VECS > 1 && v < r->n_vecs; v++) delta_columns(r, v, 1);
+    const uint32_t wide = together(r->n_vecs, r->n_rows);
+    for (uint32_t v = 0; v < wide; v += LEVEL_STATE_VECS) delta_columns(r, v, LEVEL_STATE_VECS);
+    for (uint32_t v = wide; v < r->n_vecs; v++) delta_columns(r, v, 1);
 }
 
 /* --- Mamba-2's scan: `steps` rows of the step in one pass over S --- */
@@ -128,18 +137,20 @@ VEC void mamba2_pass(const struct mamba2_slab *r, float *s, size_t s_ld, const f
             o[k * vecs + i] = v_set(0);
         }
     }
-    for (uint32_t n = 0; n < r->rows; n++) UNROLL for (int i = 0; i < vecs; i++)
+    for (uint32_t n = 0; n < r->rows; n++) {
+        vec y[LEVEL_STATE_VECS];
+        UNROLL for (int i = 0; i < vecs; i++) y[i] = v_load(s + i * s_ld + 16 * n);
+        UNROLL for (int i = 0; i < vecs; i++)
         {
-            float *at = s + i * s_ld + 16 * n;
-            vec y = v_load(at);
             UNROLL for (int k = 0; k < steps; k++)
             {
                 const size_t row = (size_t)k * r->ld + n;
-                y = v_fma(x[k * vecs + i], v_set(b[row]), v_mul(decay[k], y));
-                o[k * vecs + i] = v_fma(y, v_set(c[row]), o[k * vecs + i]);
+                y[i] = v_fma(x[k * vecs + i], v_set(b[row]), v_mul(decay[k], y[i]));
+                o[k * vecs + i] = v_fma(y[i], v_set(c[row]), o[k * vecs + i]);
             }
-            v_store(at, y);
+            v_store(s + i * s_ld + 16 * n, y[i]);
         }
+    }
     UNROLL for (int k = 0; k < steps; k++) UNROLL for (int i = 0; i < vecs; i++)
     {
         const size_t row = t + (uint32_t)k, at = 16 * (v + (size_t)i);
@@ -162,9 +173,9 @@ VEC void mamba2_columns(const struct mamba2_slab *r, uint32_t v, int vecs)
 
 TARGET static void mamba2_slab(const struct mamba2_slab *r)
 {
-    uint32_t v = 0;
-    for (; v + LEVEL_STATE_VECS <= r->n_vecs; v += LEVEL_STATE_VECS) mamba2_columns(r, v, LEVEL_STATE_VECS);
-    for (; LEVEL_STATE_VECS > 1 && v < r->n_vecs; v++) mamba2_columns(r, v, 1);
+    const uint32_t wide = together(r->n_vecs, r->n_rows);
+    for (uint32_t v = 0; v < wide; v += LEVEL_STATE_VECS) mamba2_columns(r, v, LEVEL_STATE_VECS);
+    for (uint32_t v = wide; v < r->n_vecs; v++) mamba2_columns(r, v, 1);
 }
 
 /* --- norm and gate of one group of columns --- */
