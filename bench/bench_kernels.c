@@ -5,82 +5,19 @@
 #include "base/json_write.h"
 #include "base/mem.h"
 #include "bench/bench.h"
-#include "bench/ceilings.h"
+#include "bench/kernels.h"
 #include "bench/synth.h"
-#include "compute/backend.h"
 #include "compute/cpu/cpu_kernels.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#define COLS        2048u
-#define ROWS        8192u
-#define MANY        512u                /* activation rows of a prefill chunk */
-#define FEW         8u                  /* in its place where a kernel would take seconds */
-#define CACHE_BYTES ((size_t)128 << 20) /* weights and KV are used in turns from this much memory */
-#define SAMPLES     5
-
-/* One layer's attention of an 8B llama. */
-#define HEADS     32u
-#define KV_HEADS  8u
-#define HEAD_DIM  128u
-#define CONTEXT   4096u
-#define PICK_ROWS 32u
-#define VOCAB     151936u
-#define WIDTH     (HEADS * HEAD_DIM)
-#define LD        (WIDTH + 2 * KV_HEADS * HEAD_DIM)
-
-/* One layer's experts of Qwen3-30B-A3B. */
-#define EXPERTS   128u
-#define USED      8u
-#define EXPERT_D  2048u
-#define EXPERT_FF 768u
-
-struct options {
-    char *op, *type, *isa; /* NULL: all */
-    uint32_t threads;
-    bool json;
-};
-
-struct kernels {
-    struct options opt;
-    bool has_packed;
-    struct backend *backend; /* of the level under test */
-    struct ceilings *ceilings;
-    double read_bytes_s, int8_ops_s;
-    const char *int8_how;
-    float *x; /* [MANY][LD] random activations */
-    float *y; /* [MANY][ROWS] */
-    struct strbuf json;
-    uint32_t n_json;
-};
-
-/* What is timed: `run` uses copy number `turn`. */
-struct job {
-    struct kernels *k;
-    enum status (*run)(struct job *j, uint32_t turn);
-    uint32_t n; /* activation rows */
-    uint8_t *copies;
-    size_t copy_bytes;
-    uint32_t n_copies;
-    struct act act;
-    enum dtype type;         /* matmul and pack */
-    uint8_t *gguf;           /* pack: rows of the file */
-    struct kv_geometry geom; /* attention */
-    uint32_t *blocks;
-    struct weight gate, up, down; /* experts */
-    struct route route;
-    struct act hidden;
-    float *wide, *out;     /* [MANY * USED][2 EXPERT_FF], [MANY * USED][EXPERT_D] */
-    struct pick_row *asks; /* pick: [PICK_ROWS] */
-    struct picked *picked;
-};
-
 #define AT(field) offsetof(struct options, field)
 
 static const struct config_option OPTIONS[] = {
-    COMMAND_CHOICE("op", NULL, AT(op), "all|pack|matmul|attention|experts|pick", "all", "what is measured"),
+    COMMAND_CHOICE("op", NULL, AT(op), "all|pack|matmul|attention|experts|latent|states|pick", "all",
+                   "what is measured"),
     COMMAND_TEXT("type", NULL, AT(type), "TYPE", "", "one type of weights in place of all"),
     COMMAND_TEXT("isa", NULL, AT(isa), "LEVEL", "", "one instruction set in place of all that this machine has"),
     BENCH_THREADS(AT(threads)),
@@ -110,8 +47,7 @@ static enum status time_job(struct job *j, double *seconds)
     return st;
 }
 
-/* `n` rows, or FEW where they would take more than a second, to judge by FEW of them. */
-static enum status time_rows(struct job *j, uint32_t n, double *seconds)
+enum status kernels_time_rows(struct job *j, uint32_t n, double *seconds)
 {
     enum status st = OK;
     uint32_t turn = 0;
@@ -122,7 +58,7 @@ static enum status time_rows(struct job *j, uint32_t n, double *seconds)
     return time_job(j, seconds);
 }
 
-static void report(struct kernels *k, const char *op, const char *type, uint32_t n, double ops_s, double bytes_s)
+void kernels_report(struct kernels *k, const char *op, const char *type, uint32_t n, double ops_s, double bytes_s)
 {
     const char *isa = backend_describe(k->backend);
     double ops_share = k->int8_ops_s > 0.0 ? ops_s / k->int8_ops_s : 0.0, bytes_share = bytes_s / k->read_bytes_s;
@@ -145,15 +81,13 @@ static void report(struct kernels *k, const char *op, const char *type, uint32_t
     strbuf_putc(&k->json, '}');
 }
 
-/* Beside each type anew: what else the machine does changes under way. */
-static void measure_ceilings(struct kernels *k)
+void kernels_measure_ceilings(struct kernels *k)
 {
     k->read_bytes_s = ceilings_read_bandwidth(k->ceilings);
     k->int8_ops_s = ceilings_int8_peak(k->ceilings, &k->int8_how);
 }
 
-/* Room for copies that together do not fit a cache; the first is for the caller to fill before copy_out(). */
-static enum status make_copies(struct job *j, size_t bytes)
+enum status kernels_make_copies(struct job *j, size_t bytes)
 {
     void *p;
     j->copy_bytes = (bytes + 63) & ~(size_t)63;
@@ -163,7 +97,7 @@ static enum status make_copies(struct job *j, size_t bytes)
     return st;
 }
 
-static void copy_out(struct job *j)
+void kernels_copy_out(struct job *j)
 {
     for (uint32_t i = 1; i < j->n_copies; i++) memcpy(j->copies + i * j->copy_bytes, j->copies, j->copy_bytes);
 }
@@ -203,17 +137,17 @@ static enum status bench_matmul(struct kernels *k, const struct synth_type *type
     size_t bytes;
     enum status st = ops->weight_bytes(k->backend, j.type, ROWS, COLS, &bytes);
     if (st == ERR_UNSUPPORTED) return OK; /* a type that has no matmul */
-    if (st == OK) st = make_copies(&j, bytes);
+    if (st == OK) st = kernels_make_copies(&j, bytes);
     if (st == OK) st = pack_random(&j, type);
     if (st != OK) goto out;
-    copy_out(&j);
-    measure_ceilings(k);
+    kernels_copy_out(&j);
+    kernels_measure_ceilings(k);
     j.act.q = mem_zalloc(ops->act_bytes(k->backend, MANY, COLS, COARSE));
     for (size_t i = 0; i < sizeof(N) / sizeof(N[0]) && st == OK; i++) {
         double s = 0.0;
-        if ((st = time_rows(&j, N[i], &s)) != OK) break;
+        if ((st = kernels_time_rows(&j, N[i], &s)) != OK) break;
         if (j.n == N[i])
-            report(k, "matmul", dtype_info(j.type)->name, j.n, 2.0 * ROWS * COLS * j.n / s, (double)bytes / s);
+            kernels_report(k, "matmul", dtype_info(j.type)->name, j.n, 2.0 * ROWS * COLS * j.n / s, (double)bytes / s);
     }
 out:
     mem_free(j.act.q);
@@ -238,14 +172,14 @@ static enum status bench_pack(struct kernels *k, const struct synth_type *type)
     double s = 0.0;
     enum status st = k->backend->ops->weight_bytes(k->backend, j.type, ROWS, COLS, &bytes);
     if (st == ERR_UNSUPPORTED) return OK;
-    if (st == OK) st = make_copies(&j, bytes);
+    if (st == OK) st = kernels_make_copies(&j, bytes);
     if (st != OK) return st;
     j.gguf = mem_alloc(file_bytes);
     synth_type_fill(type, &seed, 1.0f / sqrtf(COLS), j.gguf, file_bytes);
     for (uint32_t i = 0; i < j.n_copies && st == OK; i++) st = run_pack(&j, i); /* the memory is touched */
-    measure_ceilings(k);
+    kernels_measure_ceilings(k);
     if (st == OK) st = time_job(&j, &s);
-    if (st == OK) report(k, "pack", dtype_info(j.type)->name, ROWS, 0.0, (double)file_bytes / s);
+    if (st == OK) kernels_report(k, "pack", dtype_info(j.type)->name, ROWS, 0.0, (double)file_bytes / s);
     mem_free(j.gguf);
     mem_unmap(j.copies, j.copy_bytes * j.n_copies);
     return st;
@@ -302,19 +236,19 @@ static enum status bench_attention(struct kernels *k)
     const struct backend_ops *ops = k->backend->ops;
     struct job j = { .k = k, .run = run_attention, .geom = { KV_HEADS, HEAD_DIM, KV_INT8, true } };
     size_t bytes = ops->kv_slice_bytes(k->backend, &j.geom) * (CONTEXT / KV_BLOCK_TOKENS);
-    enum status st = make_copies(&j, bytes);
+    enum status st = kernels_make_copies(&j, bytes);
     if (st != OK) return st;
     j.blocks = mem_array(CONTEXT / KV_BLOCK_TOKENS, sizeof(*j.blocks));
     for (uint32_t i = 0; i < CONTEXT / KV_BLOCK_TOKENS; i++) j.blocks[i] = i;
     j.act.q = mem_zalloc(ops->act_bytes(k->backend, MANY, WIDTH, COARSE));
     st = write_context(&j);
-    copy_out(&j);
-    measure_ceilings(k);
+    kernels_copy_out(&j);
+    kernels_measure_ceilings(k);
     for (size_t i = 0; i < sizeof(N) / sizeof(N[0]) && st == OK; i++) {
         double s = 0.0;
-        if ((st = time_rows(&j, N[i], &s)) != OK) break;
+        if ((st = kernels_time_rows(&j, N[i], &s)) != OK) break;
         double mean = CONTEXT - (j.n - 1) / 2.0;
-        report(k, "attention", "INT8 KV", j.n, 4.0 * WIDTH * j.n * mean / s, (double)bytes / s);
+        kernels_report(k, "attention", "INT8 KV", j.n, 4.0 * WIDTH * j.n * mean / s, (double)bytes / s);
     }
     mem_free(j.blocks);
     mem_free(j.act.q);
@@ -413,12 +347,13 @@ static enum status bench_experts(struct kernels *k, const struct synth_type *typ
     if (st == OK) st = pack_stack(&j, type, EXPERT_FF, EXPERT_D, &j.gate);
     if (st == OK) st = pack_stack(&j, type, EXPERT_FF, EXPERT_D, &j.up);
     if (st == OK) st = pack_stack(&j, type, EXPERT_D, EXPERT_FF, &j.down);
-    measure_ceilings(k);
+    kernels_measure_ceilings(k);
     for (size_t i = 0; i < sizeof(N) / sizeof(N[0]) && st == OK; i++) {
         double s = 0.0;
-        if ((st = time_rows(&j, N[i], &s)) != OK || j.n != N[i]) break;
+        if ((st = kernels_time_rows(&j, N[i], &s)) != OK || j.n != N[i]) break;
         const double used = used_experts(&j) / EXPERTS * (double)(j.gate.bytes + j.up.bytes + j.down.bytes);
-        report(k, "experts", dtype_info(j.type)->name, j.n, 6.0 * EXPERT_D * EXPERT_FF * USED * j.n / s, used / s);
+        kernels_report(k, "experts", dtype_info(j.type)->name, j.n, 6.0 * EXPERT_D * EXPERT_FF * USED * j.n / s,
+                       used / s);
     }
     mem_unmap((void *)(uintptr_t)j.gate.data, j.gate.bytes);
     mem_unmap((void *)(uintptr_t)j.up.data, j.up.bytes);
@@ -451,20 +386,20 @@ static enum status bench_pick(struct kernels *k)
         { "256", { .repetition = 1.0f, .want = PICK_MAX, .temperature = 0.8f, .wants_mass = true, .ask = -1 } },
     };
     struct job j = { .k = k, .run = run_pick };
-    enum status st = make_copies(&j, (size_t)PICK_ROWS * VOCAB * sizeof(float));
+    enum status st = kernels_make_copies(&j, (size_t)PICK_ROWS * VOCAB * sizeof(float));
     if (st != OK) return st;
     uint64_t seed = 2;
     synth_type_fill(synth_type_find("F32"), &seed, 1.0f, j.copies, (size_t)PICK_ROWS * VOCAB * sizeof(float));
-    copy_out(&j);
+    kernels_copy_out(&j);
     j.picked = mem_array(PICK_ROWS, sizeof(*j.picked));
     j.asks = mem_array(PICK_ROWS, sizeof(*j.asks));
-    measure_ceilings(k);
+    kernels_measure_ceilings(k);
     for (size_t i = 0; i < 4 && st == OK; i++) {
         double s = 0.0;
         for (uint32_t r = 0; r < PICK_ROWS; r++) j.asks[r] = KINDS[i / 2].ask;
         j.n = i % 2 ? PICK_ROWS : 1;
         if ((st = time_job(&j, &s)) != OK) break;
-        report(k, "pick", KINDS[i / 2].name, j.n, 0.0, 4.0 * VOCAB * j.n / s);
+        kernels_report(k, "pick", KINDS[i / 2].name, j.n, 0.0, 4.0 * VOCAB * j.n / s);
     }
     mem_free(j.picked);
     mem_free(j.asks);
@@ -491,7 +426,7 @@ static bool wants(const struct kernels *k, const char *op)
 static enum status bench_level(struct kernels *k, const char *isa, struct error *err)
 {
     struct backend_limits limits = {
-        MANY, CONTEXT, ROWS, HEADS, HEAD_DIM, .max_experts = EXPERTS, .max_experts_used = USED
+        MANY, CONTEXT, ROWS, HEADS, HEAD_DIM, LATENT, .max_experts = EXPERTS, .max_experts_used = USED
     };
     enum status st =
         backend_open(&k->backend, "cpu",
@@ -501,6 +436,8 @@ static enum status bench_level(struct kernels *k, const char *isa, struct error 
     k->has_packed = true;
     if (st == OK && wants(k, "matmul")) st = bench_types(k, bench_matmul);
     if (st == OK && wants(k, "attention") && !k->opt.type) st = bench_attention(k);
+    if (st == OK && wants(k, "latent") && !k->opt.type) st = bench_latent(k);
+    if (st == OK && wants(k, "states") && !k->opt.type) st = bench_states(k);
     if (st == OK && wants(k, "experts")) st = bench_types(k, bench_experts);
     if (st == OK && wants(k, "pick") && !k->opt.type) st = bench_pick(k);
     backend_close(k->backend);
@@ -525,7 +462,7 @@ static enum status prepare(struct kernels *k, struct error *err)
     if (k->opt.type && !synth_type_find(k->opt.type))
         return error_set(err, ERR_INVALID, "--type is \"%.64s\", which is no type of weights", k->opt.type);
     if ((st = ceilings_create(&k->ceilings, k->opt.threads, err)) != OK) return st;
-    measure_ceilings(k);
+    kernels_measure_ceilings(k);
     k->x = mem_array((size_t)MANY * LD, sizeof(float));
     k->y = mem_array((size_t)MANY * ROWS, sizeof(float));
     synth_type_fill(synth_type_find("F32"), &seed, 1.0f, (uint8_t *)k->x, (size_t)MANY * LD * sizeof(float));
