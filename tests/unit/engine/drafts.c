@@ -9,7 +9,7 @@ static struct {
     int32_t tokens[1024];
     uint32_t n_prompt, n;
 } known[N_SEQS];
-static uint32_t n_guessed;
+static uint32_t n_guessed, min_tokens;
 
 static void make_prompt(uint32_t i)
 {
@@ -22,6 +22,7 @@ static struct sampling_params how(uint32_t i)
     struct sampling_params p = params(N_TAKEN);
     p.n_logprobs = 0;
     p.seed = i;
+    p.min_tokens = min_tokens;
     p.temperature = i % 2 ? 0.9f : 0.0f;
     if (i == 5) p.frequency_penalty = 0.5f; /* it gets no guesses */
     return p;
@@ -79,6 +80,15 @@ static uint32_t half_right(void *ctx, const int32_t *tokens, uint32_t n, int32_t
 static uint32_t all_wrong(void *ctx, const int32_t *tokens, uint32_t n, int32_t *out, uint32_t max)
 {
     return guess(1, tokens, n, out, max);
+}
+
+/* The truth, and the end's token where it is forbidden. */
+static uint32_t guess_the_end(void *ctx, const int32_t *tokens, uint32_t n, int32_t *out, uint32_t max)
+{
+    const uint32_t i = who_is(tokens, n), said = guess(0, tokens, n, out, max);
+    for (uint32_t k = 0; k < said; k++)
+        if (n + k < known[i].n_prompt + min_tokens && (n + k) % 7 == 0) out[k] = 60;
+    return said;
 }
 
 static uint64_t steps_of(struct rig *r)
@@ -168,6 +178,51 @@ Test(drafts, change_no_token_of_a_recurrent_model)
     for (uint32_t i = 0; i < N_SEQS; i++)
         cr_assert_eq(memcmp(want[i].out, known[i].tokens + known[i].n_prompt, N_TAKEN * sizeof(*want->out)), 0);
     rig_free(full);
+}
+
+/* Each row of guesses has its own place in the output. */
+Test(drafts, end_where_min_tokens_says)
+{
+    static struct heard want[N_SEQS];
+    struct rig_options o = rig_defaults();
+    for (uint32_t i = 0; i < N_SEQS; i++) make_prompt(i);
+    o.end_id = 60;
+    min_tokens = 90;
+    struct rig *r = rig_of(o);
+    run_all(r, want);
+    rig_free(r);
+    uint32_t n_ended = 0;
+    for (uint32_t i = 0; i < N_SEQS; i++) {
+        memcpy(known[i].tokens + known[i].n_prompt, want[i].out, want[i].n_out * sizeof(*want->out));
+        known[i].n = known[i].n_prompt + want[i].n_out;
+        cr_assert_gt(want[i].n_out, 90);
+        n_ended += want[i].finish == FINISH_STOP;
+    }
+    cr_assert_gt(n_ended, 0, "some end by themselves");
+    o.draft = guess_the_end;
+    expect_as_without(o, want);
+}
+
+/* The end of an answer may lie among guesses that are all right: what follows it is not told of. */
+Test(drafts, stop_at_an_end_among_right_guesses)
+{
+    static struct heard want[N_SEQS];
+    struct rig_options o = rig_defaults();
+    for (uint32_t i = 0; i < N_SEQS; i++) make_prompt(i);
+    struct rig *r = rig_of(o);
+    run_all(r, want);
+    rig_free(r);
+    for (uint32_t i = 0; i < N_SEQS; i++) {
+        memcpy(known[i].tokens + known[i].n_prompt, want[i].out, N_TAKEN * sizeof(*want->out));
+        known[i].n = known[i].n_prompt + N_TAKEN;
+    }
+    o.end_id = want[3].out[70];
+    r = rig_of(o);
+    run_all(r, want);
+    rig_free(r);
+    cr_assert(want[3].finish == FINISH_STOP && want[3].n_out <= 71);
+    o.draft = right;
+    expect_as_without(o, want);
 }
 
 Test(drafts, take_fewer_steps_when_they_are_right)

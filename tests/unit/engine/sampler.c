@@ -231,6 +231,9 @@ Test(sampler, asks_for_no_more_than_it_looks_at)
     p.top_k = 3;
     cr_assert(sampler_ask(s, &ask, &p, history, 1, 0, NULL));
     cr_assert(ask.want == 5 && !ask.wants_mass);
+    p.top_k = 256;
+    cr_assert(sampler_ask(s, &ask, &p, history, 1, 0, NULL));
+    cr_assert(ask.want == 256 && !ask.wants_mass, "top_k alone is enough");
     p.top_k = 257;
     cr_assert(sampler_ask(s, &ask, &p, history, 1, 0, NULL));
     cr_assert(ask.want == PICK_MAX && ask.wants_mass);
@@ -280,6 +283,28 @@ Test(sampler, logprobs_are_those_of_the_softmax)
     sampler_logprobs(&from, &(struct drawn){ 77, -INFINITY }, 0, &lp);
     cr_assert(isfinite(lp.logprob) && lp.logprob < -1000.0f);
     cr_assert_eq(lp.n_top, 0);
+}
+
+Test(sampler, logprobs_name_no_token_that_is_masked)
+{
+    static struct picked from;
+    float row[N];
+    uint32_t mask[N / 32 + 1] = { [3] = 0x15 }; /* 96, 98, 100 */
+    struct sampling_params p = greedy();
+    struct pick_row ask;
+    struct drawn best;
+    struct token_logprobs lp;
+    fill(row, 9);
+    p.n_logprobs = 5;
+    cr_assert(sampler_ask(rig()->sampler, &ask, &p, (int32_t[]){ 1 }, 1, 0, mask));
+    cr_assert_eq(rig()->backend->ops->pick(rig()->backend, NULL, row, N, 1, &ask, &from), OK);
+    cr_assert(sampler_draw(rig()->sampler, &best, &from, &p, 0));
+    sampler_logprobs(&from, &best, 5, &lp);
+    cr_assert_eq(lp.n_top, 3);
+    cr_assert_eq(lp.top_ids[0], best.token);
+    double sum = 0.0;
+    for (uint32_t i = 0; i < 3; i++) sum += exp((double)lp.top[i]);
+    cr_assert_float_eq(sum, 1.0, 1e-5);
 }
 
 /* --- the draw by its definition, from the whole row sorted --- */
@@ -395,6 +420,7 @@ Test(sampler, candidates_give_the_token_that_the_whole_row_gives)
             n_beyond++;
             near = sampler_draw_beyond(s, &from, row, weights, &p, 3);
             const bool cuts = p.top_k > 0 || p.top_p < 1.0f || p.min_p > 0.0f;
+            cr_assert(p.top_k == 0 || p.top_k > PICK_MAX, "trial %u: its first %u were there", trial, p.top_k);
             cr_assert(cuts || !is_candidate(&from, near.token), "trial %u: the row was fetched for nothing", trial);
         }
         cr_assert_eq(near.token, want, "trial %u, from %u candidates", trial, from.n);
