@@ -1,0 +1,123 @@
+/* kv_store: blocks and states move in all stores of a chain at once, and any bytes of a slot are those of the whole. */
+#include "store/kv_store.h"
+
+#include "base/mem.h"
+#include "store/state_store.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+#define BLOCKS 3
+#define SLOTS  3
+#define RANKS  3
+
+static struct backend *cpu;
+static struct kv_store *chain;
+
+/* Two ranks with states of different sizes, and one between them that has none. */
+static const uint32_t N_LAYERS[RANKS] = { 2, 1, 3 };
+static const uint32_t STATE_ROWS[RANKS] = { 16, 0, 32 };
+
+static void add_rank(struct kv_store **end, uint32_t rank)
+{
+    struct kv_geometry layers[4];
+    struct state_layer_geometry states[4] = { 0 };
+    struct error err = { OK, "" };
+    for (uint32_t l = 0; l < N_LAYERS[rank]; l++) {
+        layers[l] = (struct kv_geometry){ .n_kv_heads = 1 + rank, .head_dim = 16, .format = KV_INT8 };
+        states[l].parts[STATE_MATRIX] = (struct state_geometry){ 1, STATE_ROWS[rank], 16 };
+    }
+    cr_assert_eq(kv_store_create(end, cpu, layers, N_LAYERS[rank], BLOCKS, &err), OK, "%s", err.text);
+    if (STATE_ROWS[rank] > 0)
+        cr_assert_eq(state_store_create(&(*end)->states, cpu, states, N_LAYERS[rank], SLOTS, &err), OK, "%s", err.text);
+}
+
+static void start(void)
+{
+    const struct backend_options opt = {
+        .n_threads = 1,
+        .limits = { .max_rows = 8, .max_context = 64, .max_cols = 64, .max_heads = 4, .max_head_dim = 32 }
+    };
+    struct error err = { OK, "" };
+    cr_assert_eq(backend_open(&cpu, "cpu", &opt, &err), OK, "%s", err.text);
+    struct kv_store **end = &chain;
+    for (uint32_t r = 0; r < RANKS; r++, end = &(*end)->next) add_rank(end, r);
+}
+
+static void stop(void)
+{
+    kv_store_destroy(chain);
+    backend_close(cpu);
+}
+
+TestSuite(kv_store, .init = start, .fini = stop);
+
+static uint8_t *random_bytes(size_t n, uint32_t seed)
+{
+    uint8_t *p = mem_alloc(n);
+    for (size_t i = 0; i < n; i++) p[i] = (uint8_t)((seed = seed * 1664525u + 1013904223u) >> 24);
+    return p;
+}
+
+Test(kv_store, a_chain_counts_all_of_its_stores)
+{
+    size_t block = 0, slot = 0;
+    uint64_t host = 0;
+    for (uint32_t r = 0; r < RANKS; r++) {
+        const struct kv_store *kv = kv_store_of(chain, r);
+        cr_assert_eq(kv->n_layers, N_LAYERS[r]);
+        block += kv->bytes / BLOCKS;
+        slot += kv->states ? kv->states->slot_bytes : 0;
+        host += kv->bytes + (kv->states ? kv->states->bytes : 0);
+    }
+    cr_assert_null(kv_store_of(chain, RANKS - 1)->next);
+    cr_assert_eq(kv_store_block_bytes(chain), block);
+    cr_assert_eq(kv_store_state_bytes(chain), slot);
+    cr_assert_eq(kv_store_host_bytes(chain), host);
+    cr_assert_eq(kv_store_n_slots(chain), SLOTS);
+    cr_assert_eq(kv_store_n_slots(kv_store_of(chain, 1)), SLOTS, "of those behind a store without states, too");
+}
+
+Test(kv_store, blocks_move_on_all_ranks)
+{
+    const size_t n = kv_store_block_bytes(chain);
+    uint8_t *want[2] = { random_bytes(n, 1), random_bytes(n, 2) }, *got = mem_alloc(n);
+    cr_assert_eq(kv_store_write_block(chain, 0, want[0]), OK);
+    cr_assert_eq(kv_store_write_block(chain, 1, want[1]), OK);
+    cr_assert_eq(kv_store_copy_block(chain, 2, 0), OK);
+    cr_assert_eq(kv_store_copy_block(chain, 0, 1), OK);
+    for (uint32_t b = 0; b < BLOCKS; b++) {
+        cr_assert_eq(kv_store_read_block(chain, b, got), OK);
+        cr_assert_eq(memcmp(got, want[b == 2 ? 0 : 1], n), 0, "block %u", b);
+    }
+    /* The last rank's last layer is behind all others. */
+    const struct kv_slices *last = &kv_store_of(chain, 2)->layers[2];
+    cr_assert_eq(memcmp(last->base + last->slice_bytes, want[1] + n - last->slice_bytes, last->slice_bytes), 0);
+    mem_free(want[0]);
+    mem_free(want[1]);
+    mem_free(got);
+}
+
+Test(kv_store, any_bytes_of_a_state_are_those_of_the_whole)
+{
+    const size_t n = kv_store_state_bytes(chain), border = chain->states->slot_bytes;
+    const size_t cuts[] = { 0, 1, border - 1, border, border + 1, n - 1, n };
+    uint8_t *want = random_bytes(n, 3), *got = mem_alloc(n);
+    for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++)
+        for (size_t j = i; j < sizeof(cuts) / sizeof(cuts[0]); j++) {
+            const size_t at = cuts[i], len = cuts[j] - at;
+            memset(got, 0, n);
+            cr_assert_eq(kv_store_write_state(chain, 0, 0, n, got), OK);
+            cr_assert_eq(kv_store_write_state(chain, 0, at, len, want + at), OK);
+            cr_assert_eq(kv_store_copy_state(chain, 0, 1), OK);
+            cr_assert_eq(kv_store_read_state(chain, 1, 0, n, got), OK);
+            for (size_t k = 0; k < n; k++)
+                cr_assert_eq(got[k], k >= at && k < at + len ? want[k] : 0, "byte %zu of [%zu, %zu)", k, at, at + len);
+            cr_assert_eq(kv_store_write_state(chain, 2, 0, n, want), OK);
+            memset(got, 0, n);
+            cr_assert_eq(kv_store_read_state(chain, 2, at, len, got), OK);
+            cr_assert_eq(memcmp(got, want + at, len), 0);
+        }
+    mem_free(want);
+    mem_free(got);
+}
