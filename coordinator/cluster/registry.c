@@ -1,6 +1,7 @@
 /* registry.c - joins, heartbeats and the snapshot for the router. */
 #include "coordinator/cluster/registry.h"
 
+#include "base/kv_block.h"
 #include "base/mem.h"
 #include "coordinator/served_model.h"
 
@@ -34,6 +35,13 @@ static bool name_is_plain(const char *name)
     return n > 0 && n <= NODE_NAME_MAX && !name[n];
 }
 
+/* A node counts its sequences in blocks, also where they keep nothing but states. */
+static uint32_t block_tokens_of(const struct cache_geometry *g)
+{
+    const uint32_t n = cache_geometry_block_tokens(g);
+    return n ? n : KV_BLOCK_TOKENS;
+}
+
 static enum status check_fields(const Baton__Control__Register *h, struct cache_geometry *geometry, struct error *err)
 {
     struct error why;
@@ -45,8 +53,6 @@ static enum status check_fields(const Baton__Control__Register *h, struct cache_
                          (int)h->role);
     if (cache_geometry_unpack(geometry, h->geometry, &why) != OK)
         return error_set(err, why.status, "node %s: %s", h->node, why.text);
-    if (cache_geometry_block_tokens(geometry) == 0)
-        return error_set(err, ERR_UNSUPPORTED, "node %s keeps its cache in no blocks", h->node);
     if (h->max_seqs == 0) return error_set(err, ERR_INVALID, "node %s takes no sequences", h->node);
     if (h->role == BATON__CONTROL__ROLE__DECODE &&
         (h->n_kv_endpoints == 0 || h->n_kv_endpoints > NODE_MAX_LANES || h->n_blocks == 0))
@@ -125,7 +131,7 @@ enum status registry_join(struct registry *g, const Baton__Control__Register *he
     n->incarnation = incarnation;
     n->model = model;
     n->geometry = geometry;
-    n->block_tokens = cache_geometry_block_tokens(&geometry);
+    n->block_tokens = block_tokens_of(&geometry);
     n->n_kv_endpoints = n->decode ? hello->n_kv_endpoints : 0;
     n->kv_endpoints = mem_array(n->n_kv_endpoints, sizeof(char *));
     for (size_t i = 0; i < n->n_kv_endpoints; i++) n->kv_endpoints[i] = mem_strdup(hello->kv_endpoints[i]);

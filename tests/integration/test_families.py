@@ -10,12 +10,11 @@ import pytest
 from cluster import ROOT, SANITIZED, Cluster, stream
 
 FOLDER = ROOT / "tests" / "golden" / "families"
-NOT_SERVED = {"mixtral", "qwen3moe", "gpt-oss", "deepseek2-lite", "deepseek2", "qwen3next", "qwen35",
-              "qwen35moe", "mamba2"}
 FAMILIES = sorted(p.name.removesuffix(".q.gguf") for p in FOLDER.glob("*.q.gguf"))
-SERVED = [name for name in FAMILIES if name not in NOT_SERVED]
 # Within a block, just after its border, two blocks and a part.
 LENGTHS = [5, 65, 140]
+# For 16 sequences, but not for all that they grow to; by default 1 MiB.
+MEMORY = {"qwen35": "2MiB"}
 SETTINGS = [{}, {"temperature": 0.9, "top_p": 0.95, "seed": 11}]
 
 
@@ -43,7 +42,7 @@ def answers(c, tokens, cached):
     return runs, n_cached
 
 
-@pytest.mark.parametrize("name", ["llama"] if SANITIZED else SERVED)
+@pytest.mark.parametrize("name", ["llama"] if SANITIZED else FAMILIES)
 def test_neither_a_hand_over_nor_a_cached_prefix_changes_a_token(tmp_path, name):
     tokens = json.loads((FOLDER / f"{name}.q.json").read_text())["tokens"]
     with cluster(tmp_path, name, 0) as c:
@@ -68,11 +67,11 @@ def sampled(c, tokens, i):
 
 
 @pytest.mark.skipif(SANITIZED, reason="thousands of tokens")
-@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_neither_preemption_nor_a_death_changes_a_token(tmp_path, name):
     tokens = json.loads((FOLDER / f"{name}.q.json").read_text())["tokens"]
-    models, n = [{"name": name, "path": str(path(name))}], 32
-    with Cluster(tmp_path, prefill=0, models=models, node={"kv_memory": "1MiB", "max_seqs": 16}) as c:
+    models, n, memory = [{"name": name, "path": str(path(name))}], 32, MEMORY.get(name, "1MiB")
+    with Cluster(tmp_path, prefill=0, models=models, node={"kv_memory": memory, "max_seqs": 16}) as c:
         def all_at_once(kill):
             def run(i):
                 got = []
@@ -89,15 +88,7 @@ def test_neither_preemption_nor_a_death_changes_a_token(tmp_path, name):
         alone = [list(sampled(c, tokens, i)) for i in range(n)]
         assert all_at_once(kill=False) == alone
         preempted = {k: v for k, v in c.node_metrics("d0").items() if k.startswith("baton_preemptions_total")}
-        assert sum(preempted.values()) > 0, preempted
+        assert (sum(preempted.values()) > 0) == (name != "mamba2"), preempted  # its states do not grow
         assert all_at_once(kill=True) == alone
         assert re.search("event=request_migrates", c.processes["coordinator"].log())
         c.processes["d0"].wait_ready()
-
-
-@pytest.mark.parametrize("name", sorted(NOT_SERVED))
-def test_a_family_that_is_not_there_is_refused_by_name(tmp_path, name):
-    with pytest.raises(AssertionError) as e:
-        with cluster(tmp_path, name, 0):
-            pass
-    assert re.search(r"general\.architecture is \"[^\"]+\", supported are: llama, |expert_count is \d+: ", str(e.value)), e
