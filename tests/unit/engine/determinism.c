@@ -47,6 +47,10 @@ static struct rig_options options_of_round(uint32_t round)
     o.tier_blocks = draw(3) * 10;
     o.tier_disk_blocks = o.tier_blocks == 10 ? 9 + draw(40) : 0;
     o.isa = LEVELS[round % 5];
+    if (round % 2) { /* of two layers and four heads */
+        o.tp = 1 + round / 2 % 4;
+        o.pp = 1 + round / 8 % 2;
+    }
     return o;
 }
 
@@ -130,9 +134,9 @@ Test(determinism, nothing_that_runs_beside_a_request_or_under_it_changes_a_bit)
         uint32_t n = SUBJECTS + draw(CROWD - SUBJECTS + 1);
         snprintf(how, sizeof(how),
                  "round %u: %u sequences, %u at once, batch %u, chunk %u, %u threads, %u+%u blocks, prefix cache %d, "
-                 "tier of %u+%u, %s",
+                 "tier of %u+%u, %s, %u x %u ranks",
                  round, n, o.max_seqs, o.batch, o.chunk, o.threads, o.n_blocks, o.swap_blocks, o.prefix_cache,
-                 o.tier_blocks, o.tier_disk_blocks, o.isa);
+                 o.tier_blocks, o.tier_disk_blocks, o.isa, o.tp, o.pp);
         if (!has_level(o.isa)) continue;
         struct rig *r = rig_of(o);
         run_crowd(r, n);

@@ -8,6 +8,7 @@
 #include "helpers/recurrent_backend.h"
 #include "helpers/tiny_model.h"
 #include "model/model.h"
+#include "parallel/ranks.h"
 
 #include <criterion/criterion.h>
 #include <pthread.h>
@@ -41,6 +42,7 @@ struct rig {
     char *path;
     bool is_tiny;
     struct backend *backend;
+    struct ranks *ranks; /* in place of the backend, or NULL */
     struct engine *engine;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -135,6 +137,7 @@ struct rig_options {
     const char *path; /* NULL: a tiny model */
     bool prefix_cache;
     engine_draft_fn draft;
+    uint32_t tp, pp;    /* ranks; 0: one, without a thread of its own */
     bool deferred;      /* on a backend that computes when somebody waits */
     bool recurrent;     /* with states, in max_seqs slots and */
     uint32_t snapshots; /* so many more */
@@ -160,13 +163,16 @@ static struct rig *rig_of(struct rig_options o)
     pthread_cond_init(&r->changed, NULL);
     cr_assert_eq(model_read_info(&info, r->path, &err), OK, "%s", err.text);
     struct backend_limits lim = model_limits(&info, o.batch, 1024);
-    cr_assert_eq(backend_open(&r->backend, "cpu",
-                              &(struct backend_options){ .n_threads = o.threads, .isa = o.isa, .limits = lim }, &err),
-                 OK, "%s", err.text);
+    const struct backend_options bo = { .n_threads = o.threads, .isa = o.isa, .limits = lim };
+    if (o.tp)
+        cr_assert_eq(ranks_open(&r->ranks, o.tp, o.pp, "cpu", &bo, &err), OK, "%s", err.text);
+    else
+        cr_assert_eq(backend_open(&r->backend, "cpu", &bo, &err), OK, "%s", err.text);
     if (o.recurrent) recurrent_backend_install(r->backend);
     if (o.deferred) r->backend = deferred_backend_create(r->backend);
     struct model_options mo = { .path = r->path,
                                 .backend = r->backend,
+                                .ranks = r->ranks,
                                 .rotate = "auto",
                                 .max_batch_tokens = o.batch,
                                 .max_context = 1024,
@@ -219,7 +225,8 @@ static void expect_idle(struct rig *r)
 static void rig_free(struct rig *r)
 {
     engine_destroy(r->engine);
-    backend_close(r->backend);
+    if (r->backend) backend_close(r->backend);
+    ranks_close(r->ranks);
     if (r->is_tiny)
         tiny_remove(r->path);
     else
