@@ -88,7 +88,7 @@ static enum status alloc_heads(struct model_rank *m)
     for (size_t i = 0; i < n; i++) host[i] = (uint32_t)(i % m->sizes.max_latent_heads);
     st = m->backend->ops->upload(m->backend, NULL, device, host, n * sizeof(*host));
     mem_free(host);
-    return st;
+    return st == OK ? m->backend->ops->sync(m->backend, NULL) : st; /* steps are on another stream */
 }
 
 static enum status alloc_all(struct model_rank *m)

@@ -171,6 +171,7 @@ struct backend *deferred_backend_create(struct backend *cpu)
     struct deferred *d = mem_zalloc(sizeof(*d));
     deferred_set_ops(&deferred_ops);
     deferred_set_family_ops(&deferred_ops);
+    deferred_set_state_ops(&deferred_ops);
     d->base.ops = &deferred_ops;
     d->base.caps = cpu->caps;
     d->base.caps.host_memory = false;

@@ -28,6 +28,13 @@ struct call {
     struct route_facts route_facts;
     float eps, factor, top;
     bool accumulate, by_slot;
+    struct state_slices state;
+    struct conv_facts conv;
+    struct delta_inputs delta_in;
+    struct delta_facts delta;
+    struct mamba2_inputs mamba2_in;
+    struct mamba2_facts mamba2;
+    struct norm_gate_facts gate;
 };
 
 struct stream {
@@ -62,8 +69,9 @@ enum status deferred_enqueue(struct backend *b, struct stream *s, const struct c
 enum status deferred_sync(struct backend *b, struct stream *s);
 void deferred_copy_free(struct copy *c);
 
-/* Sets the ops of weights, steps, rows and KV (deferred_ops.c), and those that only some families have
- * (deferred_family_ops.c). */
+/* Sets the ops of weights, steps, rows and KV (deferred_ops.c), those that only some families have
+ * (deferred_family_ops.c), and those of states and latents (deferred_state_ops.c). */
 void deferred_set_ops(struct backend_ops *ops);
 void deferred_set_family_ops(struct backend_ops *ops);
+void deferred_set_state_ops(struct backend_ops *ops);
 #endif

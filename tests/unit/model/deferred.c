@@ -6,6 +6,7 @@
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -43,6 +44,7 @@ static struct rig rig_reading(const char *path, bool deferred, enum kv_format fo
     }
     cr_assert_eq(st, OK, "%s", err.text);
     cr_assert_eq(model_kv_create(&r.kv, r.model, N_BLOCKS, &err), OK, "%s", err.text);
+    if (model_state_bytes(r.model)) cr_assert_eq(model_states_create(r.kv, r.model, 2, &err), OK, "%s", err.text);
     return r;
 }
 
@@ -83,7 +85,8 @@ static void feed_of(struct feed *f, int step, uint32_t n_vocab)
                                          .pos0 = plan[step][i].pos0,
                                          .blocks = f->blocks[i],
                                          .n_blocks = 4,
-                                         .n_logits = plan[step][i].n_logits };
+                                         .n_logits = plan[step][i].n_logits,
+                                         .state = 1 - i };
         for (uint32_t k = 0; k < f->seqs[i].n_rows; k++)
             f->tokens[f->batch.n_rows++] = (int32_t)(((f->seqs[i].pos0 + k) * 37 + i * 11 + 5) % n_vocab);
     }
@@ -113,16 +116,16 @@ static float *expected(const char *path, enum kv_format format, uint32_t *n)
     return all;
 }
 
-static void expect_same_bits_reading(const struct tiny_options *o, enum kv_format format, enum weights_mode weights,
+static void expect_same_bits_of_file(const char *path, enum kv_format format, enum weights_mode weights,
                                      enum io_kind io)
 {
-    char *path = tiny_write(o);
     uint32_t n, at = 0;
     float *want = expected(path, format, &n), *logits;
     struct rig r = rig_reading(path, true, format, weights, io);
+    const uint32_t n_vocab = model_info(r.model)->n_vocab;
     for (int step = 0; step < STEPS; step++) {
         struct feed f;
-        feed_of(&f, step, o->n_vocab);
+        feed_of(&f, step, n_vocab);
         const uint32_t rows = n_logits_of(&f), waits = deferred_backend_waits(r.backend);
         cr_assert_eq(model_forward(r.model, &f.batch, r.kv, NULL, NULL), OK);
         if (weights == WEIGHTS_RESIDENT) {
@@ -133,16 +136,23 @@ static void expect_same_bits_reading(const struct tiny_options *o, enum kv_forma
         cr_assert_eq(model_logits(r.model, 0, rows, &logits), OK);
         cr_assert_eq(deferred_backend_pending(r.backend), 0);
         for (uint32_t i = 0; i < rows; i++, at++)
-            cr_assert_arr_eq(logits + (size_t)i * o->n_vocab, want + (size_t)at * o->n_vocab,
-                             o->n_vocab * sizeof(float), "step %d logit row %u", step, i);
+            cr_assert_arr_eq(logits + (size_t)i * n_vocab, want + (size_t)at * n_vocab, n_vocab * sizeof(float),
+                             "step %d logit row %u", step, i);
         if (rows > 1) { /* any run of them by itself */
             cr_assert_eq(model_logits(r.model, rows - 1, 1, &logits), OK);
-            cr_assert_arr_eq(logits, want + (size_t)(at - 1) * o->n_vocab, o->n_vocab * sizeof(float));
+            cr_assert_arr_eq(logits, want + (size_t)(at - 1) * n_vocab, n_vocab * sizeof(float));
         }
     }
     cr_assert_eq(at, n);
     rig_free(&r);
     mem_free(want);
+}
+
+static void expect_same_bits_reading(const struct tiny_options *o, enum kv_format format, enum weights_mode weights,
+                                     enum io_kind io)
+{
+    char *path = tiny_write(o);
+    expect_same_bits_of_file(path, format, weights, io);
     tiny_remove(path);
 }
 
@@ -164,6 +174,17 @@ Test(deferred, a_forward_only_enqueues_and_has_the_cpus_bits)
     o.type = DTYPE_F16;
     o.n_vocab = 171; /* no multiple of the rows that pack together */
     expect_same_bits(&o, KV_INT8, WEIGHTS_RESIDENT);
+}
+
+/* Experts, latents and states: whatever an op is handed by pointer, it has read when it returns. */
+Test(deferred, families_only_enqueue_and_have_the_cpus_bits)
+{
+    static const char *const names[] = { "qwen3moe", "gpt-oss", "deepseek2", "qwen3next", "mamba2" };
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        char path[256];
+        snprintf(path, sizeof(path), "%s/golden/families/%s.q.gguf", TEST_DATA, names[i]);
+        expect_same_bits_of_file(path, KV_INT8, WEIGHTS_RESIDENT, IO_AUTO);
+    }
 }
 
 /* Streamed weights wait for each piece, and the embedding's rows come from the file. */
