@@ -155,12 +155,15 @@ static double prefill_ops(const struct model_info *i, double n)
     return 2 * (n * i->row_macs + (double)i->d_model * i->n_vocab + attention);
 }
 
-/* All packed weights, and each stream's KV of the mean context. */
+/* All packed weights, but of experts what streams choose at the most, and each stream's KV of the mean context. */
 static double step_bytes(const struct engine_bench *r)
 {
+    const struct model_info *info = model_info(r->model);
+    const double chosen = (double)info->used_bytes * r->opt.streams, all = (double)info->expert_bytes;
+    const double weights = (double)(info->weight_bytes - info->expert_bytes) + (chosen < all ? chosen : all);
     double per_token = (double)model_kv_block_bytes(r->model) / KV_BLOCK_TOKENS;
     double mean_context = r->opt.depth + r->opt.decode / 2.0;
-    return (double)model_info(r->model)->weight_bytes + r->opt.streams * per_token * mean_context;
+    return weights + r->opt.streams * per_token * mean_context;
 }
 
 /* Seconds, of which only differences count. */

@@ -214,7 +214,12 @@ enum status model_open(struct model **out, const struct model_options *opt, stru
     for (uint32_t i = 0; i < m->n_ranks && st == OK; i++) st = model_rank_plan(&m->ranks[i], opt, err);
     if (st != OK) goto fail;
     m->info = m->ranks[0].facts.info;
-    for (uint32_t i = 1; i < m->n_ranks; i++) m->info.weight_bytes += m->ranks[i].facts.info.weight_bytes;
+    for (uint32_t i = 1; i < m->n_ranks; i++) {
+        const struct model_info *rank = &m->ranks[i].facts.info;
+        m->info.weight_bytes += rank->weight_bytes;
+        m->info.expert_bytes += rank->expert_bytes;
+        m->info.used_bytes += rank->used_bytes;
+    }
     if ((st = load(m, opt, err)) != OK) goto fail;
     *out = m;
     return OK;

@@ -34,6 +34,8 @@ struct model_info {
     uint64_t fingerprint;
     uint64_t n_params;
     uint64_t weight_bytes; /* packed weights in memory */
+    uint64_t expert_bytes; /* of these, stacks that rows choose from */
+    uint64_t used_bytes;   /* of those, what one row uses */
     bool latent;           /* the cache holds latents (MLA) of head_dim values, not K and V of heads */
     bool rotate;           /* Hadamard rotation of Q and K in use */
     double row_macs,

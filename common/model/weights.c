@@ -144,5 +144,11 @@ enum status weights_bind(struct weights *w, struct model_facts *facts, const str
     enum status st = bind_all(&b);
     mem_free(b.bound);
     facts->info.weight_bytes = w->arena_bytes;
+    for (uint32_t i = 0; i < w->n_items; i++) {
+        const struct weight_item *it = &w->items[i];
+        if (it->n_used == 0 || it->n_used == it->n_experts) continue;
+        facts->info.expert_bytes += it->bytes;
+        facts->info.used_bytes += it->expert_bytes * it->n_used;
+    }
     return st;
 }

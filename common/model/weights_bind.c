@@ -253,9 +253,13 @@ enum status bind_experts(struct binder *b, const struct bind_stack *stack, uint3
                          struct weight *out)
 {
     const struct bind_stack *k = stack;
-    struct weight_item it = {
-        .n_src = 1, .n_rows = k->n_rows, .n_cols = n_cols, .n_experts = k->own, .precision = precision, .matrix = out
-    };
+    struct weight_item it = { .n_src = 1,
+                              .n_rows = k->n_rows,
+                              .n_cols = n_cols,
+                              .n_experts = k->own,
+                              .n_used = k->used ? k->used : k->own,
+                              .precision = precision,
+                              .matrix = out };
     const struct tensor_entry *t;
     enum status st = binder_need_stack(b, k->name, n_cols, k->tensor_rows, k->n, &t);
     if (st != OK || k->n_rows == 0) return st;

@@ -59,6 +59,7 @@ struct bind_stack {
     const char *name;
     uint32_t n, first, own;
     uint32_t tensor_rows, row0, n_rows;
+    uint32_t used; /* by a row; 0: all of them */
 };
 enum status bind_experts(struct binder *b, const struct bind_stack *stack, uint32_t n_cols, enum precision precision,
                          struct weight *out) MUST_CHECK;

@@ -18,6 +18,7 @@ struct weight_item {
     uint32_t n_src;
     uint32_t n_rows, n_cols; /* a vector has one row; of one matrix of a stack */
     uint32_t n_experts;      /* matrices of a stack; 0: one matrix, which is no stack */
+    uint32_t n_used;         /* by a row, of a stack that rows choose from; 0: all */
     size_t expert_bytes;     /* from one matrix of a stack to the next */
     bool is_vector;          /* fp32 in the arena, whatever the file's type */
     bool is_table;           /* as it is in the file */

@@ -49,7 +49,8 @@ static struct bind_stack rows_of(const struct moe *e, const char *name, bool fus
                                 .own = n,
                                 .tensor_rows = fused ? 2 * ff : ff,
                                 .row0 = e->ff.begin + (fused && is_up ? ff : 0),
-                                .n_rows = shard_n(e->ff) };
+                                .n_rows = shard_n(e->ff),
+                                .used = e->n_used };
 }
 
 /* All experts' rows of down that are this rank's. */
@@ -57,9 +58,13 @@ static struct bind_stack back_rows(const struct binder *b, const struct moe *e, 
 {
     const struct shard back = bind_back_rows(b);
     const uint32_t n = e->route.n_experts;
-    return (struct bind_stack){
-        .name = name, .n = n, .own = n, .tensor_rows = bind_d_model(b), .row0 = back.begin, .n_rows = shard_n(back)
-    };
+    return (struct bind_stack){ .name = name,
+                                .n = n,
+                                .own = n,
+                                .tensor_rows = bind_d_model(b),
+                                .row0 = back.begin,
+                                .n_rows = shard_n(back),
+                                .used = e->n_used };
 }
 
 static enum status bind_matrices(struct binder *b, struct moe *e, uint32_t d)

@@ -364,3 +364,23 @@ Test(families, that_are_not_served_are_refused_by_name)
         json_decref(file.json);
     }
 }
+
+/* What a step has to read follows from it. */
+Test(families, say_how_much_of_the_experts_a_row_uses)
+{
+    struct model_options opt = { .path = FOLDER "mixtral.f16.gguf", .max_batch_tokens = 8, .weights_fd = -1 };
+    struct model_info info;
+    struct error err = { 0 };
+    struct backend *be;
+    struct model *m;
+    cr_assert_eq(model_read_info(&info, opt.path, &err), OK, "%s", err.text);
+    struct backend_options be_opt = { .n_threads = 1, .limits = model_limits(&info, 8, info.context_length) };
+    cr_assert_eq(backend_open(&be, "cpu", &be_opt, &err), OK, "%s", err.text);
+    opt.backend = be;
+    cr_assert_eq(model_open(&m, &opt, &err), OK, "%s", err.text);
+    cr_assert_gt(model_info(m)->used_bytes, 0);
+    cr_assert_lt(model_info(m)->used_bytes, model_info(m)->expert_bytes);
+    cr_assert_lt(model_info(m)->expert_bytes, model_info(m)->weight_bytes);
+    model_close(m);
+    backend_close(be);
+}
