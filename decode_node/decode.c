@@ -238,6 +238,7 @@ static void on_reserved(struct decode *d, struct job *j, const struct engine_eve
                                         .n_tokens = j->n_tokens,
                                         .hit_tokens = ev->cached_tokens,
                                         .credit_bytes = first_credit(d, j, ev->cached_tokens),
+                                        .window_blocks = ev->window_blocks,
                                         .slot = ev->state };
         st = kv_inbox_add(d->inbox, &offer);
         j->state = JOB_WAITING;

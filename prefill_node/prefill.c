@@ -74,6 +74,9 @@ static bool on_engine_thread(void *state, const struct engine_event *ev)
     if (ev->kind == ENGINE_KV) {
         kv_send_piece(p->send, &ev->key, ev->layer0, ev->layer1, ev->t0, ev->t1, ev->blocks + ev->t0 / KV_BLOCK_TOKENS,
                       &ev->written);
+        if (ev->window_blocks)
+            kv_send_window(p->send, &ev->key, ev->layer0, ev->layer1, ev->t0, ev->t1,
+                           ev->window_blocks + ev->t0 / KV_BLOCK_TOKENS, &ev->written);
         if (ev->state != STATE_SLOT_NONE)
             kv_send_states(p->send, &ev->key, ev->layer0, ev->layer1, ev->t1, ev->state, &ev->written);
         return true;

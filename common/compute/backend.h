@@ -30,6 +30,7 @@ struct kv_geometry {
     bool rotate; /* Hadamard rotation of Q and K after RoPE */
     enum kv_kind kind;
     uint32_t rope_dim; /* KV_LATENT: values of the RoPE part beside it, which all heads share; else 0 */
+    uint32_t window;   /* tokens that are still read, the row's own among them; 0: all */
 };
 
 struct rope_params {
@@ -65,10 +66,11 @@ struct weight {
 struct batch_seq {
     uint32_t row0, n_rows;
     uint32_t pos0;
-    const uint32_t *blocks; /* block ids; block b holds positions [64 b, 64 b + 64) */
-    uint32_t n_blocks;      /* covers at least pos0 + n_rows positions */
-    uint32_t n_logits;      /* of its last rows logits are wanted */
-    uint32_t state;         /* its slot in every struct state_slices, if the model has any */
+    const uint32_t *blocks;        /* block ids; block b holds positions [64 b, 64 b + 64) */
+    uint32_t n_blocks;             /* covers at least pos0 + n_rows positions */
+    uint32_t n_logits;             /* of its last rows logits are wanted */
+    uint32_t state;                /* its slot in every struct state_slices, if the model has any */
+    const uint32_t *window_blocks; /* of slices that are windowed: from the first block on that is still read */
 };
 
 struct batch {
@@ -159,7 +161,14 @@ struct kv_slices {
     uint8_t *base; /* device */
     size_t slice_bytes;
     struct kv_geometry geom;
+    bool windowed; /* its ids are those of batch_seq's window_blocks */
 };
+
+/* Block ids of a sequence in a layer. */
+static inline const uint32_t *seq_blocks(const struct batch_seq *seq, const struct kv_slices *kv)
+{
+    return kv->windowed ? seq->window_blocks : seq->blocks;
+}
 
 /* K or V of one head in one block, on its way between KV memory and a host buffer: int8[t1 - t0][head_dim] at `values`
  * and fp32[t1 - t0] at `scales`, or fp16[t1 - t0][head_dim] at `values`.

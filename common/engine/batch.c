@@ -54,7 +54,8 @@ void step_batch_add(struct step_batch *sb, struct seq *s, uint32_t n_rows)
                                               .blocks = s->table.ids,
                                               .n_blocks = s->table.n,
                                               .n_logits = n_logits_of(s, n_rows),
-                                              .state = s->slot };
+                                              .state = s->slot,
+                                              .window_blocks = s->window.ids };
     sb->logit0[b->n_seqs] = sb->n_logits;
     sb->n_logits += sb->seqs[b->n_seqs].n_logits;
     sb->owners[b->n_seqs++] = s;

@@ -270,7 +270,7 @@ static enum status prepare(struct engine *e, const struct engine_options *opt, s
         return error_set(err, st, "cannot make a pool of %u KV blocks", opt->kv->n_blocks);
     if (opt->prefix_cache && (st = prefix_cache_create(&e->prefix, e->pool)) != OK)
         return error_set(err, st, "cannot make a prefix cache of %u KV blocks", opt->kv->n_blocks);
-    if ((st = engine_open_states(e, err)) != OK) return st;
+    if ((st = engine_open_states(e, err)) != OK || (st = engine_open_windows(e, err)) != OK) return st;
     if ((st = mailbox_create(&e->box, opt->max_commands + 1)) != OK) /* + 1: stop always fits in the end */
         return error_set(err, st, "cannot make a mailbox of %u commands", opt->max_commands);
     e->cost.position = attention_share(model_info(opt->model));
@@ -287,6 +287,7 @@ static void free_engine(struct engine *e)
     swap_destroy(e->swap);
     kv_pool_destroy(e->pool);
     state_pool_destroy(e->states);
+    windows_destroy(e->windows);
     sampler_destroy(e->sampler);
     step_batch_fini(&e->batch);
     seq_set_fini(&e->seqs);
@@ -348,6 +349,8 @@ static enum status check_request(const struct engine *e, const struct seq_reques
     for (uint32_t i = 0; i < r->sampling.n_bias; i++)
         if (!token_id_ok(r->sampling.bias_ids[i], e->n_vocab)) return ERR_INVALID;
     /* What fits an empty pool can always go on in the end; what does not never could. */
+    if (e->windows && engine_windows_of(e, seq_blocks_max(r)) > kv_pool_n_blocks(e->windows->pool))
+        return ERR_NO_BLOCKS;
     return seq_blocks_max(r) > e->kv->n_blocks ? ERR_NO_BLOCKS : OK;
 }
 
@@ -363,6 +366,7 @@ enum status engine_submit(struct engine *e, const struct seq_request *r)
     if ((st = seq_create(&c.seq, r)) != OK) goto refuse;
     c.seq->prefix.cache = e->prefix;
     c.seq->states = e->states;
+    c.seq->windows = e->windows;
     c.seq->prefix.root = seq_prefix_root(&e->prefix_of_model, r->adapter, r->cache_salt);
     if ((st = post(e, &c)) == OK) return OK;
     seq_destroy(c.seq);

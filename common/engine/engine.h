@@ -71,6 +71,9 @@ struct engine_event { /* valid during the callback */
     /* RESERVED, KV: the sequence's blocks; ids stay valid until DONE. n_blocks covers n_tokens plus growth. */
     const kv_block_id *blocks;
     uint32_t n_blocks;
+    /* The same in windowed layers, from the block on that the prompt's end still looks back to; NULL: there are none.
+     */
+    const kv_block_id *window_blocks;
     /* KV: layers [layer0, layer1) of tokens [t0, t1) are final once `written` has passed, which is waited for on
      * another thread (mark_wait(), until DONE); in order, from the engine's thread or one that it waits for. PROGRESS:
      * prompt tokens [0, t1) are computed. */

@@ -24,13 +24,18 @@ static struct kv_tier *tier_of(const struct engine *e, const struct seq *s)
     return s->skips_tier ? NULL : e->tier;
 }
 
-/* A slot for its state, and all blocks it asks for, those of a cached prefix among them; or nothing.  What was swapped
- * out comes back whole. */
+/* Room in its windows, a slot for its state, and all blocks it asks for, those of a cached prefix among them; or
+ * nothing.  What was swapped out comes back whole. */
 static bool take_blocks(struct engine *e, struct seq *s)
 {
     const bool is_swapped = s->swapped.n > 0;
     struct kv_tier *tier = tier_of(e, s);
-    if (s->states && state_pool_take(s->states, &s->slot) != OK) return false;
+    if (s->windows && !window_table_promise(&s->window, s->windows, engine_windows_of(e, seq_blocks_to_admit(s))))
+        return false;
+    if (s->states && state_pool_take(s->states, &s->slot) != OK) {
+        seq_release_blocks(s, e->pool);
+        return false;
+    }
     if (!is_swapped) seq_take_prefix(s, e->pool, tier != NULL);
     if (!is_swapped && tier) seq_touch_tier(s, tier);
     if (block_table_grow(&s->table, e->pool, seq_blocks_to_admit(s), KV_ACTIVE) == OK) return true;
@@ -55,16 +60,25 @@ static enum seq_fill fill(struct engine *e, struct seq *s, uint64_t until_us)
 /* Takes a swapped sequence's KV back, or starts it over if that fails. */
 static void resume(struct engine *e, struct seq *s)
 {
-    enum status st = swap_in(e->swap, s->table.ids, s->slot, &s->swapped);
+    if (s->windows) { /* as it was swapped out */
+        s->window.first = s->window.n = seq_window_first(s);
+        window_table_grow(&s->window, s->windows, block_table_blocks_for(s->n_computed));
+    }
+    const struct swap_things things = engine_swap_things(s);
+    enum status st = swap_in(e->swap, &things, &s->swapped);
     if (st != OK) s->n_computed = 0;
+    if (st != OK && s->windows) { /* all of them again */
+        window_table_slide(&s->window, s->windows, s->window.n);
+        s->window.first = s->window.n = 0;
+    }
     seq_set_state(s, e->pool, st == OK ? s->resume : SEQ_PREFILL);
 }
 
-/* Its blocks lead to no snapshot from which it could compute on: it gives all back and waits for those that do. */
+/* Its blocks lead to no state or windows from which it could go on: it gives all back and waits for those that do. */
 static void wait_again(struct engine *e, struct seq *s)
 {
     s->skips_tier = true;
-    if (seq_is_reservation(s)) { /* what it has found was good for a hand-off alone */
+    if (s->state == SEQ_RESERVED) { /* what it has found was good for a hand-off alone */
         atomic_fetch_sub_explicit(&e->prefix_hits, s->n_cached, memory_order_relaxed);
         s->n_cached = 0;
         s->started = s->looks_again = true;
@@ -83,10 +97,11 @@ static void admit_one(struct engine *e, struct seq *s)
     }
     bool reserve = seq_is_reservation(s);
     uint32_t n_full = s->n_computed;
-    if (!reserve && !engine_begin_state(e, s)) {
+    if (!seq_begin_window(s) || (!reserve && !engine_begin_state(e, s))) {
         wait_again(e, s);
         return;
     }
+    if (reserve && s->windows) window_table_grow(&s->window, s->windows, block_table_blocks_for(s->n_tokens));
     if (!reserve) copy_tail(e, s); /* a hand-off is of whole blocks */
     if (!s->started)
         atomic_fetch_add_explicit(&e->prefix_queries, seq_is_looked_up(s) ? s->n_tokens : 0, memory_order_relaxed);
@@ -101,7 +116,8 @@ static void admit_one(struct engine *e, struct seq *s)
 
 void engine_begin_prefill(struct engine *e, struct seq *s)
 {
-    if (!engine_begin_state(e, s)) {
+    s->started = true;
+    if (!seq_begin_window(s) || !engine_begin_state(e, s)) {
         wait_again(e, s);
         return;
     }

@@ -44,6 +44,7 @@ void engine_emit_reserved(struct engine *e, const struct seq *s)
                                .key = s->key,
                                .blocks = s->table.ids,
                                .n_blocks = s->table.n,
+                               .window_blocks = s->windows ? s->window.ids : NULL,
                                .cached_tokens = s->n_computed,
                                .state = s->slot };
     engine_emit(e, &ev);
@@ -56,6 +57,7 @@ void engine_emit_kv(struct engine *e, const struct seq *s, uint32_t layer0, uint
                                .key = s->key,
                                .blocks = s->table.ids,
                                .n_blocks = s->table.n,
+                               .window_blocks = s->windows ? s->window.ids : NULL,
                                .layer0 = layer0,
                                .layer1 = layer1,
                                .t0 = t0,

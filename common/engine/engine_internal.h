@@ -17,6 +17,7 @@ struct engine {
     struct model *model;
     struct kv_store *kv;
     struct kv_pool *pool;
+    struct windows *windows;            /* NULL: no layer is windowed */
     struct state_pool *states;          /* NULL: the model has no recurrent layers */
     uint32_t state_interval;            /* blocks between two snapshots; 0: none are taken */
     struct prefix_cache *prefix;        /* NULL: off */
@@ -62,8 +63,13 @@ struct engine {
 bool engine_is_paused(const struct engine *e, uint64_t hi);
 /* Gives waiting sequences their blocks in order of rank.  Returns whether anything can be done at once. */
 bool engine_admit(struct engine *e);
-/* Slots for the states of recurrent layers, if the model has any. */
+/* A pool of blocks for windowed layers, and slots for the states of recurrent ones, if the model has any. */
+enum status engine_open_windows(struct engine *e, struct error *err) MUST_CHECK;
 enum status engine_open_states(struct engine *e, struct error *err) MUST_CHECK;
+/* Blocks of windowed layers that a sequence of n_blocks holds at most. */
+uint32_t engine_windows_of(const struct engine *e, uint32_t n_blocks);
+/* All that a preempted sequence has of what it has computed. */
+struct swap_things engine_swap_things(const struct seq *s);
 /* Puts the state after a sequence's computed tokens, which are whole blocks, into its slot.  False: no snapshot of it
  * is there any more. */
 bool engine_begin_state(struct engine *e, struct seq *s) MUST_CHECK;

@@ -23,10 +23,19 @@ static void preempt_for(struct engine *e, uint32_t asking)
     log_debug("preempt", "req=%016llx-%llu tokens=%u blocks=%u", (unsigned long long)s->key.hi,
               (unsigned long long)s->key.lo, s->n_tokens, s->table.n);
     /* A full arena is no failure: what is not kept is computed again. */
-    enum status st = swap_out(e->swap, s->table.ids, block_table_blocks_for(s->n_computed), s->slot, &s->swapped);
+    const struct swap_things things = engine_swap_things(s);
+    enum status st = swap_out(e->swap, &things, &s->swapped);
     s->resume = s->state;
     seq_set_state(s, e->pool, SEQ_WAITING);
     atomic_fetch_add_explicit(&e->preemptions[st == OK ? PREEMPT_SWAP : PREEMPT_RECOMPUTE], 1, memory_order_relaxed);
+}
+
+/* To hold n_tokens: blocks, and room in the windows. */
+static bool grow(struct engine *e, struct seq *s, uint64_t n_tokens)
+{
+    const uint32_t n = block_table_blocks_for(n_tokens);
+    if (block_table_grow(&s->table, e->pool, n, KV_ACTIVE) != OK) return false;
+    return !s->windows || window_table_promise(&s->window, s->windows, engine_windows_of(e, n));
 }
 
 /* A decoding sequence needs room for the tokens it feeds. */
@@ -34,9 +43,7 @@ static void grow_decoding(struct engine *e)
 {
     for (uint32_t i = 0; i < e->seqs.n; i++) {
         struct seq *s = e->seqs.order[i];
-        while (s->state == SEQ_DECODE && !s->paused &&
-               block_table_grow(&s->table, e->pool, block_table_blocks_for(s->n_tokens), KV_ACTIVE) != OK)
-            preempt_for(e, i);
+        while (s->state == SEQ_DECODE && !s->paused && !grow(e, s, s->n_tokens)) preempt_for(e, i);
     }
 }
 
@@ -64,8 +71,7 @@ static uint32_t take_drafts(struct engine *e, struct seq *s, uint32_t room)
     uint32_t n = 0, said = max > 0 ? e->opt.draft(e->opt.ctx, s->tokens, s->n_tokens, guess, max) : 0;
     assert(said <= max);
     while (n < said && token_id_ok(guess[n], e->n_vocab)) n++;
-    if (block_table_grow(&s->table, e->pool, block_table_blocks_for((uint64_t)s->n_tokens + n), KV_ACTIVE) != OK)
-        return 0;
+    if (!grow(e, s, (uint64_t)s->n_tokens + n)) return 0;
     if (n == 0 || !engine_save_state(e, s)) return 0;
     s->n_drafts = n;
     s->n_tokens += n;
@@ -101,7 +107,10 @@ static void plan_batch(struct engine *e)
     e->step_work = 0.0;
     for (uint32_t i = 0; i < n; i++) {
         if (e->plan_rows[i] == 0) continue;
-        step_batch_add(&e->batch, e->running[i], e->plan_rows[i]);
+        struct seq *s = e->running[i];
+        if (s->windows)
+            window_table_grow(&s->window, s->windows, block_table_blocks_for(s->n_computed + e->plan_rows[i]));
+        step_batch_add(&e->batch, s, e->plan_rows[i]);
         if (!e->plan_in[i].decoding) e->step_work += sched_work(&e->cost, e->plan_in[i].n_computed, e->plan_rows[i]);
     }
 }
@@ -135,6 +144,7 @@ static enum status book_chunk(struct engine *e, uint32_t i, uint64_t step_us)
     *(prefill ? &s->prefill_us : &s->decode_us) += step_us;
     s->n_computed += e->batch.seqs[i].n_rows;
     seq_publish(s);
+    seq_slide_window(s);
     enum status st = engine_keep_state(e, s);
     if (!prefill || st != OK) return st;
     if (s->wants_hidden && (st = engine_send_hidden(e, i)) != OK) return st;

@@ -68,6 +68,11 @@ uint32_t seq_blocks_to_admit(const struct seq *s)
     return n < s->table.cap ? n : s->table.cap;
 }
 
+uint32_t seq_window_first(const struct seq *s)
+{
+    return window_first_block(s->windows->tokens, seq_is_reservation(s) ? s->n_tokens : s->n_computed);
+}
+
 enum status seq_create(struct seq **out, const struct seq_request *r)
 {
     struct seq *s = mem_zalloc(sizeof(*s));
@@ -76,6 +81,7 @@ enum status seq_create(struct seq **out, const struct seq_request *r)
     enum status st = mem_try_array(&tokens, room, sizeof(*s->tokens));
     s->tokens = tokens;
     if (st == OK) st = block_table_init(&s->table, seq_blocks_max(r));
+    if (st == OK) st = window_table_init(&s->window, s->table.cap);
     if (st == OK) st = mem_try_array(&hashes, s->table.cap, sizeof(*s->prefix.hashes));
     s->prefix.hashes = hashes;
     sampling_copy(&s->sampling, &r->sampling);
@@ -102,6 +108,7 @@ void seq_destroy(struct seq *s)
 {
     if (!s) return;
     block_table_fini(&s->table);
+    window_table_fini(&s->window);
     mem_free(s->prefix.hashes);
     sampling_fini(&s->sampling);
     mem_free(s->tokens);

@@ -15,6 +15,7 @@
 #include "kv/block_table.h"
 #include "kv/prefix_cache.h"
 #include "kv/state_pool.h"
+#include "kv/window_table.h"
 #include "store/swap.h"
 
 enum seq_state {
@@ -57,15 +58,18 @@ struct seq {
     bool started; /* past its reservation: when it waits again, it waits to compute */
     struct block_table table;
     struct prefix_chain prefix;
-    struct state_pool *states; /* the engine's; NULL: the model has no recurrent layers */
-    state_slot_id slot;        /* its live one, while it has blocks; STATE_SLOT_NONE */
-    state_slot_id saved;       /* a copy of it from before the guesses of a step, or STATE_SLOT_NONE; */
-    uint32_t n_saved;          /* what it has seen */
-    bool skips_tier;           /* what is in the tier leads to no snapshot */
-    bool looks_again;          /* what it found at first is of no use */
-    uint32_t n_cached;         /* tokens whose KV was found when it was first admitted */
-    struct swap_run swapped;   /* preempted: KV of its n_computed tokens, in the engine's arena, */
-    enum seq_state resume;     /* and the state it goes on in */
+    struct windows *windows;     /* the engine's; NULL: no layer is windowed */
+    struct window_table window;  /* of its blocks there */
+    uint32_t n_window_published; /* blocks of it that are known */
+    struct state_pool *states;   /* the engine's; NULL: the model has no recurrent layers */
+    state_slot_id slot;          /* its live one, while it has blocks; STATE_SLOT_NONE */
+    state_slot_id saved;         /* a copy of it from before the guesses of a step, or STATE_SLOT_NONE; */
+    uint32_t n_saved;            /* what it has seen */
+    bool skips_tier;             /* what is in the tier leads nowhere from which it could go on */
+    bool looks_again;            /* what it found at first is of no use */
+    uint32_t n_cached;           /* tokens whose KV was found when it was first admitted */
+    struct swap_run swapped;     /* preempted: KV of its n_computed tokens, in the engine's arena, */
+    enum seq_state resume;       /* and the state it goes on in */
     uint64_t prefill_us, decode_us;
     struct seq *next_in_bucket;
 };
@@ -84,6 +88,8 @@ void seq_drop_saved(struct seq *s);
 
 /* Blocks it asks for when it is admitted. */
 uint32_t seq_blocks_to_admit(const struct seq *s);
+/* Where its windows begin now: at what it has computed, or what is received for it. */
+uint32_t seq_window_first(const struct seq *s);
 /* The most it can ever hold. */
 uint32_t seq_blocks_max(const struct seq_request *r);
 static inline uint32_t seq_n_output(const struct seq *s)

@@ -90,6 +90,12 @@ size_t model_kv_block_bytes(const struct model *m);
 /* KV memory of the model's layers, in its backend: kv_store_create(). */
 enum status model_kv_create(struct kv_store **out, const struct model *m, uint32_t n_blocks,
                             struct error *err) MUST_CHECK;
+/* The same, where layers with a window have n_window_blocks blocks of their own, and keep the window's alone
+ * (batch_seq.window_blocks).  model_window_block_bytes(): what such a block has of model_kv_block_bytes(); 0: no layer
+ * has a window. */
+size_t model_window_block_bytes(const struct model *m);
+enum status model_kv_create_windowed(struct kv_store **out, const struct model *m, uint32_t n_blocks,
+                                     uint32_t n_window_blocks, struct error *err) MUST_CHECK;
 /* Bytes of one sequence's recurrent states; 0: the model has none.  A model that has them runs on a KV memory with
  * states: model_states_create() adds n_slots slots, state_store_create(). */
 size_t model_state_bytes(const struct model *m);

@@ -4,23 +4,38 @@
 
 #include <assert.h>
 
-static struct layer_cache cache_of(const struct layer *l, enum kv_format format, bool rotate)
+/* Layers with a window keep as much as the widest of them reads: then one table of blocks is enough. */
+static uint32_t widest_window(const struct model_facts *facts)
+{
+    uint32_t most = 0;
+    for (uint32_t l = 0; l < facts->info.n_layers; l++) {
+        struct layer_cache c = { 0 };
+        facts->layers[l].mixer->cache(&facts->layers[l], &c);
+        if (c.window > most) most = c.window;
+    }
+    return most;
+}
+
+static struct layer_cache cache_of(const struct model_facts *facts, uint32_t layer, enum kv_format format)
 {
     struct layer_cache c = { 0 };
-    l->mixer->cache(l, &c);
+    facts->layers[layer].mixer->cache(&facts->layers[layer], &c);
     c.kv.format = format;
-    c.kv.rotate = rotate;
+    c.kv.rotate = facts->info.rotate;
+    c.kv.window = c.window > 0 ? widest_window(facts) : 0;
     return c;
 }
 
 struct layer_cache model_rank_cache(const struct model_rank *m, uint32_t layer)
 {
-    return cache_of(&m->facts.layers[layer], m->kv_format, m->facts.info.rotate);
+    return cache_of(&m->facts, layer, m->kv_format);
 }
 
 struct layer_cache model_layer_cache(const struct model *m, uint32_t layer)
 {
-    return cache_of(&m->whole.layers[layer], m->ranks[0].kv_format, m->info.rotate);
+    struct layer_cache c = cache_of(&m->whole, layer, m->ranks[0].kv_format);
+    c.kv.rotate = m->info.rotate;
+    return c;
 }
 
 struct kv_geometry model_kv_geometry(const struct model *m, uint32_t layer)
@@ -48,13 +63,25 @@ size_t model_kv_block_bytes(const struct model *m)
     return bytes;
 }
 
-enum status model_kv_create(struct kv_store **out, const struct model *m, uint32_t n_blocks, struct error *err)
+size_t model_window_block_bytes(const struct model *m)
+{
+    struct kv_geometry layers[MODEL_MAX_LAYERS];
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < m->n_ranks; i++) {
+        const uint32_t n = geometries(&m->ranks[i], layers);
+        bytes += kv_store_window_bytes_for(m->ranks[i].backend, layers, n);
+    }
+    return bytes;
+}
+
+enum status model_kv_create_windowed(struct kv_store **out, const struct model *m, uint32_t n_blocks,
+                                     uint32_t n_window_blocks, struct error *err)
 {
     struct kv_geometry layers[MODEL_MAX_LAYERS];
     struct kv_store *first = NULL, **end = &first;
     for (uint32_t i = 0; i < m->n_ranks; i++) {
         const uint32_t n = geometries(&m->ranks[i], layers);
-        enum status st = kv_store_create(end, m->ranks[i].backend, layers, n, n_blocks, err);
+        enum status st = kv_store_create_windowed(end, m->ranks[i].backend, layers, n, n_blocks, n_window_blocks, err);
         if (st != OK) {
             kv_store_destroy(first);
             return st;
@@ -63,6 +90,11 @@ enum status model_kv_create(struct kv_store **out, const struct model *m, uint32
     }
     *out = first;
     return OK;
+}
+
+enum status model_kv_create(struct kv_store **out, const struct model *m, uint32_t n_blocks, struct error *err)
+{
+    return model_kv_create_windowed(out, m, n_blocks, 0, err);
 }
 
 static uint32_t state_geometries(const struct model_rank *m, struct state_layer_geometry layers[MODEL_MAX_LAYERS])

@@ -22,7 +22,10 @@ static struct cache_group blocks_of(const struct kv_geometry *geom)
 {
     const bool is_latent = geom->kind == KV_LATENT;
     return (struct cache_group){
-        .kind = is_latent ? BATON__KV__CACHE_KIND__LATENT : BATON__KV__CACHE_KIND__KV,
+        .kind = is_latent          ? BATON__KV__CACHE_KIND__LATENT
+                : geom->window > 0 ? BATON__KV__CACHE_KIND__WINDOW
+                                   : BATON__KV__CACHE_KIND__KV,
+        .window = is_latent ? 0 : geom->window,
         .codec = geom->format == KV_INT8 ? BATON__KV__CODEC__INT8 : BATON__KV__CODEC__F16,
         .n_heads = geom->n_kv_heads,
         .head_dim = geom->head_dim,

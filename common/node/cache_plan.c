@@ -31,9 +31,35 @@ static uint64_t blocks_without_bytes(const struct cache_need *n)
     return all < most ? all : one > most ? one : most;
 }
 
+/* Of how many blocks one is of layers with a window, too. */
+static double blocks_per_window(const struct cache_need *n)
+{
+    const double half = (double)n->max_context / KV_BLOCK_TOKENS / 2 / n->window_blocks;
+    return half < 1 ? 1 : half > 4 ? 4 : half;
+}
+
+static enum status plan_blocks(struct cache_plan *out, const struct cache_need *n, uint64_t memory, struct error *err)
+{
+    uint64_t blocks = n->block_bytes > 0 ? memory / n->block_bytes : blocks_without_bytes(n), windows = 0;
+    const size_t others = n->block_bytes - n->window_bytes;
+    if (n->window_bytes > 0) {
+        windows = (uint64_t)((double)memory / (blocks_per_window(n) * (double)others + (double)n->window_bytes));
+        if (windows < n->window_blocks) windows = blocks; /* not even one sequence's */
+    }
+    if (windows > blocks_without_bytes(n)) windows = blocks_without_bytes(n);
+    if (n->window_bytes > 0)
+        blocks = others > 0 ? (memory - windows * n->window_bytes) / others : blocks_without_bytes(n);
+    if (blocks == 0 || blocks > BLOCKS_MAX)
+        return error_set(err, ERR_INVALID, "kv_memory of %llu bytes holds %llu blocks of %zu bytes", (ull)n->kv_memory,
+                         (ull)blocks, n->block_bytes);
+    out->n_blocks = (uint32_t)blocks;
+    out->n_window_blocks = (uint32_t)windows;
+    return OK;
+}
+
 enum status cache_plan(struct cache_plan *out, const struct cache_need *n, struct error *err)
 {
-    uint64_t states, least, blocks;
+    uint64_t states, least;
     enum status st = plan_slots(&out->n_slots, n, err);
     if (st != OK) return st;
     if (!size_mul(n->state_bytes, n->max_seqs, &states) || !size_add(states, n->block_bytes, &least))
@@ -45,10 +71,5 @@ enum status cache_plan(struct cache_plan *out, const struct cache_need *n, struc
                          "a KV block %zu: at "
                          "least %llu are needed",
                          (ull)n->kv_memory, n->max_seqs, n->state_bytes, n->block_bytes, (ull)least);
-    blocks = n->block_bytes > 0 ? (n->kv_memory - states) / n->block_bytes : blocks_without_bytes(n);
-    if (blocks == 0 || blocks > BLOCKS_MAX)
-        return error_set(err, ERR_INVALID, "kv_memory of %llu bytes holds %llu blocks of %zu bytes", (ull)n->kv_memory,
-                         (ull)blocks, n->block_bytes);
-    out->n_blocks = (uint32_t)blocks;
-    return OK;
+    return plan_blocks(out, n, n->kv_memory - states, err);
 }

@@ -19,12 +19,15 @@ static enum status check_blocks(const struct kv_map *map, uint32_t i, const stru
     const struct kv_geometry geom = kv_map_geometry(map, layer);
     const Baton__Kv__Codec codec = geom.format == KV_INT8 ? BATON__KV__CODEC__INT8 : BATON__KV__CODEC__F16;
     const bool is_latent = geom.kind == KV_LATENT,
-               is_same_kind = is_latent == (c->kind == BATON__KV__CACHE_KIND__LATENT);
+               is_same_kind = is_latent == (c->kind == BATON__KV__CACHE_KIND__LATENT) && c->window == geom.window;
     if (is_same_kind && c->block_tokens == KV_BLOCK_TOKENS && c->n_heads == geom.n_kv_heads &&
         c->head_dim == geom.head_dim && c->codec == codec && (!is_latent || c->rope_dim == geom.rope_dim))
         return OK;
-    return differs(i, c, layer, is_latent ? "latents" : "K and V", geom.n_kv_heads, geom.head_dim,
-                   cache_codec_name(codec), err);
+    return differs(i, c, layer,
+                   is_latent         ? "latents"
+                   : geom.window > 0 ? "windows of K and V"
+                                     : "K and V",
+                   geom.n_kv_heads, geom.head_dim, cache_codec_name(codec), err);
 }
 
 static enum status check_state(const struct cache_geometry *g, const struct kv_map *map, uint32_t i, uint32_t layer,
@@ -43,9 +46,6 @@ static enum status check_group(const struct kv_map *map, const struct cache_geom
 {
     const struct cache_group *c = &g->groups[i];
     enum status st = OK;
-    if (c->kind == BATON__KV__CACHE_KIND__WINDOW)
-        return error_set(err, ERR_UNSUPPORTED, "cache group %u is of kind %s, which nodes keep as K and V so far", i,
-                         cache_kind_name(c->kind));
     for (uint32_t k = 0; k < c->n_layers && st == OK; k++) {
         const uint32_t layer = g->layers[c->first + k];
         if (cache_group_has_blocks(c)) st = check_blocks(map, i, c, layer, err);

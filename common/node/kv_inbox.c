@@ -23,7 +23,7 @@ struct offer {
     uint64_t session; /* of the sender, once its first frame came */
     enum offer_state state;
     uint32_t n_tokens;
-    kv_block_id *blocks;
+    kv_block_id *blocks, *window_blocks;
     state_slot_id slot;
     struct kv_cover *cover;
     uint64_t granted, received, expected;
@@ -58,6 +58,7 @@ static void offer_free(struct offer *o)
 {
     if (!o) return;
     mem_free(o->blocks);
+    mem_free(o->window_blocks);
     kv_cover_destroy(o->cover);
     mem_free(o);
 }
@@ -84,11 +85,26 @@ static struct offer *find(struct kv_inbox *in, uint64_t hi, uint64_t lo, uint32_
     return o;
 }
 
-static bool has_states(const struct cache_geometry *g)
+static bool has_kind(const struct cache_geometry *g, Baton__Kv__CacheKind kind)
 {
     for (uint32_t i = 0; i < g->n_groups; i++)
-        if (g->groups[i].kind == BATON__KV__CACHE_KIND__SNAPSHOT) return true;
+        if (g->groups[i].kind == kind) return true;
     return false;
+}
+
+/* Whether the offer names memory for every kind of group. */
+static bool has_places(const struct kv_inbox *in, const struct kv_offer *offer)
+{
+    const struct cache_geometry *g = in->geometry;
+    if (has_kind(g, BATON__KV__CACHE_KIND__WINDOW) && !offer->window_blocks) return false;
+    return !has_kind(g, BATON__KV__CACHE_KIND__SNAPSHOT) || offer->slot < kv_map_n_slots(in->map);
+}
+
+static kv_block_id *copy_of(const kv_block_id *ids, uint32_t n)
+{
+    kv_block_id *copy = mem_array(n, sizeof(*copy));
+    memcpy(copy, ids, n * sizeof(*copy));
+    return copy;
 }
 
 enum status kv_inbox_add(struct kv_inbox *in, const struct kv_offer *offer)
@@ -100,15 +116,15 @@ enum status kv_inbox_add(struct kv_inbox *in, const struct kv_offer *offer)
     enum status st;
 
     if (offer->n_tokens == 0 || offer->n_blocks < n || offer->hit_tokens % KV_BLOCK_TOKENS ||
-        offer->hit_tokens >= offer->n_tokens || (has_states(g) && offer->slot >= kv_map_n_slots(in->map)))
+        offer->hit_tokens >= offer->n_tokens || !has_places(in, offer))
         return ERR_INVALID;
     if ((st = kv_cover_create(&cover, g, offer->n_tokens, offer->hit_tokens)) != OK) return st;
     o = mem_zalloc(sizeof(*o));
     o->key = (struct offer_key){ offer->key.hi, offer->key.lo, offer->key.epoch };
     o->reservation = offer->reservation;
     o->n_tokens = offer->n_tokens;
-    o->blocks = mem_array(n, sizeof(*o->blocks));
-    memcpy(o->blocks, offer->blocks, n * sizeof(*o->blocks));
+    o->blocks = copy_of(offer->blocks, n);
+    if (offer->window_blocks) o->window_blocks = copy_of(offer->window_blocks, n);
     o->slot = offer->slot;
     o->cover = cover;
     o->granted = offer->credit_bytes;
@@ -242,7 +258,9 @@ static enum status write_part(const struct kv_inbox *in, const struct offer *o, 
         return kv_cut_unpack_state(in->map, in->geometry, &s, o->slot, bytes);
     }
     const struct kv_wire_range r = kv_wire_block_range(m->block);
-    return kv_cut_unpack(in->map, in->geometry, &r, o->blocks + p->t0 / KV_BLOCK_TOKENS, bytes);
+    const bool is_window = in->geometry->groups[r.group].kind == BATON__KV__CACHE_KIND__WINDOW;
+    const kv_block_id *blocks = is_window ? o->window_blocks : o->blocks;
+    return kv_cut_unpack(in->map, in->geometry, &r, blocks + p->t0 / KV_BLOCK_TOKENS, bytes);
 }
 
 /* With the lock: the bytes are written, or (st) were refused. */

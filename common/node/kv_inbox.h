@@ -16,9 +16,10 @@ struct kv_offer { /* copied */
     uint64_t reservation;
     const kv_block_id *blocks; /* covers n_tokens */
     uint32_t n_blocks, n_tokens;
-    uint32_t hit_tokens;   /* already there: a multiple of 64, not expected */
-    uint64_t credit_bytes; /* what the sender was told it may send at first */
-    state_slot_id slot;    /* where recurrent states belong; unless no group is of that kind */
+    uint32_t hit_tokens;              /* already there: a multiple of 64, not expected */
+    uint64_t credit_bytes;            /* what the sender was told it may send at first */
+    state_slot_id slot;               /* where recurrent states belong; unless no group is of that kind */
+    const kv_block_id *window_blocks; /* n_blocks, of layers with a window; NULL unless a group is of that kind */
 };
 
 enum kv_inbox_verdict {
@@ -44,7 +45,7 @@ struct kv_inbox_result {
 struct kv_inbox *kv_inbox_create(const struct kv_map *map, const struct cache_geometry *geometry);
 void kv_inbox_destroy(struct kv_inbox *in);
 
-/* ERR_INVALID: already there, or its blocks do not cover it, or its slot is none; ERR_NO_MEMORY. */
+/* ERR_INVALID: already there, or its blocks do not cover it, or are none of its windows or states; ERR_NO_MEMORY. */
 enum status kv_inbox_add(struct kv_inbox *in, const struct kv_offer *offer) MUST_CHECK;
 /* Fences and forgets an offer; unknown ones are fine. */
 void kv_inbox_close(struct kv_inbox *in, const struct seq_key *key);

@@ -72,16 +72,32 @@ void kv_send_begin(struct kv_send *s, const struct kv_send_job *job)
 }
 
 /* The engine knows layers of the model, the wire those of a group. */
-void kv_send_piece(struct kv_send *s, const struct seq_key *key, uint32_t l0, uint32_t l1, uint32_t t0, uint32_t t1,
-                   const kv_block_id *blocks, const struct mark *written)
+static void send_blocks(struct kv_send *s, const struct seq_key *key, const struct kv_wire_range *piece, bool windows,
+                        const kv_block_id *blocks, const struct mark *written)
 {
     const struct cache_geometry *g = s->opt.geometry;
 
     for (uint32_t i = 0; i < g->n_groups; i++) {
-        struct kv_wire_range r = { .h1 = g->groups[i].n_heads, .t0 = t0, .t1 = t1, .group = i };
+        const uint32_t l0 = piece->l0, l1 = piece->l1;
+        struct kv_wire_range r = { .h1 = g->groups[i].n_heads, .t0 = piece->t0, .t1 = piece->t1, .group = i };
+        if ((g->groups[i].kind == BATON__KV__CACHE_KIND__WINDOW) != windows) continue;
         if (!cache_group_has_blocks(&g->groups[i]) || !cache_group_places(g, i, l0, l1, &r.l0, &r.l1)) continue;
         post(s, &(struct command){ .kind = CMD_PIECE, .key = *key, .part = kv_part_create(&r, blocks, written) });
     }
+}
+
+void kv_send_piece(struct kv_send *s, const struct seq_key *key, uint32_t l0, uint32_t l1, uint32_t t0, uint32_t t1,
+                   const kv_block_id *blocks, const struct mark *written)
+{
+    const struct kv_wire_range piece = { .l0 = l0, .l1 = l1, .t0 = t0, .t1 = t1 };
+    send_blocks(s, key, &piece, false, blocks, written);
+}
+
+void kv_send_window(struct kv_send *s, const struct seq_key *key, uint32_t l0, uint32_t l1, uint32_t t0, uint32_t t1,
+                    const kv_block_id *blocks, const struct mark *written)
+{
+    const struct kv_wire_range piece = { .l0 = l0, .l1 = l1, .t0 = t0, .t1 = t1 };
+    send_blocks(s, key, &piece, true, blocks, written);
 }
 
 void kv_send_states(struct kv_send *s, const struct seq_key *key, uint32_t l0, uint32_t l1, uint32_t position,
@@ -185,7 +201,7 @@ static void run_command(struct kv_send *s, struct command *c)
     case CMD_BEGIN: on_begin(s, c->transfer); break;
     case CMD_PIECE:
         if (t)
-            kv_transfer_add(t, c->part, c->posted_us);
+            kv_transfer_add(t, s->opt.geometry, c->part, c->posted_us);
         else
             kv_part_free(c->part);
         break;

@@ -38,10 +38,13 @@ void kv_send_stop(struct kv_send *s);
 void kv_send_destroy(struct kv_send *s); /* NULL is fine */
 
 void kv_send_begin(struct kv_send *s, const struct kv_send_job *job);
-/* Layers [l0, l1) of tokens [t0, t1) are final once `written` has passed, which the sender's thread waits for (NULL:
- * they are now); blocks[0] holds token t0, a multiple of 64. */
+/* Layers [l0, l1), but for those with a window, of tokens [t0, t1) are final once `written` has passed, which the
+ * sender's thread waits for (NULL: they are now); blocks[0] holds token t0, a multiple of 64. */
 void kv_send_piece(struct kv_send *s, const struct seq_key *key, uint32_t l0, uint32_t l1, uint32_t t0, uint32_t t1,
                    const kv_block_id *blocks, const struct mark *written);
+/* The same of layers with a window, whose blocks are their own; only those of the prompt's end are read. */
+void kv_send_window(struct kv_send *s, const struct seq_key *key, uint32_t l0, uint32_t l1, uint32_t t0, uint32_t t1,
+                    const kv_block_id *blocks, const struct mark *written);
 /* The states of layers [l0, l1) in `slot` are what they are after `position` tokens, the whole prompt, and final once
  * `written` has passed.  Nothing happens for layers that have none. */
 void kv_send_states(struct kv_send *s, const struct seq_key *key, uint32_t l0, uint32_t l1, uint32_t position,

@@ -78,22 +78,24 @@ void kv_transfer_free(struct kv_transfer *t)
     mem_free(t);
 }
 
-/* Leaves out what the decode node has; false: that is all of it. */
-static bool skip_hits(const struct kv_transfer *t, struct kv_part *p)
+/* Leaves out what nobody needs; false: that is all of it.  Both numbers of tokens are multiples of 64. */
+static bool skip_needless(const struct kv_transfer *t, const struct cache_geometry *g, struct kv_part *p)
 {
     struct kv_wire_range all = p->walk.all;
 
     if (p->is_states) return true;
-    if (all.t0 < t->hit_tokens) { /* hit_tokens is a multiple of 64 */
-        all.t0 = t->hit_tokens;
+    const uint32_t first = cache_group_first_token(&g->groups[all.group], t->n_tokens);
+    const uint32_t t0 = first > t->hit_tokens ? first : t->hit_tokens;
+    if (all.t0 < t0) {
+        all.t0 = t0;
         p->walk = kv_cut_walk_of(&all);
     }
     return all.t0 < all.t1;
 }
 
-void kv_transfer_add(struct kv_transfer *t, struct kv_part *p, uint64_t posted_us)
+void kv_transfer_add(struct kv_transfer *t, const struct cache_geometry *g, struct kv_part *p, uint64_t posted_us)
 {
-    if (!skip_hits(t, p)) {
+    if (!skip_needless(t, g, p)) {
         kv_part_free(p);
         return;
     }

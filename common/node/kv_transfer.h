@@ -57,8 +57,9 @@ void kv_part_free(struct kv_part *p); /* NULL is fine */
 
 struct kv_transfer *kv_transfer_create(const struct kv_send_job *job);
 void kv_transfer_free(struct kv_transfer *t); /* with its parts; NULL is fine */
-/* Takes a part that was computed at posted_us.  What the decode node has already is left out. */
-void kv_transfer_add(struct kv_transfer *t, struct kv_part *p, uint64_t posted_us);
+/* Takes a part that was computed at posted_us.  What the decode node has already, and what is before the window of the
+ * prompt's end, is left out. */
+void kv_transfer_add(struct kv_transfer *t, const struct cache_geometry *g, struct kv_part *p, uint64_t posted_us);
 /* All parts are there; token 0 goes along with the commit. */
 void kv_transfer_commit(struct kv_transfer *t, int32_t first_token);
 void kv_transfer_credit(struct kv_transfer *t, uint64_t bytes);

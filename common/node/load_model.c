@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "formats/gguf.h"
 #include "formats/vocab_load.h"
+#include "kv/window_table.h"
 #include "node/cache_groups.h"
 #include "node/cache_plan.h"
 #include "parallel/mesh.h"
@@ -79,6 +80,19 @@ static enum status read_end_ids(const char *path, int32_t **ids, uint32_t *n, st
     return OK;
 }
 
+/* Blocks of layers with a window that a sequence holds at most. */
+static uint32_t window_blocks(const struct model *model, const struct loaded_model *m, const struct config_run *run)
+{
+    const struct config_node *self = run->self;
+    const uint32_t chunk = self->chunk_tokens < self->max_batch_tokens ? self->chunk_tokens : self->max_batch_tokens;
+    uint32_t window = 0;
+    for (uint32_t l = 0; l < m->info.n_layers; l++) {
+        const uint32_t w = model_kv_geometry(model, l).window;
+        if (w > window) window = w;
+    }
+    return window_blocks_max(window, chunk, m->max_context);
+}
+
 /* KV memory, with slots for states if the model has any. */
 static enum status open_cache(struct loaded_model *m, struct kv_store **kv, const struct model *model,
                               const struct config_run *run, struct error *err)
@@ -86,6 +100,8 @@ static enum status open_cache(struct loaded_model *m, struct kv_store **kv, cons
     const struct cache_need need = { .kv_memory = run->self->kv_memory,
                                      .snapshot_bytes = run->cfg.kv.snapshot_bytes,
                                      .block_bytes = model_kv_block_bytes(model),
+                                     .window_bytes = model_window_block_bytes(model),
+                                     .window_blocks = window_blocks(model, m, run),
                                      .state_bytes = model_state_bytes(model),
                                      .max_seqs = run->self->max_seqs,
                                      .max_context = m->max_context };
@@ -93,7 +109,7 @@ static enum status open_cache(struct loaded_model *m, struct kv_store **kv, cons
     enum status st = cache_plan(&plan, &need, err);
     if (st != OK) return st;
     m->n_blocks = plan.n_blocks;
-    st = model_kv_create(kv, model, plan.n_blocks, err);
+    st = model_kv_create_windowed(kv, model, plan.n_blocks, plan.n_window_blocks, err);
     return st == OK && plan.n_slots > 0 ? model_states_create(*kv, model, plan.n_slots, err) : st;
 }
 

@@ -30,7 +30,7 @@ struct ways {
 struct kv_map {
     struct mesh mesh;
     struct kv_geometry *layers; /* owned: of the whole model */
-    uint32_t n_blocks;
+    uint32_t n_blocks, n_window_blocks;
     uint32_t n_slots; /* for recurrent states */
     uint32_t n_ranks;
     struct ways *ways; /* owned */
@@ -48,9 +48,11 @@ static struct shard heads_of(uint32_t tp, const struct rank *rank, const struct 
 }
 
 /* What the rank says of a layer, as others hear of it.  A rank's layer without heads has no blocks. */
-static struct kv_geometry whole_of(const struct kv_map *map, const struct kv_geometry *g)
+static struct kv_geometry whole_of(const struct kv_map *map, const struct kv_slices *s)
 {
+    const struct kv_geometry *g = &s->geom;
     struct kv_geometry whole = *g;
+    if (!s->windowed) whole.window = 0; /* it keeps all tokens */
     if (g->n_kv_heads > 0 && g->kind == KV_HEADS && map->mesh.tp > 1) whole.n_kv_heads = map->mesh.n_kv_heads;
     return whole;
 }
@@ -58,14 +60,14 @@ static struct kv_geometry whole_of(const struct kv_map *map, const struct kv_geo
 static bool same_geometry(const struct kv_geometry *a, const struct kv_geometry *b)
 {
     return a->n_kv_heads == b->n_kv_heads && a->head_dim == b->head_dim && a->format == b->format &&
-           a->rotate == b->rotate && a->kind == b->kind && a->rope_dim == b->rope_dim;
+           a->rotate == b->rotate && a->kind == b->kind && a->rope_dim == b->rope_dim && a->window == b->window;
 }
 
 /* The first rank that has a layer says what it is; the others of its stage have to agree. */
 static enum status take_layer(struct kv_map *map, uint32_t idx, uint32_t l, struct error *err)
 {
     const struct rank *rank = &map->ranks[idx];
-    const struct kv_geometry whole = whole_of(map, &rank->store->layers[l].geom);
+    const struct kv_geometry whole = whole_of(map, &rank->store->layers[l]);
     const uint32_t n = rank->store->layers[l].geom.n_kv_heads, layer = rank->part.layers.begin + l;
     const struct shard heads = heads_of(map->mesh.tp, rank, &whole, false);
     if (n > 0 && n != heads.end - heads.begin)
@@ -81,7 +83,7 @@ static enum status take_rank(struct kv_map *map, uint32_t idx, struct error *err
     const struct rank *rank = &map->ranks[idx];
     const struct kv_store *kv = rank->store;
     const uint32_t n_layers = rank->part.layers.end - rank->part.layers.begin;
-    const uint32_t n_slots = kv->states ? kv->states->n_slots : 0;
+    const uint32_t n_slots = kv->states ? kv->states->n_slots : 0, n_windows = kv->n_window_blocks;
     enum status st = OK;
     if (kv->n_layers != n_layers || kv->n_blocks != map->n_blocks)
         return error_set(err, ERR_INVALID, "rank %u has KV memory of %u layers and %u blocks, it should be %u and %u",
@@ -93,6 +95,10 @@ static enum status take_rank(struct kv_map *map, uint32_t idx, struct error *err
         return error_set(err, ERR_INVALID, "rank %u has %u slots for recurrent states, others have %u", idx, n_slots,
                          map->n_slots);
     if (n_slots > 0) map->n_slots = n_slots;
+    if (n_windows > 0 && map->n_window_blocks > 0 && n_windows != map->n_window_blocks)
+        return error_set(err, ERR_INVALID, "rank %u has %u blocks of layers with a window, others have %u", idx,
+                         n_windows, map->n_window_blocks);
+    if (n_windows > 0) map->n_window_blocks = n_windows;
     for (uint32_t l = 0; l < n_layers && st == OK; l++) st = take_layer(map, idx, l, err);
     return st;
 }
@@ -327,8 +333,9 @@ static bool is_there(const struct kv_map *map, const struct kv_range *r, const k
     if (r->t0 >= r->t1 || r->t0 % KV_BLOCK_TOKENS) return false;
     /* pieces count bytes in 32 bits */
     if (head_bytes(g, r->t1 - r->t0) > UINT32_MAX / (r->l1 - r->l0) / (r->h1 - r->h0)) return false;
+    const uint32_t n_blocks = g->window > 0 ? map->n_window_blocks : map->n_blocks;
     for (uint32_t t = r->t0; t < r->t1; t += KV_BLOCK_TOKENS)
-        if (blocks[(t - r->t0) / KV_BLOCK_TOKENS] >= map->n_blocks) return false;
+        if (blocks[(t - r->t0) / KV_BLOCK_TOKENS] >= n_blocks) return false;
     return true;
 }
 

@@ -28,7 +28,8 @@ enum status kv_map_create(struct kv_map **out, const struct mesh *mesh, struct k
                           struct error *err) MUST_CHECK;
 void kv_map_destroy(struct kv_map *map); /* NULL is fine */
 const struct mesh *kv_map_mesh(const struct kv_map *map);
-/* Of a layer of the whole model: n_kv_heads counts all heads; 0: the layer has no blocks. */
+/* Of a layer of the whole model: n_kv_heads counts all heads; 0: the layer has no blocks.  window: of layers whose
+ * block ids are those of windows; 0 of all others. */
 struct kv_geometry kv_map_geometry(const struct kv_map *map, uint32_t layer);
 /* The backend whose host_alloc() memory frames come from. */
 struct backend *kv_map_backend(const struct kv_map *map);

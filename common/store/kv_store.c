@@ -22,14 +22,27 @@ size_t kv_store_bytes_for(struct backend *backend, const struct kv_geometry *lay
     return bytes;
 }
 
+size_t kv_store_window_bytes_for(struct backend *backend, const struct kv_geometry *layers, uint32_t n_layers)
+{
+    size_t bytes = 0;
+    for (uint32_t l = 0; l < n_layers; l++)
+        if (layers[l].window > 0) bytes += slice_bytes(backend, &layers[l]);
+    return bytes;
+}
+
+static uint32_t n_blocks_of(const struct kv_store *kv, const struct kv_slices *s)
+{
+    return s->windowed ? kv->n_window_blocks : kv->n_blocks;
+}
+
 /* Layers one after the other, so that a run of blocks of a layer is one piece. */
 static void lay_out(struct kv_store *kv, const struct kv_geometry *layers)
 {
     uint8_t *at = kv->memory;
     for (uint32_t l = 0; l < kv->n_layers; l++) {
         const size_t slice = slice_bytes(kv->backend, &layers[l]);
-        kv->layers[l] = (struct kv_slices){ at, slice, layers[l] };
-        at += slice * kv->n_blocks;
+        kv->layers[l] = (struct kv_slices){ at, slice, layers[l], kv->n_window_blocks > 0 && layers[l].window > 0 };
+        at += slice * n_blocks_of(kv, &kv->layers[l]);
     }
 }
 
@@ -38,36 +51,58 @@ static void lay_out(struct kv_store *kv, const struct kv_geometry *layers)
 static void make_first_pages(struct kv_store *kv)
 {
     for (uint32_t l = 0; l < kv->n_layers; l++) {
-        size_t run = kv->layers[l].slice_bytes * kv->n_blocks;
+        size_t run = kv->layers[l].slice_bytes * n_blocks_of(kv, &kv->layers[l]);
         memset(kv->layers[l].base, 0, run < HUGE_PAGE_BYTES ? run : HUGE_PAGE_BYTES);
     }
 }
 
-enum status kv_store_create(struct kv_store **out, struct backend *backend, const struct kv_geometry *layers,
-                            uint32_t n_layers, uint32_t n_blocks, struct error *err)
+/* ERR_TOO_LARGE: more than can be counted. */
+static enum status count_bytes(uint64_t *out, size_t block, uint32_t n_blocks, size_t window, uint32_t n_window_blocks,
+                               struct error *err)
 {
-    const size_t block = kv_store_bytes_for(backend, layers, n_layers);
+    uint64_t windows;
+    if (n_window_blocks > 0) block -= window;
+    if (size_mul(block, n_blocks, out) && size_mul(window, n_window_blocks, &windows) && size_add(*out, windows, out) &&
+        *out <= PTRDIFF_MAX)
+        return OK;
+    return error_set(err, ERR_TOO_LARGE, "%u KV blocks of %zu bytes do not fit an address space", n_blocks, block);
+}
+
+enum status kv_store_create_windowed(struct kv_store **out, struct backend *backend, const struct kv_geometry *layers,
+                                     uint32_t n_layers, uint32_t n_blocks, uint32_t n_window_blocks, struct error *err)
+{
+    const size_t block = kv_store_bytes_for(backend, layers, n_layers),
+                 window = kv_store_window_bytes_for(backend, layers, n_layers);
     uint64_t bytes;
-    char what[64];
+    char what[96];
     void *memory = NULL;
     if (n_blocks == 0) return error_set(err, ERR_INVALID, "KV memory for 0 blocks");
-    if (!size_mul(block, n_blocks, &bytes) || bytes > PTRDIFF_MAX)
-        return error_set(err, ERR_TOO_LARGE, "%u KV blocks of %zu bytes do not fit an address space", n_blocks, block);
+    enum status st = count_bytes(&bytes, block, n_blocks, window, n_window_blocks, err);
+    if (st != OK) return st;
     snprintf(what, sizeof(what), "%u KV blocks of %zu bytes", n_blocks, block);
     /* A backend with memory of its own says so itself when it allocates. */
-    enum status st = backend->caps.host_memory ? host_memory_check(bytes, what, err) : OK;
-    if (st != OK) return st;
+    if (backend->caps.host_memory && (st = host_memory_check(bytes, what, err)) != OK) return st;
     if ((st = backend->ops->alloc(backend, (size_t)bytes, &memory)) != OK)
         return error_set(err, st, "%s: the %s backend cannot give %llu bytes", what, backend->ops->name,
                          (unsigned long long)bytes);
     struct kv_store *kv = mem_zalloc(sizeof(*kv));
-    *kv = (struct kv_store){ .n_layers = n_layers, .n_blocks = n_blocks, .bytes = (size_t)bytes, .backend = backend };
+    *kv = (struct kv_store){ .n_layers = n_layers,
+                             .n_blocks = n_blocks,
+                             .n_window_blocks = window > 0 ? n_window_blocks : 0,
+                             .bytes = (size_t)bytes,
+                             .backend = backend };
     kv->layers = mem_array(n_layers, sizeof(*kv->layers));
     kv->memory = memory;
     lay_out(kv, layers);
     if (backend->caps.host_memory) make_first_pages(kv);
     *out = kv;
     return OK;
+}
+
+enum status kv_store_create(struct kv_store **out, struct backend *backend, const struct kv_geometry *layers,
+                            uint32_t n_layers, uint32_t n_blocks, struct error *err)
+{
+    return kv_store_create_windowed(out, backend, layers, n_layers, n_blocks, 0, err);
 }
 
 void kv_store_destroy(struct kv_store *kv)
@@ -99,7 +134,7 @@ size_t kv_store_block_bytes(const struct kv_store *kv)
 {
     size_t bytes = 0;
     for (; kv; kv = kv->next)
-        for (uint32_t l = 0; l < kv->n_layers; l++) bytes += kv->layers[l].slice_bytes;
+        for (uint32_t l = 0; l < kv->n_layers; l++) bytes += kv->layers[l].windowed ? 0 : kv->layers[l].slice_bytes;
     return bytes;
 }
 
@@ -110,6 +145,7 @@ enum status kv_store_read_block(const struct kv_store *kv, uint32_t block, uint8
         struct backend *be = kv->backend;
         for (uint32_t l = 0; l < kv->n_layers; l++) {
             const struct kv_slices *s = &kv->layers[l];
+            if (s->windowed) continue;
             st = be->ops->download(be, NULL, dst, s->base + block * s->slice_bytes, s->slice_bytes);
             if (st != OK) return st;
             dst += s->slice_bytes;
@@ -126,6 +162,7 @@ enum status kv_store_write_block(const struct kv_store *kv, uint32_t block, cons
         struct backend *be = kv->backend;
         for (uint32_t l = 0; l < kv->n_layers; l++) {
             const struct kv_slices *s = &kv->layers[l];
+            if (s->windowed) continue;
             st = be->ops->upload(be, NULL, s->base + block * s->slice_bytes, src, s->slice_bytes);
             if (st != OK) return st;
             src += s->slice_bytes;
@@ -142,6 +179,7 @@ enum status kv_store_copy_block(const struct kv_store *kv, uint32_t to, uint32_t
         struct backend *be = kv->backend;
         for (uint32_t l = 0; l < kv->n_layers; l++) {
             const struct kv_slices *s = &kv->layers[l];
+            if (s->windowed) continue;
             st =
                 be->ops->copy(be, NULL, s->base + to * s->slice_bytes, s->base + from * s->slice_bytes, s->slice_bytes);
             if (st != OK) return st;
@@ -211,4 +249,77 @@ enum status kv_store_write_state(const struct kv_store *kv, uint32_t slot, size_
         begin += kv->states->slot_bytes;
     }
     return st;
+}
+
+/* ---- blocks of windowed layers ---- */
+
+size_t kv_store_window_bytes(const struct kv_store *kv)
+{
+    size_t bytes = 0;
+    for (; kv; kv = kv->next)
+        for (uint32_t l = 0; l < kv->n_layers; l++) bytes += kv->layers[l].windowed ? kv->layers[l].slice_bytes : 0;
+    return bytes;
+}
+
+uint32_t kv_store_n_window_blocks(const struct kv_store *kv)
+{
+    while (kv && kv->n_window_blocks == 0) kv = kv->next;
+    return kv ? kv->n_window_blocks : 0;
+}
+
+uint32_t kv_store_window(const struct kv_store *kv)
+{
+    uint32_t most = 0;
+    for (; kv; kv = kv->next)
+        for (uint32_t l = 0; l < kv->n_layers; l++) {
+            const struct kv_slices *s = &kv->layers[l];
+            if (s->windowed && s->geom.window > most) most = s->geom.window;
+        }
+    return most;
+}
+
+/* A range of bytes on its way; one of `dst` and `src` is NULL. */
+struct range {
+    size_t at, n, done;
+    uint8_t *dst;
+    const uint8_t *src;
+};
+
+/* What a slice, the bytes [begin, begin + slice_bytes) of all, has of it. */
+static enum status move_slice(struct backend *be, const struct kv_slices *s, uint32_t block, size_t begin,
+                              struct range *r)
+{
+    const size_t end = begin + s->slice_bytes, from = r->at + r->done, left = r->n - r->done;
+    if (left == 0 || from >= end) return OK;
+    const size_t n = left < end - from ? left : end - from;
+    uint8_t *bytes = s->base + block * s->slice_bytes + (from - begin);
+    enum status st = r->dst ? be->ops->download(be, NULL, r->dst + r->done, bytes, n)
+                            : be->ops->upload(be, NULL, bytes, r->src + r->done, n);
+    r->done += n;
+    return st;
+}
+
+static enum status move_window(const struct kv_store *kv, uint32_t block, struct range r)
+{
+    size_t begin = 0;
+    enum status st = OK;
+    for (; kv && st == OK; kv = kv->next) {
+        for (uint32_t l = 0; l < kv->n_layers && st == OK; l++) {
+            if (!kv->layers[l].windowed) continue;
+            st = move_slice(kv->backend, &kv->layers[l], block, begin, &r);
+            begin += kv->layers[l].slice_bytes;
+        }
+        if (st == OK) st = kv->backend->ops->sync(kv->backend, NULL);
+    }
+    return st == OK && r.done < r.n ? ERR_INVALID : st;
+}
+
+enum status kv_store_read_window(const struct kv_store *kv, uint32_t block, size_t at, size_t n, uint8_t *dst)
+{
+    return move_window(kv, block, (struct range){ .at = at, .n = n, .dst = dst });
+}
+
+enum status kv_store_write_window(const struct kv_store *kv, uint32_t block, size_t at, size_t n, const uint8_t *src)
+{
+    return move_window(kv, block, (struct range){ .at = at, .n = n, .src = src });
 }

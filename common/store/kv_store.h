@@ -16,6 +16,7 @@ struct state_store;
 /* KV memory of the rank's layers: layer l's block slices start at layers[l].base. */
 struct kv_store {
     uint32_t n_layers, n_blocks;
+    uint32_t n_window_blocks; /* of windowed layers, whose ids are their own; 0: no layer is windowed */
     struct kv_slices *layers; /* [n_layers] */
     uint8_t *memory;
     size_t bytes;
@@ -24,12 +25,17 @@ struct kv_store {
     struct kv_store *next;      /* the next rank's; owned.  NULL: there is none */
 };
 
-/* Bytes of one block over n_layers layers of these geometries. */
+/* Bytes of one block over n_layers layers of these geometries, and of those that have a window alone. */
 size_t kv_store_bytes_for(struct backend *backend, const struct kv_geometry *layers, uint32_t n_layers);
+size_t kv_store_window_bytes_for(struct backend *backend, const struct kv_geometry *layers, uint32_t n_layers);
 /* n_blocks blocks of zeroes.  Refused with the numbers: what does not fit the memory left (ERR_NO_MEMORY) or an address
  * space (ERR_TOO_LARGE), 0 blocks (ERR_INVALID). */
 enum status kv_store_create(struct kv_store **out, struct backend *backend, const struct kv_geometry *layers,
                             uint32_t n_layers, uint32_t n_blocks, struct error *err) MUST_CHECK;
+/* The same, where layers with a window have n_window_blocks blocks of their own (struct kv_slices' windowed). */
+enum status kv_store_create_windowed(struct kv_store **out, struct backend *backend, const struct kv_geometry *layers,
+                                     uint32_t n_layers, uint32_t n_blocks, uint32_t n_window_blocks,
+                                     struct error *err) MUST_CHECK;
 void kv_store_destroy(struct kv_store *kv); /* with those behind it; NULL is fine */
 
 /* Store `rank` of the chain. */
@@ -37,7 +43,8 @@ const struct kv_store *kv_store_of(const struct kv_store *kv, uint32_t rank);
 /* Bytes of host memory that the chain has asked for, with its states, touched or not. */
 uint64_t kv_store_host_bytes(const struct kv_store *kv);
 
-/* A block in host memory: the layers' slices, one after the other, of all stores of the chain. */
+/* A block in host memory: the slices of layers that are not windowed, one after the other, of all stores of the chain.
+ */
 size_t kv_store_block_bytes(const struct kv_store *kv);
 enum status kv_store_read_block(const struct kv_store *kv, uint32_t block, uint8_t *dst) MUST_CHECK;
 enum status kv_store_write_block(const struct kv_store *kv, uint32_t block, const uint8_t *src) MUST_CHECK;
@@ -51,4 +58,13 @@ enum status kv_store_copy_state(const struct kv_store *kv, uint32_t from, uint32
 enum status kv_store_read_state(const struct kv_store *kv, uint32_t slot, size_t at, size_t n, uint8_t *dst) MUST_CHECK;
 enum status kv_store_write_state(const struct kv_store *kv, uint32_t slot, size_t at, size_t n,
                                  const uint8_t *src) MUST_CHECK;
+
+/* A block of the windowed layers of all stores: bytes [at, at + n) of their slices, one after the other. */
+uint32_t kv_store_n_window_blocks(const struct kv_store *kv); /* 0: no layer is windowed */
+uint32_t kv_store_window(const struct kv_store *kv);          /* tokens of the widest window of such layers */
+size_t kv_store_window_bytes(const struct kv_store *kv);
+enum status kv_store_read_window(const struct kv_store *kv, uint32_t block, size_t at, size_t n,
+                                 uint8_t *dst) MUST_CHECK;
+enum status kv_store_write_window(const struct kv_store *kv, uint32_t block, size_t at, size_t n,
+                                  const uint8_t *src) MUST_CHECK;
 #endif

@@ -61,53 +61,89 @@ void swap_destroy(struct swap *sw)
     mem_free(sw);
 }
 
-/* Part i of a state in places. */
-static enum status copy_state(const struct swap *sw, state_slot_id slot, uint32_t i, uint8_t *at, bool is_out)
+/* What a place holds begins at byte `at` of one of the sequence's things: a block is one place; windows' blocks and
+ * the state follow, each from a place of its own on. */
+struct thing {
+    enum { BLOCK, WINDOW_BLOCK, STATE } kind;
+    uint32_t id;
+    size_t at, n;
+};
+
+static uint32_t places_for(const struct swap *sw, size_t bytes)
 {
-    const size_t from = i * sw->place_bytes, left = kv_store_state_bytes(sw->kv) - from;
-    const size_t n = left < sw->place_bytes ? left : sw->place_bytes;
-    return is_out ? kv_store_read_state(sw->kv, slot, from, n, at) : kv_store_write_state(sw->kv, slot, from, n, at);
+    return (uint32_t)((bytes + sw->place_bytes - 1) / sw->place_bytes);
 }
 
-static enum status copy_run(const struct swap *sw, const struct swap_run *run, const kv_block_id *blocks,
-                            state_slot_id slot, bool is_out)
+static size_t window_bytes(const struct swap *sw)
+{
+    return kv_store_window_bytes(sw->kv);
+}
+
+/* Which thing is in place i of a run. */
+static struct thing thing_at(const struct swap *sw, const struct swap_things *t, uint32_t i)
+{
+    struct thing what = { .kind = BLOCK, .id = i < t->n_blocks ? t->blocks[i] : 0, .n = sw->place_bytes };
+    if (i < t->n_blocks) return what;
+    const uint32_t per_window = places_for(sw, window_bytes(sw)), k = i - t->n_blocks;
+    const bool is_window = k < t->n_window_blocks * per_window;
+    const size_t all = is_window ? window_bytes(sw) : kv_store_state_bytes(sw->kv);
+    what.kind = is_window ? WINDOW_BLOCK : STATE;
+    what.id = is_window ? t->window_blocks[k / per_window] : t->slot;
+    what.at = (is_window ? k % per_window : k - t->n_window_blocks * per_window) * sw->place_bytes;
+    what.n = all - what.at < sw->place_bytes ? all - what.at : sw->place_bytes;
+    return what;
+}
+
+static enum status copy_thing(const struct swap *sw, const struct thing *t, uint8_t *place, bool is_out)
+{
+    const struct kv_store *kv = sw->kv;
+    switch (t->kind) {
+    case BLOCK: return is_out ? kv_store_read_block(kv, t->id, place) : kv_store_write_block(kv, t->id, place);
+    case WINDOW_BLOCK:
+        return is_out ? kv_store_read_window(kv, t->id, t->at, t->n, place)
+                      : kv_store_write_window(kv, t->id, t->at, t->n, place);
+    default:
+        return is_out ? kv_store_read_state(kv, t->id, t->at, t->n, place)
+                      : kv_store_write_state(kv, t->id, t->at, t->n, place);
+    }
+}
+
+static enum status copy_run(const struct swap *sw, const struct swap_run *run, const struct swap_things *things,
+                            bool is_out)
 {
     enum status st = OK;
     uint32_t place = run->head;
     for (uint32_t i = 0; i < run->n && st == OK; i++, place = sw->next[place]) {
-        uint8_t *at = sw->arena + place * sw->place_bytes;
-        if (i >= run->n_blocks)
-            st = copy_state(sw, slot, i - run->n_blocks, at, is_out);
-        else
-            st = is_out ? kv_store_read_block(sw->kv, blocks[i], at) : kv_store_write_block(sw->kv, blocks[i], at);
+        const struct thing t = thing_at(sw, things, i);
+        st = copy_thing(sw, &t, sw->arena + place * sw->place_bytes, is_out);
     }
     return st;
 }
 
-/* Places that the state takes. */
-static uint32_t places_of(const struct swap *sw, state_slot_id slot)
+static uint64_t places_of(const struct swap *sw, const struct swap_things *t)
 {
-    if (slot == STATE_SLOT_NONE) return 0;
-    return (uint32_t)((kv_store_state_bytes(sw->kv) + sw->place_bytes - 1) / sw->place_bytes);
+    const size_t state = t->slot == STATE_SLOT_NONE ? 0 : kv_store_state_bytes(sw->kv);
+    return t->n_blocks + (uint64_t)t->n_window_blocks * places_for(sw, window_bytes(sw)) + places_for(sw, state);
 }
 
-enum status swap_out(struct swap *sw, const kv_block_id *blocks, uint32_t n, state_slot_id slot, struct swap_run *run)
+enum status swap_out(struct swap *sw, const struct swap_things *things, struct swap_run *run)
 {
-    const uint64_t all = (uint64_t)n + places_of(sw, slot);
+    const uint64_t all = places_of(sw, things);
     assert(run->n == 0);
-    if (n == 0 || all > sw->n_places - sw->n_used) return ERR_FULL;
+    if (things->n_blocks == 0 || all > sw->n_places - sw->n_used) return ERR_FULL;
     /* The first of the free chain are the run: only its end has to be remembered. */
-    *run = (struct swap_run){ sw->free, (uint32_t)all, n };
+    *run = (struct swap_run){ sw->free, (uint32_t)all };
     for (uint32_t i = 0; i < run->n; i++) sw->free = sw->next[sw->free];
     sw->n_used += run->n;
-    enum status st = copy_run(sw, run, blocks, slot, true);
+    enum status st = copy_run(sw, run, things, true);
     if (st != OK) swap_drop(sw, run);
     return st;
 }
 
-enum status swap_in(struct swap *sw, const kv_block_id *blocks, state_slot_id slot, struct swap_run *run)
+enum status swap_in(struct swap *sw, const struct swap_things *things, struct swap_run *run)
 {
-    enum status st = copy_run(sw, run, blocks, slot, false);
+    assert(places_of(sw, things) == run->n && "as many as went out");
+    enum status st = copy_run(sw, run, things, false);
     swap_drop(sw, run);
     return st;
 }

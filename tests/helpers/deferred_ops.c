@@ -33,7 +33,10 @@ static size_t deferred_act_bytes(struct backend *b, uint32_t n, uint32_t k, enum
 /* --- a step --- */
 void deferred_copy_free(struct copy *c)
 {
-    for (uint32_t i = 0; i < c->batch.n_seqs; i++) mem_free((void *)(uintptr_t)c->batch.seqs[i].blocks);
+    for (uint32_t i = 0; i < c->batch.n_seqs; i++) {
+        mem_free((void *)(uintptr_t)c->batch.seqs[i].blocks);
+        mem_free((void *)(uintptr_t)c->batch.seqs[i].window_blocks);
+    }
     mem_free((void *)(uintptr_t)c->batch.seqs);
     mem_free((void *)(uintptr_t)c->batch.tokens);
     mem_free(c);
@@ -63,8 +66,11 @@ static enum status deferred_step_begin(struct backend *b, struct stream *s, cons
     struct deferred *d = of(b);
     struct copy *c = mem_zalloc(sizeof(*c));
     struct batch_seq *seqs = copy_of(batch->seqs, batch->n_seqs, sizeof(*seqs));
-    for (uint32_t i = 0; i < batch->n_seqs; i++)
+    for (uint32_t i = 0; i < batch->n_seqs; i++) {
+        const uint32_t *windows = seqs[i].window_blocks;
         seqs[i].blocks = copy_of(seqs[i].blocks, seqs[i].n_blocks, sizeof(uint32_t));
+        if (windows) seqs[i].window_blocks = copy_of(windows, seqs[i].n_blocks, sizeof(uint32_t));
+    }
     *out = (struct step){ .batch = &c->batch, .device = c };
     for (uint32_t i = 0; i < batch->n_seqs; i++) out->n_logits += seqs[i].n_logits;
     c->batch = *batch;

@@ -190,6 +190,16 @@ static inline struct cache_geometry fake_hybrid(uint32_t n_layers, uint32_t n_he
     return g;
 }
 
+/* Every third layer with K and V of all tokens, the others with those of a window. */
+static inline struct cache_geometry fake_windows(uint32_t n_layers, uint32_t n_heads, uint32_t head_dim,
+                                                 uint32_t window)
+{
+    struct cache_geometry g = fake_interleaved(n_layers, n_heads, head_dim);
+    g.groups[1].kind = BATON__KV__CACHE_KIND__WINDOW;
+    g.groups[1].window = window;
+    return g;
+}
+
 static inline void fake_fill(void *memory, size_t bytes)
 {
     uint32_t x = 1;
@@ -240,6 +250,9 @@ static inline struct kv_store *fake_store(const struct cache_geometry *g, uint32
         for (uint32_t k = 0; k < c->n_layers; k++) {
             struct kv_slices *l = &kv->layers[g->layers[c->first + k]];
             l->geom = geom;
+            l->geom.window = c->window;
+            l->windowed = c->window > 0;
+            if (l->windowed) kv->n_window_blocks = n_blocks;
             l->slice_bytes = (size_t)kv_wire_bytes(geom.format, geom.head_dim, KV_BLOCK_TOKENS) * geom.n_kv_heads;
             kv->bytes += l->slice_bytes * n_blocks;
         }
@@ -273,14 +286,17 @@ static inline struct kv_map *fake_map(struct kv_store *kv)
     return map;
 }
 
-/* Whether n_tokens in blocks a of one store equal those in blocks b of the other. */
-static inline bool fake_same(const struct kv_store *x, const kv_block_id *a, const struct kv_store *y,
-                             const kv_block_id *b, uint32_t n_tokens)
+/* Whether n_tokens in blocks a of one store equal those in blocks b of the other, in layers with a window or the
+ * others.
+ */
+static inline bool fake_same_layers(const struct kv_store *x, const kv_block_id *a, const struct kv_store *y,
+                                    const kv_block_id *b, uint32_t n_tokens, bool windowed)
 {
     uint8_t wa[64 * 600], wb[64 * 600];
 
     for (uint32_t l = 0; l < x->n_layers; l++) {
         const struct kv_geometry *g = &x->layers[l].geom;
+        if (x->layers[l].windowed != windowed) continue;
         for (uint32_t h = 0; h < g->n_kv_heads; h++)
             for (int v = 0; v < 2; v++)
                 for (uint32_t t = 0; t < n_tokens; t += 64) {
@@ -294,6 +310,12 @@ static inline bool fake_same(const struct kv_store *x, const kv_block_id *a, con
                 }
     }
     return true;
+}
+
+static inline bool fake_same(const struct kv_store *x, const kv_block_id *a, const struct kv_store *y,
+                             const kv_block_id *b, uint32_t n_tokens)
+{
+    return fake_same_layers(x, a, y, b, n_tokens, false);
 }
 
 /* Whether slot a of one store holds the states of slot b of the other. */

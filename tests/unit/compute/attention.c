@@ -61,8 +61,7 @@ struct pool {
 static void pool_init(struct pool *p, struct backend *b, const struct kv_geometry *geom)
 {
     struct check_rng rng = { 99 };
-    p->kv.geom = *geom;
-    p->kv.slice_bytes = b->ops->kv_slice_bytes(b, geom);
+    p->kv = (struct kv_slices){ .slice_bytes = b->ops->kv_slice_bytes(b, geom), .geom = *geom };
     p->kv.base = guard_alloc(p->kv.slice_bytes * MAX_BLOCKS);
     for (size_t i = 0; i < p->kv.slice_bytes * MAX_BLOCKS; i++) p->kv.base[i] = (uint8_t)check_next(&rng);
     for (uint32_t i = 0; i < MAX_BLOCKS; i++) p->blocks[i] = (i * 7 + 3) % MAX_BLOCKS;

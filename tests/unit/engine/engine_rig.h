@@ -33,7 +33,7 @@ struct heard {
     uint32_t kv_layers_end;
     enum finish_reason token_finish, finish;
     enum status status, gone_status;
-    kv_block_id blocks[MAX_BLOCKS];
+    kv_block_id blocks[MAX_BLOCKS], window_blocks[MAX_BLOCKS];
     state_slot_id slot, last_state; /* of RESERVED, of the last KV */
     uint32_t n_blocks, epoch;
 };
@@ -77,6 +77,7 @@ static void hear_kv(const struct rig *r, struct heard *h, const struct engine_ev
     }
     if (ev->layer1 == r->n_layers) h->kv_t1 = ev->t1;
     h->last_state = ev->state;
+    if (ev->window_blocks) memcpy(h->window_blocks, ev->window_blocks, ev->n_blocks * sizeof(*h->blocks));
     memcpy(h->blocks, ev->blocks, ev->n_blocks * sizeof(*h->blocks));
     h->n_kv++;
 }
@@ -93,6 +94,7 @@ static void on_event(void *ctx, const struct engine_event *ev)
         h->n_hits = ev->cached_tokens;
         h->n_blocks = ev->n_blocks;
         h->slot = ev->state;
+        if (ev->window_blocks) memcpy(h->window_blocks, ev->window_blocks, ev->n_blocks * sizeof(*h->blocks));
         memcpy(h->blocks, ev->blocks, ev->n_blocks * sizeof(*h->blocks));
         break;
     case ENGINE_KV: hear_kv(r, h, ev); break;
@@ -137,10 +139,11 @@ struct rig_options {
     const char *path; /* NULL: a tiny model */
     bool prefix_cache;
     engine_draft_fn draft;
-    uint32_t tp, pp;    /* ranks; 0: one, without a thread of its own */
-    bool deferred;      /* on a backend that computes when somebody waits */
-    bool recurrent;     /* with states, in max_seqs slots and */
-    uint32_t snapshots; /* so many more */
+    uint32_t tp, pp;        /* ranks; 0: one, without a thread of its own */
+    bool deferred;          /* on a backend that computes when somebody waits */
+    uint32_t window_blocks; /* of layers with a window; 0: they share the others' */
+    bool recurrent;         /* with states, in max_seqs slots and */
+    uint32_t snapshots;     /* so many more */
 };
 
 static struct rig_options rig_defaults(void)
@@ -199,7 +202,7 @@ static struct rig *rig_of(struct rig_options o)
         eo.tier_io = o.tier_io;
         eo.tier_path = o.tier_disk_blocks > 0 ? "/tmp" : "";
     }
-    cr_assert_eq(model_kv_create(&eo.kv, eo.model, o.n_blocks, &err), OK, "%s", err.text);
+    cr_assert_eq(model_kv_create_windowed(&eo.kv, eo.model, o.n_blocks, o.window_blocks, &err), OK, "%s", err.text);
     if (o.recurrent) recurrent_backend_states(eo.kv, o.max_seqs + o.snapshots);
     cr_assert_eq(engine_create(&r->engine, &eo, &err), OK, "%s", err.text);
     r->n_layers = info.n_layers;

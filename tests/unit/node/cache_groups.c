@@ -34,6 +34,8 @@ Test(cache_groups, find_the_groups_of_every_kind_of_layer)
     g.groups[1].head_dim = 128;
     g.groups[1].n_heads = 2;
     expect_same(&g);
+    g = fake_windows(7, 3, 64, 100);
+    expect_same(&g);
     /* layers that read another's cache */
     g = fake_interleaved(7, 3, 64);
     g.groups[1] = (struct cache_group){ .first = g.groups[1].first, .n_layers = g.groups[1].n_layers };

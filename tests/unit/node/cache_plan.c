@@ -74,6 +74,42 @@ Test(cache_plan, gives_a_model_of_states_alone_ids_for_its_tokens)
     cr_assert_eq(plan.n_blocks, 1 << 20);
 }
 
+/* As gemma-3-27b has them: 52 of 62 layers look back over 1024 tokens. */
+static struct cache_need windowed(uint32_t max_context)
+{
+    const size_t layer = 16 * 64 * 2 * 132;
+    return (struct cache_need){ .kv_memory = 2048 * MIB,
+                                .block_bytes = 62 * layer,
+                                .window_bytes = 52 * layer,
+                                .window_blocks = (1024 + 256) / 64 + 2,
+                                .max_seqs = 32,
+                                .max_context = max_context };
+}
+
+Test(cache_plan, layers_with_a_window_get_the_blocks_that_long_sequences_leave_them)
+{
+    const struct cache_need need = windowed(131072), shorter = windowed(4096), small = windowed(1024);
+    struct cache_plan plan;
+    cr_assert_eq(cache_plan(&plan, &need, NULL), OK);
+    cr_assert(plan.n_blocks / plan.n_window_blocks == 4 && plan.n_window_blocks > 22);
+    const uint64_t used = (uint64_t)plan.n_window_blocks * need.window_bytes +
+                          plan.n_blocks * (uint64_t)(need.block_bytes - need.window_bytes);
+    cr_assert(used <= need.kv_memory && used > need.kv_memory - need.block_bytes);
+    cr_assert_gt(plan.n_blocks, 2 * (need.kv_memory / need.block_bytes), "more tokens than without windows");
+    cr_assert_eq(cache_plan(&plan, &shorter, NULL), OK);
+    cr_assert(plan.n_blocks > plan.n_window_blocks && plan.n_blocks < 2 * plan.n_window_blocks);
+    cr_assert_eq(cache_plan(&plan, &small, NULL), OK);
+    cr_assert(plan.n_blocks == plan.n_window_blocks && plan.n_blocks == 2048 * MIB / need.block_bytes);
+    struct cache_need tight = need;
+    tight.kv_memory = 40 * MIB; /* two blocks: not a window's */
+    cr_assert_eq(cache_plan(&plan, &tight, NULL), OK);
+    cr_assert(plan.n_blocks >= 2 && plan.n_window_blocks == 2);
+    struct cache_need all = need;
+    all.window_bytes = all.block_bytes; /* every layer has one */
+    cr_assert_eq(cache_plan(&plan, &all, NULL), OK);
+    cr_assert(plan.n_window_blocks == 2048 * MIB / need.block_bytes && plan.n_blocks == 2 * 2049 * 32);
+}
+
 static void expect_refused(const struct cache_need *need, enum status st, const char *says)
 {
     struct cache_plan plan;

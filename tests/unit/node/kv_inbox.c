@@ -317,9 +317,12 @@ Test(kv_inbox, a_geometry_that_is_not_that_of_the_memory_is_refused_by_name)
     start_with(&g, 1 << 20);
     cr_assert_eq(kv_cut_check_map(to_map, &g, NULL), OK);
     g.groups[1].kind = BATON__KV__CACHE_KIND__WINDOW;
+    g.groups[1].window = 100;
     cr_assert_eq(kv_cut_check_map(to_map, &g, &err), ERR_UNSUPPORTED);
-    cr_assert(strstr(err.text, "cache group 1 is of kind sliding window"), "%s", err.text);
+    cr_assert(strstr(err.text, "cache group 1 of kind sliding window") && strstr(err.text, "has K and V of 3"), "%s",
+              err.text);
     g.groups[1].kind = BATON__KV__CACHE_KIND__LATENT;
+    g.groups[1].window = 0;
     cr_assert_eq(kv_cut_check_map(to_map, &g, &err), ERR_UNSUPPORTED);
     cr_assert(strstr(err.text, "cache group 1 of kind latent") && strstr(err.text, "has K and V of 3"), "%s", err.text);
     g.groups[1].kind = BATON__KV__CACHE_KIND__SNAPSHOT;

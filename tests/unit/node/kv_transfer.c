@@ -215,6 +215,54 @@ Test(kv_transfer, a_hybrids_states_follow_its_blocks)
     stop(&p);
 }
 
+/* Of layers with a window the blocks of the prompt's end alone are sent, from and to ids of their own; none of them if
+ * the decode node has them. */
+Test(kv_transfer, a_windows_last_blocks_are_all_that_is_sent_of_it)
+{
+    enum { WINDOW = 100, FIRST = 384 }; /* 500 - 100 = 400, in the block that begins there */
+    const struct cache_geometry g = fake_windows(6, 3, 64, WINDOW);
+    struct pair p;
+    start_with(&p, &g);
+    for (uint32_t i = 0; i < 6; i++) {
+        const struct seq_key key = { 1, i, 1 };
+        const uint32_t hits = i % 3 * 192; /* before the window, and into it */
+        const uint64_t credit = i % 2 ? 1 << 20 : 40000, all = kv_cover_expected_bytes(&p.rg, N_TOKENS, hits);
+        const char *endpoints[2] = { kv_recv_endpoint(p.recv, 0), kv_recv_endpoint(p.recv, 1) };
+        kv_block_id windows_from[N_BLOCKS], windows_to[N_BLOCKS];
+        for (uint32_t b = 0; b < N_BLOCKS; b++) {
+            windows_from[b] = b * 64 < FIRST ? UINT32_MAX : p.blocks_from[N_BLOCKS - 1 - b];
+            windows_to[b] = b * 64 < FIRST ? UINT32_MAX : p.blocks_to[N_BLOCKS - 1 - b];
+        }
+        memset(p.to->memory, 0, p.to->bytes);
+        const struct kv_offer o = { .key = key,
+                                    .reservation = 1001,
+                                    .blocks = p.blocks_to,
+                                    .n_blocks = N_BLOCKS,
+                                    .n_tokens = N_TOKENS,
+                                    .hit_tokens = hits,
+                                    .credit_bytes = credit,
+                                    .window_blocks = windows_to };
+        cr_assert_eq(kv_inbox_add(kv_recv_inbox(p.recv), &o), OK);
+        kv_send_begin(p.send, &(struct kv_send_job){ key, 1001, "d0", endpoints, 2, credit, N_TOKENS, hits });
+        for (uint32_t t = 0; t < N_TOKENS; t += 192)
+            for (uint32_t l = 0; l < 6; l += 3) {
+                const uint32_t t1 = t + 192 < N_TOKENS ? t + 192 : N_TOKENS;
+                kv_send_piece(p.send, &key, l, l + 3, t, t1, p.blocks_from + t / 64, NULL);
+                kv_send_window(p.send, &key, l, l + 3, t, t1, windows_from + t / 64, NULL);
+            }
+        kv_send_commit(p.send, &key, 4321);
+        const struct note r = await(p.recv_box);
+        cr_assert_eq(r.status, OK, "%s", r.text);
+        cr_assert_eq(r.bytes, all);
+        cr_assert(
+            fake_same_layers(p.from, p.blocks_from + hits / 64, p.to, p.blocks_to + hits / 64, N_TOKENS - hits, false));
+        cr_assert(fake_same_layers(p.from, windows_from + 6, p.to, windows_to + 6, N_TOKENS - FIRST, true));
+        cr_assert_eq(await(p.send_box).kind, KV_SEND_DONE);
+        kv_inbox_close(kv_recv_inbox(p.recv), &key);
+    }
+    stop(&p);
+}
+
 /* A side's cache over ranks in place of the only one. */
 struct ranks {
     struct mesh mesh;

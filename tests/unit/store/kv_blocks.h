@@ -32,7 +32,12 @@ static uint8_t memory[LAYERS][BLOCKS * (SLICE + 64)];
 static struct kv_slices slices[LAYERS] = { { .base = memory[0], .slice_bytes = SLICE },
                                            { .base = memory[1], .slice_bytes = SLICE + 64 },
                                            { .base = memory[2], .slice_bytes = SLICE } };
-static const struct kv_store kv = { LAYERS, BLOCKS, slices, memory[0], sizeof(memory), &backend };
+static const struct kv_store kv = { .n_layers = LAYERS,
+                                    .n_blocks = BLOCKS,
+                                    .layers = slices,
+                                    .memory = memory[0],
+                                    .bytes = sizeof(memory),
+                                    .backend = &backend };
 
 static uint8_t byte_of(uint32_t content, uint32_t layer, size_t i)
 {

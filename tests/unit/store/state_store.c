@@ -101,11 +101,12 @@ Test(state_store, goes_through_the_swap_with_its_blocks, .init = start, .fini = 
     cr_assert_eq(swap_create(&sw, kv, (uint64_t)(places + 1) * block, &err), OK, "%s", err.text);
     for (size_t i = 0; i < kv->bytes; i++) kv->memory[i] = (uint8_t)(i / block);
     write_all(1, 7);
-    cr_assert_eq(swap_out(sw, from, 2, 1, &run), OK);
+    cr_assert_eq(swap_out(sw, &(struct swap_things){ .blocks = from, .n_blocks = 2, .slot = 1 }, &run), OK);
     cr_assert_eq(swap_n_used(sw), places);
-    cr_assert_eq(swap_out(sw, from, 2, 2, &other), ERR_FULL, "its state does not fit");
+    cr_assert_eq(swap_out(sw, &(struct swap_things){ .blocks = from, .n_blocks = 2, .slot = 2 }, &other), ERR_FULL,
+                 "its state does not fit");
     write_all(1, 8);
-    cr_assert_eq(swap_in(sw, to, 4, &run), OK);
+    cr_assert_eq(swap_in(sw, &(struct swap_things){ .blocks = to, .n_blocks = 2, .slot = 4 }, &run), OK);
     expect_content(4, 7);
     cr_assert(kv->memory[3 * block] == 1 && kv->memory[0] == 2);
     cr_assert_eq(swap_n_used(sw), 0);
@@ -127,8 +128,8 @@ Test(state_store, goes_through_the_swap_of_a_model_without_blocks, .init = start
     kv->states = store;
     cr_assert_eq(swap_create(&sw, kv, 1 << 20, &err), OK, "%s", err.text);
     write_all(1, 9);
-    cr_assert_eq(swap_out(sw, ids, 1, 1, &run), OK);
-    cr_assert_eq(swap_in(sw, ids, 0, &run), OK);
+    cr_assert_eq(swap_out(sw, &(struct swap_things){ .blocks = ids, .n_blocks = 1, .slot = 1 }, &run), OK);
+    cr_assert_eq(swap_in(sw, &(struct swap_things){ .blocks = ids, .n_blocks = 1, .slot = 0 }, &run), OK);
     expect_content(0, 9);
     swap_destroy(sw);
     kv->states = NULL;

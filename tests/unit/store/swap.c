@@ -7,6 +7,8 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
+#define BLOCKS_OF(ids, n) ((struct swap_things){ .blocks = (ids), .n_blocks = (n), .slot = STATE_SLOT_NONE })
+
 static struct swap *swap_of(uint32_t n_slots)
 {
     struct swap *sw = NULL;
@@ -21,10 +23,10 @@ Test(swap, brings_blocks_back_into_other_ids)
     struct swap_run run = { 0 };
     const kv_block_id from[] = { 5, 0, 2 }, to[] = { 7, 2, 1 };
     for (uint32_t i = 0; i < 3; i++) fill(from[i], 50 + i);
-    cr_assert_eq(swap_out(sw, from, 3, STATE_SLOT_NONE, &run), OK);
+    cr_assert_eq(swap_out(sw, &BLOCKS_OF(from, 3), &run), OK);
     cr_assert_eq(swap_n_used(sw), 3);
     for (uint32_t l = 0; l < LAYERS; l++) memset(slices[l].base, 0xee, BLOCKS * slices[l].slice_bytes);
-    cr_assert_eq(swap_in(sw, to, STATE_SLOT_NONE, &run), OK);
+    cr_assert_eq(swap_in(sw, &BLOCKS_OF(to, 3), &run), OK);
     for (uint32_t i = 0; i < 3; i++) expect_content(to[i], 50 + i);
     cr_assert(run.n == 0 && swap_n_used(sw) == 0);
     swap_destroy(sw);
@@ -35,16 +37,16 @@ Test(swap, says_when_it_is_full_and_loses_no_slot)
     struct swap *sw = swap_of(5);
     struct swap_run a = { 0 }, b = { 0 }, c = { 0 };
     const kv_block_id ids[] = { 0, 1, 2, 3, 4, 5 };
-    cr_assert_eq(swap_out(sw, ids, 6, STATE_SLOT_NONE, &a), ERR_FULL);
-    cr_assert_eq(swap_out(sw, ids, 0, STATE_SLOT_NONE, &a), ERR_FULL);
+    cr_assert_eq(swap_out(sw, &BLOCKS_OF(ids, 6), &a), ERR_FULL);
+    cr_assert_eq(swap_out(sw, &BLOCKS_OF(ids, 0), &a), ERR_FULL);
     for (int round = 0; round < 50; round++) {
-        cr_assert_eq(swap_out(sw, ids, 2, STATE_SLOT_NONE, &a), OK);
-        cr_assert_eq(swap_out(sw, ids, 2, STATE_SLOT_NONE, &b), OK);
-        cr_assert_eq(swap_out(sw, ids, 2, STATE_SLOT_NONE, &c), ERR_FULL);
-        cr_assert_eq(swap_out(sw, ids, 1, STATE_SLOT_NONE, &c), OK);
+        cr_assert_eq(swap_out(sw, &BLOCKS_OF(ids, 2), &a), OK);
+        cr_assert_eq(swap_out(sw, &BLOCKS_OF(ids, 2), &b), OK);
+        cr_assert_eq(swap_out(sw, &BLOCKS_OF(ids, 2), &c), ERR_FULL);
+        cr_assert_eq(swap_out(sw, &BLOCKS_OF(ids, 1), &c), OK);
         if (round % 2) swap_drop(sw, &a);
         swap_drop(sw, &b);
-        cr_assert_eq(swap_in(sw, ids, STATE_SLOT_NONE, &c), OK);
+        cr_assert_eq(swap_in(sw, &BLOCKS_OF(ids, 1), &c), OK);
         swap_drop(sw, &a); /* empty, every other time */
         cr_assert_eq(swap_n_used(sw), 0);
     }
@@ -57,7 +59,7 @@ Test(swap, of_no_bytes_is_always_full)
     struct swap_run run = { 0 };
     struct error err = { 0 };
     cr_assert_eq(swap_create(&sw, &kv, 0, &err), OK);
-    cr_assert_eq(swap_out(sw, &(kv_block_id){ 1 }, 1, STATE_SLOT_NONE, &run), ERR_FULL);
+    cr_assert_eq(swap_out(sw, &BLOCKS_OF(&(kv_block_id){ 1 }, 1), &run), ERR_FULL);
     swap_destroy(sw);
 }
 

@@ -1,0 +1,109 @@
+/* window_table.c - a block table that gives its oldest entries back. */
+#include "kv/window_table.h"
+
+#include "base/mem.h"
+
+#include <assert.h>
+
+uint32_t window_blocks_max(uint32_t window, uint32_t chunk, uint32_t n_tokens)
+{
+    /* The window before the chunk's first row and the chunk, neither of which need begin at a border. */
+    const uint64_t held = ((uint64_t)window + chunk) / KV_BLOCK_TOKENS + 2;
+    const uint32_t all = block_table_blocks_for(n_tokens);
+    return held < all ? (uint32_t)held : all;
+}
+
+enum status windows_create(struct windows **out, uint32_t n_blocks, uint32_t tokens, bool caches)
+{
+    struct windows *w = mem_zalloc(sizeof(*w));
+    w->tokens = tokens;
+    enum status st = kv_pool_create(&w->pool, n_blocks);
+    if (st == OK && caches) st = prefix_cache_create(&w->cache, w->pool);
+    if (st != OK) {
+        windows_destroy(w);
+        return st;
+    }
+    *out = w;
+    return OK;
+}
+
+void windows_destroy(struct windows *w)
+{
+    if (!w) return;
+    prefix_cache_destroy(w->cache);
+    kv_pool_destroy(w->pool);
+    mem_free(w);
+}
+
+enum status window_table_init(struct window_table *t, uint32_t max_blocks)
+{
+    void *ids = NULL;
+    enum status st = mem_try_array(&ids, max_blocks, sizeof(*t->ids));
+    if (st != OK) return st;
+    *t = (struct window_table){ .ids = ids, .cap = max_blocks };
+    return OK;
+}
+
+void window_table_fini(struct window_table *t)
+{
+    assert(t->first == t->n && t->promised == 0 && "a table is freed with blocks in it");
+    mem_free(t->ids);
+    *t = (struct window_table){ 0 };
+}
+
+bool window_table_promise(struct window_table *t, struct windows *w, uint32_t n)
+{
+    if (n <= t->promised) return true;
+    if (n - t->promised > kv_pool_n_blocks(w->pool) - w->promised) return false;
+    w->promised += n - t->promised;
+    t->promised = n;
+    return true;
+}
+
+void window_table_share(struct window_table *t, struct windows *w, const struct prefix_hash *hashes, uint32_t first,
+                        uint32_t n)
+{
+    assert(t->first == t->n && n <= t->cap && n - first <= t->promised);
+    t->first = first;
+    t->n = first + prefix_cache_match(w->cache, hashes + first, n - first, t->ids + first);
+    assert(t->n == n);
+}
+
+void window_table_grow(struct window_table *t, struct windows *w, uint32_t n)
+{
+    assert(n <= t->cap && n - t->first <= t->promised);
+    for (; t->n < n; t->n++) {
+        enum status st = kv_pool_take(w->pool, KV_ACTIVE, &t->ids[t->n]);
+        assert(st == OK && "what is promised is there");
+        (void)st;
+    }
+}
+
+void window_table_slide(struct window_table *t, struct windows *w, uint32_t first)
+{
+    for (; t->first < first && t->first < t->n; t->first++) kv_pool_unref(w->pool, t->ids[t->first]);
+}
+
+void window_table_clear(struct window_table *t, struct windows *w)
+{
+    while (t->n > t->first) kv_pool_unref(w->pool, t->ids[--t->n]);
+    w->promised -= t->promised;
+    t->first = t->n = t->promised = 0;
+}
+
+uint32_t window_longest(const struct windows *w, const struct prefix_hash *hashes, uint32_t n)
+{
+    kv_block_id id;
+    uint32_t longest = n;
+    for (uint32_t b = n; b > window_first_block(w->tokens, longest * KV_BLOCK_TOKENS); b--)
+        if (!prefix_cache_find(w->cache, &hashes[b - 1], &id)) longest = b - 1;
+    return longest;
+}
+
+uint32_t window_run(const struct windows *w, const struct prefix_hash *hashes, uint32_t first, uint32_t n)
+{
+    kv_block_id id;
+    uint32_t b = first;
+    while (b < n && prefix_cache_find(w->cache, &hashes[b], &id)) b++;
+    return b - first;
+}
