@@ -4,7 +4,8 @@
 #include "base/bytes.h"
 #include "base/kv_block.h"
 
-#define BLOCKS_MAX (UINT32_MAX / 2)
+#define BLOCKS_MAX    (UINT32_MAX / 2)
+#define SNAPSHOTS_MAX 8192 /* however small they are: each costs bookkeeping, too */
 
 typedef unsigned long long ull;
 
@@ -19,7 +20,7 @@ static enum status plan_slots(uint32_t *out, const struct cache_need *n, struct 
                          "needed, or 0 for no "
                          "snapshots",
                          (ull)n->snapshot_bytes, n->state_bytes);
-    *out = snapshots < BLOCKS_MAX ? n->max_seqs + (uint32_t)snapshots : BLOCKS_MAX;
+    *out = n->max_seqs + (snapshots < SNAPSHOTS_MAX ? (uint32_t)snapshots : SNAPSHOTS_MAX);
     return OK;
 }
 

@@ -16,36 +16,52 @@ static struct codec_arena *arena;
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* K and V of layers 0 and 3, snapshots of two units a head in layers 1 and 2. */
+/* K and V of layer 0, of a window of layer 3, in layers 1 and 2 a tail and a state of two units a head. */
 static void set_up(void)
 {
+    const struct cache_group state = { .kind = BATON__KV__CACHE_KIND__SNAPSHOT,
+                                       .codec = BATON__KV__CODEC__F32,
+                                       .first = 2,
+                                       .n_layers = 2,
+                                       .n_heads = 2,
+                                       .head_dim = 20000 };
     geometry = fake_geometry(4, 2, 16);
-    geometry.n_groups = 2;
-    geometry.groups[0].n_layers = 2;
-    geometry.groups[1] = (struct cache_group){ .kind = BATON__KV__CACHE_KIND__SNAPSHOT,
-                                               .codec = BATON__KV__CODEC__F32,
-                                               .first = 2,
-                                               .n_layers = 2,
-                                               .n_heads = 2,
-                                               .head_dim = 20000 };
-    memcpy(geometry.layers, (uint16_t[]){ 0, 3, 1, 2 }, 4 * sizeof(uint16_t));
+    geometry.n_groups = 4;
+    geometry.groups[0].n_layers = 1;
+    geometry.groups[1] = state;
+    geometry.groups[1].head_dim = 48;
+    geometry.groups[1].first = 1;
+    geometry.groups[2] = state;
+    geometry.groups[2].first = 3;
+    geometry.groups[3] = geometry.groups[0];
+    geometry.groups[3].kind = BATON__KV__CACHE_KIND__WINDOW;
+    geometry.groups[3].window = 60;
+    geometry.groups[3].first = 5;
+    memcpy(geometry.layers, (uint16_t[]){ 0, 1, 2, 1, 2, 3 }, 6 * sizeof(uint16_t));
     map = fake_map(fake_store(&geometry, 4, false));
     arena = codec_arena_create(KV_WIRE_ARENA);
 }
 
-/* What unpacks makes sense: it packs to the same again, and its layers are counted once. */
+/* What unpacks makes sense: it packs to the same again, and its layers are counted once, but for snapshots. */
 static void try_geometry(const Baton__Kv__Geometry *m)
 {
     struct cache_geometry theirs, again;
     struct cache_geometry_message packed;
     struct error err = { OK, "" };
+    bool seen[CACHE_LAYERS_MAX] = { false };
     uint32_t n = 0;
 
     if (cache_geometry_unpack(&theirs, m, &err) != OK) {
         if (err.text[0] == 0) abort();
         return;
     }
-    for (uint32_t i = 0; i < theirs.n_groups; i++) n += theirs.groups[i].n_layers;
+    for (uint32_t i = 0; i < theirs.n_groups; i++)
+        for (uint32_t k = 0; k < theirs.groups[i].n_layers; k++) {
+            bool *layer = &seen[theirs.layers[theirs.groups[i].first + k]];
+            if (*layer && theirs.groups[i].kind != BATON__KV__CACHE_KIND__SNAPSHOT) abort();
+            n += !*layer;
+            *layer = true;
+        }
     cache_geometry_pack(&packed, &theirs);
     if (n != theirs.n_layers || cache_geometry_unpack(&again, &packed.msg, &err) != OK) abort();
     if (memcmp(again.groups, theirs.groups, sizeof(again.groups)) != 0) abort();
@@ -118,7 +134,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     header = bytes_of(data + 2, n);
     payload = bytes_of(data + 2 + n, size - 2 - n);
     in = kv_inbox_create(map, &geometry);
-    if (kv_inbox_add(in, &(struct kv_offer){ { 1, 2, 3 }, 4, blocks, 3, N_TOKENS, 0, 1 << 20 }) != OK) abort();
+    if (kv_inbox_add(in, &(struct kv_offer){ { 1, 2, 3 }, 4, blocks, 3, N_TOKENS, 0, 1 << 20, 1, blocks }) != OK)
+        abort();
     if (kv_wire_open(arena, header, &m, NULL) == OK) {
         try_message(in, m, payload);
         if (kv_wire_has_payload(m)) {

@@ -34,6 +34,11 @@ Test(cache_plan, gives_a_hybrid_slots_for_all_sequences_and_its_snapshots)
     need.snapshot_bytes = 0;
     cr_assert_eq(cache_plan(&plan, &need, NULL), OK);
     cr_assert_eq(plan.n_slots, 32);
+    need.state_bytes = 1024;
+    need.snapshot_bytes = 512 * MIB;
+    cr_assert_eq(cache_plan(&plan, &need, NULL), OK);
+    cr_assert_eq(plan.n_slots, 32 + 8192, "no more of them, however small");
+    need = hybrid();
     need.snapshot_bytes = 3 * MIB;
     cr_assert_eq(cache_plan(&plan, &need, NULL), OK);
     cr_assert_eq(plan.n_slots, 33);
