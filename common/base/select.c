@@ -3,6 +3,7 @@
  * Of many, a pass over buckets of nearly equal values leaves those of one bucket to be looked at closely. */
 #include "base/select.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,30 +58,25 @@ static uint32_t keep_from(struct candidate *c, uint32_t *n, uint32_t last)
     return higher;
 }
 
-/* The middle of three, so that sorted input is not the worst case. */
+/* The middle of three, so that sorted input is not the worst case; the heavier of two. */
 static struct candidate pivot_of(const struct candidate *c, uint32_t n)
 {
     const struct candidate *a = &c[0], *b = &c[n / 2], *d = &c[n - 1];
+    if (n == 2) return is_heavier(a, b) ? *a : *b;
     if (is_heavier(a, b)) return is_heavier(b, d) ? *b : is_heavier(a, d) ? *d : *a;
     return is_heavier(a, d) ? *a : is_heavier(b, d) ? *d : *b;
 }
 
-/* Moves all that are at least as heavy as the pivot to the front; returns their number, 1 <= m. */
+/* Moves all that are at least as heavy as the pivot to the front; returns their number, 1 <= m < n: of two or more,
+ * none of which equals another, the pivot is not the lightest. */
 static uint32_t partition(struct candidate *c, uint32_t n)
 {
     struct candidate p = pivot_of(c, n);
     uint32_t m = 0;
     for (uint32_t i = 0; i < n; i++)
         if (!is_heavier(&p, &c[i])) swap(&c[m++], &c[i]);
+    assert(m < n);
     return m;
-}
-
-static uint32_t heaviest_of(const struct candidate *c, uint32_t n)
-{
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < n; i++)
-        if (is_heavier(&c[i], &c[best])) best = i;
-    return best;
 }
 
 /* Those of the buckets above the one where the k-th lies are in front. */
@@ -102,12 +98,7 @@ uint32_t select_top(struct candidate *c, uint32_t n, uint32_t k)
     n -= base;
     while (n > 1 && want > 0) {
         uint32_t m = partition(c + base, n);
-        if (m == n) { /* the pivot is the lightest: it goes last, the rest goes on */
-            for (uint32_t i = 0; i + 1 < n; i++)
-                if (is_heavier(&c[base + n - 1], &c[base + i])) swap(&c[base + n - 1], &c[base + i]);
-            if (want >= n - 1) return k;
-            n--;
-        } else if (m <= want) {
+        if (m <= want) {
             base += m;
             n -= m;
             want -= m;
@@ -135,10 +126,6 @@ uint32_t select_mass(struct candidate *c, uint32_t n, double mass)
     n -= base;
     while (n > 1) {
         uint32_t m = partition(c + base, n);
-        if (m == n) { /* the pivot is the lightest: take the heaviest by itself, the rest goes on */
-            swap(&c[base], &c[base + heaviest_of(c + base, n)]);
-            m = 1;
-        }
         double sum = 0.0;
         for (uint32_t i = 0; i < m; i++) sum += (double)c[base + i].value;
         if (sum >= left && m == 1) return base + 1;
