@@ -39,7 +39,8 @@ static void answer(struct model *m)
     struct error err;
     float *logits;
     if (model_kv_create(&kv, m, 1, &err) != OK) return;
-    if (model_forward(m, &b, kv, NULL, NULL) == OK && model_logits(m, 0, 1, &logits) == OK) {
+    const bool ready = model_state_bytes(m) == 0 || model_states_create(kv, m, 1, &err) == OK;
+    if (ready && model_forward(m, &b, kv, NULL, NULL) == OK && model_logits(m, 0, 1, &logits) == OK) {
         double sum = 0;
         for (uint32_t i = 0; i < model_info(m)->n_vocab; i++) sum += (double)logits[i];
         if (sum == 12345.678) abort(); /* keeps the reads */

@@ -27,21 +27,22 @@ struct choice {
     bool *used;   /* [n_groups] */
 };
 
-static size_t carve(struct choice *c, uint8_t *at, uint32_t n_experts)
+/* Addresses are numbers here: how much is needed is asked without a place. */
+static size_t carve(struct choice *c, uintptr_t at, uint32_t n_experts)
 {
-    const size_t n = ((size_t)n_experts + 15) / 16 * 16;
-    c->p = (float *)(void *)at;
-    c->score = c->p + n;
-    c->group = c->score + n;
-    c->out = (bool *)(c->group + n);
-    c->used = c->out + n;
-    return (size_t)(c->used + n) - (size_t)at;
+    const size_t n = ((size_t)n_experts + 15) / 16 * 16, floats = n * sizeof(float);
+    c->p = (float *)at;
+    c->score = (float *)(at + floats);
+    c->group = (float *)(at + 2 * floats);
+    c->out = (bool *)(at + 3 * floats);
+    c->used = (bool *)(at + 3 * floats + n);
+    return 3 * floats + 2 * n;
 }
 
 size_t cpu_route_scratch(const struct backend_limits *limits)
 {
     struct choice c;
-    return carve(&c, NULL, limits->max_experts);
+    return carve(&c, 0, limits->max_experts);
 }
 
 /* The highest of n that are not `out`; the first of equals. */
@@ -113,7 +114,7 @@ static void route_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
 {
     const struct route_run *r = arg;
     struct choice c;
-    carve(&c, scratch_of(r->b, member), r->b->limits.max_experts);
+    carve(&c, (uintptr_t)scratch_of(r->b, member), r->b->limits.max_experts);
     for (uint32_t i = row0; i < row1; i++) {
         uint32_t *expert = r->route->expert + (size_t)i * r->route->k;
         r->b->kernels->route_gate(c.p, r->x + i * r->ld, r->facts->n_experts, r->facts->gate);
