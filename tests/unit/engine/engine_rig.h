@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MAX_SEQS   64
+#define MAX_SEQS   256
 #define MAX_OUT    256
 #define MAX_BLOCKS 64
 #define WAIT_S     300
@@ -142,15 +142,21 @@ struct rig_options {
     uint32_t tp, pp;        /* ranks; 0: one, without a thread of its own */
     bool deferred;          /* on a backend that computes when somebody waits */
     uint32_t window_blocks; /* of layers with a window; 0: they share the others' */
-    bool recurrent;         /* with states, in max_seqs slots and */
-    uint32_t snapshots;     /* so many more */
+    uint32_t context;
+    bool recurrent;     /* with states, in max_seqs slots and */
+    uint32_t snapshots; /* so many more */
 };
 
 static struct rig_options rig_defaults(void)
 {
-    return (struct rig_options){
-        .n_blocks = 256, .max_seqs = 32, .batch = 256, .chunk = 128, .kv_layers = 1, .threads = 2, .end_id = -1
-    };
+    return (struct rig_options){ .n_blocks = 256,
+                                 .max_seqs = 32,
+                                 .batch = 256,
+                                 .chunk = 128,
+                                 .kv_layers = 1,
+                                 .threads = 2,
+                                 .end_id = -1,
+                                 .context = 1024 };
 }
 
 static struct rig *rig_of(struct rig_options o)
@@ -165,7 +171,7 @@ static struct rig *rig_of(struct rig_options o)
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->changed, NULL);
     cr_assert_eq(model_read_info(&info, r->path, &err), OK, "%s", err.text);
-    struct backend_limits lim = model_limits(&info, o.batch, 1024);
+    struct backend_limits lim = model_limits(&info, o.batch, o.context);
     const struct backend_options bo = { .n_threads = o.threads, .isa = o.isa, .limits = lim };
     if (o.tp)
         cr_assert_eq(ranks_open(&r->ranks, o.tp, o.pp, "cpu", &bo, &err), OK, "%s", err.text);
@@ -178,14 +184,14 @@ static struct rig *rig_of(struct rig_options o)
                                 .ranks = r->ranks,
                                 .rotate = "auto",
                                 .max_batch_tokens = o.batch,
-                                .max_context = 1024,
+                                .max_context = o.context,
                                 .weights_fd = -1 };
     struct engine_options eo = { .end_ids = &o.end_id,
                                  .n_end_ids = 1,
                                  .max_seqs = o.max_seqs,
                                  .max_batch_tokens = o.batch,
                                  .chunk_tokens = o.chunk,
-                                 .max_context = 1024,
+                                 .max_context = o.context,
                                  .kv_event_layers = o.kv_layers,
                                  .kv_event_min_tokens = 100,
                                  .max_commands = 128,
@@ -203,6 +209,8 @@ static struct rig *rig_of(struct rig_options o)
         eo.tier_path = o.tier_disk_blocks > 0 ? "/tmp" : "";
     }
     cr_assert_eq(model_kv_create_windowed(&eo.kv, eo.model, o.n_blocks, o.window_blocks, &err), OK, "%s", err.text);
+    if (model_state_bytes(eo.model) > 0)
+        cr_assert_eq(model_states_create(eo.kv, eo.model, o.max_seqs + o.snapshots, &err), OK, "%s", err.text);
     if (o.recurrent) recurrent_backend_states(eo.kv, o.max_seqs + o.snapshots);
     cr_assert_eq(engine_create(&r->engine, &eo, &err), OK, "%s", err.text);
     r->n_layers = info.n_layers;
