@@ -145,7 +145,7 @@ def test_several_answers_compute_their_prompt_once(cluster, without):
 
     mine, n_mine = answers(cluster)
     alone, n_alone = answers(without)
-    assert mine == alone and len({str(lp["tokens"]) for _, lp in mine}) > 4
+    assert mine == alone and len({str(lp["tokens"]) for _, lp in mine}) > 2
     assert n_mine == 188 + 7 and n_alone == 8 * 188
 
 

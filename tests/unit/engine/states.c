@@ -294,7 +294,8 @@ static void run_through_tier(uint32_t snapshots, uint32_t tier_blocks, uint32_t 
     }
     expect_idle(on);
     cr_assert_eq(n_cached, load_of(on).prefix_hits);
-    if (snapshots >= N) cr_assert_eq(n_cached, 2 * N * 256);
+    if (snapshots >= N && disk_blocks == 0) cr_assert_eq(n_cached, 2 * N * 256);
+    if (disk_blocks > 0) cr_assert(n_cached > 0 && n_cached <= 2 * N * 256); /* a busy disk is left out */
     if (snapshots < 3) cr_assert_lt(n_cached, N * 256);
     rig_free(off);
     rig_free(on);

@@ -177,7 +177,7 @@ static char *write_case(const struct one *c)
     return tiny_write(&o);
 }
 
-Test(ranks, any_shape_gives_the_bits_and_the_cache_of_one, .timeout = 240)
+Test(ranks, any_shape_gives_the_bits_and_the_cache_of_one)
 {
     static const uint32_t tps[] = { 1, 2, 3, 4, 8 };
     for (size_t i = 0; i < sizeof(CASES) / sizeof(CASES[0]); i++) {
@@ -288,7 +288,7 @@ static enum status failing_matmul(struct backend *b, struct stream *s, float *y,
     return true_matmul(b, s, y, ld, w, x, accumulate);
 }
 
-Test(ranks, one_that_fails_ends_the_step_on_all, .timeout = 60)
+Test(ranks, one_that_fails_ends_the_step_on_all)
 {
     char *path = write_case(&CASES[0]);
     struct rig r = rig_open(path, 3, 2, KV_INT8, WEIGHTS_RESIDENT);
