@@ -248,7 +248,7 @@ bool sampler_draw(const struct sampler *s, struct drawn *out, const struct picke
 }
 
 /* --- beyond the candidates --- */
-/* c[0, n) by rising id. */
+/* The first n of `beyond`, by rising id. */
 static void order_by_id(struct sampler *s, const float *weights, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) s->counts[s->beyond[i].id] = 1;

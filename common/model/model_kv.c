@@ -52,26 +52,27 @@ static uint32_t geometries(const struct model_rank *m, struct kv_geometry layers
     return shard_n(own);
 }
 
-size_t model_kv_block_bytes(const struct model *m)
+/* Bytes of one block on all ranks; `of` tells them for a rank's layers. */
+static size_t bytes_on_ranks(const struct model *m,
+                             size_t (*of)(struct backend *b, const struct kv_geometry *layers, uint32_t n))
 {
     struct kv_geometry layers[MODEL_MAX_LAYERS];
     size_t bytes = 0;
     for (uint32_t i = 0; i < m->n_ranks; i++) {
         const uint32_t n = geometries(&m->ranks[i], layers);
-        bytes += kv_store_bytes_for(m->ranks[i].backend, layers, n);
+        bytes += of(m->ranks[i].backend, layers, n);
     }
     return bytes;
 }
 
+size_t model_kv_block_bytes(const struct model *m)
+{
+    return bytes_on_ranks(m, kv_store_bytes_for);
+}
+
 size_t model_window_block_bytes(const struct model *m)
 {
-    struct kv_geometry layers[MODEL_MAX_LAYERS];
-    size_t bytes = 0;
-    for (uint32_t i = 0; i < m->n_ranks; i++) {
-        const uint32_t n = geometries(&m->ranks[i], layers);
-        bytes += kv_store_window_bytes_for(m->ranks[i].backend, layers, n);
-    }
-    return bytes;
+    return bytes_on_ranks(m, kv_store_window_bytes_for);
 }
 
 enum status model_kv_create_windowed(struct kv_store **out, const struct model *m, uint32_t n_blocks,

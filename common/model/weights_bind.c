@@ -249,6 +249,12 @@ enum status bind_back_bias(struct binder *b, const char *name, const float **out
     return bind_vectors(b, &own, 1, out);
 }
 
+/* The rank's rows of each of its matrices. */
+static struct weight_src rows_of_stack(const struct bind_stack *k, const struct tensor_entry *t)
+{
+    return (struct weight_src){ t, k->first * k->tensor_rows + k->row0, k->own * k->n_rows, k->n_rows, k->tensor_rows };
+}
+
 enum status bind_experts(struct binder *b, const struct bind_stack *stack, uint32_t n_cols, enum precision precision,
                          struct weight *out)
 {
@@ -263,8 +269,7 @@ enum status bind_experts(struct binder *b, const struct bind_stack *stack, uint3
     const struct tensor_entry *t;
     enum status st = binder_need_stack(b, k->name, n_cols, k->tensor_rows, k->n, &t);
     if (st != OK || k->n_rows == 0) return st;
-    it.src[0] =
-        (struct weight_src){ t, k->first * k->tensor_rows + k->row0, k->own * k->n_rows, k->n_rows, k->tensor_rows };
+    it.src[0] = rows_of_stack(k, t);
     it.dtype = packed_type(b, t);
     return binder_add(b, it);
 }
@@ -280,8 +285,7 @@ enum status bind_vector_stack(struct binder *b, const struct bind_stack *stack, 
     if (st != OK || k->n_rows == 0) return st;
     if (dtype_info(t->type)->block_elems != 1)
         return error_set(b->err, ERR_UNSUPPORTED, "tensor %s: vectors of type %s", t->name, dtype_info(t->type)->name);
-    it.src[0] =
-        (struct weight_src){ t, k->first * k->tensor_rows + k->row0, k->own * k->n_rows, k->n_rows, k->tensor_rows };
+    it.src[0] = rows_of_stack(k, t);
     return binder_add(b, it);
 }
 

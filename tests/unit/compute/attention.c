@@ -4,6 +4,7 @@
 #include "compute/backend.h"
 #include "compute/cpu/cpu_internal.h"
 #include "helpers/avxvnni_trap.h"
+#include "helpers/check_backend.h"
 #include "helpers/kernel_check.h"
 #include "helpers/vex_trap.h"
 
@@ -43,13 +44,7 @@ static void scene_init(struct scene *s, struct kv_geometry geom, uint32_t n_head
 
 static struct backend *backend_of(const char *isa, uint32_t threads)
 {
-    struct backend_limits limits = { 2048, 2048, 4096, 32, 256 };
-    struct backend *b;
-    struct error err;
-    cr_assert_eq(
-        backend_open(&b, "cpu", &(struct backend_options){ .n_threads = threads, .isa = isa, .limits = limits }, &err),
-        OK, "%s", err.text);
-    return b;
+    return check_backend(isa, threads, (struct backend_limits){ 2048, 2048, 4096, 32, 256 });
 }
 
 /* Pool memory with every block full of junk, block ids in an odd order. */

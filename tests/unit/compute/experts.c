@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "compute/backend.h"
 #include "compute/cpu/cpu_internal.h"
+#include "helpers/check_backend.h"
 #include "helpers/kernel_check.h"
 
 #include <criterion/criterion.h>
@@ -16,15 +17,9 @@
 
 static struct backend *backend_of(const char *isa, uint32_t threads)
 {
-    const struct backend_options opt = {
-        .n_threads = threads,
-        .isa = isa,
-        .limits = { MAX_ROWS, 64, 1024, 8, 64, .max_experts = 256, .max_experts_used = MAX_USED },
-    };
-    struct backend *b;
-    struct error err;
-    cr_assert_eq(backend_open(&b, "cpu", &opt, &err), OK, "%s", err.text);
-    return b;
+    return check_backend(
+        isa, threads,
+        (struct backend_limits){ MAX_ROWS, 64, 1024, 8, 64, .max_experts = 256, .max_experts_used = MAX_USED });
 }
 
 /* --- the route --- */

@@ -2,6 +2,7 @@
 #include "base/mem.h"
 #include "compute/backend.h"
 #include "compute/cpu/cpu_internal.h"
+#include "helpers/check_backend.h"
 #include "helpers/kernel_check.h"
 
 #include <criterion/criterion.h>
@@ -13,11 +14,7 @@
 
 static struct backend *backend_of(const char *isa, uint32_t threads)
 {
-    const struct backend_options opt = { .n_threads = threads, .isa = isa, .limits = { 64, 64, 4096, 8, 64 } };
-    struct backend *b;
-    struct error err;
-    cr_assert_eq(backend_open(&b, "cpu", &opt, &err), OK, "%s", err.text);
-    return b;
+    return check_backend(isa, threads, (struct backend_limits){ 64, 64, 4096, 8, 64 });
 }
 
 static void expect_near(double want, double got, double bound, const char *what, double x)

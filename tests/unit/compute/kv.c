@@ -4,6 +4,7 @@
 #include "compute/backend.h"
 #include "compute/cpu/cpu_kernels.h"
 #include "compute/cpu/half.h"
+#include "helpers/check_backend.h"
 #include "helpers/kernel_check.h"
 
 #include <criterion/criterion.h>
@@ -12,13 +13,7 @@
 
 static struct backend *backend_of(const char *isa)
 {
-    struct backend_limits limits = { 64, 256, 512, 8, 256 };
-    struct backend *b;
-    struct error err;
-    cr_assert_eq(
-        backend_open(&b, "cpu", &(struct backend_options){ .n_threads = 1, .isa = isa, .limits = limits }, &err), OK,
-        "%s", err.text);
-    return b;
+    return check_backend(isa, 1, (struct backend_limits){ 64, 256, 512, 8, 256 });
 }
 
 static size_t part_bytes(const struct kv_geometry *g, uint32_t n)

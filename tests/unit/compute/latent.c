@@ -5,6 +5,7 @@
 #include "compute/backend.h"
 #include "compute/cpu/cpu_kernels.h"
 #include "compute/cpu/half.h"
+#include "helpers/check_backend.h"
 #include "helpers/kernel_check.h"
 
 #include <criterion/criterion.h>
@@ -61,13 +62,7 @@ static void scene_free(struct scene *s)
 
 static struct backend *backend_of(const char *isa, uint32_t threads)
 {
-    struct backend_limits limits = { 1200, 1280, 4096, 64, 128, 512 };
-    struct backend *b;
-    struct error err;
-    cr_assert_eq(
-        backend_open(&b, "cpu", &(struct backend_options){ .n_threads = threads, .isa = isa, .limits = limits }, &err),
-        OK, "%s", err.text);
-    return b;
+    return check_backend(isa, threads, (struct backend_limits){ 1200, 1280, 4096, 64, 128, 512 });
 }
 
 /* Pool memory with every block full of junk, block ids in an odd order. */

@@ -6,6 +6,7 @@
 #include "compute/cpu/half.h"
 #include "helpers/amx_trap.h"
 #include "helpers/avxvnni_trap.h"
+#include "helpers/check_backend.h"
 #include "helpers/kernel_check.h"
 #include "helpers/vex_trap.h"
 
@@ -23,13 +24,7 @@ static const enum dtype types[] = { DTYPE_Q4_0,    DTYPE_Q4_1,  DTYPE_Q8_0,   DT
 
 static struct backend *backend_of(const char *isa, uint32_t threads)
 {
-    struct backend_limits limits = { 512, 1024, 2048, 8, 128 };
-    struct backend *b;
-    struct error err;
-    cr_assert_eq(
-        backend_open(&b, "cpu", &(struct backend_options){ .n_threads = threads, .isa = isa, .limits = limits }, &err),
-        OK, "%s", err.text);
-    return b;
+    return check_backend(isa, threads, (struct backend_limits){ 512, 1024, 2048, 8, 128 });
 }
 
 /* A backend of the level amx: native, or else with its tile instructions trapped, or NULL without AVX-512 VNNI. */

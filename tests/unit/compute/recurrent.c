@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "compute/backend.h"
 #include "compute/cpu/cpu_kernels.h"
+#include "helpers/check_backend.h"
 #include "helpers/kernel_check.h"
 
 #include <criterion/criterion.h>
@@ -75,13 +76,7 @@ static void scene_free(struct scene *s)
 
 static struct backend *backend_of(const char *isa, uint32_t threads)
 {
-    struct backend_limits limits = { 256, 256, 4096, 32, 256, 0 };
-    struct backend *b;
-    struct error err;
-    cr_assert_eq(
-        backend_open(&b, "cpu", &(struct backend_options){ .n_threads = threads, .isa = isa, .limits = limits }, &err),
-        OK, "%s", err.text);
-    return b;
+    return check_backend(isa, threads, (struct backend_limits){ 256, 256, 4096, 32, 256, 0 });
 }
 
 /* N_SLOTS slots full of junk. */

@@ -1,17 +1,10 @@
 /* prefix cache in the engine: what is found is not computed, and not a bit of the answer changes. */
-#include "unit/engine/engine_rig.h"
+#include "unit/engine/engine_runs.h"
 
 #include <errno.h>
 #include <stdatomic.h>
 
 #define N_PROMPT 300
-
-static const int32_t *prompt(void)
-{
-    static int32_t tokens[1024];
-    for (int32_t k = 0; k < 1024; k++) tokens[k] = (k * 7 + k * k) % 160;
-    return tokens;
-}
 
 static struct rig *rig_with(bool cache)
 {
@@ -20,43 +13,13 @@ static struct rig *rig_with(bool cache)
     return rig_of(o);
 }
 
-static struct sampling_params drawn(uint32_t max_tokens)
-{
-    struct sampling_params p = params(max_tokens);
-    p.temperature = 1.0f;
-    p.seed = 11;
-    p.n_logprobs = 0;
-    return p;
-}
-
-static void submit(struct rig *r, uint32_t i, enum engine_mode mode, const int32_t *tokens, uint32_t n,
-                   const struct sampling_params *p, const char *salt)
-{
-    struct seq_request q = { { 1, i, 1 }, mode, tokens, n, n, *p, salt };
-    cr_assert_eq(engine_submit(r->engine, &q), OK);
-}
-
-static void run(struct rig *r, uint32_t i, const int32_t *tokens, uint32_t n, const struct sampling_params *p,
-                const char *salt)
-{
-    submit(r, i, ENGINE_GENERATE, tokens, n, p, salt);
-    WAIT(r, r->heard[i].n_done == 1);
-}
-
-static void expect_same_bits(const struct heard *a, const struct heard *b)
-{
-    cr_assert_eq(a->n_out, b->n_out);
-    cr_assert_eq(memcmp(a->out, b->out, a->n_out * sizeof(*a->out)), 0);
-    cr_assert_eq(memcmp(a->lp, b->lp, a->n_out * sizeof(*a->lp)), 0);
-}
-
 Test(prefix, a_prompt_is_found_again_and_gives_the_same_bits)
 {
     struct rig *off = rig_with(false), *on = rig_with(true);
     struct sampling_params p = drawn(40);
     struct engine_load load;
-    run(off, 0, prompt(), N_PROMPT, &p, NULL);
-    for (uint32_t i = 0; i < 3; i++) run(on, i, prompt(), i == 2 ? 256 : N_PROMPT, &p, NULL);
+    run_with(off, 0, prompt(), N_PROMPT, &p, NULL);
+    for (uint32_t i = 0; i < 3; i++) run_with(on, i, prompt(), i == 2 ? 256 : N_PROMPT, &p, NULL);
     cr_assert_eq(on->heard[0].cached, 0);
     cr_assert_eq(on->heard[1].cached, N_PROMPT - 1, "the last token is always computed");
     cr_assert_eq(on->heard[2].cached, 256 - 1, "of a full block, too");
@@ -76,10 +39,10 @@ Test(prefix, an_answer_is_part_of_the_next_prompt)
     struct sampling_params p = drawn(100);
     int32_t next[N_PROMPT + 100 + 20];
     memcpy(next, prompt(), sizeof(next));
-    run(on, 0, prompt(), N_PROMPT, &p, NULL);
+    run_with(on, 0, prompt(), N_PROMPT, &p, NULL);
     memcpy(next + N_PROMPT, on->heard[0].out, 100 * sizeof(int32_t));
-    run(on, 1, next, N_PROMPT + 120, &p, NULL);
-    run(off, 1, next, N_PROMPT + 120, &p, NULL);
+    run_with(on, 1, next, N_PROMPT + 120, &p, NULL);
+    run_with(off, 1, next, N_PROMPT + 120, &p, NULL);
     cr_assert_eq(on->heard[1].cached, 384, "399 tokens were computed before");
     expect_same_bits(&off->heard[1], &on->heard[1]);
     rig_free(off);
@@ -97,8 +60,8 @@ Test(prefix, several_answers_compute_one_token_each_and_give_the_bits_of_request
         for (uint32_t i = 0; i < N; i++) {
             struct sampling_params p = drawn(i ? 20 : 100);
             p.choice = i;
-            run(off, i, prompt(), lengths[l], &p, NULL);
-            submit(on, i, ENGINE_GENERATE, prompt(), lengths[l], &p, NULL);
+            run_with(off, i, prompt(), lengths[l], &p, NULL);
+            submit_with(on, i, ENGINE_GENERATE, prompt(), lengths[l], &p, NULL);
             if (i == 0) WAIT(on, on->heard[0].n_out > 1);
             if (i == 0) engine_load(on->engine, &before);
         }
@@ -125,7 +88,7 @@ Test(prefix, several_answers_on_a_prefill_node)
     for (uint32_t i = 0; i < 4; i++) {
         struct sampling_params p = drawn(5);
         p.choice = i;
-        submit(r, i, ENGINE_PREFILL_ONLY, prompt(), N_PROMPT, &p, NULL);
+        submit_with(r, i, ENGINE_PREFILL_ONLY, prompt(), N_PROMPT, &p, NULL);
         WAIT(r, r->heard[i].n_out == 1);
         cr_assert_eq(r->heard[i].cached, i ? N_PROMPT - 1 : 0);
         cr_assert_eq(r->heard[i].kv_t1, N_PROMPT);
@@ -152,8 +115,8 @@ Test(prefix, a_crowd_under_pressure_gets_the_same_bits)
         uint32_t n = 100 + i * 53 % 180;
         memcpy(tokens, prompt(), sizeof(tokens));
         for (uint32_t k = 64 + i % 3 * 64; k < n; k++) tokens[k] = (int32_t)((k + i) % 160);
-        submit(off, i, ENGINE_GENERATE, tokens, n, &p, NULL);
-        submit(on, i, ENGINE_GENERATE, tokens, n, &p, NULL);
+        submit_with(off, i, ENGINE_GENERATE, tokens, n, &p, NULL);
+        submit_with(on, i, ENGINE_GENERATE, tokens, n, &p, NULL);
     }
     for (uint32_t i = 0; i < N; i++) {
         WAIT(off, off->heard[i].n_done == 1);
@@ -172,8 +135,8 @@ Test(prefix, what_was_found_is_handed_over_too)
 {
     struct rig *r = rig_with(true);
     struct sampling_params p = drawn(5);
-    run(r, 0, prompt(), N_PROMPT, &p, NULL);
-    submit(r, 1, ENGINE_PREFILL_ONLY, prompt(), N_PROMPT, &p, NULL);
+    run_with(r, 0, prompt(), N_PROMPT, &p, NULL);
+    submit_with(r, 1, ENGINE_PREFILL_ONLY, prompt(), N_PROMPT, &p, NULL);
     WAIT(r, r->heard[1].n_out == 1);
     cr_assert_eq(r->heard[1].cached, N_PROMPT - 1);
     cr_assert_eq(r->heard[1].kv_t1, N_PROMPT, "from token 0 on, in order");
@@ -189,8 +152,8 @@ Test(prefix, a_reservation_names_its_hits_and_keeps_them)
     struct sampling_params p = drawn(40);
     struct seq_key key = { 1, 1, 1 }, again = { 1, 1, 2 };
     kv_block_id hits[4];
-    run(r, 0, prompt(), N_PROMPT, &p, NULL);
-    submit(r, 1, ENGINE_RESERVE, prompt(), N_PROMPT, &p, NULL);
+    run_with(r, 0, prompt(), N_PROMPT, &p, NULL);
+    submit_with(r, 1, ENGINE_RESERVE, prompt(), N_PROMPT, &p, NULL);
     WAIT(r, r->heard[1].n_reserved == 1);
     cr_assert_eq(r->heard[1].n_hits, 256);
     memcpy(hits, r->heard[1].blocks, sizeof(hits));
@@ -211,14 +174,14 @@ Test(prefix, received_blocks_are_published)
 {
     struct rig *r = rig_with(true);
     struct sampling_params p = drawn(40);
-    submit(r, 1, ENGINE_RESERVE, prompt(), N_PROMPT, &p, NULL);
+    submit_with(r, 1, ENGINE_RESERVE, prompt(), N_PROMPT, &p, NULL);
     WAIT(r, r->heard[1].n_reserved == 1);
-    submit(r, 2, ENGINE_RESERVE, prompt(), N_PROMPT, &p, NULL);
+    submit_with(r, 2, ENGINE_RESERVE, prompt(), N_PROMPT, &p, NULL);
     WAIT(r, r->heard[2].n_reserved == 1);
     cr_assert_eq(r->heard[2].n_hits, 0, "nothing is there yet");
     cr_assert_eq(engine_start_decode(r->engine, &(struct seq_key){ 1, 1, 1 }, 3), OK);
     WAIT(r, r->heard[1].n_out > 0);
-    submit(r, 3, ENGINE_RESERVE, prompt(), N_PROMPT, &p, NULL);
+    submit_with(r, 3, ENGINE_RESERVE, prompt(), N_PROMPT, &p, NULL);
     WAIT(r, r->heard[3].n_reserved == 1);
     cr_assert_eq(r->heard[3].n_hits, 256);
     rig_free(r);
@@ -229,7 +192,7 @@ Test(prefix, another_salt_finds_nothing)
     struct rig *r = rig_with(true);
     struct sampling_params p = drawn(4);
     static const char *const salts[] = { NULL, "a", "b", "a", "" };
-    for (uint32_t i = 0; i < 5; i++) run(r, i, prompt(), N_PROMPT, &p, salts[i]);
+    for (uint32_t i = 0; i < 5; i++) run_with(r, i, prompt(), N_PROMPT, &p, salts[i]);
     for (uint32_t i = 0; i < 5; i++) cr_assert_eq(r->heard[i].cached, i < 3 ? 0 : N_PROMPT - 1, "%u", i);
     rig_free(r);
 }
@@ -240,7 +203,7 @@ Test(prefix, prompt_logprobs_are_computed_whatever_is_there)
     struct sampling_params p = drawn(4);
     p.n_prompt_logprobs = 0;
     for (uint32_t i = 0; i < 2; i++) {
-        run(r, i, prompt(), N_PROMPT, &p, NULL);
+        run_with(r, i, prompt(), N_PROMPT, &p, NULL);
         cr_assert_eq(r->heard[i].cached, 0);
         cr_assert_eq(r->heard[i].n_prompt_lp, N_PROMPT - 1);
     }
@@ -264,8 +227,8 @@ static void run_through_tier(uint32_t tier_blocks, uint32_t disk_blocks)
         struct sampling_params p = drawn(30);
         int32_t tokens[N_PROMPT];
         for (uint32_t k = 0; k < N_PROMPT; k++) tokens[k] = (int32_t)((k * k + i % N * 3 + k) % 160);
-        if (i < N) run(off, i, tokens, N_PROMPT, &p, NULL);
-        run(on, i, tokens, N_PROMPT, &p, NULL);
+        if (i < N) run_with(off, i, tokens, N_PROMPT, &p, NULL);
+        run_with(on, i, tokens, N_PROMPT, &p, NULL);
         expect_same_bits(&off->heard[i % N], &on->heard[i]);
         cr_assert(i >= N || on->heard[i].cached == 0);
         /* A disk may be slower than blocks come. */
@@ -323,7 +286,7 @@ static struct rig *rig_on_disk(void)
     o.tier_io = &io;
     struct rig *r = rig_of(o);
     for (uint32_t i = 0; i < 9; i++) {
-        run(r, i, prompt_of(i), N_PROMPT, &p, NULL);
+        run_with(r, i, prompt_of(i), N_PROMPT, &p, NULL);
         for (int k = 0; k < 100; k++) usleep(100); /* for the writer: a full queue drops */
     }
     engine_load(r->engine, &load);
@@ -350,9 +313,9 @@ Test(prefix, nobody_waits_for_anothers_reads)
     struct sampling_params p = drawn(30);
     atomic_store(&stand_still, 1);
     struct engine_load load;
-    for (uint32_t i = 0; i < 2; i++) submit(r, 20 + i, ENGINE_GENERATE, prompt_of(0), N_PROMPT, &p, NULL);
+    for (uint32_t i = 0; i < 2; i++) submit_with(r, 20 + i, ENGINE_GENERATE, prompt_of(0), N_PROMPT, &p, NULL);
     cr_assert(is_reading(r, 4));
-    run(r, 30, prompt(), 100, &p, "other");
+    run_with(r, 30, prompt(), 100, &p, "other");
     cr_assert(r->heard[20].n_out + r->heard[21].n_out == 0 && is_reading(r, 4));
     atomic_store(&stand_still, 0);
     for (uint32_t i = 0; i < 2; i++) {
@@ -372,8 +335,8 @@ Test(prefix, a_cancelled_request_leaves_its_reads)
     struct sampling_params p = drawn(30);
     struct seq_key again = { 1, 21, 2 };
     atomic_store(&stand_still, 1);
-    submit(r, 20, ENGINE_GENERATE, prompt_of(0), N_PROMPT, &p, NULL);
-    submit(r, 21, ENGINE_RESERVE, prompt_of(1), N_PROMPT, &p, NULL);
+    submit_with(r, 20, ENGINE_GENERATE, prompt_of(0), N_PROMPT, &p, NULL);
+    submit_with(r, 21, ENGINE_RESERVE, prompt_of(1), N_PROMPT, &p, NULL);
     cr_assert(is_reading(r, 4));
     cr_assert_eq(engine_rebind(r->engine, &(struct seq_key){ 1, 21, 1 }, 2), OK);
     cr_assert_eq(engine_cancel(r->engine, &(struct seq_key){ 1, 20, 1 }), OK);
@@ -384,7 +347,7 @@ Test(prefix, a_cancelled_request_leaves_its_reads)
     WAIT(r, r->heard[21].n_done == 1);
     expect_idle(r);
     atomic_store(&stand_still, 0);
-    run(r, 22, prompt_of(0), N_PROMPT, &p, NULL);
+    run_with(r, 22, prompt_of(0), N_PROMPT, &p, NULL);
     expect_same_bits(&r->heard[0], &r->heard[22]);
     rig_free(r);
 }
@@ -396,7 +359,7 @@ static void expect_computed(atomic_int *what, int value, enum kv_tier_drop why)
     struct sampling_params p = drawn(30);
     struct engine_load load;
     atomic_store(what, value);
-    run(r, 20, prompt_of(0), N_PROMPT, &p, NULL);
+    run_with(r, 20, prompt_of(0), N_PROMPT, &p, NULL);
     expect_same_bits(&r->heard[0], &r->heard[20]);
     cr_assert_eq(r->heard[20].cached, 0);
     engine_load(r->engine, &load);

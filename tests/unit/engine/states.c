@@ -1,25 +1,9 @@
 /* recurrent states in the engine: slots, snapshots, swap.  Whatever happens to a sequence, its tokens and logprobs are
  * those of a run alone without any of it. */
 #include "store/state_store.h"
-#include "unit/engine/engine_rig.h"
+#include "unit/engine/engine_runs.h"
 
 #define N_PROMPT 300
-
-static const int32_t *prompt(void)
-{
-    static int32_t tokens[1024];
-    for (int32_t k = 0; k < 1024; k++) tokens[k] = (k * 7 + k * k) % 160;
-    return tokens;
-}
-
-static struct sampling_params drawn(uint32_t max_tokens)
-{
-    struct sampling_params p = params(max_tokens);
-    p.temperature = 1.0f;
-    p.seed = 11;
-    p.n_logprobs = 0;
-    return p;
-}
 
 static struct rig_options options(uint32_t snapshots)
 {
@@ -33,8 +17,8 @@ static struct rig_options options(uint32_t snapshots)
 static void submit(struct rig *r, uint32_t i, enum engine_mode mode, const int32_t *tokens, uint32_t n,
                    uint32_t max_tokens)
 {
-    struct seq_request q = { { 1, i, 1 }, mode, tokens, n, n, drawn(max_tokens) };
-    cr_assert_eq(engine_submit(r->engine, &q), OK);
+    const struct sampling_params p = drawn(max_tokens);
+    submit_with(r, i, mode, tokens, n, &p, NULL);
 }
 
 static void run(struct rig *r, uint32_t i, const int32_t *tokens, uint32_t n, uint32_t max_tokens)
@@ -42,13 +26,6 @@ static void run(struct rig *r, uint32_t i, const int32_t *tokens, uint32_t n, ui
     submit(r, i, ENGINE_GENERATE, tokens, n, max_tokens);
     WAIT(r, r->heard[i].n_done == 1);
     cr_assert_eq(r->heard[i].finish, FINISH_LENGTH);
-}
-
-static void expect_same_bits(const struct heard *a, const struct heard *b)
-{
-    cr_assert_eq(a->n_out, b->n_out);
-    cr_assert_eq(memcmp(a->out, b->out, a->n_out * sizeof(*a->out)), 0);
-    cr_assert_eq(memcmp(a->lp, b->lp, a->n_out * sizeof(*a->lp)), 0);
 }
 
 static struct engine_load load_of(struct rig *r)

@@ -1,6 +1,6 @@
 /* windows in the engine: layers that look back over 100 tokens keep the blocks of these alone, and not a bit of any
  * answer changes, whatever is shared, preempted or handed over. */
-#include "unit/engine/engine_rig.h"
+#include "unit/engine/engine_runs.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,19 +49,9 @@ static struct rig *rig_with(struct rig_options o)
     return r;
 }
 
-static const int32_t *prompt(void)
+static struct sampling_params drawn_on(uint32_t max_tokens)
 {
-    static int32_t tokens[1024];
-    for (int32_t k = 0; k < 1024; k++) tokens[k] = (k * 7 + k * k) % 160;
-    return tokens;
-}
-
-static struct sampling_params drawn(uint32_t max_tokens)
-{
-    struct sampling_params p = params(max_tokens);
-    p.temperature = 1.0f;
-    p.seed = 11;
-    p.n_logprobs = 0;
+    struct sampling_params p = drawn(max_tokens);
     p.ignore_eos = true;
     return p;
 }
@@ -69,10 +59,8 @@ static struct sampling_params drawn(uint32_t max_tokens)
 static void submit(struct rig *r, uint32_t i, enum engine_mode mode, const int32_t *tokens, uint32_t n,
                    uint32_t max_tokens)
 {
-    struct seq_request q = {
-        .key = { 1, i, 1 }, .mode = mode, .tokens = tokens, .n_tokens = n, .n_prompt = n, .sampling = drawn(max_tokens)
-    };
-    cr_assert_eq(engine_submit(r->engine, &q), OK);
+    const struct sampling_params p = drawn_on(max_tokens);
+    submit_with(r, i, mode, tokens, n, &p, NULL);
 }
 
 static void run(struct rig *r, uint32_t i, const int32_t *tokens, uint32_t n, uint32_t max_tokens)
@@ -80,13 +68,6 @@ static void run(struct rig *r, uint32_t i, const int32_t *tokens, uint32_t n, ui
     submit(r, i, ENGINE_GENERATE, tokens, n, max_tokens);
     WAIT(r, r->heard[i].n_done == 1);
     cr_assert_eq(r->heard[i].finish, FINISH_LENGTH);
-}
-
-static void expect_same_bits(const struct heard *a, const struct heard *b)
-{
-    cr_assert_eq(a->n_out, b->n_out);
-    cr_assert_eq(memcmp(a->out, b->out, a->n_out * sizeof(*a->out)), 0);
-    cr_assert_eq(memcmp(a->lp, b->lp, a->n_out * sizeof(*a->lp)), 0);
 }
 
 /* A prompt of 900 tokens and 100 more in a pool that holds five blocks of a window: 100 tokens, 128 of a chunk. */
