@@ -287,7 +287,7 @@ static struct rig *rig_on_disk(void)
     struct rig *r = rig_of(o);
     for (uint32_t i = 0; i < 9; i++) {
         run_with(r, i, prompt_of(i), N_PROMPT, &p, NULL);
-        for (int k = 0; k < 100; k++) usleep(100); /* for the writer: a full queue drops */
+        usleep(40000); /* for the writer, whose disk may stall: a full queue drops */
     }
     engine_load(r->engine, &load);
     cr_assert_geq(load.tier.blocks[KV_TIER_DISK], 8);
