@@ -26,7 +26,7 @@ esac
 build=(gcc libc6-dev cmake ninja-build pkg-config "$http_parser" libzmq3-dev libprotobuf-c-dev protobuf-c-compiler libyaml-dev
     libuv1-dev liburing-dev libjansson-dev libpcre2-dev libutf8proc-dev libssl-dev libxxhash-dev libcurl4-openssl-dev uthash-dev
     python3 python3-venv python3-pip ca-certificates)
-tested=(libcriterion-dev qemu-user curl git haproxy)
+tested=(g++ libcriterion-dev qemu-user curl git haproxy)
 others=(clang libclang-rt-dev debootstrap)
 
 wanted=("${build[@]}")

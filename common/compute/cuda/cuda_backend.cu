@@ -1,0 +1,91 @@
+/* cuda_backend.cu - the CUDA backend's life, and the table of all ops. */
+#include "compute/cuda/cuda_backend.h"
+#include "compute/cuda/cuda_internal.h"
+
+#include <stdio.h>
+
+static void cuda_close(struct backend *backend)
+{
+    struct cuda_backend *b = cuda_of(backend);
+    cudaDeviceSynchronize();
+    cuda_step_fini(b);
+    cuda_stream_fini(backend, &b->main);
+    mem_free(b);
+}
+
+static const char *cuda_describe(const struct backend *b)
+{
+    return ((const struct cuda_backend *)b)->name;
+}
+
+static struct backend_ops ops_table(void)
+{
+    struct backend_ops o = {};
+    o.name = "cuda";
+    o.close = cuda_close;
+    o.describe = cuda_describe;
+    o.alloc = cuda_alloc;
+    o.release = cuda_release;
+    o.upload = cuda_upload;
+    o.download = cuda_download;
+    o.copy = cuda_copy;
+    o.stream_open = cuda_stream_open;
+    o.stream_close = cuda_stream_close;
+    o.sync = cuda_sync;
+    o.mark_record = cuda_mark_record;
+    o.mark_wait = cuda_mark_wait;
+    o.mark_done = cuda_mark_done;
+    o.host_alloc = cuda_host_alloc;
+    o.host_free = cuda_host_free;
+    o.step_begin = cuda_step_begin;
+    o.gather_rows = cuda_gather_rows;
+    o.act_bytes = cuda_act_bytes;
+    o.quantize = cuda_quantize;
+    o.rmsnorm = cuda_rmsnorm;
+    o.glu = cuda_glu;
+    o.gate_act = cuda_gate_act;
+    o.add_bias = cuda_add_bias;
+    o.head_norm = cuda_head_norm;
+    o.norm_add = cuda_norm_add;
+    o.scale = cuda_scale;
+    o.softcap = cuda_softcap;
+    return o;
+}
+
+static enum status choose_device(struct cuda_backend *b, struct error *err)
+{
+    int n = 0;
+    cudaError_t e = cudaGetDeviceCount(&n);
+    if (e != cudaSuccess || n == 0)
+        return error_set(err, ERR_UNAVAILABLE, "cuda backend: %s",
+                         e == cudaSuccess ? "there is no NVIDIA GPU" : cudaGetErrorString(e));
+    cudaDeviceProp prop;
+    if ((e = cudaSetDevice(0)) == cudaSuccess) e = cudaGetDeviceProperties(&prop, 0);
+    if (e != cudaSuccess)
+        return error_set(err, ERR_UNAVAILABLE, "cuda backend: GPU 0 does not start: %s", cudaGetErrorString(e));
+    b->n_sms = prop.multiProcessorCount;
+    b->arch = 10 * prop.major + prop.minor;
+    snprintf(b->name, sizeof(b->name), "%s", prop.name);
+    return OK;
+}
+
+enum status cuda_backend_open(struct backend **out, const struct backend_options *opt, struct error *err)
+{
+    static const struct backend_ops ops = ops_table();
+    struct cuda_backend *b = (struct cuda_backend *)mem_zalloc(sizeof(*b));
+    b->base.ops = &ops;
+    b->base.caps = backend_caps{ false, true, 16, 16 };
+    b->limits = opt->limits;
+    enum status st = choose_device(b, err);
+    if (st != OK) {
+        mem_free(b);
+        return st;
+    }
+    if ((st = cuda_stream_init(&b->base, &b->main)) != OK || (st = cuda_step_init(b)) != OK) {
+        error_set(err, st, "cuda backend: GPU 0 (%s) has no memory for a step's tables", b->name);
+        cuda_close(&b->base);
+        return st;
+    }
+    *out = &b->base;
+    return OK;
+}

@@ -1,0 +1,119 @@
+/* cuda_internal.h - the CUDA backend's object, shared by the files that implement its ops. */
+#ifndef COMPUTE_CUDA_CUDA_INTERNAL_H
+#define COMPUTE_CUDA_CUDA_INTERNAL_H
+extern "C" {
+#include "base/error.h"
+#include "base/mem.h"
+#include "compute/backend.h"
+}
+#include "compute/cuda/cu.h"
+#include "compute/cuda/cuda_act.h"
+
+#include <assert.h>
+#include <pthread.h>
+
+#define MARKS_KEPT 1024 /* of a stream: an older one passes a little later than it could */
+
+/* A stream and the events behind its marks. */
+struct stream {
+    cudaStream_t cu;
+    cudaEvent_t events[MARKS_KEPT]; /* mark number n is events[n % MARKS_KEPT]; made when first used */
+    uint64_t n_marks;               /* under `lock` */
+    pthread_mutex_t lock;
+};
+
+/* What kernels read of a step; all pointers are device memory that stays where it is for the backend's life. */
+struct step_view {
+    const int32_t *tokens; /* [n_rows] */
+    const uint32_t *pos;   /* [n_rows] */
+    const uint32_t *seq;   /* [n_rows] which sequence the row is of */
+    const struct step_seq *seqs;
+    const uint32_t *logit_rows;
+    uint32_t n_rows, n_seqs, n_logits;
+};
+
+/* A sequence of the step; ids are positions in one array of block ids on the device. */
+struct step_seq {
+    uint32_t row0, n_rows, pos0, state;
+    const uint32_t *blocks, *window_blocks; /* device */
+    uint32_t n_blocks;
+};
+
+struct cuda_backend {
+    struct backend base; /* first: a struct backend is a struct cuda_backend */
+    struct backend_limits limits;
+    char name[320]; /* what describe() says */
+    int device;
+    int n_sms, arch;    /* arch: 90 for sm_90 */
+    struct stream main; /* the stream NULL */
+    cudaError_t broken; /* the first error that the device will not get over */
+
+    /* The step, as step_begin() leaves it (cuda_step.cu). */
+    struct step_view step;
+    uint8_t *step_host, *step_device;
+    size_t step_bytes;
+};
+
+static inline struct cuda_backend *cuda_of(struct backend *b)
+{
+    return (struct cuda_backend *)b;
+}
+
+static inline struct stream *stream_of(struct backend *b, struct stream *s)
+{
+    return s ? s : &cuda_of(b)->main;
+}
+
+static inline cudaStream_t cu_stream(struct backend *b, struct stream *s)
+{
+    return stream_of(b, s)->cu;
+}
+
+/* What kernels of this step are given. */
+static inline struct step_view step_view_of(const struct step *step)
+{
+    return *(const struct step_view *)step->device;
+}
+
+/* OK, or the status and a log line for an error of the runtime; `what` names the call or kernel. */
+enum status cuda_check(struct backend *b, cudaError_t e, const char *what);
+
+/* Each op in the file that is named for it; contracts in compute/backend.h. */
+#define CUDA_OP(name, ...) enum status cuda_##name(struct backend *b, struct stream *s, __VA_ARGS__)
+
+/* cuda_memory.cu: */
+enum status cuda_alloc(struct backend *b, size_t bytes, void **out);
+void cuda_release(struct backend *b, void *p, size_t bytes);
+enum status cuda_host_alloc(struct backend *b, size_t bytes, void **out);
+void cuda_host_free(struct backend *b, void *p, size_t bytes);
+CUDA_OP(upload, void *dst, const void *src, size_t bytes);
+CUDA_OP(download, void *dst, const void *src, size_t bytes);
+CUDA_OP(copy, void *dst, const void *src, size_t bytes);
+enum status cuda_stream_init(struct backend *b, struct stream *s);
+void cuda_stream_fini(struct backend *b, struct stream *s);
+enum status cuda_stream_open(struct backend *b, struct stream **out);
+void cuda_stream_close(struct backend *b, struct stream *s);
+enum status cuda_sync(struct backend *b, struct stream *s);
+CUDA_OP(mark_record, struct mark *out);
+enum status cuda_mark_wait(struct backend *b, const struct mark *m);
+bool cuda_mark_done(struct backend *b, const struct mark *m);
+
+/* cuda_step.cu: */
+enum status cuda_step_init(struct cuda_backend *b);
+void cuda_step_fini(struct cuda_backend *b);
+CUDA_OP(step_begin, const struct batch *batch, struct step *out);
+CUDA_OP(gather_rows, float *out, const float *x, uint32_t k, const struct step *step, uint32_t first, uint32_t n);
+
+/* cuda_rows.cu: */
+size_t cuda_act_bytes(struct backend *b, uint32_t n, uint32_t k, enum precision precision);
+CUDA_OP(quantize, struct act *out);
+CUDA_OP(rmsnorm, struct act *out, const float *x, const float *w, float eps);
+CUDA_OP(glu, struct act *out, const float *gate, const float *up, size_t ld, enum glu_kind kind);
+CUDA_OP(gate_act, struct act *out, const float *gate, size_t ld);
+CUDA_OP(add_bias, float *y, size_t ld, const float *bias, uint32_t n, uint32_t cols);
+CUDA_OP(head_norm, float *x, size_t ld, uint32_t n_rows, uint32_t n_heads, uint32_t head_dim, const float *w,
+        float eps);
+CUDA_OP(norm_add, float *x, const float *y, size_t ld, uint32_t n, uint32_t k, const float *w, float eps);
+CUDA_OP(scale, float *x, size_t n, float factor);
+CUDA_OP(softcap, float *x, size_t n, float cap);
+#endif

@@ -1,0 +1,275 @@
+/* cuda_rows.cu - the ops that take each row by itself: norms, gates, biases, scales and the quantizer.
+ *
+ * One block a row.  Sums over a row run in the CPU's sixteen lanes, so their bits are its bits. */
+#include "compute/cuda/cu_math.h"
+#include "compute/cuda/cuda_internal.h"
+
+#include <float.h>
+
+#define ROW_THREADS 256
+
+size_t cuda_act_bytes(struct backend *b, uint32_t n, uint32_t k, enum precision precision)
+{
+    return act_planes_bytes(precision == FINE ? 2 * n : n, k);
+}
+
+/* --- the quantized form --- */
+struct group {
+    float scale, lost; /* lost: what the code leaves of the lane's value */
+    int32_t q, sum;    /* sum: of the 16 codes */
+};
+
+/* A group of 16 columns, one to a lane. */
+static __device__ __forceinline__ struct group quantize_group(float x)
+{
+    struct group g;
+    const uint32_t amax = cu_magnitude16(__float_as_uint(x) & 0x7fffffffu);
+    const float s = __fdiv_rn(__uint_as_float(amax), 127.0f);
+    const bool finite = amax < 0x7f800000u, zero = s < FLT_MIN;
+    const float inv = zero || !finite ? 0.0f : __fdiv_rn(1.0f, s);
+    const float t = __fsub_rn(__fmaf_rn(finite ? x : 0.0f, inv, CU_ROUND), CU_ROUND);
+    g.q = (int32_t)t;
+    g.scale = !finite ? NAN : zero ? 1.0f : s;
+    g.lost = __fsub_rn(x, __fmul_rn(g.scale, t));
+    int32_t sum = g.q;
+    for (int step = 8; step; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    g.sum = sum;
+    return g;
+}
+
+/* Writes one lane's part of a block of 32 columns, two groups, that a warp holds. */
+static __device__ __forceinline__ void put_group(const struct act_planes &a, uint32_t row, uint32_t col, struct group g)
+{
+    const uint32_t lane = threadIdx.x % CU_WARP;
+    const float other_scale = __shfl_xor_sync(0xffffffffu, g.scale, 16);
+    const int32_t other_sum = __shfl_xor_sync(0xffffffffu, g.sum, 16);
+    a.q[(size_t)row * a.k32 + col] = (int8_t)g.q;
+    if (lane % 16 == 0) {
+        a.scale[(size_t)row * (a.k32 / 16) + col / 16] = g.scale;
+        a.sum[(size_t)row * (a.k32 / 16) + col / 16] = g.sum;
+    }
+    if (lane == 0)
+        a.block_sum[(size_t)row * (a.k32 / 32) + col / 32] =
+            __fmaf_rn(other_scale, (float)other_sum, __fmul_rn(g.scale, (float)g.sum));
+}
+
+/* Quantizes column `col` of a row; the warp holds columns col - lane .. col - lane + 31. */
+static __device__ __forceinline__ void quantize_column(const struct act_planes &a, bool fine, uint32_t row,
+                                                       uint32_t col, float x)
+{
+    const struct group g = quantize_group(x);
+    put_group(a, row, col, g);
+    if (fine) put_group(a, row + a.rows / 2, col, quantize_group(g.lost));
+}
+
+/* Columns past k are zeros: of a group that is half there nothing is, as k is a multiple of 16. */
+static __global__ void quantize_kernel(struct act_planes a, const float *f, uint32_t k, bool fine)
+{
+    const uint32_t row = blockIdx.x;
+    for (uint32_t c = threadIdx.x; c < a.k32; c += blockDim.x)
+        quantize_column(a, fine, row, c, c < k ? f[(size_t)row * k + c] : 0.0f);
+}
+
+static struct act_planes planes_of(const struct act *x)
+{
+    return act_planes_of(x->q, x->precision == FINE ? 2 * x->n : x->n, x->k);
+}
+
+/* Whole warps, at most ROW_THREADS, as many as the columns keep busy. */
+static uint32_t row_threads(uint32_t k)
+{
+    return k >= ROW_THREADS ? ROW_THREADS : act_k32(k);
+}
+
+enum status cuda_quantize(struct backend *b, struct stream *s, struct act *out)
+{
+    assert(out->k % 16 == 0);
+    if (out->n == 0) return OK;
+    return cuda_check(b,
+                      cu_launch(quantize_kernel, out->n, row_threads(out->k), 0, cu_stream(b, s), planes_of(out),
+                                out->f, out->k, out->precision == FINE),
+                      "quantize");
+}
+
+/* --- norms --- */
+/* 1 / rms of k floats, to all threads: the first sixteen add up the squares. */
+static __device__ float inverse_rms(const float *x, uint32_t k, float eps)
+{
+    __shared__ float inv;
+    if (threadIdx.x < CU_WARP) {
+        float squares = 0;
+        if (threadIdx.x < 16)
+            for (uint32_t c = threadIdx.x; c < k; c += 16) squares = __fmaf_rn(x[c], x[c], squares);
+        const float sum = cu_sum16(squares);
+        if (threadIdx.x == 0) inv = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(__fdiv_rn(sum, (float)k), eps)));
+    }
+    __syncthreads();
+    return inv;
+}
+
+static __device__ __forceinline__ float normed(float x, float inv, const float *w, uint32_t c)
+{
+    const float n = __fmul_rn(x, inv);
+    return w ? __fmul_rn(n, w[c]) : n;
+}
+
+static __global__ void rmsnorm_kernel(struct act_planes a, float *f, const float *x, const float *w, uint32_t k,
+                                      float eps, bool fine)
+{
+    const size_t at = (size_t)blockIdx.x * k;
+    const float inv = inverse_rms(x + at, k, eps);
+    for (uint32_t c = threadIdx.x; c < a.k32; c += blockDim.x) {
+        const float y = c < k ? normed(x[at + c], inv, w, c) : 0.0f;
+        if (c < k) f[at + c] = y;
+        quantize_column(a, fine, blockIdx.x, c, y);
+    }
+}
+
+enum status cuda_rmsnorm(struct backend *b, struct stream *s, struct act *out, const float *x, const float *w,
+                         float eps)
+{
+    assert(out->k % 16 == 0);
+    if (out->n == 0) return OK;
+    return cuda_check(b,
+                      cu_launch(rmsnorm_kernel, out->n, row_threads(out->k), 0, cu_stream(b, s), planes_of(out), out->f,
+                                x, w, out->k, eps, out->precision == FINE),
+                      "rmsnorm");
+}
+
+static __global__ void head_norm_kernel(float *x, size_t ld, uint32_t dim, const float *w, float eps)
+{
+    float *head = x + blockIdx.y * ld + (size_t)blockIdx.x * dim;
+    const float inv = inverse_rms(head, dim, eps);
+    for (uint32_t c = threadIdx.x; c < dim; c += blockDim.x) head[c] = normed(head[c], inv, w, c);
+}
+
+enum status cuda_head_norm(struct backend *b, struct stream *s, float *x, size_t ld, uint32_t n_rows, uint32_t n_heads,
+                           uint32_t head_dim, const float *w, float eps)
+{
+    assert(head_dim % 16 == 0);
+    if (n_rows == 0 || n_heads == 0) return OK;
+    return cuda_check(b,
+                      cu_launch(head_norm_kernel, dim3(n_heads, n_rows), row_threads(head_dim), 0, cu_stream(b, s), x,
+                                ld, head_dim, w, eps),
+                      "head_norm");
+}
+
+static __global__ void norm_add_kernel(float *x, const float *y, size_t ld, uint32_t k, const float *w, float eps)
+{
+    const size_t at = blockIdx.x * ld;
+    const float inv = inverse_rms(y + at, k, eps);
+    for (uint32_t c = threadIdx.x; c < k; c += blockDim.x)
+        x[at + c] = __fadd_rn(x[at + c], normed(y[at + c], inv, w, c));
+}
+
+enum status cuda_norm_add(struct backend *b, struct stream *s, float *x, const float *y, size_t ld, uint32_t n,
+                          uint32_t k, const float *w, float eps)
+{
+    assert(k % 16 == 0);
+    if (n == 0) return OK;
+    return cuda_check(b, cu_launch(norm_add_kernel, n, row_threads(k), 0, cu_stream(b, s), x, y, ld, k, w, eps),
+                      "norm_add");
+}
+
+/* --- gates --- */
+static __device__ __forceinline__ float glu_of(float g, float u, enum glu_kind kind)
+{
+    if (kind == GLU_SILU) return __fmul_rn(cu_gated(g, __fsub_rn(0.0f, g)), u);
+    if (kind == GLU_GELU) {
+        const float cubic = __fmul_rn(g, __fmaf_rn(__fmul_rn(g, g), 0.044715f, 1.0f));
+        return __fmul_rn(cu_gated(g, __fmul_rn(cubic, -1.59576912f)), u);
+    }
+    const float low = cu_min(7.0f, g), v = cu_max(-7.0f, cu_min(7.0f, u));
+    return __fmul_rn(cu_gated(low, __fmul_rn(low, -1.702f)), __fadd_rn(v, 1.0f));
+}
+
+static __global__ void glu_kernel(struct act_planes a, float *f, const float *gate, const float *up, size_t ld,
+                                  uint32_t k, enum glu_kind kind, bool fine)
+{
+    const size_t row = blockIdx.x;
+    for (uint32_t c = threadIdx.x; c < a.k32; c += blockDim.x) {
+        const float y = c < k ? glu_of(gate[row * ld + c], up[row * ld + c], kind) : 0.0f;
+        if (c < k) f[row * k + c] = y;
+        quantize_column(a, fine, blockIdx.x, c, y);
+    }
+}
+
+enum status cuda_glu(struct backend *b, struct stream *s, struct act *out, const float *gate, const float *up,
+                     size_t ld, enum glu_kind kind)
+{
+    assert(out->k % 16 == 0 && kind < GLU_COUNT);
+    if (out->n == 0) return OK;
+    return cuda_check(b,
+                      cu_launch(glu_kernel, out->n, row_threads(out->k), 0, cu_stream(b, s), planes_of(out), out->f,
+                                gate, up, ld, out->k, kind, out->precision == FINE),
+                      "glu");
+}
+
+static __global__ void gate_kernel(struct act_planes a, float *f, const float *gate, size_t ld, uint32_t k, bool fine)
+{
+    const size_t row = blockIdx.x;
+    for (uint32_t c = threadIdx.x; c < a.k32; c += blockDim.x) {
+        const float y = c < k ? cu_gated(f[row * k + c], __fsub_rn(0.0f, gate[row * ld + c])) : 0.0f;
+        if (c < k) f[row * k + c] = y;
+        quantize_column(a, fine, blockIdx.x, c, y);
+    }
+}
+
+enum status cuda_gate_act(struct backend *b, struct stream *s, struct act *out, const float *gate, size_t ld)
+{
+    assert(out->k % 16 == 0);
+    if (out->n == 0) return OK;
+    return cuda_check(b,
+                      cu_launch(gate_kernel, out->n, row_threads(out->k), 0, cu_stream(b, s), planes_of(out), out->f,
+                                gate, ld, out->k, out->precision == FINE),
+                      "gate_act");
+}
+
+/* --- biases and scales --- */
+static __global__ void bias_kernel(float *y, size_t ld, const float *bias, uint32_t cols)
+{
+    float *row = y + blockIdx.x * ld;
+    for (uint32_t c = threadIdx.x; c < cols; c += blockDim.x) row[c] = __fadd_rn(row[c], bias[c]);
+}
+
+enum status cuda_add_bias(struct backend *b, struct stream *s, float *y, size_t ld, const float *bias, uint32_t n,
+                          uint32_t cols)
+{
+    if (n == 0 || cols == 0) return OK;
+    return cuda_check(b, cu_launch(bias_kernel, n, ROW_THREADS, 0, cu_stream(b, s), y, ld, bias, cols), "add_bias");
+}
+
+static __global__ void scale_kernel(float *x, size_t n, float factor)
+{
+    const size_t stride = (size_t)gridDim.x * blockDim.x;
+    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) x[i] = __fmul_rn(x[i], factor);
+}
+
+static __global__ void softcap_kernel(float *x, size_t n, float cap, float inv)
+{
+    const size_t stride = (size_t)gridDim.x * blockDim.x;
+    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride)
+        x[i] = __fmul_rn(cap, cu_tanh(__fmul_rn(x[i], inv)));
+}
+
+/* Blocks for n floats without rows. */
+static uint32_t float_blocks(const struct backend *b, size_t n)
+{
+    const size_t want = (n + ROW_THREADS - 1) / ROW_THREADS, most = 8 * (size_t)((const struct cuda_backend *)b)->n_sms;
+    return (uint32_t)(want < most ? want : most);
+}
+
+enum status cuda_scale(struct backend *b, struct stream *s, float *x, size_t n, float factor)
+{
+    if (n == 0) return OK;
+    return cuda_check(b, cu_launch(scale_kernel, float_blocks(b, n), ROW_THREADS, 0, cu_stream(b, s), x, n, factor),
+                      "scale");
+}
+
+enum status cuda_softcap(struct backend *b, struct stream *s, float *x, size_t n, float cap)
+{
+    if (n == 0) return OK;
+    return cuda_check(
+        b, cu_launch(softcap_kernel, float_blocks(b, n), ROW_THREADS, 0, cu_stream(b, s), x, n, cap, 1.0f / cap),
+        "softcap");
+}
