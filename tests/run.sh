@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what tests need, builds, and runs every test. --full has the stages release and emulated run on a fresh Debian 12 (tests/fresh.sh),
 # builds and answers on a fresh Debian 13, and runs more of the cluster suite under the sanitizers.
-# Stages can be chosen by name: tests/run.sh lint release templates emulated asan tsan fuzz, and fresh trixie trixie-all asan-all tsan-all.
+# Stages can be chosen by name: tests/run.sh lint release cuda templates emulated asan tsan fuzz, and fresh trixie trixie-all asan-all tsan-all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -10,12 +10,12 @@ stages=()
 for arg in "$@"; do
     case $arg in
     --full) full=true ;;
-    lint | release | templates | emulated | asan | tsan | fuzz | fresh | trixie | trixie-all | asan-all | tsan-all) stages+=("$arg") ;;
-    *) echo "usage: tests/run.sh [--full] [lint|release|templates|emulated|asan|tsan|fuzz|fresh|trixie|trixie-all|asan-all|tsan-all ...]" >&2; exit 2 ;;
+    lint | release | cuda | templates | emulated | asan | tsan | fuzz | fresh | trixie | trixie-all | asan-all | tsan-all) stages+=("$arg") ;;
+    *) echo "usage: tests/run.sh [--full] [lint|release|cuda|templates|emulated|asan|tsan|fuzz|fresh|trixie|trixie-all|asan-all|tsan-all ...]" >&2; exit 2 ;;
     esac
 done
 if [ ${#stages[@]} = 0 ]; then
-    if $full; then stages=(lint fresh trixie templates asan tsan fuzz); else stages=(lint release asan tsan fuzz); fi
+    if $full; then stages=(lint fresh trixie cuda templates asan tsan fuzz); else stages=(lint release asan tsan fuzz); fi
 fi
 
 step() { printf '\n== %s (%d s)\n' "$1" $SECONDS; }
@@ -51,6 +51,16 @@ stage_templates() {
     step "chat templates of PyPI's packages, beside jinja2"
     cmake --preset release >/dev/null
     tests/templates.sh build
+}
+
+# Machine code for every kind of GPU in the list, as a release would have it.  Nothing here runs it: tests/gpu.sh does.
+stage_cuda() {
+    if ! command -v nvcc >/dev/null; then
+        echo "skipped: there is no nvcc here, so the CUDA backend was not compiled"
+        return
+    fi
+    step "build: CUDA, for all GPUs"
+    build cuda build-cuda
 }
 
 stage_emulated() {
