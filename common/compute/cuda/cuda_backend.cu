@@ -49,6 +49,19 @@ static struct backend_ops ops_table(void)
     o.norm_add = cuda_norm_add;
     o.scale = cuda_scale;
     o.softcap = cuda_softcap;
+
+    o.route = cuda_route;
+    o.expert_bias = cuda_expert_bias;
+    o.expert_sum = cuda_expert_sum;
+
+    o.state_slot_bytes = cuda_state_slot_bytes;
+    o.state_copy = cuda_state_copy;
+    o.state_pack = cuda_state_pack;
+    o.state_unpack = cuda_state_unpack;
+    o.conv_step = cuda_conv_step;
+    o.delta_rule = cuda_delta_rule;
+    o.mamba2_scan = cuda_mamba2_scan;
+    o.norm_gate = cuda_norm_gate;
     return o;
 }
 

@@ -116,4 +116,23 @@ CUDA_OP(head_norm, float *x, size_t ld, uint32_t n_rows, uint32_t n_heads, uint3
 CUDA_OP(norm_add, float *x, const float *y, size_t ld, uint32_t n, uint32_t k, const float *w, float eps);
 CUDA_OP(scale, float *x, size_t n, float factor);
 CUDA_OP(softcap, float *x, size_t n, float cap);
+
+/* cuda_route.cu: */
+CUDA_OP(route, struct route *out, const float *logits, size_t ld, const struct route_facts *facts);
+CUDA_OP(expert_bias, float *y, size_t ld, const float *bias, uint32_t cols, const struct route *route);
+CUDA_OP(expert_sum, float *x, size_t ld, const float *y, const struct route *route, uint32_t d);
+
+/* cuda_state.cu, cuda_conv.cu, cuda_scan.cu, cuda_norm_gate.cu: recurrent layers. */
+size_t cuda_state_slot_bytes(struct backend *b, const struct state_geometry *geom);
+CUDA_OP(state_copy, const struct state_slices *state, uint32_t from, uint32_t to);
+CUDA_OP(state_pack, const struct state_slices *state, uint32_t slot, uint32_t h0, uint32_t h1, uint8_t *wire);
+CUDA_OP(state_unpack, const struct state_slices *state, uint32_t slot, uint32_t h0, uint32_t h1, const uint8_t *wire);
+CUDA_OP(conv_step, float *out, size_t out_ld, const float *x, size_t ld, const struct conv_facts *facts,
+        const struct state_slices *tail, const struct step *step);
+CUDA_OP(delta_rule, float *out, size_t out_ld, const struct delta_inputs *in, const struct delta_facts *facts,
+        const struct state_slices *state, const struct step *step);
+CUDA_OP(mamba2_scan, float *out, size_t out_ld, const struct mamba2_inputs *in, const struct mamba2_facts *facts,
+        const struct state_slices *state, const struct step *step);
+CUDA_OP(norm_gate, struct act *out, const float *x, size_t ld, const float *gate, size_t gate_ld,
+        const struct norm_gate_facts *facts);
 #endif

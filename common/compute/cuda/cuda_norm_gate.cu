@@ -1,0 +1,47 @@
+/* cuda_norm_gate.cu - RMSNorm of groups of columns with a SiLU gate before or after it: the end of a recurrent layer.
+ */
+#include "compute/cuda/cu_math.h"
+#include "compute/cuda/cuda_internal.h"
+
+#define GATE_WARPS 4 /* of a block; each has a group */
+
+static __device__ __forceinline__ float silu(float x)
+{
+    return cu_gated(x, __fsub_rn(0.0f, x));
+}
+
+/* Sums run in sixteen lanes, which are the warp's lower half. */
+static __global__ void norm_gate_kernel(float *out, const float *x, const float *gate, size_t ld, size_t gate_ld,
+                                        uint32_t k, struct norm_gate_facts f)
+{
+    const uint32_t lane = threadIdx.x % CU_WARP, c0 = (blockIdx.x * GATE_WARPS + threadIdx.x / CU_WARP) * f.group;
+    const float *w = f.w + (f.w_per_column ? c0 : 0);
+    if (c0 >= k) return;
+    out += (size_t)blockIdx.y * k + c0;
+    x += blockIdx.y * ld + c0;
+    gate += blockIdx.y * gate_ld + c0;
+    for (uint32_t i = lane; i < f.group; i += CU_WARP) out[i] = f.gate_first ? __fmul_rn(x[i], silu(gate[i])) : x[i];
+    __syncwarp();
+    float squares = 0;
+    for (uint32_t i = lane; lane < 16 && i < f.group; i += 16) squares = __fmaf_rn(out[i], out[i], squares);
+    const float mean = __fdiv_rn(__shfl_sync(0xffffffffu, cu_sum16(squares), 0), (float)f.group);
+    const float inv = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean, f.eps)));
+    for (uint32_t i = lane; i < f.group; i += CU_WARP) {
+        const float y = __fmul_rn(__fmul_rn(out[i], inv), w[i]);
+        out[i] = f.gate_first ? y : __fmul_rn(y, silu(gate[i]));
+    }
+}
+
+enum status cuda_norm_gate(struct backend *b, struct stream *s, struct act *out, const float *x, size_t ld,
+                           const float *gate, size_t gate_ld, const struct norm_gate_facts *facts)
+{
+    if (facts->group == 0 || facts->group % 16 != 0) return ERR_UNSUPPORTED;
+    assert(out->k % facts->group == 0);
+    if (out->n == 0) return OK;
+    const dim3 grid(cu_div_up(out->k / facts->group, GATE_WARPS), out->n);
+    const enum status st = cuda_check(b,
+                                      cu_launch(norm_gate_kernel, grid, GATE_WARPS * CU_WARP, 0, cu_stream(b, s),
+                                                out->f, x, gate, ld, gate_ld, out->k, *facts),
+                                      "norm_gate");
+    return st == OK ? cuda_quantize(b, s, out) : st;
+}
