@@ -24,6 +24,7 @@ struct fake_node {
     bool decode;
     uint32_t max_context; /* 0: the model's */
     uint32_t head_dim;    /* of its cache */
+    uint32_t n_vocab;     /* of its model */
     uint32_t n_peers;     /* nodes of the other role, as it was told last */
     message *got;         /* freed by the next receive */
 };
@@ -117,7 +118,7 @@ static inline void fake_hello(struct fake_node *n, uint64_t fingerprint, uint32_
     hello.kv_endpoints = lanes;
     hello.max_seqs = max_seqs;
     hello.n_blocks = 64;
-    hello.n_vocab = 8;
+    hello.n_vocab = n->n_vocab;
     hello.max_context = n->max_context;
     hello.local_prefill = (char *)"auto";
     m.body_case = IS(HELLO);
@@ -128,7 +129,7 @@ static inline void fake_hello(struct fake_node *n, uint64_t fingerprint, uint32_
 static inline struct fake_node fake_open(const char *endpoint, const char *name, uint64_t incarnation, bool decode)
 {
     static uint64_t session;
-    struct fake_node n = { .incarnation = incarnation, .name = name, .decode = decode, .head_dim = 16 };
+    struct fake_node n = { .incarnation = incarnation, .name = name, .decode = decode, .head_dim = 16, .n_vocab = 8 };
     int linger = 0;
     session_init(&n.s, true, 0xFA4E0000u + ++session, 1 << 20, clock_now_ms());
     session_dial(&n.s, clock_now_ms());
