@@ -150,6 +150,14 @@ static inline int __all_sync(unsigned mask, int pred)
 {
     return __ballot_sync(mask, !pred) == 0;
 }
+static inline unsigned __reduce_add_sync(unsigned mask, unsigned v)
+{
+    uint64_t all[32];
+    unsigned sum = 0;
+    simt_exchange(mask, v, all);
+    for (unsigned i = 0; i < 32; i++) sum += mask >> i & 1 ? (unsigned)all[i] : 0;
+    return sum;
+}
 static inline int __syncthreads_or(int pred)
 {
     static thread_local int any;

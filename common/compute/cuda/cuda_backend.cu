@@ -8,6 +8,7 @@ static void cuda_close(struct backend *backend)
 {
     struct cuda_backend *b = cuda_of(backend);
     cudaDeviceSynchronize();
+    cuda_pick_fini(b);
     cuda_step_fini(b);
     cuda_stream_fini(backend, &b->main);
     mem_free(b);
@@ -63,6 +64,9 @@ static struct backend_ops ops_table(void)
     o.delta_rule = cuda_delta_rule;
     o.mamba2_scan = cuda_mamba2_scan;
     o.norm_gate = cuda_norm_gate;
+
+    o.pick = cuda_pick;
+    o.weigh = cuda_weigh;
     return o;
 }
 
@@ -95,7 +99,8 @@ enum status cuda_backend_open(struct backend **out, const struct backend_options
         mem_free(b);
         return st;
     }
-    if ((st = cuda_stream_init(&b->base, &b->main)) != OK || (st = cuda_step_init(b)) != OK) {
+    if ((st = cuda_stream_init(&b->base, &b->main)) != OK || (st = cuda_step_init(b)) != OK ||
+        (st = cuda_pick_init(b)) != OK) {
         error_set(err, st, "cuda backend: GPU 0 (%s) has no memory for a step's tables", b->name);
         cuda_close(&b->base);
         return st;

@@ -39,6 +39,14 @@ struct step_seq {
     uint32_t n_blocks;
 };
 
+/* What pick() needs beside the logits; only cuda_pick.cu knows what lies where. */
+struct cuda_pick {
+    uint8_t *host, *device; /* host: pinned */
+    size_t host_bytes, device_bytes;
+    cudaEvent_t done; /* with the last call, */
+    bool busy;        /* if there was one */
+};
+
 struct cuda_backend {
     struct backend base; /* first: a struct backend is a struct cuda_backend */
     struct backend_limits limits;
@@ -52,6 +60,8 @@ struct cuda_backend {
     struct step_view step;
     uint8_t *step_host, *step_device;
     size_t step_bytes;
+
+    struct cuda_pick pick;
 };
 
 static inline struct cuda_backend *cuda_of(struct backend *b)
@@ -139,4 +149,10 @@ CUDA_OP(mamba2_scan, float *out, size_t out_ld, const struct mamba2_inputs *in, 
         const struct state_slices *state, const struct step *step);
 CUDA_OP(norm_gate, struct act *out, const float *x, size_t ld, const float *gate, size_t gate_ld,
         const struct norm_gate_facts *facts);
+
+/* cuda_pick.cu: */
+enum status cuda_pick_init(struct cuda_backend *b);
+void cuda_pick_fini(struct cuda_backend *b);
+CUDA_OP(pick, float *logits, uint32_t n_vocab, uint32_t n, const struct pick_row *rows, struct picked *out);
+CUDA_OP(weigh, float *x, uint32_t n, float top, float temperature);
 #endif
