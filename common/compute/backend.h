@@ -89,8 +89,7 @@ struct step {
     void *device;              /* the backend's own */
 };
 
-/* The table of token embeddings: rows as GGUF has them, not packed; or rows of F32 where caps.embed_types lacks the
- * file's type. */
+/* The table of token embeddings: rows as GGUF has them, not packed. */
 struct embedding {
     enum dtype type;
     uint32_t n_cols;
@@ -281,7 +280,6 @@ struct backend_caps {
     bool deterministic;   /* a row's bits depend on it alone, not on the batch, the threads or the instruction set */
     uint32_t row_quantum; /* a weight may be packed in runs of rows that begin at multiples of this */
     uint32_t col_quantum; /* a weight's columns are a multiple of this */
-    uint64_t embed_types; /* bit t: embed() reads rows of dtype t; of others it is given fp32 that the host has made */
 };
 
 struct backend_ops {
@@ -519,12 +517,6 @@ static inline enum status mark_wait(const struct mark *m)
 static inline bool mark_done(const struct mark *m)
 {
     return !m->backend || m->backend->ops->mark_done(m->backend, m);
-}
-
-/* Whether embed() reads rows of GGUF type `type`. */
-static inline bool backend_embeds(const struct backend *b, uint32_t type)
-{
-    return b->caps.embed_types >> (type % 64) & 1;
 }
 
 /* What it computes with, in a word: the CPU's instruction set, one of those above but "auto". */

@@ -84,7 +84,7 @@ static const char *coarse_weights(struct notes *n)
         n->text, sizeof(n->text),
         "%llu of 100 bytes of weights are of types with fewer than 4 bits a weight (down to %s): answers are worse "
         "than with larger types",
-        (unsigned long long)(coarse / (all / 100 + 1)), dtype_info(coarsest)->name);
+        (unsigned long long)(100 * coarse / all), dtype_info(coarsest)->name);
     return n->text;
 }
 

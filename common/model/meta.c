@@ -120,13 +120,3 @@ enum status meta_pattern_or(const struct meta *m, const char *name, uint32_t fal
     for (uint32_t i = 0; st == OK && i < n; i++) out[i] = period == 0 || i % period < period - 1;
     return st;
 }
-
-enum status meta_refuse_above_zero(const struct meta *m, const char *name, const char *what)
-{
-    char key[META_KEY_MAX];
-    uint32_t v = 0;
-    enum status st = meta_u32_or(m, name, 0, 0, UINT32_MAX, &v);
-    if (st != OK || v == 0) return st;
-    return error_set(m->err, ERR_UNSUPPORTED, "metadata key %s is %u: %s is not supported", meta_key(m, key, name), v,
-                     what);
-}

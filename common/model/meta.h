@@ -35,6 +35,4 @@ enum status meta_u32_each(const struct meta *m, const char *name, uint32_t min, 
 /* Which of n layers: a bool array of n, or an integer p: all but every p-th (1: none, 0: all). */
 enum status meta_pattern_or(const struct meta *m, const char *name, uint32_t fallback, bool *out,
                             uint32_t n) MUST_CHECK;
-/* A key that changes the forward in a way that is not there: refused unless it says 0. */
-enum status meta_refuse_above_zero(const struct meta *m, const char *name, const char *what) MUST_CHECK;
 #endif

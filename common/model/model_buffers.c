@@ -1,6 +1,5 @@
 /* model_buffers.c - the memory that steps use, made once: sized by the blocks, shared by all layers. */
 #include "base/mem.h"
-#include "formats/tensor_dir.h"
 #include "model/model_internal.h"
 
 /* Floats per row of the logits that come together here, and of its own ones beside them. */
@@ -14,11 +13,6 @@ static size_t own_logits(const struct model_rank *m)
     return rank_has_head(m) && m->place.tp > 1 ? shard_n(m->vocab) : 0;
 }
 
-static bool embeds(const struct model_rank *m)
-{
-    return backend_embeds(m->backend, m->weights.embed->type);
-}
-
 void model_buffers_size(struct model_rank *m)
 {
     const struct model_info *info = &m->facts.info;
@@ -27,7 +21,7 @@ void model_buffers_size(struct model_rank *m)
     sizes_init(&m->sizes, m->backend, m->max_rows, info->d_model);
     block_sizes_of(&m->sizes, m->facts.layers + m->place.layers.begin, shard_n(m->place.layers));
     sizes_act(&m->sizes, MODEL_MAX_LOGIT_ROWS, info->d_model, FINE); /* of the head */
-    m->embed_bytes = n * (embeds(m) ? weights_embed_row_bytes(&m->weights) : d * sizeof(float));
+    m->embed_bytes = n * weights_embed_row_bytes(&m->weights);
     const uint64_t floats = n_acts * m->sizes.act_floats + n * m->sizes.wide_floats +
                             n * d * (m->sizes.branch ? 2 : 1) + logit_rows * d +
                             logit_rows * (all_logits(m) + own_logits(m));
@@ -48,7 +42,6 @@ static enum status alloc_floats(struct model_rank *m, size_t rows, size_t cols, 
 static enum status alloc_embed_rows(struct model_rank *m)
 {
     enum status st = mem_try_array((void **)&m->embed_rows, m->embed_bytes, 1);
-    if (st == OK && !embeds(m)) m->embed_row = mem_alloc(weights_embed_row_bytes(&m->weights));
     if (st != OK || m->backend->caps.host_memory) {
         m->embed_device = m->embed_rows;
         return st;
@@ -146,7 +139,6 @@ void model_buffers_release(struct model_rank *m)
     release(m, m->own_logits, MODEL_MAX_LOGIT_ROWS * own_logits(m) * sizeof(float));
     release(m, m->logits, MODEL_MAX_LOGIT_ROWS * all_logits(m) * sizeof(float));
     if (m->embed_device != m->embed_rows) release(m, m->embed_device, m->embed_bytes);
-    mem_free(m->embed_row);
     mem_free(m->embed_rows);
     release(m, m->head_x, MODEL_MAX_LOGIT_ROWS * d * sizeof(float));
     release(m, m->heads, head_slots(m) * sizeof(uint32_t));

@@ -39,7 +39,6 @@ static struct backend_ops ops_table(void)
     o.host_alloc = cuda_host_alloc;
     o.host_free = cuda_host_free;
     o.step_begin = cuda_step_begin;
-    o.embed = cuda_embed;
     o.gather_rows = cuda_gather_rows;
     o.act_bytes = cuda_act_bytes;
     o.quantize = cuda_quantize;
@@ -92,7 +91,7 @@ enum status cuda_backend_open(struct backend **out, const struct backend_options
     static const struct backend_ops ops = ops_table();
     struct cuda_backend *b = (struct cuda_backend *)mem_zalloc(sizeof(*b));
     b->base.ops = &ops;
-    b->base.caps = backend_caps{ false, true, 16, 16, cuda_embed_types() };
+    b->base.caps = backend_caps{ false, true, 16, 16 };
     b->limits = opt->limits;
     enum status st = choose_device(b, err);
     if (st != OK) {

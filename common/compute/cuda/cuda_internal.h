@@ -114,10 +114,6 @@ void cuda_step_fini(struct cuda_backend *b);
 CUDA_OP(step_begin, const struct batch *batch, struct step *out);
 CUDA_OP(gather_rows, float *out, const float *x, uint32_t k, const struct step *step, uint32_t first, uint32_t n);
 
-/* cuda_embed.cu: */
-uint64_t cuda_embed_types(void); /* for struct backend_caps */
-CUDA_OP(embed, float *out, const struct embedding *table, const struct step *step);
-
 /* cuda_rows.cu: */
 size_t cuda_act_bytes(struct backend *b, uint32_t n, uint32_t k, enum precision precision);
 CUDA_OP(quantize, struct act *out);

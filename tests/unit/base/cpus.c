@@ -5,6 +5,7 @@
 
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <string.h>
 
 static void put_cpu(unsigned id, const char *siblings, const char *package)
 {
@@ -155,4 +156,115 @@ Test(cpus, are_shared_in_proportion_and_between_cores)
     }
     struct cpu_list none = { 0 }, part;
     cr_assert_not(cpus_share(&none, (uint16_t[CPUS_MAX]){ 0 }, &(uint32_t){ 1 }, 1, &part));
+}
+
+Test(cpus, a_thread_stays_where_it_is_confined)
+{
+    struct cpu_list before, after, one = { .n = 1 };
+    cpu_list_allowed(&before);
+    one.ids[0] = before.ids[before.n - 1];
+    cr_assert_eq(cpu_list_confine(&one), OK);
+    cpu_list_allowed(&after);
+    cr_assert(after.n == 1 && after.ids[0] == one.ids[0]);
+    cr_assert_eq(cpu_list_confine(&before), OK);
+    cpu_list_allowed(&after);
+    cr_assert_eq(after.n, before.n);
+    cr_assert_arr_eq(after.ids, before.ids, before.n * sizeof(*before.ids));
+    cr_assert_eq(cpu_list_confine(&(struct cpu_list){ 0 }), ERR_INVALID, "nowhere");
+}
+
+Test(cpus, a_list_is_searched_to_its_end)
+{
+    const struct cpu_list l = list_of("3,5");
+    cr_assert(cpu_list_has(&l, 3) && cpu_list_has(&l, 5));
+    cr_assert_not(cpu_list_has(&l, 0), "behind its end");
+    cr_assert_not(cpu_list_has(&l, 4));
+    const struct cpu_list all = list_of("0-1023");
+    cr_assert(all.n == 1024 && all.ids[1023] == 1023);
+}
+
+Test(cpus, quotas_of_odd_files, .init = tree_make, .fini = tree_remove)
+{
+    static const struct {
+        const char *max;
+        double quota;
+    } v2[] = {
+        { "100000 100000\n", 1.0 }, { "100001 100000", 1.00001 }, { "1 1\n", 1.0 },       { "250000\n", 0.0 },
+        { "0 100000\n", 0.0 },      { "100000 0\n", 0.0 },        { "-1 100000\n", 0.0 }, { "\n", 0.0 },
+    };
+    tree_put("proc/self/cgroup", "0::/\n");
+    for (size_t i = 0; i < sizeof(v2) / sizeof(v2[0]); i++) {
+        tree_put("sys/fs/cgroup/cpu.max", v2[i].max);
+        cr_assert_float_eq(cpus_quota(tree_root), v2[i].quota, 1e-9, "%s", v2[i].max);
+    }
+    tree_put("sys/fs/cgroup/unified/cpu.max", "200000 100000\n");
+    cr_assert_float_eq(cpus_quota(tree_root), 2.0, 1e-9, "both kinds at once");
+    tree_put("sys/fs/cgroup/cpu.max", "150000 100000\n");
+    cr_assert_float_eq(cpus_quota(tree_root), 1.5, 1e-9, "the tightest one, wherever it stands");
+
+    static const struct {
+        const char *group;
+        double quota;
+    } v1[] = {
+        { "4:cpu:/a\n", 3.0 },
+        { "4:cpuset,cpu:/a\n", 3.0 },
+        { "4:cpu,x:/a\n", 3.0 },
+        { "4:cpuset:/a\n", 0.0 },
+        { "4:cpuacct,cpuset:/a\n", 0.0 },
+        { "4:xpu:/a\n", 0.0 },
+        { "4:cpu\n", 0.0 },
+        { "no colon\n", 0.0 },
+        { "\n4:cpu:/a\n", 3.0 },
+        { "4:cpu:/a", 3.0 },
+        { "4:cpu:/other\n", 5.0 },
+    };
+    tree_put("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "500000\n");
+    tree_put("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
+    tree_put("sys/fs/cgroup/cpu/a/cpu.cfs_quota_us", "300000\n");
+    cr_assert_eq(cpus_quota(tree_root), 1.5);
+    tree_put("proc/self/cgroup", "4:cpu:/a\n");
+    cr_assert_float_eq(cpus_quota(tree_root), 5.0, 1e-9, "a group without a period has no limit of its own");
+    tree_put("sys/fs/cgroup/cpu/a/cpu.cfs_period_us", "100000\n");
+    for (size_t i = 0; i < sizeof(v1) / sizeof(v1[0]); i++) {
+        tree_put("proc/self/cgroup", v1[i].group);
+        cr_assert_float_eq(cpus_quota(tree_root), v1[i].quota, 1e-9, "%s", v1[i].group);
+    }
+}
+
+Test(cpus, threads_are_as_many_as_a_quota_allows, .init = tree_make, .fini = tree_remove)
+{
+    static const struct {
+        const char *max;
+        uint32_t threads;
+    } rows[] = { { "400000 100000\n", 4 }, { "399999 100000\n", 3 }, { "500000 100000\n", 4 }, { "1000 100000\n", 1 } };
+    const struct cpu_list l = list_of("0-3");
+    tree_put("proc/self/cgroup", "0::/\n");
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        tree_put("sys/fs/cgroup/cpu.max", rows[i].max);
+        cr_assert_eq(cpus_usable(tree_root, &l), rows[i].threads, "%s", rows[i].max);
+    }
+    cr_assert_eq(cpus_usable(tree_root, &(struct cpu_list){ 0 }), 1);
+}
+
+Test(cpus, a_core_is_of_one_package, .init = tree_make, .fini = tree_remove)
+{
+    uint16_t core_of[CPUS_MAX];
+    put_cpu(0, "0-1\n", "1\n"); /* nonsense: siblings in two packages */
+    put_cpu(1, "0-1\n", "0\n");
+    put_cpu(2, "2-3\n", "x\n"); /* no package that is a number: the first */
+    put_cpu(3, "2-3\n", ":\n");
+    struct cpu_list l = list_of("0-3");
+    cr_assert_eq(cpus_order_by_core(tree_root, &l, core_of), 3);
+    expect_list(&l, "1-3,0");
+    cr_assert(core_of[0] == 0 && core_of[1] == 1 && core_of[2] == 1 && core_of[3] == 2);
+}
+
+Test(cpus, a_path_that_is_too_long_has_no_quota_of_its_own, .init = tree_make, .fini = tree_remove)
+{
+    char line[4200] = "0::/";
+    memset(line + 4, 'a', sizeof(line) - 6);
+    line[sizeof(line) - 2] = '\n';
+    tree_put("proc/self/cgroup", line);
+    tree_put("sys/fs/cgroup/cpu.max", "200000 100000\n");
+    cr_assert_float_eq(cpus_quota(tree_root), 2.0, 1e-9);
 }

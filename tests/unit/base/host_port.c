@@ -2,6 +2,7 @@
 #include "base/host_port.h"
 
 #include <criterion/criterion.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <string.h>
 
@@ -183,4 +184,24 @@ Test(host_port, a_lane_has_the_port_beside_lane_0)
         cr_assert_eq(fine, rows[i].want != NULL, "%s lane %u", rows[i].text, rows[i].lane);
         if (fine) cr_assert_str_eq(buf, rows[i].want);
     }
+}
+
+Test(host_port, names_of_this_host_are_known)
+{
+    static const char *const as_they_are[] = { "tcp://[::1]:80", "10.0.0.1:0", "localhost.example:80", "localhost",
+                                               "" };
+    char buf[64];
+    for (size_t i = 0; i < COUNT(as_they_are); i++)
+        cr_assert_eq(host_port_known(buf, sizeof(buf), as_they_are[i]), as_they_are[i]);
+    struct addrinfo *found = NULL;
+    const bool knows = getaddrinfo("localhost", NULL, NULL, &found) == 0; /* a bare container may not */
+    if (knows) freeaddrinfo(found);
+    cr_assert_str_eq(host_port_known(buf, sizeof(buf), "tcp://LocalHost:9000-9009"),
+                     knows ? "tcp://LocalHost:9000-9009" : "tcp://127.0.0.1:9000-9009");
+    cr_assert_str_eq(host_port_known(buf, sizeof(buf), "localhost:1"), knows ? "localhost:1" : "127.0.0.1:1");
+    struct sockaddr_storage got;
+    struct host_port hp;
+    cr_assert(host_port_split("localhost:82", &hp));
+    cr_assert_eq(host_port_resolve(&hp, &got), 0);
+    cr_assert(got.ss_family == AF_INET && ntohs(((struct sockaddr_in *)&got)->sin_port) == 82);
 }

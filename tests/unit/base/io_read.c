@@ -192,3 +192,82 @@ Test(io_read, sees_whether_a_file_is_in_the_page_cache)
     munmap(map, FILE_BYTES);
     close(fd);
 }
+
+Test(io_read, says_how_it_reads_and_what_it_takes)
+{
+    static const struct {
+        enum io_kind kind;
+        bool cached;
+    } rows[] = { { IO_PREAD, false }, { IO_PREAD, true } };
+    int fd = file_of("/tmp"), direct = open("/tmp", O_DIRECT | O_TMPFILE | O_RDWR, 0600);
+    struct error err = { 0 };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const struct io_options opt = {
+            .fds = &fd, .n_files = 1, .kind = rows[i].kind, .cached = rows[i].cached, .n_slots = 1, .slot_bytes = 100
+        };
+        struct io_reader *r = NULL;
+        cr_assert_eq(io_reader_create(&r, &opt, &err), OK, "%s", err.text);
+        cr_assert_str_eq(io_reader_kind(r), "pread");
+        if (rows[i].cached) cr_assert_not(io_reader_is_direct(r));
+        if (!rows[i].cached && direct >= 0) cr_assert(io_reader_is_direct(r));
+        io_reader_start(r, 0, 0, 4095, 100); /* across a block's border, and destroyed while it is under way */
+        io_reader_destroy(r);
+    }
+    if (direct >= 0) close(direct);
+    close(fd);
+    cr_assert_eq(io_reader_bytes(1, 1), 2 * 4096);
+    cr_assert_eq(io_reader_bytes(1, 4096), 2 * 4096);
+    cr_assert_eq(io_reader_bytes(3, 4097), 3 * 3 * 4096);
+    cr_assert_eq(io_reader_bytes(0, 4097), 0);
+}
+
+Test(io_read, a_slot_takes_its_longest_read_from_any_place)
+{
+    int fd = file_of("/tmp");
+    struct io_options opt = { .fds = &fd, .n_files = 1, .kind = IO_PREAD, .n_slots = 2, .slot_bytes = 4096 };
+    struct io_reader *r = NULL;
+    struct error err = { 0 };
+    cr_assert_eq(io_reader_create(&r, &opt, &err), OK, "%s", err.text);
+    static const uint64_t offsets[] = { 0, 1, 4095, 4096, 4097, 8191 };
+    for (size_t i = 0; i < sizeof(offsets) / sizeof(offsets[0]); i++) {
+        io_reader_start(r, 0, 0, offsets[i], 4096);
+        io_reader_start(r, 1, 0, offsets[i] + 4096, 4096);
+        expect_bytes(r, 0, offsets[i], 4096);
+        expect_bytes(r, 1, offsets[i] + 4096, 4096);
+    }
+    io_reader_destroy(r);
+    close(fd);
+}
+
+Test(io_read, a_file_that_cannot_be_opened_is_named)
+{
+    int fd = open("/tmp", O_PATH | O_CLOEXEC);
+    close(fd);
+    struct io_options opt = { .fds = &fd, .n_files = 1, .kind = IO_PREAD, .n_slots = 1, .slot_bytes = 100 };
+    struct io_reader *r = NULL;
+    struct error err = { 0 };
+    cr_assert_eq(io_reader_create(&r, &opt, &err), ERR_IO);
+    cr_assert(strstr(err.text, "cannot open the file for reading: No such file"), "%s", err.text);
+    cr_assert_null(r);
+    fd = file_of("/tmp");
+    opt.slot_bytes = SIZE_MAX / 2 - 8192;
+    cr_assert_eq(io_reader_create(&r, &opt, &err), ERR_NO_MEMORY);
+    cr_assert(strstr(err.text, "read buffers need"), "%s", err.text);
+    io_reader_destroy(NULL);
+    close(fd);
+}
+
+Test(io_read, nine_tenths_of_the_pages_count_as_cached)
+{
+    const size_t all = 512 * 4096; /* two pages for each sample */
+    void *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    madvise(p, all, MADV_NOHUGEPAGE);
+    cr_assert(io_is_cached(p, 4095), "less than a page");
+    cr_assert_not(io_is_cached(p, all), "nothing was touched");
+    memset(p, 1, 462 * 4096); /* 231 of 256 samples */
+    cr_assert(io_is_cached(p, all));
+    madvise(p, all, MADV_DONTNEED);
+    memset(p, 1, 461 * 4096); /* 230 */
+    cr_assert_not(io_is_cached(p, all));
+    munmap(p, all);
+}

@@ -122,3 +122,101 @@ Test(log, a_cut_event_comes_back_with_time)
     cr_assert_eq(l.left_out, 3);
     clock_set_for_test(0);
 }
+
+Test(log, a_line_has_a_bound)
+{
+    char longer[6000];
+    memset(longer, 'x', sizeof(longer) - 1);
+    longer[sizeof(longer) - 1] = '\0';
+    log_init(LOG_LEVEL_DEBUG, longer);
+    capture();
+    log_error("e", "%s", longer);
+    log_error(longer, "%s", "unseen");
+    log_error("short", "%s", "");
+    log_error("bare", "%s", "x");
+    const char *text = captured(), *second = strchr(text, '\n') + 1, *third = strchr(second, '\n') + 1;
+    cr_assert_eq(second - text, 4095);
+    cr_assert_eq(third - second, 4095);
+    cr_assert(strncmp(second - 3, "xx\n", 3) == 0 && strncmp(third - 3, "xx\n", 3) == 0);
+    const char *node = strstr(text, " node=") + 6;
+    cr_assert_eq(strcspn(node, " "), 63, "a name has a bound, too");
+    cr_assert(strstr(third, " event=bare x\n"));
+}
+
+Test(log, a_level_hides_those_above_it)
+{
+    static const char *const events[] = { "event=e1", "event=w1", "event=i1", "event=d1" };
+    for (int level = 0; level < 4; level++) {
+        log_init((enum log_level)level, "");
+        capture();
+        log_error("e1", "%s", "");
+        log_warn("w1", "%s", "");
+        log_info("i1", "%s", "");
+        log_debug("d1", "%s", "");
+        const char *text = captured();
+        for (int i = 0; i < 4; i++)
+            cr_assert_eq(strstr(text, events[i]) != NULL, i <= level, "%s at %d", events[i], level);
+        cr_assert(strstr(text, " node=- "));
+        close(pipe_fds[0]);
+    }
+}
+
+Test(log, quotes_are_cut_at_one_length)
+{
+    char text[500];
+    for (size_t n = 390; n < 402; n++) {
+        memset(text, 'x', n);
+        text[n] = '\0';
+        const char *q = log_quote(text);
+        cr_assert_eq(strlen(q), n <= 396 ? n + 2 : 396 + 5, "%zu bytes are %zu", n, strlen(q));
+        cr_assert_eq(strcmp(q + strlen(q) - 4, "...\"") == 0, n > 396);
+    }
+    memset(text, '\x02', 200); /* four bytes each */
+    text[99] = '\0';
+    cr_assert_eq(strlen(log_quote(text)), 4 * 99 + 2);
+    text[99] = '\x02';
+    text[100] = '\0';
+    cr_assert_eq(strlen(log_quote(text)), 4 * 99 + 5);
+    cr_assert_str_eq(log_quote("\x1f\x20\x7e\x7f \xc2\x9f\xc2\xa0"), "\"\\x1f ~\\x7f \\xc2\\x9f\xc2\xa0\"");
+}
+
+Test(log, what_was_left_out_is_told_once_a_second)
+{
+    static const struct {
+        uint64_t at;
+        bool told;
+    } rows[] = { { 5000000, true }, { 5999999, false }, { 6000000, true }, { 6000001, false }, { 8000000, true } };
+    log_init(LOG_LEVEL_INFO, "p0");
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        static struct log_limit l;
+        clock_set_for_test(rows[i].at);
+        for (int k = 0; k < 100 && log_limit_take(&l, "flood"); k++) {}
+        capture();
+        log_left_out();
+        log_info("end", "%s", "");
+        cr_assert_eq(strstr(captured(), "of=flood") != NULL, rows[i].told, "at %llu", (unsigned long long)rows[i].at);
+        close(pipe_fds[0]);
+    }
+    clock_set_for_test(0);
+}
+
+Test(log, tokens_come_back_one_by_one)
+{
+    struct log_limit l = { 0 };
+    const uint64_t start = 1000000, step = 1000000 / LOG_LIMIT_PER_S;
+    clock_set_for_test(start);
+    for (int i = 0; i < LOG_LIMIT_BURST; i++) cr_assert(log_limit_take(&l, "x"));
+    clock_set_for_test(start + step - 1);
+    cr_assert_not(log_limit_take(&l, "x"));
+    clock_set_for_test(start + step);
+    cr_assert(log_limit_take(&l, "x"), "a time too short for a token is not forgotten");
+    clock_set_for_test(start - 1);
+    cr_assert_not(log_limit_take(&l, "x"), "a clock that went back gives nothing");
+    clock_set_for_test(start + 4 * step);
+    for (int i = 0; i < 3; i++) cr_assert(log_limit_take(&l, "x"));
+    cr_assert_not(log_limit_take(&l, "x"));
+    clock_set_for_test(start + 4 * step + (LOG_LIMIT_BURST - 1) * step);
+    for (int i = 0; i < LOG_LIMIT_BURST - 1; i++) cr_assert(log_limit_take(&l, "x"));
+    cr_assert_not(log_limit_take(&l, "x"));
+    clock_set_for_test(0);
+}

@@ -53,3 +53,30 @@ Test(mem, plain_forms_abort_on_overflow, .signal = SIGABRT)
 {
     mem_resize(NULL, SIZE_MAX / 2, 4);
 }
+
+Test(mem, sizes_of_nothing_are_something)
+{
+    void *a = mem_alloc(0), *b = mem_zalloc(0), *c = mem_array(0, 0), *d = mem_resize(NULL, 0, 8), *out = NULL;
+    cr_assert(a && b && c && d);
+    cr_assert_eq(mem_try_array(&out, 0, 8), OK);
+    cr_assert_not_null(out);
+    mem_free(a);
+    mem_free(b);
+    mem_free(c);
+    mem_free(d);
+    mem_free(out);
+}
+
+Test(mem, try_forms_refuse_what_cannot_be)
+{
+    static const size_t rows[][2] = {
+        { SIZE_MAX, 2 }, { 2, SIZE_MAX }, { SIZE_MAX / 2 + 1, 1 }, { (size_t)1 << 62, 3 }
+    };
+    void *out = &out;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        cr_assert_eq(mem_try_array(&out, rows[i][0], rows[i][1]), ERR_NO_MEMORY, "row %zu", i);
+    cr_assert_eq(mem_try_map(&out, 0), ERR_NO_MEMORY);
+    cr_assert_eq(mem_try_map(&out, SIZE_MAX), ERR_NO_MEMORY);
+    cr_assert_eq(mem_try_map(&out, PTRDIFF_MAX), ERR_NO_MEMORY);
+    cr_assert_eq(out, (void *)&out, "a refused call leaves the result alone");
+}

@@ -84,10 +84,19 @@ Test(dtype, only_listed_types_are_supported)
 
 Test(dtype, names_refused_and_unknown_types)
 {
-    cr_assert_str_eq(dtype_info(9)->name, "Q8_1");
-    cr_assert_str_eq(dtype_info(40)->name, "NVFP4");
-    cr_assert_eq(dtype_info(40)->block_bytes, 36);
-    const uint32_t unknown[] = { 4, 5, 31, 36, 63, 64, UINT32_MAX };
+    static const struct {
+        uint32_t type;
+        struct dtype_info is;
+    } refused[] = { { 9, { "Q8_1", 32, 40, 0 } },
+                    { 15, { "Q8_K", 256, 292, 0 } },
+                    { 40, { "NVFP4", 64, 36, 0 } },
+                    { 41, { "Q1_0", 128, 18, 0 } } };
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+        const struct dtype_info *got = dtype_info(refused[i].type), *is = &refused[i].is;
+        cr_assert_str_eq(got->name, is->name);
+        cr_assert(got->block_elems == is->block_elems && got->block_bytes == is->block_bytes && !got->supported);
+    }
+    const uint32_t unknown[] = { 4, 5, 31, 36, 42, 63, 64, UINT32_MAX };
     for (size_t i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++) {
         cr_assert_str_eq(dtype_info(unknown[i])->name, "?");
         cr_assert_eq(dtype_info(unknown[i])->block_elems, 0);

@@ -24,23 +24,25 @@ static bool has_vnni(void)
     return (cpu_flags() & cpu_kernels_vnni.flags) == cpu_kernels_vnni.flags;
 }
 
-/* vnni, but for the lowest bit of one output. */
+static uint32_t wrong_type, wrong_row, wrong_lane;
+
+/* ref, but for the lowest bit of one output. */
 static void off_by_a_bit(const struct matmul_job *job, uint32_t p0, uint32_t p1, uint32_t r0, uint32_t r1,
                          void *scratch)
 {
     uint32_t bits;
-    float *y = job->y + (r1 - 1) * job->ld + 15;
-    cpu_kernels_vnni.matmul(job, p0, p1, r0, r1, scratch);
+    float *y = job->y + (wrong_row ? r1 - 1 : 0) * job->ld + wrong_lane;
+    cpu_kernels_ref.matmul(job, p0, p1, r0, r1, scratch);
     memcpy(&bits, y, sizeof(bits));
-    bits ^= job->type == DTYPE_Q6_K;
+    bits ^= job->type == wrong_type;
     memcpy(y, &bits, sizeof(bits));
 }
 
 static struct cpu_kernels level_with(matmul_fn matmul)
 {
-    struct cpu_kernels k = cpu_kernels_vnni;
+    struct cpu_kernels k = cpu_kernels_ref;
     k.name = "candidate";
-    k.checked_by = &cpu_kernels_vnni;
+    k.checked_by = &cpu_kernels_ref;
     k.matmul = matmul;
     return k;
 }
@@ -62,22 +64,29 @@ Test(level, refuses_what_it_does_not_know_and_what_the_processor_does_not_have)
     expect_level("vnni", CPU_AVX2, ERR_UNSUPPORTED, "the best here is \"avx2\"");
     expect_level("sse", CPU_AVX2, ERR_INVALID, "vnni or amx");
     expect_level(NULL, 0, ERR_UNSUPPORTED, "no AVX2 with FMA and F16C");
+    expect_level("", CPU_AVX2, ERR_INVALID, "isa \"\": expected auto, ref");
     expect_level("auto", CPU_AVX512, ERR_UNSUPPORTED, "isa \"ref\" computes the same");
 }
 
+/* In whichever of the sums, and wherever it stands. */
 Test(level, that_gives_other_bits_is_replaced_or_if_it_was_named_refused)
 {
-    if (!has_vnni()) cr_skip_test("AVX-512 VNNI is needed");
-    const struct cpu_kernels wrong = level_with(off_by_a_bit), right = level_with(cpu_kernels_vnni.matmul);
+    static const uint32_t types[] = { DTYPE_Q8_0, DTYPE_Q4_1, DTYPE_Q6_K, DTYPE_Q2_K };
+    const struct cpu_kernels wrong = level_with(off_by_a_bit), right = level_with(cpu_kernels_ref.matmul);
     struct error err;
     const struct cpu_kernels *k = &right;
-    cr_assert_eq(cpu_level_check(&k, false, &err), OK);
+    cr_assert_eq(cpu_level_check(&k, true, &err), OK);
     cr_assert_eq(k, &right);
-    k = &wrong;
-    cr_assert_eq(cpu_level_check(&k, true, &err), ERR_UNSUPPORTED);
-    cr_assert(strstr(err.text, "\"candidate\"") && strstr(err.text, "\"vnni\""), "%s", err.text);
-    cr_assert_eq(cpu_level_check(&k, false, &err), OK);
-    cr_assert_eq(k, &cpu_kernels_vnni);
+    for (uint32_t i = 0; i < 16; i++) {
+        wrong_type = types[i / 4];
+        wrong_row = i / 2 % 2;
+        wrong_lane = i % 2 * 15;
+        k = &wrong;
+        cr_assert_eq(cpu_level_check(&k, true, &err), ERR_UNSUPPORTED, "case %u", i);
+        cr_assert(strstr(err.text, "\"candidate\"") && strstr(err.text, "\"ref\""), "%s", err.text);
+        cr_assert_eq(cpu_level_check(&k, false, &err), OK);
+        cr_assert_eq(k, &cpu_kernels_ref);
+    }
 }
 
 Test(level, amx_passes_its_check)

@@ -9,6 +9,7 @@
 #include "text/vocab.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
 
 #define KEY(name) "tokenizer.ggml." name
@@ -140,4 +141,94 @@ Test(file_notes, name_a_window_that_cuts_the_context)
     gguf_build_u32(&b, "llama.context_length", 4096);
     gguf_build_u32(&b, "llama.attention.sliding_window", 512);
     expect_notes(&b, "attention.sliding_window is 512");
+}
+
+/* Nine blocks of Q8_0 and more of a coarse type: a note from more than a tenth of the bytes on. */
+Test(file_notes, say_how_many_of_the_weights_are_coarse)
+{
+    static const struct {
+        uint32_t type;
+        uint64_t rows; /* of 256, beside 100 rows of Q8_0, 272 bytes each */
+        const char *note;
+    } rows[] = {
+        { DTYPE_Q2_K, 35, NULL }, /* 2940 of 30140 bytes */
+        { DTYPE_Q2_K, 36, "10 of 100 bytes of weights are of types with fewer than 4 bits a weight (down to Q2_K)" },
+        { DTYPE_Q3_K, 300, "54 of 100 bytes of weights are of types with fewer than 4 bits a weight (down to Q3_K)" },
+        { DTYPE_IQ1_S, 300, "(down to IQ1_S)" },
+        { DTYPE_TQ1_0, 300, NULL },
+        { DTYPE_Q4_0, 300, NULL },
+        { DTYPE_MXFP4, 300, NULL },
+        { DTYPE_F64, 10, NULL },
+    };
+    static const uint8_t zeros[100 * 2048];
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct gguf_build b;
+        start(&b, 0);
+        gguf_build_tensor(&b, "a", DTYPE_Q8_0, 2, (uint64_t[]){ 256, 100 }, zeros, 27200);
+        gguf_build_tensor(&b, "b", rows[i].type, 2, (uint64_t[]){ 256, rows[i].rows }, zeros,
+                          rows[i].rows * dtype_row_bytes(rows[i].type, 256));
+        expect_notes(&b, rows[i].note);
+    }
+}
+
+Test(file_notes, compare_a_place_with_itself_in_other_layers_alone)
+{
+    static const char *const pairs[][2] = {
+        { "blk.0.ffn_up.weight", "blk.1.ffn_down.weight" },   { "ffn_up.weight", "blk.1.ffn_up.weight" },
+        { "blk.0.ffn_up.weight", "blk.ffn_up.weight" },       { "blk.0.ffn_up.weight", "blk.1" },
+        { "v.blk.0.ffn_up.weight", "v.blk.1.ffn_up.weight" },
+    };
+    struct gguf_build b;
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        start(&b, 0);
+        add_matrix(&b, pairs[i][0], DTYPE_F32);
+        add_matrix(&b, pairs[i][1], DTYPE_Q4_0);
+        expect_notes(&b, NULL);
+    }
+    start(&b, 0); /* in any order, and between layers of all numbers */
+    add_matrix(&b, "blk.117.ffn_up.weight", DTYPE_Q4_0);
+    add_matrix(&b, "blk.3.ffn_up.weight", DTYPE_Q8_0);
+    add_matrix(&b, "blk.20.ffn_up.weight", DTYPE_F32);
+    expect_notes(&b, "ffn_up.weight is F32 in some layers and Q4_0 in others");
+}
+
+/* More places than are looked at: those that are, are. */
+Test(file_notes, look_at_a_bounded_number_of_places)
+{
+    char name[32];
+    for (int odd = 0; odd < 40; odd++) {
+        struct gguf_build b;
+        start(&b, 0);
+        for (int i = 0; i < 40; i++) {
+            snprintf(name, sizeof(name), "blk.0.w%d", i);
+            add_matrix(&b, name, DTYPE_F16);
+        }
+        snprintf(name, sizeof(name), "blk.1.w%d", odd);
+        add_matrix(&b, name, DTYPE_Q4_0);
+        snprintf(name, sizeof(name), "w%d is F16 in some layers", odd);
+        expect_notes(&b, odd < 32 ? name : NULL);
+    }
+}
+
+Test(file_notes, a_window_of_another_family_or_of_no_context_says_nothing)
+{
+    static const struct {
+        const char *context, *window;
+        uint32_t n_context, n_window;
+        const char *note;
+    } rows[] = {
+        { "llama.context_length", "llama.attention.sliding_window", 4096, 4095,
+          "attention.sliding_window is 4095: sliding attention is not there, so contexts end at that length, not at "
+          "4096" },
+        { "llama.context_length", "llama.attention.sliding_window", 4096, 0, NULL },
+        { "llama.context_length", "qwen2.attention.sliding_window", 4096, 512, NULL },
+        { "qwen2.context_length", "llama.attention.sliding_window", 4096, 512, NULL },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct gguf_build b;
+        start(&b, 0);
+        gguf_build_u32(&b, rows[i].context, rows[i].n_context);
+        gguf_build_u32(&b, rows[i].window, rows[i].n_window);
+        expect_notes(&b, rows[i].note);
+    }
 }
