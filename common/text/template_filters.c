@@ -170,7 +170,7 @@ static struct value filter_round(struct render *r, struct value v, const struct 
     bool up = str_is(method, "ceil");
     if (!up && !str_is(method, "floor")) return template_fail(r, ERR_INTERNAL, "method must be common, ceil or floor");
     double unit = pow(10, (double)digits), f = value_as_float(v) * unit;
-    return value_float((up ? ceil(f) : floor(f)) / unit);
+    return value_float(((up ? ceil(f) : floor(f)) + 0.0) / unit); /* a whole number has no -0 */
 }
 
 static bool json_separators(struct render *r, struct value v, struct json_style *style)

@@ -8,6 +8,7 @@ struct field_spec {
     struct str fill; /* one code point */
     char align;      /* < > ^ = or 0 */
     char sign;       /* + - blank or 0 */
+    bool zero;       /* 0 before the width, and no align: numbers are filled behind their sign */
     bool comma;
     int width, precision; /* precision: -1 none */
     char type;            /* 0 none */
@@ -26,7 +27,8 @@ static bool parse_spec(struct str s, struct field_spec *f)
     size_t i = 0, second = 0;
     *f = (struct field_spec){ .fill = STR(" "), .precision = -1 };
     if (s.n) text_next(s, &second);
-    if (s.n && second < s.n && strchr("<>^=", s.p[second])) {
+    bool has_fill = s.n && second < s.n && strchr("<>^=", s.p[second]);
+    if (has_fill) {
         f->fill = str_cut(s, 0, second);
         f->align = s.p[second];
         i = second + 1;
@@ -35,10 +37,8 @@ static bool parse_spec(struct str s, struct field_spec *f)
     }
     if (i < s.n && strchr("+- ", s.p[i])) f->sign = s.p[i++];
     if (i < s.n && s.p[i] == '0') {
-        if (!f->align) {
-            f->fill = STR("0");
-            f->align = '=';
-        }
+        if (!has_fill) f->fill = STR("0");
+        f->zero = !f->align;
         i++;
     }
     f->width = read_number(s, &i, 0);
@@ -60,14 +60,15 @@ static void put_repeated(struct text_out *sb, struct str fill, size_t n)
     while (n-- > 0 && !sb->text.overflowed) out_str(sb, fill);
 }
 
-/* Digits with a comma before each group of three in front of the point. */
-static void put_grouped(struct text_out *sb, struct str digits)
+/* Digits with a comma before each group of three in front of the point, behind zeros that make at least `width`. */
+static void put_grouped(struct text_out *sb, struct str digits, size_t width)
 {
-    size_t whole = 0;
+    size_t whole = 0, zeros = 0;
     while (whole < digits.n && digits.p[whole] >= '0' && digits.p[whole] <= '9') whole++;
-    for (size_t i = 0; i < digits.n; i++) {
-        if (i && i < whole && (whole - i) % 3 == 0) out_putc(sb, ',');
-        out_putc(sb, digits.p[i]);
+    while (zeros + digits.n + (zeros + whole - 1) / 3 < width) zeros++;
+    for (size_t i = 0; i < zeros + digits.n; i++) {
+        if (i && i < zeros + whole && (zeros + whole - i) % 3 == 0) out_putc(sb, ',');
+        out_putc(sb, i < zeros ? '0' : digits.p[i - zeros]);
     }
 }
 
@@ -87,7 +88,8 @@ static void put_padded(struct text_out *sb, const struct field_spec *f, struct s
 static void put_number(struct render *r, struct text_out *sb, struct value v, const struct field_spec *f)
 {
     struct strbuf raw = { .max = 4096 };
-    struct text_out body = { .text = { .max = 8192 } };
+    struct text_out body = { .text = { .max = 256 << 10 } };
+    char align = f->align ? f->align : f->zero ? '=' : '>';
     double d = value_as_float(v);
     int64_t i = 0;
     bool is_int = value_as_int(v, &i);
@@ -102,12 +104,13 @@ static void put_number(struct render *r, struct text_out *sb, struct value v, co
         strbuf_addf(&raw, f->type == 'x' ? "%llx" : f->type == 'X' ? "%llX" : "%llu", magnitude);
     if (f->type == '%') strbuf_putc(&raw, '%');
     struct str digits = { strbuf_cstr(&raw), raw.n, STR_OWN };
+    struct str sign = negative ? STR("-") : f->sign == '+' ? STR("+") : f->sign == ' ' ? STR(" ") : STR("");
+    size_t filled = align == '=' && str_is(f->fill, "0") && (size_t)f->width > sign.n ? (size_t)f->width - sign.n : 0;
     if (f->comma)
-        put_grouped(&body, digits);
+        put_grouped(&body, digits, filled);
     else
         out_str(&body, digits);
-    struct str sign = negative ? STR("-") : f->sign == '+' ? STR("+") : f->sign == ' ' ? STR(" ") : STR("");
-    put_padded(sb, f, sign, out_view(&body), f->align ? f->align : '>');
+    put_padded(sb, f, sign, out_view(&body), align);
     strbuf_fini(&raw);
     out_fini(&body);
 }
@@ -280,7 +283,7 @@ struct value text_percent(struct render *r, struct str fmt, struct value v)
             used++;
         }
     }
-    if (r->status == OK && used < n && v.type != V_DICT)
+    if (r->status == OK && used < n && v.type != V_DICT && v.type != V_LIST)
         template_fail(r, ERR_INTERNAL, "not all arguments converted during string formatting");
     return value_take(r, &sb);
 }

@@ -201,7 +201,9 @@ static struct value float_binary(struct render *r, int op, double a, double b)
     case '*': return value_float(a * b);
     case '/': return value_float(a / b);
     case '%': return value_float(mod != 0 ? mod : copysign(0, b));
-    case OP2('/', '/'): return value_float(div - floor(div) > 0.5 ? floor(div) + 1 : floor(div));
+    case OP2('/', '/'):
+        if (div == 0) return value_float(copysign(0, a / b));
+        return value_float(div - floor(div) > 0.5 ? floor(div) + 1 : floor(div));
     default: break;
     }
     double x = pow(a, b);

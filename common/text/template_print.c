@@ -201,7 +201,7 @@ static void put_json_str(struct text_out *sb, struct str s, bool ascii)
     for (size_t i = 0; i < s.n;) {
         size_t from = i;
         int32_t c = text_next(s, &i);
-        if (c < 32 || c == '"' || c == '\\' || (ascii && c > 127))
+        if (c < 32 || c == '"' || c == '\\' || (ascii && c > 126))
             put_json_escape(sb, c, str_is_own(s, from, i - from));
         else
             out_str(sb, str_cut(s, from, i - from));

@@ -9,6 +9,15 @@
         return value_bool(condition);                                                                                  \
     }
 
+/* Whether it has letters, and each of them is in this case. */
+static bool is_in_case(struct render *r, struct value v, enum text_case lower_or_upper)
+{
+    struct str s = value_text(r, v);
+    enum text_case other = lower_or_upper == TEXT_LOWER ? TEXT_UPPER : TEXT_LOWER;
+    return text_compare(s, text_recase(r, s, lower_or_upper).s) == 0 &&
+           text_compare(s, text_recase(r, s, other).s) != 0;
+}
+
 TEST(defined, v.type != V_UNDEF)
 TEST(undefined, v.type == V_UNDEF)
 TEST(none, v.type == V_NONE)
@@ -25,8 +34,8 @@ TEST(sequence, v.type == V_LIST || v.type == V_TUPLE || v.type == V_RANGE || v.t
                    v.type == V_UNDEF)
 TEST(callable, v.type == V_MACRO || v.type == V_NATIVE || v.type == V_BOUND || v.type == V_LOOP || v.type == V_UNDEF)
 TEST(in, value_contains(r, v, a[0]))
-TEST(lower, v.type == V_STR && text_compare(v.s, text_recase(r, v.s, TEXT_LOWER).s) == 0)
-TEST(upper, v.type == V_STR && text_compare(v.s, text_recase(r, v.s, TEXT_UPPER).s) == 0)
+TEST(lower, is_in_case(r, v, TEXT_LOWER))
+TEST(upper, is_in_case(r, v, TEXT_UPPER))
 TEST(sameas, v.type == a[0].type && value_equal(r, v, a[0], 0) &&
                  (v.type < V_LIST || v.type > V_NAMESPACE || v.list == a[0].list))
 TEST(eq, value_test_op(r, OP2('=', '='), v, a[0]))

@@ -52,7 +52,7 @@ def strftime_now(format):
 @functools.lru_cache(maxsize=8)
 def compiled(template):
     # Lists may be changed in our engine, as in llama.cpp's, but not in Hugging Face's.
-    mutable = ".append(" in template or ".pop(" in template
+    mutable = any(f".{name}(" in template for name in ("append", "pop", "insert", "extend", "update", "setdefault"))
     kind = "SandboxedEnvironment" if mutable else "ImmutableSandboxedEnvironment"
     env = getattr(jinja2.sandbox, kind)(trim_blocks=True, lstrip_blocks=True,
                                         extensions=[Generation, jinja2.ext.do, jinja2.ext.loopcontrols])
