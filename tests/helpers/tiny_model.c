@@ -212,6 +212,7 @@ static void add_metadata(struct gguf_build *b, const struct tiny_options *o)
     gguf_build_f32(b, key, 1e-5f);
     if (o->u32_key) gguf_build_u32(b, o->u32_key, o->u32_value);
     if (o->str_key) gguf_build_str(b, o->str_key, o->str_value);
+    if (o->more) o->more(b);
 }
 
 char *tiny_write(const struct tiny_options *o)

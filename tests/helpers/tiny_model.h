@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct gguf_build;
+
 enum tiny_break { TINY_WHOLE, TINY_MISSING, TINY_WRONG_SHAPE, TINY_WRONG_TYPE };
 
 struct tiny_options {
@@ -28,6 +30,7 @@ struct tiny_options {
     uint32_t u32_value;
     const char *str_key, *str_value;
     const char *drop_key;
+    void (*more)(struct gguf_build *b); /* further metadata; NULL: none */
 };
 
 /* Llama, 2 layers, 4 heads over 2 kv heads of 16, 160 tokens, context 1024. */

@@ -44,24 +44,30 @@ static inline void house_config(const char *models, const char *options)
     FILE *f = fopen(h.yaml, "w");
     cr_assert_not_null(f);
     fprintf(f, "models: [ %s ]\nlog: { level: error }\n", models);
-    fprintf(f, "coordinator:\n  control: [ \"tcp://127.0.0.1:0\" ]\n%s%s",
+    fprintf(f, "coordinator:\n%s%s%s", strstr(options, " control:") ? "" : "  control: [ \"tcp://127.0.0.1:0\" ]\n",
             strstr(options, " http:") ? "" : "  http: [ \"127.0.0.1:0\" ]\n", options);
     fclose(f);
     cr_assert_eq(config_load(&h.run, CONFIG_COORDINATOR, 3, argv, &err), OK, "%s", err.text);
     unlink(h.yaml);
 }
 
-static inline void house_open_with(const char *chat_template, const char *options)
+/* Serves the model file at `path`. */
+static inline void house_open_model(const char *path, const char *options)
 {
-    char models[128];
+    char models[256];
     struct error err = { 0 };
     log_init(LOG_LEVEL_ERROR, "test");
     uv_loop_init(&h.loop);
-    snprintf(h.model, sizeof(h.model), "/tmp/baton-house-%d.gguf", (int)getpid());
-    bytes_model_write(h.model, "llama", chat_template);
-    snprintf(models, sizeof(models), "{ name: tiny, path: %s }", h.model);
+    snprintf(models, sizeof(models), "{ name: tiny, path: %s }", path);
     house_config(models, options);
     cr_assert_eq(coordinator_create(&h.co, &h.loop, &h.run.cfg, &err), OK, "%s", err.text);
+}
+
+static inline void house_open_with(const char *chat_template, const char *options)
+{
+    snprintf(h.model, sizeof(h.model), "/tmp/baton-house-%d.gguf", (int)getpid());
+    bytes_model_write(h.model, "llama", chat_template);
+    house_open_model(h.model, options);
     unlink(h.model);
 }
 
@@ -112,18 +118,23 @@ struct reply {
 };
 
 /* `line`: "GET /path"; `more`: further header lines, each with its end. */
-static inline int send_with(const char *line, const char *more, const char *body)
+static inline int send_to(int port, const char *line, const char *more, const char *body)
 {
     static char text[1 << 20];
     struct sockaddr_in to = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    to.sin_port = htons((uint16_t)http_server_port(h.co->http));
+    to.sin_port = htons((uint16_t)port);
     cr_assert(fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0);
     int n = snprintf(text, sizeof(text), "%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s", line, more);
     if (body) n += snprintf(text + n, sizeof(text) - (size_t)n, "Content-Length: %zu\r\n", strlen(body));
     n += snprintf(text + n, sizeof(text) - (size_t)n, "\r\n%s", body ? body : "");
     cr_assert(n < (int)sizeof(text) && send(fd, text, (size_t)n, MSG_NOSIGNAL) == n);
     return fd;
+}
+
+static inline int send_with(const char *line, const char *more, const char *body)
+{
+    return send_to(http_server_port(h.co->http), line, more, body);
 }
 
 static inline int send_request(const char *line, const char *body)
@@ -196,13 +207,17 @@ static inline bool has_line(const struct reply *r, const char *line)
     return strcasestr(r->head, whole) != NULL;
 }
 
-/* The value of a metric as /metrics shows it; -1: it is not there. */
-static inline double metric_of(const char *series)
+/* The value of a metric in what /metrics shows; -1: it is not there. */
+static inline double metric_in(const char *text, const char *series)
 {
     char want[256];
-    struct reply r = ask("GET /metrics", NULL);
     snprintf(want, sizeof(want), "\n%s ", series);
-    const char *at = strstr(r.body, want);
+    const char *at = strstr(text, want);
     return at ? strtod(at + strlen(want), NULL) : -1;
+}
+
+static inline double metric_of(const char *series)
+{
+    return metric_in(ask("GET /metrics", NULL).body, series);
 }
 #endif
