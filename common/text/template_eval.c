@@ -96,8 +96,7 @@ struct value native_call(struct render *r, const struct native *f, struct value 
         int idx = param_idx(f->params, name);
         if (idx < 0 || a[idx].type != V_ABSENT)
             return template_fail(r, ERR_INTERNAL, "%s() got %s keyword argument '%.*s'", f->name,
-                                 idx < 0 ? "an unexpected" : "a second value for the", name.n > 60 ? 60 : (int)name.n,
-                                 name.p);
+                                 idx < 0 ? "an unexpected" : "a second value for the", str_shown(name), name.p);
         a[idx] = args->kw[i].value;
     }
     for (int i = 0; i < f->required; i++)
@@ -129,8 +128,7 @@ static void add_named(struct render *r, struct scope *kw, struct str name, struc
     size_t n = kw->n;
     scope_set(r, kw, name, v);
     if (kw->n == n)
-        template_fail(r, ERR_INTERNAL, "got multiple values for keyword argument '%.*s'",
-                      name.n > 60 ? 60 : (int)name.n, name.p);
+        template_fail(r, ERR_INTERNAL, "got multiple values for keyword argument '%.*s'", str_shown(name), name.p);
 }
 
 /* What ** unpacks: a mapping with names as keys. */

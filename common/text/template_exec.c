@@ -86,7 +86,7 @@ static struct value rest_of_args(struct render *r, const struct node *n, const s
 
 static void bind_params(struct render *r, const struct node *n, const struct args *args)
 {
-    int shown = n->name.n > 60 ? 60 : (int)n->name.n;
+    int shown = str_shown(n->name);
     struct value more = value_dict(r, V_DICT);
     if (args->n_pos > n->kids.n && !(n->op & CATCH_VARARGS))
         template_fail(r, ERR_INTERNAL, "macro '%.*s' takes not more than %zu argument(s)", shown, n->name.p, n->kids.n);
@@ -98,7 +98,7 @@ static void bind_params(struct render *r, const struct node *n, const struct arg
             dict_set(r, more.dict, value_str(args->kw[k].name), args->kw[k].value);
         else if (i == n->kids.n || i < args->n_pos)
             template_fail(r, ERR_INTERNAL, "macro '%.*s' cannot take the keyword argument '%.*s'", shown, n->name.p,
-                          args->kw[k].name.n > 60 ? 60 : (int)args->kw[k].name.n, args->kw[k].name.p);
+                          str_shown(args->kw[k].name), args->kw[k].name.p);
     }
     for (size_t i = 0; i < n->kids.n && r->status == OK; i++) {
         const struct node *param = n->kids.v[i];

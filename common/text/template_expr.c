@@ -160,7 +160,7 @@ static struct node *parse_call(struct parser *p, struct node *callee)
     static const char *const refused[] = { "cycler", "joiner", "lipsum", "super" };
     struct node *n = parser_node(p, N_CALL, parser_peek(p)->line);
     n->a = parser_part(p, n, callee);
-    int shown = callee->name.n > 60 ? 60 : (int)callee->name.n;
+    int shown = str_shown(callee->name);
     if (callee->kind == N_ATTR && !method_find(callee->name, V_ABSENT))
         parser_fail(p, ERR_UNSUPPORTED, n->line, "the method '%.*s' is not supported", shown, callee->name.p);
     for (size_t i = 0; i < sizeof(refused) / sizeof(*refused); i++)
@@ -238,7 +238,7 @@ static void check_named_argument(struct parser *p, const struct node *n)
         struct str name = arg->value.s;
         if (rows[i].is_test ? test_find(name) != NULL : filter_find(name) != NULL) continue;
         parser_fail(p, ERR_UNSUPPORTED, n->line, "the %s '%.*s' is not supported", rows[i].is_test ? "test" : "filter",
-                    name.n > 60 ? 60 : (int)name.n, name.p);
+                    str_shown(name), name.p);
     }
 }
 
@@ -249,8 +249,7 @@ struct node *parse_filter(struct parser *p, struct node *input)
     n->name = parser_expect_name(p);
     n->native = filter_find(n->name);
     if (!n->native)
-        parser_fail(p, ERR_UNSUPPORTED, n->line, "the filter '%.*s' is not supported",
-                    n->name.n > 60 ? 60 : (int)n->name.n, n->name.p);
+        parser_fail(p, ERR_UNSUPPORTED, n->line, "the filter '%.*s' is not supported", str_shown(n->name), n->name.p);
     if (parser_at_op(p, '(')) parse_args(p, n);
     check_named_argument(p, n);
     return n;
@@ -277,8 +276,7 @@ static struct node *parse_test(struct parser *p, struct node *input)
     n->name = parser_expect_name(p);
     n->native = test_find(n->name);
     if (!n->native)
-        parser_fail(p, ERR_UNSUPPORTED, n->line, "the test '%.*s' is not supported",
-                    n->name.n > 60 ? 60 : (int)n->name.n, n->name.p);
+        parser_fail(p, ERR_UNSUPPORTED, n->line, "the test '%.*s' is not supported", str_shown(n->name), n->name.p);
     if (parser_at_op(p, '(')) {
         parse_args(p, n);
     } else if (at_test_argument(p)) {

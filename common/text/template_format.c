@@ -130,12 +130,12 @@ static void put_field(struct render *r, struct text_out *sb, struct value v, cha
         return;
     }
     if (!parse_spec(spec, &f)) {
-        template_fail(r, ERR_UNSUPPORTED, "the format '%.*s' is not supported", spec.n > 60 ? 60 : (int)spec.n, spec.p);
+        template_fail(r, ERR_UNSUPPORTED, "the format '%.*s' is not supported", str_shown(spec), spec.p);
     } else if (value_is_number(v) && f.type != 's' && v.type != V_BOOL) {
         put_number(r, sb, v, &f);
     } else if (v.type != V_STR || (f.type && f.type != 's') || f.align == '=' || f.sign || f.comma) {
-        template_fail(r, ERR_INTERNAL, "the format '%.*s' does not fit a value of type %s",
-                      spec.n > 60 ? 60 : (int)spec.n, spec.p, value_type_name(v));
+        template_fail(r, ERR_INTERNAL, "the format '%.*s' does not fit a value of type %s", str_shown(spec), spec.p,
+                      value_type_name(v));
     } else {
         struct str s = v.s;
         if (f.precision >= 0) s.n = text_offset(s, (size_t)f.precision);
@@ -158,7 +158,7 @@ static struct value field_value(struct render *r, struct str name, const struct 
     bool is_path = memchr(name.p, '.', name.n) || memchr(name.p, '[', name.n);
     return template_fail(r, is_path ? ERR_UNSUPPORTED : ERR_INTERNAL,
                          is_path ? "the format field '%.*s' is not supported" : "format() has no argument '%.*s'",
-                         name.n > 60 ? 60 : (int)name.n, name.p);
+                         str_shown(name), name.p);
 }
 
 /* name[!conversion][:spec] */
@@ -237,8 +237,7 @@ static void put_percent(struct render *r, struct text_out *sb, char kind, struct
     } else if (kind == 'd' || kind == 'i' || kind == 'f') {
         template_fail(r, ERR_INTERNAL, "%%%c format: a number is required, not %s", kind, value_type_name(v));
     } else {
-        template_fail(r, ERR_UNSUPPORTED, "the format '%%%.*s%c' is not supported", spec.n > 20 ? 20 : (int)spec.n,
-                      spec.p, kind);
+        template_fail(r, ERR_UNSUPPORTED, "the format '%%%.*s%c' is not supported", str_shown(spec), spec.p, kind);
     }
 }
 

@@ -363,6 +363,7 @@ bool value_truth(struct value v);
 const char *value_type_name(struct value v); /* as Python says it */
 bool str_eq(struct str a, struct str b);
 bool str_is(struct str a, const char *b);
+int str_shown(struct str s); /* how many bytes of it a message shows, for %.*s */
 /* The items of anything that can be iterated; NULL and failed for the rest. */
 struct list *value_items(struct render *r, struct value v);
 bool value_length(struct value v, size_t *out);                   /* false: it has none */

@@ -52,7 +52,7 @@ bool parser_skip_name(struct parser *p, const char *name)
 static void fail_unexpected(struct parser *p, const char *wanted)
 {
     const struct token *t = parser_peek(p);
-    int n = t->s.n > 60 ? 60 : (int)t->s.n;
+    int n = str_shown(t->s);
     if (t->kind == T_EOF)
         parser_fail(p, ERR_PARSE, t->line, "the template ends where %s should stand", wanted);
     else if (t->kind == T_OP && t->op < 256)
@@ -404,8 +404,8 @@ static struct node *parse_statement(struct parser *p)
     if (!n) {
         bool stray = (name.n > 3 && memcmp(name.p, "end", 3) == 0) || str_is(name, "else") || str_is(name, "elif");
         parser_fail(p, stray ? ERR_PARSE : ERR_UNSUPPORTED, line,
-                    stray ? "{%% %.*s %%} closes nothing" : "the tag {%% %.*s %%} is not supported",
-                    name.n > 60 ? 60 : (int)name.n, name.p);
+                    stray ? "{%% %.*s %%} closes nothing" : "the tag {%% %.*s %%} is not supported", str_shown(name),
+                    name.p);
         n = parser_node(p, N_TEXT, line);
     }
     parser_leave(p);

@@ -166,8 +166,7 @@ static struct value choose(struct render *r, struct value v, const struct args *
         struct str name = value_text(r, args->pos[at]);
         test = test_find(name);
         if (!test)
-            return template_fail(r, ERR_UNSUPPORTED, "the test '%.*s' is not supported", name.n > 60 ? 60 : (int)name.n,
-                                 name.p);
+            return template_fail(r, ERR_UNSUPPORTED, "the test '%.*s' is not supported", str_shown(name), name.p);
     }
     struct args inner = rest_of(args, at + 1);
     /* An absent value has no items and passes for an empty one. */
@@ -214,9 +213,7 @@ static struct value filter_map(struct render *r, struct value v, const struct va
     if (args->n_pos) {
         struct str name = value_text(r, args->pos[0]);
         f = filter_find(name);
-        if (!f)
-            return template_fail(r, ERR_UNSUPPORTED, "the filter '%.*s' is not supported",
-                                 name.n > 60 ? 60 : (int)name.n, name.p);
+        if (!f) return template_fail(r, ERR_UNSUPPORTED, "the filter '%.*s' is not supported", str_shown(name), name.p);
     } else if (attribute.type == V_ABSENT) {
         return template_fail(r, ERR_INTERNAL, "map requires a filter argument");
     }

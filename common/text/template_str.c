@@ -18,6 +18,11 @@ struct str str_cut(struct str s, size_t from, size_t n)
     return (struct str){ s.p + from, n, is_uniform(s.own) ? s.own : s.own + from };
 }
 
+int str_shown(struct str s)
+{
+    return s.n < 60 ? (int)s.n : 60;
+}
+
 bool str_is_own(struct str s, size_t from, size_t n)
 {
     if (is_uniform(s.own)) return s.own == STR_OWN || n == 0;
