@@ -16,6 +16,7 @@
 #define AT(field) offsetof(struct options, field)
 
 static const struct config_option OPTIONS[] = {
+    COMMAND_CHOICE("backend", NULL, AT(backend), "cpu|cuda", "cpu", "what computes; cuda: products alone"),
     COMMAND_CHOICE("op", NULL, AT(op), "all|pack|matmul|attention|experts|latent|states|pick", "all",
                    "what is measured"),
     COMMAND_TEXT("type", NULL, AT(type), "TYPE", "", "one type of weights in place of all"),
@@ -455,12 +456,17 @@ static enum status bench_levels(struct kernels *k, struct error *err)
     return st;
 }
 
+enum status kernels_check_type(const struct kernels *k, struct error *err)
+{
+    if (!k->opt.type || synth_type_find(k->opt.type)) return OK;
+    return error_set(err, ERR_INVALID, "--type is \"%.64s\", which is no type of weights", k->opt.type);
+}
+
 static enum status prepare(struct kernels *k, struct error *err)
 {
     uint64_t seed = 1;
     enum status st;
-    if (k->opt.type && !synth_type_find(k->opt.type))
-        return error_set(err, ERR_INVALID, "--type is \"%.64s\", which is no type of weights", k->opt.type);
+    if ((st = kernels_check_type(k, err)) != OK) return st;
     if ((st = ceilings_create(&k->ceilings, k->opt.threads, err)) != OK) return st;
     kernels_measure_ceilings(k);
     k->x = mem_array((size_t)MANY * LD, sizeof(float));
@@ -486,8 +492,9 @@ int bench_kernels(int argc, char **argv)
     struct error err = { 0 };
     int code = command_parse(&COMMAND, &k.opt, argc, argv, NULL);
     if (code >= 0) return code;
-    enum status st = prepare(&k, &err);
-    if (st == OK) st = bench_levels(&k, &err);
+    const bool on_device = strcmp(k.opt.backend, "cpu") != 0;
+    enum status st = on_device ? bench_device(&k, &err) : prepare(&k, &err);
+    if (st == OK && !on_device) st = bench_levels(&k, &err);
     if (st == OK && k.opt.json) printf("%s]}\n", strbuf_cstr(&k.json));
     ceilings_destroy(k.ceilings);
     mem_free(k.x);

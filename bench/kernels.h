@@ -34,6 +34,7 @@
 #define LATENT_ROPE  64u
 
 struct options {
+    char *backend;
     char *op, *type, *isa; /* NULL: all */
     uint32_t threads;
     bool json;
@@ -82,7 +83,12 @@ void kernels_measure_ceilings(struct kernels *k);
 enum status kernels_make_copies(struct job *j, size_t bytes);
 void kernels_copy_out(struct job *j);
 
+/* ERR_INVALID if --type names none. */
+enum status kernels_check_type(const struct kernels *k, struct error *err);
+
 /* Recurrent layers, and attention over latents. */
 enum status bench_states(struct kernels *k);
 enum status bench_latent(struct kernels *k);
+/* Products on a backend with memory of its own (bench_kernels_device.c). */
+enum status bench_device(struct kernels *k, struct error *err);
 #endif

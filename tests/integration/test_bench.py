@@ -117,6 +117,7 @@ def test_experts_have_a_type_of_their_own(tmp_path):
     (["load", "-m"], "baton-bench load: -m needs a value"),
     (["handoff", "--lanes", "two"], '--lanes: "two" is not allowed; allowed: 1..16'),
     (["kernels", "--type", "Q9_K"], '--type is "Q9_K"'),
+    (["kernels", "--backend", "rocm"], '"rocm" is not allowed; allowed: cpu, cuda'),
     (["kernels", "--isa", "sse9"], 'isa "sse9": expected auto, ref, avx2'),
 ])
 def test_bad_flags_are_named(args, says):

@@ -11,6 +11,7 @@ static void cuda_close(struct backend *backend)
     cuda_pick_fini(b);
     cuda_step_fini(b);
     cuda_stream_fini(backend, &b->main);
+    cuda_weights_fini(b);
     mem_free(b);
 }
 
@@ -36,6 +37,12 @@ static struct backend_ops ops_table(void)
     o.mark_record = cuda_mark_record;
     o.mark_wait = cuda_mark_wait;
     o.mark_done = cuda_mark_done;
+
+    o.weight_bytes = cuda_weight_bytes;
+    o.weight_pack = cuda_weight_pack;
+    o.matmul = cuda_matmul;
+    o.expert_matmul = cuda_expert_matmul;
+
     o.host_alloc = cuda_host_alloc;
     o.host_free = cuda_host_free;
     o.step_begin = cuda_step_begin;
@@ -101,6 +108,11 @@ enum status cuda_backend_open(struct backend **out, const struct backend_options
     if ((st = cuda_stream_init(&b->base, &b->main)) != OK || (st = cuda_step_init(b)) != OK ||
         (st = cuda_pick_init(b)) != OK) {
         error_set(err, st, "cuda backend: GPU 0 (%s) has no memory for a step's tables", b->name);
+        cuda_close(&b->base);
+        return st;
+    }
+    if ((st = cuda_weights_init(b)) != OK) {
+        error_set(err, st, "cuda backend: GPU 0 (%s) has no memory for the tables of weights", b->name);
         cuda_close(&b->base);
         return st;
     }

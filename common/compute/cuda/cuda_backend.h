@@ -8,6 +8,10 @@ extern "C" {
 
 /* Opens GPU number 0.  ERR_UNAVAILABLE with a sentence where there is none, or no driver for it. */
 enum status cuda_backend_open(struct backend **out, const struct backend_options *opt, struct error *err);
+
+/* For measuring: enqueues a kernel that reads `bytes` of device memory and does nothing else; `sink` is 4 bytes of it
+ * that may be written. */
+enum status cuda_read_all(struct backend *b, const void *p, size_t bytes, void *sink);
 #ifdef __cplusplus
 }
 #endif

@@ -20,6 +20,13 @@ struct stream {
     cudaEvent_t events[MARKS_KEPT]; /* mark number n is events[n % MARKS_KEPT]; made when first used */
     uint64_t n_marks;               /* under `lock` */
     pthread_mutex_t lock;
+    uint8_t *staging; /* rows on their way into the layout of weights (cuda_weights.cu); made when first used */
+    size_t staging_bytes;
+};
+
+/* Of cuda_weights.cu. */
+struct cuda_weights {
+    uint16_t *grids; /* of IQ1, IQ2 and IQ3, one after another */
 };
 
 /* What kernels read of a step; all pointers are device memory that stays where it is for the backend's life. */
@@ -54,6 +61,7 @@ struct cuda_backend {
     int device;
     int n_sms, arch;    /* arch: 90 for sm_90 */
     struct stream main; /* the stream NULL */
+    struct cuda_weights weights;
     cudaError_t broken; /* the first error that the device will not get over */
 
     /* The step, as step_begin() leaves it (cuda_step.cu). */
@@ -107,6 +115,17 @@ enum status cuda_sync(struct backend *b, struct stream *s);
 CUDA_OP(mark_record, struct mark *out);
 enum status cuda_mark_wait(struct backend *b, const struct mark *m);
 bool cuda_mark_done(struct backend *b, const struct mark *m);
+
+/* cuda_weights.cu: */
+enum status cuda_weights_init(struct cuda_backend *b);
+void cuda_weights_fini(struct cuda_backend *b);
+enum status cuda_weight_bytes(struct backend *b, enum dtype type, uint32_t n_rows, uint32_t n_cols, size_t *out);
+CUDA_OP(weight_pack, void *dst, enum dtype type, uint32_t n_rows, uint32_t n_cols, const void *src, size_t src_stride);
+
+/* cuda_matmul.cu: */
+CUDA_OP(matmul, float *y, size_t ld, const struct weight *w, const struct act *x, bool accumulate);
+CUDA_OP(expert_matmul, float *y, size_t ld, const struct weight *w, const struct act *x, const struct route *route,
+        bool x_by_slot);
 
 /* cuda_step.cu: */
 enum status cuda_step_init(struct cuda_backend *b);

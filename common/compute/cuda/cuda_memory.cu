@@ -90,6 +90,7 @@ void cuda_stream_fini(struct backend *b, struct stream *s)
     cudaStreamSynchronize(s->cu);
     for (size_t i = 0; i < MARKS_KEPT; i++)
         if (s->events[i]) cudaEventDestroy(s->events[i]);
+    cuda_release(b, s->staging, s->staging_bytes);
     cudaStreamDestroy(s->cu);
     pthread_mutex_destroy(&s->lock);
 }
