@@ -74,7 +74,8 @@ static bool read_bool(const char *text, bool *out)
 
 static bool is_choice(const char *choices, const char *text)
 {
-    size_t n = strlen(text);
+    size_t n = strcspn(text, "|");
+    if (text[n]) return false; /* several of them */
     for (const char *p = choices; n > 0 && p; p = strchr(p, '|') ? strchr(p, '|') + 1 : NULL) {
         if (strncmp(p, text, n) == 0 && (p[n] == '|' || p[n] == '\0')) return true;
     }

@@ -384,6 +384,7 @@ size_t text_length(struct str s);
 size_t text_offset(struct str s, size_t n_points); /* bytes of the first n_points code points */
 int32_t text_next(struct str s, size_t *pos);      /* code point at *pos, which it moves on */
 bool text_is_space(int32_t c);
+bool text_is_digit(int32_t c); /* of any script */
 struct str text_strip(struct str s, const struct str *chars, bool left, bool right);
 enum text_case { TEXT_UPPER, TEXT_LOWER, TEXT_CAPITALIZE, TEXT_TITLE, TEXT_TITLE_WORDS };
 struct value text_recase(struct render *r, struct str s, enum text_case to);

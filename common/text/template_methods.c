@@ -321,7 +321,7 @@ METHOD(rpartition)
 METHOD(isdigit)
 {
     bool yes = self.s.n > 0;
-    for (size_t i = 0; i < self.s.n; i++) yes &= self.s.p[i] >= '0' && self.s.p[i] <= '9';
+    for (size_t i = 0; i < self.s.n && yes;) yes = text_is_digit(text_next(self.s, &i));
     return value_bool(yes);
 }
 

@@ -81,6 +81,11 @@ static void put_cased(struct text_out *sb, int32_t c, bool upper, bool title, bo
         put_char(sb, !upper ? utf8proc_tolower(c) : title ? utf8proc_totitle(c) : utf8proc_toupper(c), own);
 }
 
+bool text_is_digit(int32_t c)
+{
+    return utf8proc_category(c) == UTF8PROC_CATEGORY_ND;
+}
+
 static bool is_cased(int32_t c)
 {
     utf8proc_category_t cat = utf8proc_category(c);

@@ -85,6 +85,19 @@ def text_methods():
     yield from grid("@.join(@)", ["', '", "''"], ["[]", "['a']", "['a', 'b']", "'xyz'", "['a', 1]", "('a', 'b')", "{'k': 1, 'l': 2}"])
 
 
+def code_points():
+    """What counts as a blank, a line's end, a letter or a digit, in and around the borders of each range."""
+    points = [0, 8, 9, 10, 11, 12, 13, 14, 27, 28, 29, 30, 31, 32, 33, 0x2F, 0x30, 0x39, 0x3A, 0x40, 0x41, 0x5A, 0x5B, 0x60, 0x61, 0x7A, 0x7B, 0x7F, 0x80, 0x84, 0x85, 0x86,
+              0x9F, 0xA0, 0xA1, 0xAD, 0xB5, 0xC0, 0xDF, 0xE0, 0xFF, 0x100, 0x1C5, 0x378, 0x660, 0x1680, 0x1681, 0x180E, 0x1FFF, 0x2000, 0x200A, 0x200B, 0x2027, 0x2028, 0x2029, 0x202A,
+              0x202F, 0x205F, 0x2060, 0x3000, 0x3001, 0xD7FF, 0xE000, 0xFEFF, 0xFFFD, 0xFFFF, 0x10000, 0x1F600, 0xE0001, 0x10FFFF]
+    texts = [f"'\\U{c:08x}'" for c in points]
+    for t in texts:
+        yield f"(('a' ~ {t} ~ 'b').splitlines() | length, ('a' ~ {t}).strip() | length, {t}.isspace(), {t}.isdigit(), ('a' ~ {t} ~ 'b').split() | length, ('a' ~ {t}) | trim | length)"
+        yield f"[{t}, {t} ~ 'a', {t}[0], {t} | length]"
+        yield f"{t} | tojson"
+        yield f"({t} ~ 'b').title() ~ {t}.upper() ~ {t}.lower() ~ ({t} ~ 'B').capitalize() ~ (('a' ~ {t} ~ 'b') | title)"
+
+
 def list_methods():
     for change in ["append(9)", "insert(0, 9)", "insert(1, 9)", "insert(-1, 9)", "insert(9, 8)", "insert(-9, 8)", "insert(3, 9)", "insert(2, 9)",
                    "pop()", "pop(0)", "pop(1)", "pop(-1)", "pop(-3)", "pop(3)", "pop(-4)", "extend([8, 9])", "extend('ab')", "extend([])"]:
@@ -199,7 +212,7 @@ def blocks():
 
 
 def all_rows():
-    for expressions in (arithmetic, subscripts, text_methods, filters, tests, numbers):
+    for expressions in (arithmetic, subscripts, text_methods, code_points, filters, tests, numbers):
         yield from ("{{ %s }}" % e for e in expressions())
     for e in list_methods():
         yield e if e.startswith("{%") else "{{ %s }}" % e

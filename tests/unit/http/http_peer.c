@@ -117,6 +117,109 @@ Test(http_peer, proxy_headers)
     cr_assert_eq(http_proxy_read((const uint8_t *)"\r\nGET", 5, &got, &used), HTTP_PROXY_NONE);
 }
 
+Test(http_peer, networks_of_every_width)
+{
+    static const struct {
+        const char *network, *in, *out;
+    } rows[] = {
+        { "128.0.0.0/1", "255.0.0.1", "127.0.0.1" },
+        { "10.0.0.0/7", "11.255.255.255", "12.0.0.0" },
+        { "10.128.0.0/9", "10.129.0.0", "10.127.0.0" },
+        { "10.1.2.0/31", "10.1.2.1", "10.1.2.2" },
+        { "10.1.2.3/32", "10.1.2.3", "10.1.2.2" },
+        { "2001:db8::/32", "2001:db8:ffff::", "2001:db9::" },
+        { "2001:db8::/33", "2001:db8:7fff::", "2001:db8:8000::" },
+        { "::1/128", "::1", "::2" },
+        { "::2/127", "::3", "::1" },
+        { "[fd00::1]", "fd00::1", "fd00::2" },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        cr_assert(has(rows[i].network, rows[i].in) && !has(rows[i].network, rows[i].out), "%s", rows[i].network);
+    static const char *const bad[] = { "10.0.0.0/-1",
+                                       "10.0.0.0/ 8",
+                                       "10.0.0.0/+8",
+                                       "10.0.0.0/8x",
+                                       "/8",
+                                       "[::1",
+                                       "::1]",
+                                       "[]",
+                                       "[",
+                                       "1.2.3.4.5",
+                                       "2001:db8::5/129",
+                                       "1111:2222:3333:4444:5555:6666:255.255.255.2555" };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct http_trust t = { .n = 0 };
+        struct error err = { 0 };
+        cr_assert(http_trust_add(&t, bad[i], &err) == ERR_INVALID && t.n == 0, "%s", bad[i]);
+    }
+    struct http_address longest = address("1111:2222:3333:4444:5555:6666:255.255.255.255");
+    cr_assert(longest.b[0] == 0x11 && longest.b[15] == 255);
+    struct http_trust t = { .n = 0 };
+    struct error err = { 0 };
+    for (int i = 0; i < HTTP_MAX_TRUSTED; i++) cr_assert_eq(http_trust_add(&t, "10.0.0.1", &err), OK);
+    cr_assert_eq(http_trust_add(&t, "10.0.0.1", &err), ERR_FULL);
+    cr_assert_str_eq(err.text, "more than 64 networks");
+}
+
+Test(http_peer, loopback_is_the_whole_network)
+{
+    static const char *const own[] = { "127.0.0.1", "127.255.0.9", "::1", "::ffff:127.0.0.1" };
+    static const char *const other[] = { "128.0.0.1", "126.0.0.1", "::2", "::", "fe80::1" };
+    for (size_t i = 0; i < 4; i++) {
+        struct http_address a = address(own[i]);
+        cr_assert(http_address_is_loopback(&a), "%s", own[i]);
+    }
+    for (size_t i = 0; i < 5; i++) {
+        struct http_address a = address(other[i]);
+        cr_assert_not(http_address_is_loopback(&a), "%s", other[i]);
+    }
+}
+
+Test(http_peer, forwarded_fields_with_blanks_and_loopback)
+{
+    cr_assert(forwarded("8.8.8.8,127.0.0.1", "8.8.8.8"));
+    cr_assert(forwarded("8.8.8.8 , 10.0.0.1 ,::1", "8.8.8.8"));
+    cr_assert(forwarded("8.8.8.8,9.9.9.9", "9.9.9.9"));
+    cr_assert(forwarded("8.8.8.8,  ", NULL));
+    cr_assert(forwarded(", 8.8.8.8", "8.8.8.8"));
+    cr_assert(forwarded("127.0.0.1", NULL));
+}
+
+Test(http_peer, proxy_headers_at_their_bounds)
+{
+    static const struct {
+        uint8_t command, family;
+        size_t n;
+        enum http_proxy want;
+    } rows[] = {
+        { 0x21, 0x11, 12, HTTP_PROXY_CLIENT },
+        { 0x21, 0x12, 12, HTTP_PROXY_CLIENT },
+        { 0x21, 0x11, 11, HTTP_PROXY_BAD },
+        { 0x21, 0x21, 36, HTTP_PROXY_CLIENT },
+        { 0x21, 0x21, 35, HTTP_PROXY_BAD },
+        { 0x21, 0x31, 216, HTTP_PROXY_LOCAL },
+        { 0x21, 0x00, 0, HTTP_PROXY_LOCAL },
+        { 0x21, 0x41, 40, HTTP_PROXY_BAD },
+        { 0x20, 0x11, 12, HTTP_PROXY_LOCAL },
+        { 0x22, 0x11, 12, HTTP_PROXY_BAD },
+        { 0x31, 0x11, 12, HTTP_PROXY_BAD },
+        { 0x11, 0x11, 12, HTTP_PROXY_BAD },
+        { 0x21, 0x11, HTTP_PROXY_V2_MAX - HTTP_PROXY_V2_HEAD, HTTP_PROXY_CLIENT },
+        { 0x21, 0x11, HTTP_PROXY_V2_MAX - HTTP_PROXY_V2_HEAD + 1, HTTP_PROXY_BAD },
+    };
+    static const uint8_t zeros[HTTP_PROXY_V2_MAX];
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        uint8_t p[2 * HTTP_PROXY_V2_MAX];
+        struct http_address got;
+        size_t used = 0, n = proxy_header(p, rows[i].command, rows[i].family, zeros, rows[i].n);
+        cr_assert_eq(http_proxy_read(p, n, &got, &used), rows[i].want, "%zu", i);
+        if (rows[i].want != HTTP_PROXY_BAD) {
+            cr_assert_eq(used, n, "%zu", i);
+            cr_assert(rows[i].n == 0 || http_proxy_read(p, n - 1, &got, &used) == HTTP_PROXY_MORE, "%zu", i);
+        }
+    }
+}
+
 Test(http_peer, connections_are_counted_by_address)
 {
     struct http_peer *peers = NULL;

@@ -82,3 +82,41 @@ Test(vocab, byte_level_alphabet_is_one_to_one)
     cr_assert_eq(bytelevel_decode(0x144), -1);
     cr_assert_eq(bytelevel_decode(0x65e5), -1);
 }
+
+/* Each name, one byte less, one more, and one changed. */
+Test(vocab, names_of_ends_are_whole)
+{
+    static const char *const ends[] = { "<|im_end|>", "<|endoftext|>", "<|eot_id|>",    "<|eom_id|>",
+                                        "<|end|>",    "</s>",          "<end_of_turn>", "<eos>" };
+    for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+        char other[4][32];
+        struct vocab_token tokens[4];
+        struct vocab v = { .n_tokens = 4, .n_ids = 4, .tokens = tokens, .eos_id = TOKEN_NONE, .eot_id = TOKEN_NONE };
+        for (int k = 0; k < 4; k++) snprintf(other[k], sizeof(other[k]), "%s%s", ends[i], k == 2 ? "x" : "");
+        other[1][strlen(ends[i]) - 1] = '\0';
+        other[3][1]++;
+        for (int k = 0; k < 4; k++)
+            tokens[k] = (struct vocab_token){ other[k], (uint32_t)strlen(other[k]), 0, TOKEN_CONTROL };
+        for (int k = 0; k < 4; k++) cr_assert_eq(vocab_is_end(&v, k), k == 0, "%s", other[k]);
+        v.end_is_inside = true; /* this one name is then a part of an answer */
+        cr_assert_eq(vocab_is_end(&v, 0), strcmp(ends[i], "<|end|>") != 0, "%s", ends[i]);
+    }
+}
+
+Test(vocab, byte_tokens_are_written_in_hexadecimal)
+{
+    static const struct {
+        const char *text;
+        int byte;
+    } rows[] = {
+        { "<0x00>", 0 },    { "<0x09>", 9 },  { "<0x0A>", 10 }, { "<0xaf>", 0xAF }, { "<0xFF>", 255 },
+        { "<0xF9>", 0xF9 }, { "<0x0G>", -1 }, { "<0x0g>", -1 }, { "<0x:0>", -1 },   { "<0x/0>", -1 },
+        { "<0x@0>", -1 },   { "<0x`0>", -1 }, { "<0x0>", -1 },  { "<0x000>", -1 },  { "<1x00>", -1 },
+        { "<0x00]", -1 },   { "[0x00>", -1 },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct vocab_token t = { (char *)rows[i].text, (uint32_t)strlen(rows[i].text), 0, TOKEN_BYTE };
+        struct vocab v = { .n_tokens = 1, .n_ids = 1, .tokens = &t };
+        cr_assert_eq(vocab_token_byte(&v, 0), rows[i].byte, "%s", rows[i].text);
+    }
+}
