@@ -1,14 +1,17 @@
 /* cuda_scan.cu - the recurrences: the gated delta rule, and Mamba-2's scan.
  *
  * A column of S knows nothing of the others, so a thread has one, in registers where it fits, and walks over all rows
- * of its sequence.  A warp has 32 columns of a head; what they share of a row (q and k, or B and C) is staged for
- * TILE rows at a time in shared memory.  DeltaNet's q and k are brought to their length before. */
+ * of its sequence.  A warp has 32 columns of a head.  What they read of a row (q, k and v, or B, C and x) comes through
+ * two tiles of rows in shared memory: one is filled while the other one is worked on.  DeltaNet's q and k are brought
+ * to their length before. */
+#include "compute/cuda/cu_async.h"
 #include "compute/cuda/cu_math.h"
 #include "compute/cuda/cuda_state.h"
 
 #include <math.h>
 
-#define TILE         16 /* rows of the step whose gates and shared vectors are staged together */
+#define TILE         16u /* rows of the step that are staged together, at most */
+#define SHORT_TILE   2u  /* where sequences have one or two rows: more of them fit a multiprocessor */
 #define UNIT_THREADS 128
 
 /* --- a thread's column of S --- */
@@ -26,7 +29,7 @@ template <> struct column<0> { /* of any number of rows: in shared memory, [rows
 /* A warp's place: columns of one head of one sequence.  Lanes past the last column do as the last one does. */
 struct place {
     struct step_seq seq;
-    uint32_t head, col;
+    uint32_t head, col, lane_col; /* lane_col: the column in the warp */
     bool is_real;
     float *s; /* the column in its slot */
 };
@@ -40,6 +43,7 @@ static __device__ struct place place_of(const struct state_slices &state, const 
     p.head = blockIdx.y;
     p.is_real = col < g.cols;
     p.col = p.is_real ? col : g.cols - 1;
+    p.lane_col = p.col - blockIdx.x * CU_WARP;
     p.s = state_slot(&state, p.seq.state) + (size_t)p.head * g.rows * g.cols + p.col;
     return p;
 }
@@ -62,12 +66,36 @@ static __device__ __forceinline__ void store_column(struct column<ROWS> &c, cons
         if (p.is_real) p.s[(size_t)j * cols] = c.at(j);
 }
 
-/* n vectors of `rows` floats, ld floats apart, to shared memory; vectors there are `rows` rounded up to 4 apart. */
-static __device__ __forceinline__ void stage(float *to, const float *from, size_t ld, uint32_t n, uint32_t rows)
+/* n vectors of `width` floats on their way to shared memory, where they are `to_ld` apart; `wide`: 16 bytes at a time.
+ */
+static __device__ __forceinline__ void stage(float *to, uint32_t to_ld, const float *from, size_t ld, uint32_t n,
+                                             uint32_t width, bool wide)
 {
-    const uint32_t width = (rows + 3) & ~3u;
-    for (uint32_t t = 0; t < n; t++)
-        for (uint32_t j = threadIdx.x; j < rows; j += CU_WARP) to[t * width + j] = from[t * ld + j];
+    const uint32_t step = wide ? 4 : 1, pieces = width / step;
+    for (uint32_t i = threadIdx.x; i < n * pieces; i += CU_WARP) {
+        const uint32_t t = i / pieces, j = i % pieces * step;
+        if (wide)
+            cu_copy_async<16>(to + t * to_ld + j, from + t * ld + j);
+        else
+            cu_copy_async<4>(to + t * to_ld + j, from + t * ld + j);
+    }
+}
+
+/* Floats of a staged vector: whole 16 bytes. */
+static __host__ __device__ __forceinline__ uint32_t padded(uint32_t rows)
+{
+    return (rows + 3) & ~3u;
+}
+
+/* A tile: two vectors of each row, then the warp's columns of its values. */
+static __host__ __device__ __forceinline__ uint32_t tile_floats(uint32_t rows, uint32_t tile)
+{
+    return tile * (2 * padded(rows) + CU_WARP);
+}
+
+static bool is_wide(const float *p, size_t ld, uint32_t rows)
+{
+    return (uintptr_t)p % 16 == 0 && ld % 4 == 0 && rows % 4 == 0;
 }
 
 /* softplus(x + bias), and exp of that times a */
@@ -75,11 +103,6 @@ static __device__ __forceinline__ void decay_of(float *dt, float *decay, float x
 {
     *dt = cu_softplus(__fadd_rn(x, bias));
     *decay = cu_exp(__fmul_rn(*dt, a));
-}
-
-static uint32_t vector_floats(uint32_t rows)
-{
-    return (rows + 3) & ~3u;
 }
 
 /* --- DeltaNet --- */
@@ -90,6 +113,8 @@ struct delta_args {
     struct delta_facts facts;
     struct state_slices state;
     struct step_view step;
+    uint32_t tile;
+    bool wide;
 };
 
 /* q and k of each row, a head to half a warp: x * (factor / sqrt(the sum of its squares + eps)). */
@@ -128,74 +153,107 @@ static __device__ __forceinline__ float delta_pass(struct column<ROWS> &c, float
     return o;
 }
 
-/* A tile's gates and vectors, and the k after it, which begins the next row's u. */
-static __device__ __forceinline__ void delta_stage(const struct delta_args &a, const struct place &p, uint32_t t0,
-                                                   uint32_t n, float *k, float *q, float *decay, float *beta)
+/* Sends rows [t0, t0 + n) on their way: q and k of the head, v of the warp's columns. */
+static __device__ __forceinline__ void delta_fetch(const struct delta_args &a, const struct place &p, uint32_t t0,
+                                                   uint32_t n, float *to)
 {
     const struct delta_facts &f = a.facts;
-    const uint32_t keys = a.state.geom.rows, row = p.seq.row0 + t0;
+    const uint32_t keys = a.state.geom.rows, cols = a.state.geom.cols, c0 = blockIdx.x * CU_WARP;
     const uint32_t key_head = f.tiled ? p.head % f.n_k_heads : p.head / (f.n_v_heads / f.n_k_heads);
-    const float *from = a.in.qkv + row * a.in.ld + (size_t)key_head * keys;
-    __syncwarp();
-    stage(q, from, a.in.ld, n, keys);
-    stage(k, from + (size_t)f.n_k_heads * keys, a.in.ld, t0 + n < p.seq.n_rows ? n + 1 : n, keys);
-    if (threadIdx.x < n) {
-        float dt;
-        const size_t r = row + threadIdx.x;
-        decay_of(&dt, &decay[threadIdx.x], a.in.alpha[r * a.in.alpha_ld + p.head], f.dt_bias[p.head], f.a[p.head]);
-        beta[threadIdx.x] = cu_sigmoid(a.in.beta[r * a.in.beta_ld + p.head]);
+    const float *row = a.in.qkv + (p.seq.row0 + t0) * a.in.ld, *q = row + (size_t)key_head * keys;
+    const float *v = row + 2 * (size_t)f.n_k_heads * keys + (size_t)p.head * cols + c0;
+    stage(to, keys, q, a.in.ld, n, keys, a.wide);
+    stage(to + a.tile * keys, keys, q + (size_t)f.n_k_heads * keys, a.in.ld, n, keys, a.wide);
+    stage(to + 2 * a.tile * keys, CU_WARP, v, a.in.ld, n, min(cols - c0, (uint32_t)CU_WARP), a.wide);
+    cu_copy_commit();
+}
+
+/* alpha and beta of row t, for lanes below `tile`. */
+static __device__ __forceinline__ float2 delta_gates(const struct delta_args &a, const struct place &p, uint32_t t)
+{
+    const size_t row = p.seq.row0 + t;
+    if (threadIdx.x >= a.tile || t >= p.seq.n_rows) return make_float2(0, 0);
+    return make_float2(a.in.alpha[row * a.in.alpha_ld + p.head], a.in.beta[row * a.in.beta_ld + p.head]);
+}
+
+/* Rows of one tile, [t0, t0 + n); the tile after it is `next`, if there is one. */
+template <int ROWS>
+static __device__ __forceinline__ void delta_tile(const struct delta_args &a, const struct place &p,
+                                                  struct column<ROWS> &c, float *u, const float *now, const float *next,
+                                                  const float *decay, const float *beta, uint32_t t0, uint32_t n)
+{
+    const uint32_t keys = ROWS ? ROWS : a.state.geom.rows;
+    const float *q = now, *k = now + a.tile * keys, *v = now + 2 * a.tile * keys + p.lane_col;
+    float *out = a.out + (p.seq.row0 + t0) * a.out_ld + (size_t)p.head * a.state.geom.cols + p.col;
+    if (t0 == 0) {
+#pragma unroll
+        for (uint32_t j = 0; j < (ROWS ? ROWS : keys); j++) *u = __fmaf_rn(c.at(j), k[j], *u);
     }
-    __syncwarp();
+    for (uint32_t t = 0; t < n; t++) {
+        const float *k_next = k + (t + 1) * keys;
+        const float d = __fmul_rn(beta[t], __fmaf_rn(-decay[t], *u, v[t * CU_WARP]));
+        if (t + 1 == n) { /* the next u begins in the next tile; after the last row nobody asks for it */
+            cu_copy_wait<0>();
+            __syncwarp();
+            k_next = next ? next + a.tile * keys : k;
+        }
+        const float o = delta_pass(c, u, d, decay[t], k + t * keys, q + t * keys, k_next, keys);
+        if (p.is_real) out[t * a.out_ld] = o;
+    }
 }
 
 template <int ROWS> static __global__ void __launch_bounds__(CU_WARP) delta_kernel(struct delta_args a)
 {
     __shared__ float decay[TILE], beta[TILE];
-    const uint32_t keys = ROWS ? ROWS : a.state.geom.rows, cols = a.state.geom.cols;
+    const uint32_t keys = ROWS ? ROWS : a.state.geom.rows, cols = a.state.geom.cols, lane = threadIdx.x;
     const struct place p = place_of(a.state, a.step);
-    float *k = (float *)cu_shared(), *q = k + (TILE + 1) * keys, u = 0;
-    const float *v =
-        a.in.qkv + p.seq.row0 * a.in.ld + 2 * (size_t)a.facts.n_k_heads * keys + (size_t)p.head * cols + p.col;
-    float *out = a.out + p.seq.row0 * a.out_ld + (size_t)p.head * cols + p.col;
+    float *now = (float *)cu_shared(), *next = now + tile_floats(keys, a.tile), u = 0;
     struct column<ROWS> c;
     if (p.seq.n_rows == 0) return;
-    c.place(q + TILE * keys);
+    c.place(next + tile_floats(keys, a.tile));
+    delta_fetch(a, p, 0, min(p.seq.n_rows, a.tile), now);
+    float2 gates = delta_gates(a, p, lane);
     load_column(c, p, keys, cols);
-    float x = *v;
-    for (uint32_t t0 = 0; t0 < p.seq.n_rows; t0 += TILE) {
-        const uint32_t n = min(p.seq.n_rows - t0, (uint32_t)TILE);
-        delta_stage(a, p, t0, n, k, q, decay, beta);
-        if (t0 == 0) {
-#pragma unroll
-            for (uint32_t j = 0; j < (ROWS ? ROWS : keys); j++) u = __fmaf_rn(c.at(j), k[j], u);
+    for (uint32_t t0 = 0; t0 < p.seq.n_rows; t0 += a.tile) {
+        const uint32_t n = min(p.seq.n_rows - t0, a.tile), left = p.seq.n_rows - t0 - n;
+        float dt;
+        __syncwarp();
+        if (lane < a.tile) {
+            decay_of(&dt, &decay[lane], gates.x, a.facts.dt_bias[p.head], a.facts.a[p.head]);
+            beta[lane] = cu_sigmoid(gates.y);
         }
-        for (uint32_t t = 0; t < n; t++) {
-            const float d = __fmul_rn(beta[t], __fmaf_rn(-decay[t], u, x));
-            if (t0 + t + 1 < p.seq.n_rows) x = v[(t0 + t + 1) * a.in.ld]; /* on its way during the pass */
-            const float o = delta_pass(c, &u, d, decay[t], k + t * keys, q + t * keys, k + (t + 1) * keys, keys);
-            if (p.is_real) out[(t0 + t) * a.out_ld] = o;
-        }
+        cu_copy_wait<0>();
+        __syncwarp();
+        gates = delta_gates(a, p, t0 + n + lane);
+        if (left) delta_fetch(a, p, t0 + n, min(left, a.tile), next);
+        delta_tile(a, p, c, &u, now, left ? next : NULL, decay, beta, t0, n);
+        float *const swap = now;
+        now = next;
+        next = swap;
     }
     store_column(c, p, keys, cols);
 }
 
-static dim3 warps_of(const struct state_geometry *g, const struct step_view *v)
+static uint32_t tile_of(const struct step *step)
 {
-    return dim3(cu_div_up(g->cols, CU_WARP), g->n_heads, v->n_seqs);
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < step->batch->n_seqs; i++)
+        if (step->batch->seqs[i].n_rows > most) most = step->batch->seqs[i].n_rows;
+    return most <= SHORT_TILE ? SHORT_TILE : TILE;
 }
 
-/* Launches `kernel` with room for `vectors` staged vectors and, where registers do not hold it, S. */
-template <class A>
-static cudaError_t launch_scan(void (*kernel)(A), const A &args, uint32_t vectors, bool in_shared, cudaStream_t s)
+/* Launches `kernel` with room for two tiles and, where registers do not hold it, S. */
+template <class A> static cudaError_t launch_scan(void (*kernel)(A), const A &args, bool in_shared, cudaStream_t s)
 {
     const struct state_geometry *g = &args.state.geom;
-    size_t bytes = vectors * (size_t)vector_floats(g->rows) * sizeof(float);
+    const dim3 grid(cu_div_up(g->cols, CU_WARP), g->n_heads, args.step.n_seqs);
+    size_t bytes = 2 * (size_t)tile_floats(g->rows, args.tile) * sizeof(float);
     if (in_shared) bytes += (size_t)g->rows * CU_WARP * sizeof(float);
     if (bytes > (48u << 10)) {
         const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
         if (e != cudaSuccess) return e;
     }
-    return cu_launch(kernel, warps_of(g, &args.step), CU_WARP, bytes, s, args);
+    return cu_launch(kernel, grid, CU_WARP, bytes, s, args);
 }
 
 enum status cuda_delta_rule(struct backend *b, struct stream *s, float *out, size_t out_ld,
@@ -203,7 +261,9 @@ enum status cuda_delta_rule(struct backend *b, struct stream *s, float *out, siz
                             const struct state_slices *state, const struct step *step)
 {
     const uint32_t keys = state->geom.rows, heads = 2 * facts->n_k_heads;
-    const struct delta_args a = { out, out_ld, *in, *facts, *state, step_view_of(step) };
+    const struct delta_args a = {
+        out, out_ld, *in, *facts, *state, step_view_of(step), tile_of(step), is_wide(in->qkv, in->ld, keys)
+    };
     if (keys % 16 != 0) return ERR_UNSUPPORTED;
     assert(cuda_state_slot_bytes(b, &state->geom) <= state->slot_bytes);
     assert(facts->n_v_heads == state->geom.n_heads && facts->n_k_heads && facts->n_v_heads % facts->n_k_heads == 0);
@@ -212,11 +272,11 @@ enum status cuda_delta_rule(struct backend *b, struct stream *s, float *out, siz
         cu_launch(unit_length_kernel, dim3(cu_div_up(16 * heads, UNIT_THREADS), a.step.n_rows), UNIT_THREADS, 0,
                   cu_stream(b, s), in->qkv, in->ld, facts->n_k_heads, keys, facts->eps, 1.0f / sqrtf((float)keys));
     if (e == cudaSuccess && keys == 128)
-        e = launch_scan(delta_kernel<128>, a, 2 * TILE + 1, false, cu_stream(b, s));
+        e = launch_scan(delta_kernel<128>, a, false, cu_stream(b, s));
     else if (e == cudaSuccess && keys == 64)
-        e = launch_scan(delta_kernel<64>, a, 2 * TILE + 1, false, cu_stream(b, s));
+        e = launch_scan(delta_kernel<64>, a, false, cu_stream(b, s));
     else if (e == cudaSuccess)
-        e = launch_scan(delta_kernel<0>, a, 2 * TILE + 1, true, cu_stream(b, s));
+        e = launch_scan(delta_kernel<0>, a, true, cu_stream(b, s));
     return cuda_check(b, e, "delta_rule");
 }
 
@@ -228,91 +288,131 @@ struct mamba2_args {
     struct mamba2_facts facts;
     struct state_slices state;
     struct step_view step;
+    uint32_t tile;
+    bool wide;
 };
 
-/* STEPS rows in one pass over S, so that their chains of additions overlap. */
-template <int ROWS, int STEPS>
-static __device__ __forceinline__ void mamba2_pass(struct column<ROWS> &c, float *o, const float *x, const float *decay,
-                                                   const float *b, const float *cs, uint32_t rows, uint32_t width)
+/* EACH rows of S from row j on, over STEPS rows of the step, whose chains of additions overlap. */
+template <int ROWS, int STEPS, int EACH>
+static __device__ __forceinline__ void mamba2_some(struct column<ROWS> &c, float o[STEPS], const float x[STEPS],
+                                                   const float decay[STEPS], const float *b, const float *cs,
+                                                   uint32_t width, uint32_t j)
 {
+    float bs[STEPS][EACH], ds[STEPS][EACH];
 #pragma unroll
-    for (int k = 0; k < STEPS; k++) o[k] = 0;
+    for (int k = 0; k < STEPS; k++) {
+        if (EACH == 4) {
+            *(float4 *)bs[k] = *(const float4 *)(b + k * width + j);
+            *(float4 *)ds[k] = *(const float4 *)(cs + k * width + j);
+        } else {
+            bs[k][0] = b[k * width + j];
+            ds[k][0] = cs[k * width + j];
+        }
+    }
 #pragma unroll
-    for (uint32_t j = 0; j < (ROWS ? ROWS : rows); j++) {
-        float y = c.at(j);
+    for (int i = 0; i < EACH; i++) {
+        float y = c.at(j + i);
 #pragma unroll
         for (int k = 0; k < STEPS; k++) {
-            y = __fmaf_rn(x[k], b[k * width + j], __fmul_rn(decay[k], y));
-            o[k] = __fmaf_rn(y, cs[k * width + j], o[k]);
+            y = __fmaf_rn(x[k], bs[k][i], __fmul_rn(decay[k], y));
+            o[k] = __fmaf_rn(y, ds[k][i], o[k]);
         }
-        c.at(j) = y;
+        c.at(j + i) = y;
     }
 }
 
-/* STEPS rows from row t of the sequence on, which are rows `at` of the tile. */
+/* STEPS rows of the tile from row `at` on; `out` is the first one's. */
 template <int ROWS, int STEPS>
 static __device__ __forceinline__ void mamba2_rows(const struct mamba2_args &a, const struct place &p,
-                                                   struct column<ROWS> &c, const float *staged, const float *dt,
-                                                   const float *decay, uint32_t t, uint32_t at)
+                                                   struct column<ROWS> &c, const float *now, const float *dt,
+                                                   const float *decays, float *out, uint32_t at)
 {
-    const uint32_t rows = ROWS ? ROWS : a.state.geom.rows, width = (rows + 3) & ~3u;
-    const size_t own = (size_t)p.head * a.state.geom.cols + p.col;
-    const float *b = staged + at * width, *cs = b + TILE * width;
-    float in[STEPS], x[STEPS], o[STEPS];
+    const uint32_t rows = ROWS ? ROWS : a.state.geom.rows, width = padded(rows);
+    const float *b = now + at * width, *cs = b + a.tile * width;
+    const float *in = now + 2 * a.tile * width + at * CU_WARP + p.lane_col;
+    float x[STEPS], o[STEPS], decay[STEPS];
+#pragma unroll
     for (int k = 0; k < STEPS; k++) {
-        in[k] = a.in.xbc[(p.seq.row0 + t + (uint32_t)k) * a.in.ld + own];
-        x[k] = __fmul_rn(dt[at + (uint32_t)k], in[k]);
+        x[k] = __fmul_rn(dt[at + k], in[k * CU_WARP]);
+        decay[k] = decays[at + k];
+        o[k] = 0;
     }
-    mamba2_pass<ROWS, STEPS>(c, o, x, decay + at, b, cs, rows, width);
+#pragma unroll
+    for (uint32_t j = 0; j < (ROWS ? ROWS : rows); j += ROWS ? 4 : 1)
+        mamba2_some<ROWS, STEPS, ROWS ? 4 : 1>(c, o, x, decay, b, cs, width, j);
+#pragma unroll
     for (int k = 0; k < STEPS; k++)
-        if (p.is_real)
-            a.out[(p.seq.row0 + t + (uint32_t)k) * a.out_ld + own] = __fmaf_rn(a.facts.d[p.head], in[k], o[k]);
+        if (p.is_real) out[k * a.out_ld] = __fmaf_rn(a.facts.d[p.head], in[k * CU_WARP], o[k]);
+}
+
+/* Sends rows [t0, t0 + n) on their way: B and C of the head's group, x of the warp's columns. */
+static __device__ __forceinline__ void mamba2_fetch(const struct mamba2_args &a, const struct place &p, uint32_t t0,
+                                                    uint32_t n, float *to)
+{
+    const struct mamba2_facts &f = a.facts;
+    const uint32_t rows = a.state.geom.rows, cols = a.state.geom.cols, width = padded(rows), c0 = blockIdx.x * CU_WARP;
+    const float *x = a.in.xbc + (p.seq.row0 + t0) * a.in.ld;
+    const float *b = x + (size_t)f.n_heads * cols + (size_t)(p.head / (f.n_heads / f.n_groups)) * rows;
+    stage(to, width, b, a.in.ld, n, rows, a.wide);
+    stage(to + a.tile * width, width, b + (size_t)f.n_groups * rows, a.in.ld, n, rows, a.wide);
+    stage(to + 2 * a.tile * width, CU_WARP, x + (size_t)p.head * cols + c0, a.in.ld, n,
+          min(cols - c0, (uint32_t)CU_WARP), a.wide);
+    cu_copy_commit();
+}
+
+static __device__ __forceinline__ float mamba2_gate(const struct mamba2_args &a, const struct place &p, uint32_t t)
+{
+    return threadIdx.x < a.tile && t < p.seq.n_rows ? a.in.dt[(p.seq.row0 + t) * a.in.dt_ld + p.head] : 0.0f;
 }
 
 template <int ROWS> static __global__ void __launch_bounds__(CU_WARP) mamba2_kernel(struct mamba2_args a)
 {
     __shared__ float dt[TILE], decay[TILE];
-    const struct state_geometry g = a.state.geom;
-    const uint32_t rows = ROWS ? ROWS : g.rows, width = (rows + 3) & ~3u;
-    const struct mamba2_facts &f = a.facts;
+    const uint32_t rows = ROWS ? ROWS : a.state.geom.rows, cols = a.state.geom.cols, lane = threadIdx.x;
     const struct place p = place_of(a.state, a.step);
-    const size_t b0 = (size_t)f.n_heads * g.cols + (size_t)(p.head / (f.n_heads / f.n_groups)) * rows;
-    float *staged = (float *)cu_shared();
+    float *now = (float *)cu_shared(), *next = now + tile_floats(rows, a.tile);
     struct column<ROWS> c;
-    c.place(staged + 2 * TILE * width);
-    load_column(c, p, rows, g.cols);
-    for (uint32_t t0 = 0; t0 < p.seq.n_rows; t0 += TILE) {
-        const uint32_t n = min(p.seq.n_rows - t0, (uint32_t)TILE);
-        const float *row = a.in.xbc + (p.seq.row0 + t0) * a.in.ld + b0;
+    if (p.seq.n_rows == 0) return;
+    c.place(next + tile_floats(rows, a.tile));
+    mamba2_fetch(a, p, 0, min(p.seq.n_rows, a.tile), now);
+    float gate = mamba2_gate(a, p, lane);
+    load_column(c, p, rows, cols);
+    for (uint32_t t0 = 0; t0 < p.seq.n_rows; t0 += a.tile) {
+        const uint32_t n = min(p.seq.n_rows - t0, a.tile), left = p.seq.n_rows - t0 - n;
+        float *out = a.out + (p.seq.row0 + t0) * a.out_ld + (size_t)p.head * cols + p.col;
         uint32_t t = 0;
         __syncwarp();
-        stage(staged, row, a.in.ld, n, rows);
-        stage(staged + TILE * width, row + (size_t)f.n_groups * rows, a.in.ld, n, rows);
-        if (threadIdx.x < n)
-            decay_of(&dt[threadIdx.x], &decay[threadIdx.x],
-                     a.in.dt[(p.seq.row0 + t0 + threadIdx.x) * a.in.dt_ld + p.head], f.dt_bias[p.head], f.a[p.head]);
+        if (lane < a.tile) decay_of(&dt[lane], &decay[lane], gate, a.facts.dt_bias[p.head], a.facts.a[p.head]);
+        cu_copy_wait<0>();
         __syncwarp();
-        for (; t + 2 <= n; t += 2) mamba2_rows<ROWS, 2>(a, p, c, staged, dt, decay, t0 + t, t);
-        if (t < n) mamba2_rows<ROWS, 1>(a, p, c, staged, dt, decay, t0 + t, t);
+        gate = mamba2_gate(a, p, t0 + n + lane);
+        if (left) mamba2_fetch(a, p, t0 + n, min(left, a.tile), next);
+        for (; t + 2 <= n; t += 2) mamba2_rows<ROWS, 2>(a, p, c, now, dt, decay, out + t * a.out_ld, t);
+        if (t < n) mamba2_rows<ROWS, 1>(a, p, c, now, dt, decay, out + t * a.out_ld, t);
+        float *const swap = now;
+        now = next;
+        next = swap;
     }
-    store_column(c, p, rows, g.cols);
+    store_column(c, p, rows, cols);
 }
 
 enum status cuda_mamba2_scan(struct backend *b, struct stream *s, float *out, size_t out_ld,
                              const struct mamba2_inputs *in, const struct mamba2_facts *facts,
                              const struct state_slices *state, const struct step *step)
 {
-    const struct mamba2_args a = { out, out_ld, *in, *facts, *state, step_view_of(step) };
     const uint32_t rows = state->geom.rows;
+    const struct mamba2_args a = {
+        out, out_ld, *in, *facts, *state, step_view_of(step), tile_of(step), is_wide(in->xbc, in->ld, rows)
+    };
     assert(cuda_state_slot_bytes(b, &state->geom) <= state->slot_bytes);
     assert(facts->n_heads == state->geom.n_heads && facts->n_groups && facts->n_heads % facts->n_groups == 0);
     if (a.step.n_rows == 0) return OK;
     cudaError_t e;
     if (rows == 128)
-        e = launch_scan(mamba2_kernel<128>, a, 2 * TILE, false, cu_stream(b, s));
+        e = launch_scan(mamba2_kernel<128>, a, false, cu_stream(b, s));
     else if (rows == 64)
-        e = launch_scan(mamba2_kernel<64>, a, 2 * TILE, false, cu_stream(b, s));
+        e = launch_scan(mamba2_kernel<64>, a, false, cu_stream(b, s));
     else
-        e = launch_scan(mamba2_kernel<0>, a, 2 * TILE, true, cu_stream(b, s));
+        e = launch_scan(mamba2_kernel<0>, a, true, cu_stream(b, s));
     return cuda_check(b, e, "mamba2_scan");
 }
