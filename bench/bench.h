@@ -19,6 +19,7 @@ int bench_synth(int argc, char **argv);
 int bench_handoff(int argc, char **argv);
 int bench_load(int argc, char **argv);
 int bench_stream(int argc, char **argv);
+int bench_pool(int argc, char **argv);
 
 /* Median and ends of n > 0 samples; sorts them. */
 struct bench_spread {

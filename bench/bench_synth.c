@@ -51,8 +51,8 @@ static const struct config_option OPTIONS[] = {
     COMMAND_TEXT("out", "o", AT(path), "FILE", NULL, "GGUF file to write"),
     COMMAND_CHOICE("shape", NULL, AT(shape),
                    "smollm2-135m|llama-1b|llama-8b|llama-70b|qwen3-30b-a3b|qwen3.6-35b-a3b|gemma-3-27b|gpt-oss-20b|"
-                   "deepseek-v2-lite",
-                   NULL, "of this model"),
+                   "deepseek-v2-lite|small-hybrid|small-windows",
+                   NULL, "of this model; small ones are of none, and there is little to compute"),
     COMMAND_TEXT("type", NULL, AT(type), "TYPE", NULL,
                  "a type of GGUF for all matrices, or Q4_K_M: Q4_K with Q6_K for the head, half of attn_v and "
                  "ffn_down, and Q5_0 or "

@@ -15,6 +15,7 @@ static const struct bench_command COMMANDS[] = {
     { "synth", "writes a GGUF file of a real model's shape with random weights", bench_synth },
     { "handoff", "GB/s of a KV hand-off over loopback, beside a plain TCP copy", bench_handoff },
     { "load", "seconds to load a model from a cold disk, beside a raw read", bench_load },
+    { "pool", "how much of the cache's memory running sequences use while others wait", bench_pool },
     { "stream", "speed with weights streamed from disk, beside disk and compute alone", bench_stream },
 };
 #define N_COMMANDS (sizeof(COMMANDS) / sizeof(COMMANDS[0]))

@@ -156,12 +156,13 @@ struct route {
     uint32_t n, k;
 };
 
-/* KV memory of one layer: slice of block b starts at base + b * slice_bytes. */
+/* KV memory of one layer: slice of block b starts at base + b * stride. */
 struct kv_slices {
     uint8_t *base; /* device */
-    size_t slice_bytes;
+    size_t stride; /* a multiple of 64 */
     struct kv_geometry geom;
-    bool windowed; /* its ids are those of batch_seq's window_blocks */
+    bool windowed;      /* its ids are those of batch_seq's window_blocks */
+    size_t slice_bytes; /* kv_slice_bytes(); stores alone look at it */
 };
 
 /* Block ids of a sequence in a layer. */
@@ -191,13 +192,14 @@ struct state_geometry {
     uint32_t rows, cols;
 };
 
-/* States of one layer on one rank: slot i, which holds one sequence's, starts at base + i * slot_bytes.
+/* States of one layer on one rank: slot i, which holds one sequence's, starts at base + i * stride.
  * An op that computes a recurrence takes the state of a sequence from its slot, and leaves there what it is after the
  * last of the sequence's rows in the step.  A sequence at pos0 == 0 begins with zeros, whatever the slot holds. */
 struct state_slices {
     uint8_t *base; /* device */
-    size_t slot_bytes;
+    size_t stride; /* a multiple of 64 */
     struct state_geometry geom;
+    size_t slot_bytes; /* state_slot_bytes(); stores alone look at it */
 };
 
 /* A depthwise causal convolution over the last `kernel` positions. */

@@ -141,10 +141,32 @@ static void run_command(struct engine *e, struct command *c)
     mem_free(c);
 }
 
+static void count_tokens(const struct engine *e, struct engine_tokens *t, uint32_t n)
+{
+    t->all += n;
+    if (e->windows) t->in_windows += n < e->windows->tokens ? n : e->windows->tokens;
+}
+
+static void publish_tokens(struct engine *e)
+{
+    struct engine_tokens known = { 0 }, computed = { 0 };
+    for (uint32_t i = 0; i < e->seqs.n; i++) {
+        const struct seq *s = e->seqs.order[i];
+        if (s->state == SEQ_WAITING) continue;
+        count_tokens(e, &known, s->n_tokens);
+        count_tokens(e, &computed, s->n_computed);
+    }
+    atomic_store_explicit(&e->n_known, known.all, memory_order_relaxed);
+    atomic_store_explicit(&e->n_known_in_windows, known.in_windows, memory_order_relaxed);
+    atomic_store_explicit(&e->n_computed, computed.all, memory_order_relaxed);
+    atomic_store_explicit(&e->n_computed_in_windows, computed.in_windows, memory_order_relaxed);
+}
+
 /* The numbers for engine_load(), after commands and steps have changed them. */
 static void publish(struct engine *e)
 {
     uint32_t running = 0, waiting = 0, reserved = 0;
+    publish_tokens(e);
     for (uint32_t i = 0; i < e->seqs.n; i++) {
         const struct seq *s = e->seqs.order[i];
         running += seq_is_running(s);
@@ -285,9 +307,9 @@ static void free_engine(struct engine *e)
     mailbox_destroy(e->box);
     prefix_cache_destroy(e->prefix);
     swap_destroy(e->swap);
-    kv_pool_destroy(e->pool);
     state_pool_destroy(e->states);
     windows_destroy(e->windows);
+    kv_pool_destroy(e->pool);
     sampler_destroy(e->sampler);
     step_batch_fini(&e->batch);
     seq_set_fini(&e->seqs);
@@ -335,6 +357,17 @@ void engine_destroy(struct engine *e)
     free_engine(e);
 }
 
+/* What fits an empty pool can always go on in the end; what does not never could. */
+static enum status check_room(const struct engine *e, uint32_t n_blocks)
+{
+    const struct kv_runs runs = e->kv->runs;
+    const uint32_t n_windows = e->windows ? engine_windows_of(e, n_blocks, false) : 0;
+    if (n_windows > 0 && n_windows > kv_pool_n_blocks(e->windows->pool)) return ERR_NO_BLOCKS;
+    uint64_t all = n_blocks + (uint64_t)n_windows * runs.window + runs.slot;
+    if (runs.window > 0 && runs.slot > 0) all += 2 * (uint64_t)runs.window; /* runs of both lie apart */
+    return all > e->kv->n_blocks ? ERR_NO_BLOCKS : OK;
+}
+
 static enum status check_request(const struct engine *e, const struct seq_request *r)
 {
     if (r->mode != ENGINE_PREFILL_ONLY && r->mode != ENGINE_RESERVE && r->mode != ENGINE_GENERATE) return ERR_INVALID;
@@ -348,10 +381,7 @@ static enum status check_request(const struct engine *e, const struct seq_reques
         if (!token_id_ok(r->tokens[i], e->n_vocab)) return ERR_INVALID;
     for (uint32_t i = 0; i < r->sampling.n_bias; i++)
         if (!token_id_ok(r->sampling.bias_ids[i], e->n_vocab)) return ERR_INVALID;
-    /* What fits an empty pool can always go on in the end; what does not never could. */
-    if (e->windows && engine_windows_of(e, seq_blocks_max(r)) > kv_pool_n_blocks(e->windows->pool))
-        return ERR_NO_BLOCKS;
-    return seq_blocks_max(r) > e->kv->n_blocks ? ERR_NO_BLOCKS : OK;
+    return check_room(e, seq_blocks_max(r));
 }
 
 enum status engine_submit(struct engine *e, const struct seq_request *r)
@@ -440,6 +470,10 @@ void engine_load(struct engine *e, struct engine_load *out)
         .n_running = atomic_load_explicit(&e->n_running, memory_order_relaxed),
         .n_waiting = atomic_load_explicit(&e->n_waiting, memory_order_relaxed),
         .n_reserved = atomic_load_explicit(&e->n_reserved, memory_order_relaxed),
+        .known = { atomic_load_explicit(&e->n_known, memory_order_relaxed),
+                   atomic_load_explicit(&e->n_known_in_windows, memory_order_relaxed) },
+        .computed = { atomic_load_explicit(&e->n_computed, memory_order_relaxed),
+                      atomic_load_explicit(&e->n_computed_in_windows, memory_order_relaxed) },
         .prefill_tokens = atomic_load_explicit(&e->prefill_tokens, memory_order_relaxed),
         .decode_tokens = atomic_load_explicit(&e->decode_tokens, memory_order_relaxed),
         .prefix_queries = atomic_load_explicit(&e->prefix_queries, memory_order_relaxed),

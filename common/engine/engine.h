@@ -106,7 +106,8 @@ typedef uint32_t (*engine_draft_fn)(void *ctx, const int32_t *tokens, uint32_t n
 
 struct engine_options {
     struct model *model;    /* taken: closed by engine_destroy */
-    struct kv_store *kv;    /* taken; its states, if any, have max_seqs slots and those of snapshots */
+    struct kv_store *kv;    /* taken; states in a memory of their own have max_seqs slots and those of snapshots */
+    uint32_t max_snapshots; /* of states in the blocks' memory (struct kv_runs) */
     const int32_t *end_ids; /* tokens that end generation; copied */
     uint32_t n_end_ids;
     uint32_t max_seqs, max_batch_tokens, chunk_tokens, max_context;
@@ -161,10 +162,15 @@ void engine_pause(struct engine *e, uint64_t hi, bool pause);
 
 enum preempt_kind { PREEMPT_SWAP, PREEMPT_RECOMPUTE, PREEMPT_KIND_COUNT };
 
+struct engine_tokens { /* of admitted sequences, all and those within their windows */
+    uint64_t all, in_windows;
+};
+
 struct engine_load { /* a snapshot from atomics */
     uint32_t n_running, n_waiting, n_reserved;
     uint32_t blocks[KV_STATE_COUNT];
     struct state_counts states;                    /* slots for recurrent states */
+    struct engine_tokens known, computed;          /* whose KV has a place, and is there */
     uint64_t prefill_tokens, decode_tokens, steps; /* since start */
     uint64_t prefix_queries, prefix_hits;          /* tokens looked up in the prefix cache, and found */
     uint64_t preemptions[PREEMPT_KIND_COUNT];      /* sequences that lost their blocks */

@@ -30,8 +30,8 @@ static bool take_blocks(struct engine *e, struct seq *s)
 {
     const bool is_swapped = s->swapped.n > 0;
     struct kv_tier *tier = tier_of(e, s);
-    if (s->windows && !window_table_promise(&s->window, s->windows, engine_windows_of(e, seq_blocks_to_admit(s))))
-        return false;
+    const uint32_t n_windows = s->windows ? engine_windows_of(e, seq_blocks_to_admit(s), false) : 0;
+    if (s->windows && !window_table_promise(&s->window, s->windows, n_windows)) return false;
     if (s->states && state_pool_take(s->states, &s->slot) != OK) {
         seq_release_blocks(s, e->pool);
         return false;

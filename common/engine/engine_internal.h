@@ -52,6 +52,7 @@ struct engine {
     atomic_uint n_live;
     /* Written by the engine's thread after each round, read by engine_load(); each by itself. */
     atomic_uint n_running, n_waiting, n_reserved;
+    atomic_ullong n_known, n_known_in_windows, n_computed, n_computed_in_windows;
     atomic_ullong prefix_queries, prefix_hits;
     atomic_ullong prefill_tokens, decode_tokens, steps, step_us_max;
     atomic_ullong preemptions[PREEMPT_KIND_COUNT];
@@ -66,8 +67,8 @@ bool engine_admit(struct engine *e);
 /* A pool of blocks for windowed layers, and slots for the states of recurrent ones, if the model has any. */
 enum status engine_open_windows(struct engine *e, struct error *err) MUST_CHECK;
 enum status engine_open_states(struct engine *e, struct error *err) MUST_CHECK;
-/* Blocks of windowed layers that a sequence of n_blocks holds at most. */
-uint32_t engine_windows_of(const struct engine *e, uint32_t n_blocks);
+/* Blocks of windowed layers that a sequence of n_blocks holds at most, from its first chunk on or while it decodes. */
+uint32_t engine_windows_of(const struct engine *e, uint32_t n_blocks, bool decoding);
 /* All that a preempted sequence has of what it has computed. */
 struct swap_things engine_swap_things(const struct seq *s);
 /* Puts the state after a sequence's computed tokens, which are whole blocks, into its slot.  False: no snapshot of it

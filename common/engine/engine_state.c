@@ -4,13 +4,15 @@
 enum status engine_open_states(struct engine *e, struct error *err)
 {
     const uint32_t n_slots = kv_store_n_slots(e->opt.kv);
+    const uint32_t run = e->opt.kv->runs.slot;
     if (n_slots == 0) return OK;
-    if (n_slots < e->opt.max_seqs)
+    if (run == 0 && n_slots < e->opt.max_seqs)
         return error_set(err, ERR_INVALID, "there are %u slots for recurrent states, max_seqs is %u", n_slots,
                          e->opt.max_seqs);
-    const uint32_t n_snapshots = n_slots - e->opt.max_seqs;
+    const uint32_t n_snapshots = run > 0 ? e->opt.max_snapshots : n_slots - e->opt.max_seqs;
     if (e->prefix) e->state_interval = state_interval(n_snapshots, block_table_blocks_for(e->opt.max_context));
-    enum status st = state_pool_create(&e->states, n_slots);
+    enum status st = run > 0 ? state_pool_create_runs(&e->states, e->pool, run, n_snapshots)
+                             : state_pool_create(&e->states, n_slots);
     return st == OK ? OK : error_set(err, st, "cannot make a pool of %u slots for recurrent states", n_slots);
 }
 

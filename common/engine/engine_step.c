@@ -30,12 +30,15 @@ static void preempt_for(struct engine *e, uint32_t asking)
     atomic_fetch_add_explicit(&e->preemptions[st == OK ? PREEMPT_SWAP : PREEMPT_RECOMPUTE], 1, memory_order_relaxed);
 }
 
-/* To hold n_tokens: blocks, and room in the windows. */
+/* A decoding sequence, to hold n_tokens: blocks, and room in the windows, less than its prompt has needed. */
 static bool grow(struct engine *e, struct seq *s, uint64_t n_tokens)
 {
     const uint32_t n = block_table_blocks_for(n_tokens);
     if (block_table_grow(&s->table, e->pool, n, KV_ACTIVE) != OK) return false;
-    return !s->windows || window_table_promise(&s->window, s->windows, engine_windows_of(e, n));
+    if (!s->windows) return true;
+    const uint32_t n_windows = engine_windows_of(e, n, true);
+    window_table_lower(&s->window, s->windows, n_windows);
+    return window_table_promise(&s->window, s->windows, n_windows);
 }
 
 /* A decoding sequence needs room for the tokens it feeds. */

@@ -1,33 +1,11 @@
-/* kv_pool.c - a free stack of block ids, a list of idle ones that are worth keeping, a count and a state per block. */
-#include "kv/kv_pool.h"
-
+/* kv_pool.c - free block ids, a list of idle ones that are worth keeping, a count and a state per block. */
 #include "base/mem.h"
+#include "kv/kv_pool_internal.h"
 
 #include <assert.h>
-#include <stdatomic.h>
-#include <stdbool.h>
 #include <stddef.h>
 
-#define NONE UINT32_MAX
-
-struct kv_block {
-    uint32_t refs;
-    enum kv_block_state state;
-    bool kept;              /* goes to the idle list, not to the free one */
-    kv_block_id prev, next; /* in the idle list, while it has no reference */
-};
-
-struct kv_pool {
-    uint32_t n_blocks, n_free, n_idle;
-    struct kv_block *blocks;
-    kv_block_id *free;        /* stack: the last one freed is the next one taken, its memory is warm */
-    kv_block_id oldest, last; /* idle list, by last use; NONE: empty */
-    kv_forget_fn forget;
-    void *ctx;
-    /* Written by the engine thread only, read by metrics from any thread: each number is true by
-     * itself, a sum over states may be off by the moves under way.  Relaxed is enough. */
-    atomic_uint counts[KV_STATE_COUNT];
-};
+#define WORD 64u
 
 static const char *const STATE_NAMES[KV_STATE_COUNT] = {
     [KV_FREE] = "free",     [KV_RESERVED] = "reserved", [KV_RECEIVING] = "receiving",
@@ -40,7 +18,7 @@ const char *kv_block_state_name(enum kv_block_state s)
 }
 
 /* The only writer of a block's state, so the counts cannot drift from it. */
-static void move_to(struct kv_pool *pool, kv_block_id id, enum kv_block_state to)
+void kv_pool_move(struct kv_pool *pool, kv_block_id id, enum kv_block_state to)
 {
     struct kv_block *b = &pool->blocks[id];
     if (b->state == to) return;
@@ -49,23 +27,50 @@ static void move_to(struct kv_pool *pool, kv_block_id id, enum kv_block_state to
     b->state = to;
 }
 
+bool kv_pool_is_free(const struct kv_pool *pool, kv_block_id id)
+{
+    return pool->free[id / WORD] >> id % WORD & 1;
+}
+
+void kv_pool_free_add(struct kv_pool *pool, kv_block_id id)
+{
+    pool->free[id / WORD] |= 1ull << id % WORD;
+    if (id / WORD < pool->first_free) pool->first_free = id / WORD;
+    pool->n_free++;
+}
+
+void kv_pool_free_remove(struct kv_pool *pool, kv_block_id id)
+{
+    assert(kv_pool_is_free(pool, id));
+    pool->free[id / WORD] &= ~(1ull << id % WORD);
+    pool->n_free--;
+}
+
+static kv_block_id lowest_free(struct kv_pool *pool)
+{
+    const kv_block_id beside = kv_runs_beside(pool);
+    if (beside != KV_NONE) return beside;
+    while (pool->free[pool->first_free] == 0) pool->first_free++;
+    return pool->first_free * WORD + (uint32_t)__builtin_ctzll(pool->free[pool->first_free]);
+}
+
 enum status kv_pool_create(struct kv_pool **out, uint32_t n_blocks)
 {
     if (n_blocks == 0) return ERR_INVALID;
     struct kv_pool *pool = mem_zalloc(sizeof(*pool));
-    void *blocks = NULL, *ids = NULL;
+    void *blocks = NULL, *bits = NULL;
     enum status st = mem_try_array(&blocks, n_blocks, sizeof(*pool->blocks));
-    if (st == OK) st = mem_try_array(&ids, n_blocks, sizeof(*pool->free));
+    if (st == OK) st = mem_try_array(&bits, (n_blocks + WORD - 1) / WORD, sizeof(*pool->free));
     if (st != OK) {
         mem_free(blocks);
         mem_free(pool);
         return st;
     }
     pool->blocks = blocks;
-    pool->free = ids;
-    pool->n_blocks = pool->n_free = n_blocks;
-    pool->oldest = pool->last = NONE;
-    for (uint32_t i = 0; i < n_blocks; i++) pool->free[i] = n_blocks - 1 - i;
+    pool->free = bits;
+    pool->n_blocks = n_blocks;
+    pool->oldest = pool->last = KV_NONE;
+    for (kv_block_id id = 0; id < n_blocks; id++) kv_pool_free_add(pool, id);
     atomic_store(&pool->counts[KV_FREE], n_blocks);
     *out = pool;
     return OK;
@@ -74,9 +79,12 @@ enum status kv_pool_create(struct kv_pool **out, uint32_t n_blocks)
 void kv_pool_destroy(struct kv_pool *pool)
 {
     if (!pool) return;
-    assert(pool->n_free + pool->n_idle == pool->n_blocks && "a block outlives its pool");
+    if (pool->memory) kv_runs_leave(pool);
+    assert(pool->n_free + pool->n_idle == (pool->memory ? 0 : pool->n_blocks) && "a block outlives its pool");
     mem_free(pool->blocks);
     mem_free(pool->free);
+    mem_free(pool->busy);
+    mem_free(pool->unfree);
     mem_free(pool);
 }
 
@@ -84,39 +92,57 @@ static void idle_add(struct kv_pool *pool, kv_block_id id)
 {
     struct kv_block *b = &pool->blocks[id];
     b->prev = pool->last;
-    b->next = NONE;
-    *(b->prev == NONE ? &pool->oldest : &pool->blocks[b->prev].next) = id;
+    b->next = KV_NONE;
+    *(b->prev == KV_NONE ? &pool->oldest : &pool->blocks[b->prev].next) = id;
     pool->last = id;
+    b->used = ++(pool->memory ? pool->memory : pool)->clock;
     pool->n_idle++;
 }
 
 static void idle_remove(struct kv_pool *pool, kv_block_id id)
 {
     const struct kv_block *b = &pool->blocks[id];
-    *(b->prev == NONE ? &pool->oldest : &pool->blocks[b->prev].next) = b->next;
-    *(b->next == NONE ? &pool->last : &pool->blocks[b->next].prev) = b->prev;
+    *(b->prev == KV_NONE ? &pool->oldest : &pool->blocks[b->prev].next) = b->next;
+    *(b->next == KV_NONE ? &pool->last : &pool->blocks[b->next].prev) = b->prev;
     pool->n_idle--;
 }
 
-static void evict_oldest(struct kv_pool *pool)
+/* An idle block is free now; who keeps blocks does not hear of it. */
+void kv_pool_drop(struct kv_pool *pool, kv_block_id id)
 {
-    kv_block_id id = pool->oldest;
     idle_remove(pool, id);
     pool->blocks[id].kept = false;
+    kv_pool_move(pool, id, KV_FREE);
+    kv_pool_free_add(pool, id);
+    kv_runs_count(pool, id, 0, -1);
+    if (pool->memory) kv_runs_mark(pool, id, KV_ACTIVE);
+}
+
+void kv_pool_forget(struct kv_pool *pool, kv_block_id id)
+{
+    if (kv_pool_is_free(pool, id)) return;
     pool->forget(pool->ctx, id);
-    move_to(pool, id, KV_FREE);
-    pool->free[pool->n_free++] = id;
+    kv_pool_drop(pool, id);
+}
+
+void kv_pool_evict(struct kv_pool *pool)
+{
+    const kv_block_id id = pool->oldest;
+    kv_pool_forget(pool, id);
+    kv_runs_spare(pool, id);
 }
 
 enum status kv_pool_take(struct kv_pool *pool, enum kv_block_state state, kv_block_id *out)
 {
     assert(state != KV_FREE && state < KV_STATE_COUNT);
-    if (pool->n_free == 0 && pool->n_idle > 0) evict_oldest(pool);
-    if (pool->n_free == 0) return ERR_NO_BLOCKS;
-    kv_block_id id = pool->free[--pool->n_free];
+    if (pool->n_free == 0 && !(pool->memory ? kv_runs_find(pool) : kv_runs_evict_for_blocks(pool)))
+        return ERR_NO_BLOCKS;
+    const kv_block_id id = lowest_free(pool);
     assert(pool->blocks[id].refs == 0 && pool->blocks[id].state == KV_FREE);
+    kv_pool_free_remove(pool, id);
     pool->blocks[id].refs = 1;
-    move_to(pool, id, state);
+    kv_runs_count(pool, id, 1, 1);
+    kv_pool_move(pool, id, state);
     *out = id;
     return OK;
 }
@@ -129,14 +155,17 @@ void kv_pool_set_state(struct kv_pool *pool, kv_block_id id, enum kv_block_state
     /* Who merely holds a shared block does not say what it is while others read it. */
     bool is_read = b->state == KV_ACTIVE || b->state == KV_SENDING;
     bool holds = state == KV_RESERVED || state == KV_RECEIVING;
-    if (b->refs == 1 || !is_read || !holds) move_to(pool, id, state);
+    if (b->refs == 1 || !is_read || !holds) kv_pool_move(pool, id, state);
 }
 
 void kv_pool_ref(struct kv_pool *pool, kv_block_id id)
 {
     struct kv_block *b = &pool->blocks[id];
     assert(id < pool->n_blocks && (b->refs > 0 || b->kept));
-    if (b->refs++ == 0) idle_remove(pool, id);
+    if (b->refs++ > 0) return;
+    idle_remove(pool, id);
+    kv_runs_count(pool, id, 1, 0);
+    if (pool->memory) kv_runs_mark(pool, id, KV_ACTIVE);
 }
 
 void kv_pool_unref(struct kv_pool *pool, kv_block_id id)
@@ -144,11 +173,15 @@ void kv_pool_unref(struct kv_pool *pool, kv_block_id id)
     struct kv_block *b = &pool->blocks[id];
     assert(id < pool->n_blocks && b->refs > 0);
     if (--b->refs > 0) return;
-    move_to(pool, id, b->kept ? KV_CACHED : KV_FREE);
-    if (b->kept)
+    kv_runs_count(pool, id, -1, b->kept ? 0 : -1);
+    kv_pool_move(pool, id, b->kept ? KV_CACHED : KV_FREE);
+    if (b->kept) {
         idle_add(pool, id);
-    else
-        pool->free[pool->n_free++] = id;
+        if (pool->memory) kv_runs_mark(pool, id, KV_CACHED);
+        return;
+    }
+    kv_pool_free_add(pool, id);
+    kv_runs_spare(pool, id);
 }
 
 void kv_pool_on_forget(struct kv_pool *pool, kv_forget_fn forget, void *ctx)
@@ -173,7 +206,7 @@ void kv_pool_touch(struct kv_pool *pool, kv_block_id id)
 
 uint32_t kv_pool_n_free(const struct kv_pool *pool)
 {
-    return pool->n_free + pool->n_idle;
+    return pool->n_free + pool->n_idle + kv_runs_n_idle(pool);
 }
 
 uint32_t kv_pool_n_blocks(const struct kv_pool *pool)

@@ -2,11 +2,13 @@
  *
  * The pool knows ids, not bytes: memory belongs to the kv store.  When its last reference goes, a block returns to the
  * free list, or, if it is kept, waits idle until it is referenced again or its turn to be taken comes (rules:
- * kv/README.md).  Threads: engine thread only, except kv_pool_counts(). */
+ * kv/README.md).  Free blocks are given out from the lowest id on.  Threads: engine thread only, except
+ * kv_pool_counts(). */
 #ifndef KV_KV_POOL_H
 #define KV_KV_POOL_H
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct kv_pool;
@@ -32,7 +34,18 @@ void kv_pool_keep(struct kv_pool *pool, kv_block_id id);
 /* A kept block was used just now. */
 void kv_pool_touch(struct kv_pool *pool, kv_block_id id);
 
-/* Blocks that can be taken: free ones and idle ones. */
+/* Forgets the idle block that was used longest ago; there must be one. */
+void kv_pool_evict(struct kv_pool *pool);
+
+/* A pool in the memory of another: its block i is what blocks [i * run, (i + 1) * run) of `memory`, which has none
+ * taken yet and outlives it, would be.  It has a run while one of its blocks is used, kept or reserved; what is idle on
+ * either side gives way to the other in order of last use.  ERR_INVALID: not even one run fits. */
+enum status kv_pool_create_runs(struct kv_pool **out, struct kv_pool *memory, uint32_t run) MUST_CHECK;
+/* From now on, whatever others take, n blocks can be held at once; less than before gives room back.  False: there is
+ * no room for so many, and nothing has changed but what was idle. */
+bool kv_pool_reserve(struct kv_pool *pool, uint32_t n) MUST_CHECK;
+
+/* Blocks that can be taken: free ones and idle ones, those that pools in this memory could give back included. */
 uint32_t kv_pool_n_free(const struct kv_pool *pool);
 uint32_t kv_pool_n_blocks(const struct kv_pool *pool);
 /* Blocks per state; atomics, so any thread may read them. */

@@ -3,7 +3,6 @@
 
 #include "base/kv_block.h"
 #include "base/mem.h"
-#include "kv/kv_pool.h"
 #include "kv/prefix_cache.h"
 
 #include <assert.h>
@@ -11,19 +10,32 @@
 struct state_pool {
     struct kv_pool *slots;
     struct prefix_cache *snapshots; /* by their tokens; idle slots, which the pool takes back when it has no others */
+    uint32_t max_snapshots;
 };
+
+static enum status finish(struct state_pool **out, struct state_pool *p, enum status st)
+{
+    if (st == OK) st = prefix_cache_create(&p->snapshots, p->slots);
+    if (st == OK)
+        *out = p;
+    else
+        state_pool_destroy(p);
+    return st;
+}
 
 enum status state_pool_create(struct state_pool **out, uint32_t n_slots)
 {
     struct state_pool *p = mem_zalloc(sizeof(*p));
-    enum status st = kv_pool_create(&p->slots, n_slots);
-    if (st == OK) st = prefix_cache_create(&p->snapshots, p->slots);
-    if (st != OK) {
-        state_pool_destroy(p);
-        return st;
-    }
-    *out = p;
-    return OK;
+    p->max_snapshots = n_slots;
+    return finish(out, p, kv_pool_create(&p->slots, n_slots));
+}
+
+enum status state_pool_create_runs(struct state_pool **out, struct kv_pool *memory, uint32_t run,
+                                   uint32_t max_snapshots)
+{
+    struct state_pool *p = mem_zalloc(sizeof(*p));
+    p->max_snapshots = max_snapshots;
+    return finish(out, p, kv_pool_create_runs(&p->slots, memory, run));
 }
 
 void state_pool_destroy(struct state_pool *p)
@@ -63,6 +75,7 @@ void state_pool_keep(struct state_pool *p, const struct prefix_hash *hash, state
 {
     prefix_cache_publish(p->snapshots, hash, slot);
     kv_pool_unref(p->slots, slot);
+    if (state_pool_counts(p).n_snapshots > p->max_snapshots) kv_pool_evict(p->slots);
 }
 
 struct state_counts state_pool_counts(const struct state_pool *p)

@@ -8,6 +8,7 @@
 #ifndef KV_STATE_POOL_H
 #define KV_STATE_POOL_H
 #include "base/status.h"
+#include "kv/kv_pool.h"
 #include "kv/prefix_hash.h"
 
 #include <stdbool.h>
@@ -19,6 +20,10 @@ typedef uint32_t state_slot_id;
 
 /* ERR_INVALID: no slots. */
 enum status state_pool_create(struct state_pool **out, uint32_t n_slots) MUST_CHECK;
+/* Slots that are runs of blocks of `memory` (kv_pool_create_runs()), with at most max_snapshots of them besides live
+ * ones. */
+enum status state_pool_create_runs(struct state_pool **out, struct kv_pool *memory, uint32_t run,
+                                   uint32_t max_snapshots) MUST_CHECK;
 void state_pool_destroy(struct state_pool *p); /* NULL is fine; no slot may be live */
 
 /* A live slot, for which a snapshot may be forgotten.  ERR_FULL: all are live. */

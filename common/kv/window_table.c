@@ -13,18 +13,29 @@ uint32_t window_blocks_max(uint32_t window, uint32_t chunk, uint32_t n_tokens)
     return held < all ? (uint32_t)held : all;
 }
 
+static enum status finish(struct windows **out, struct windows *w, bool caches, enum status st)
+{
+    if (st == OK && caches) st = prefix_cache_create(&w->cache, w->pool);
+    if (st == OK)
+        *out = w;
+    else
+        windows_destroy(w);
+    return st;
+}
+
 enum status windows_create(struct windows **out, uint32_t n_blocks, uint32_t tokens, bool caches)
 {
     struct windows *w = mem_zalloc(sizeof(*w));
     w->tokens = tokens;
-    enum status st = kv_pool_create(&w->pool, n_blocks);
-    if (st == OK && caches) st = prefix_cache_create(&w->cache, w->pool);
-    if (st != OK) {
-        windows_destroy(w);
-        return st;
-    }
-    *out = w;
-    return OK;
+    return finish(out, w, caches, kv_pool_create(&w->pool, n_blocks));
+}
+
+enum status windows_create_runs(struct windows **out, struct kv_pool *memory, uint32_t run, uint32_t tokens,
+                                bool caches)
+{
+    struct windows *w = mem_zalloc(sizeof(*w));
+    w->tokens = tokens;
+    return finish(out, w, caches, kv_pool_create_runs(&w->pool, memory, run));
 }
 
 void windows_destroy(struct windows *w)
@@ -54,10 +65,21 @@ void window_table_fini(struct window_table *t)
 bool window_table_promise(struct window_table *t, struct windows *w, uint32_t n)
 {
     if (n <= t->promised) return true;
-    if (n - t->promised > kv_pool_n_blocks(w->pool) - w->promised) return false;
+    if (!kv_pool_reserve(w->pool, w->promised + (n - t->promised))) return false;
     w->promised += n - t->promised;
     t->promised = n;
     return true;
+}
+
+void window_table_lower(struct window_table *t, struct windows *w, uint32_t n)
+{
+    if (n >= t->promised) return;
+    assert(t->n - t->first <= n);
+    w->promised -= t->promised - n;
+    t->promised = n;
+    const bool is_less = kv_pool_reserve(w->pool, w->promised);
+    assert(is_less && "what was promised to others stays");
+    (void)is_less;
 }
 
 void window_table_share(struct window_table *t, struct windows *w, const struct prefix_hash *hashes, uint32_t first,
@@ -87,8 +109,8 @@ void window_table_slide(struct window_table *t, struct windows *w, uint32_t firs
 void window_table_clear(struct window_table *t, struct windows *w)
 {
     while (t->n > t->first) kv_pool_unref(w->pool, t->ids[--t->n]);
-    w->promised -= t->promised;
-    t->first = t->n = t->promised = 0;
+    t->first = t->n = 0;
+    window_table_lower(t, w, 0);
 }
 
 uint32_t window_longest(const struct windows *w, const struct prefix_hash *hashes, uint32_t n)

@@ -32,12 +32,17 @@ struct windows { /* what the tables of an engine share */
 };
 /* n_blocks blocks; caches: with a prefix cache.  ERR_NO_MEMORY, ERR_INVALID: 0 blocks. */
 enum status windows_create(struct windows **out, uint32_t n_blocks, uint32_t tokens, bool caches) MUST_CHECK;
+/* The same, of runs of blocks of `memory` (kv_pool_create_runs()). */
+enum status windows_create_runs(struct windows **out, struct kv_pool *memory, uint32_t run, uint32_t tokens,
+                                bool caches) MUST_CHECK;
 void windows_destroy(struct windows *w); /* NULL is fine; all tables must be empty */
 
 enum status window_table_init(struct window_table *t, uint32_t max_blocks) MUST_CHECK;
 void window_table_fini(struct window_table *t); /* must hold no blocks; zeroed is fine */
 /* Makes the sequence's promise `n` blocks, if it is less.  False: so many are not left, nothing has changed. */
 bool window_table_promise(struct window_table *t, struct windows *w, uint32_t n) MUST_CHECK;
+/* Makes it `n` blocks, if it is more; it must not hold more. */
+void window_table_lower(struct window_table *t, struct windows *w, uint32_t n);
 /* An empty table begins at block `first`, and takes blocks [first, n) of hashes from the cache, which has them all. */
 void window_table_share(struct window_table *t, struct windows *w, const struct prefix_hash *hashes, uint32_t first,
                         uint32_t n);

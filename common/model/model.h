@@ -101,6 +101,12 @@ enum status model_kv_create_windowed(struct kv_store **out, const struct model *
 size_t model_state_bytes(const struct model *m);
 enum status model_states_create(struct kv_store *kv, const struct model *m, uint32_t n_slots,
                                 struct error *err) MUST_CHECK;
+/* Where a model keeps more than blocks of one kind, all of it may share one memory of n_blocks blocks: how
+ * (kv_runs_for()), and what such a block takes on all ranks. */
+struct kv_runs model_kv_runs(const struct model *m);
+size_t model_shared_block_bytes(const struct model *m);
+enum status model_kv_create_shared(struct kv_store **out, const struct model *m, uint32_t n_blocks,
+                                   struct error *err) MUST_CHECK;
 
 /* Called once layer `layer` of the batch is enqueued; its KV is written, on all ranks, when `written` has passed.  In
  * order of layers, one call at a time, on the caller's thread or, for later stages, on another one that it waits for.

@@ -119,6 +119,48 @@ size_t model_state_bytes(const struct model *m)
     return bytes;
 }
 
+struct kv_runs model_kv_runs(const struct model *m)
+{
+    const size_t windows = model_window_block_bytes(m);
+    return kv_runs_for(model_kv_block_bytes(m) - windows, windows, model_state_bytes(m));
+}
+
+static size_t shared_bytes(const struct model_rank *m, struct kv_runs runs)
+{
+    struct kv_geometry layers[MODEL_MAX_LAYERS];
+    struct state_layer_geometry states[MODEL_MAX_LAYERS];
+    const uint32_t n = geometries(m, layers);
+    state_geometries(m, states);
+    return kv_store_shared_bytes_for(m->backend, layers, states, n, runs);
+}
+
+size_t model_shared_block_bytes(const struct model *m)
+{
+    const struct kv_runs runs = model_kv_runs(m);
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < m->n_ranks; i++) bytes += shared_bytes(&m->ranks[i], runs);
+    return bytes;
+}
+
+enum status model_kv_create_shared(struct kv_store **out, const struct model *m, uint32_t n_blocks, struct error *err)
+{
+    const struct kv_runs runs = model_kv_runs(m);
+    struct kv_geometry layers[MODEL_MAX_LAYERS];
+    struct state_layer_geometry states[MODEL_MAX_LAYERS];
+    struct kv_store *first = NULL, **end = &first;
+    for (uint32_t i = 0; i < m->n_ranks; i++, end = &(*end)->next) {
+        const uint32_t n = geometries(&m->ranks[i], layers);
+        state_geometries(&m->ranks[i], states);
+        enum status st = kv_store_create_shared(end, m->ranks[i].backend, layers, states, n, runs, n_blocks, err);
+        if (st != OK) {
+            kv_store_destroy(first);
+            return st;
+        }
+    }
+    *out = first;
+    return OK;
+}
+
 enum status model_states_create(struct kv_store *kv, const struct model *m, uint32_t n_slots, struct error *err)
 {
     struct state_layer_geometry layers[MODEL_MAX_LAYERS];

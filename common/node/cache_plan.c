@@ -9,19 +9,16 @@
 
 typedef unsigned long long ull;
 
-static enum status plan_slots(uint32_t *out, const struct cache_need *n, struct error *err)
+static enum status count_snapshots(uint32_t *out, const struct cache_need *n, struct error *err)
 {
-    *out = 0;
-    if (n->state_bytes == 0) return OK;
-    const uint64_t snapshots = n->snapshot_bytes / n->state_bytes;
-    if (n->snapshot_bytes > 0 && snapshots == 0)
-        return error_set(err, ERR_INVALID,
-                         "kv.snapshot_bytes: %llu bytes hold no recurrent state of %zu bytes; at least those are "
-                         "needed, or 0 for no "
-                         "snapshots",
-                         (ull)n->snapshot_bytes, n->state_bytes);
-    *out = n->max_seqs + (snapshots < SNAPSHOTS_MAX ? (uint32_t)snapshots : SNAPSHOTS_MAX);
-    return OK;
+    const uint64_t fit = n->state_bytes > 0 ? n->snapshot_bytes / n->state_bytes : 0;
+    *out = fit < SNAPSHOTS_MAX ? (uint32_t)fit : SNAPSHOTS_MAX;
+    if (n->state_bytes == 0 || n->snapshot_bytes == 0 || fit > 0) return OK;
+    return error_set(err, ERR_INVALID,
+                     "kv.snapshot_bytes: %llu bytes hold no recurrent state of %zu bytes; at least those are "
+                     "needed, or 0 for no "
+                     "snapshots",
+                     (ull)n->snapshot_bytes, n->state_bytes);
 }
 
 /* Ids alone. */
@@ -32,37 +29,38 @@ static uint64_t blocks_without_bytes(const struct cache_need *n)
     return all < most ? all : one > most ? one : most;
 }
 
-/* Of how many blocks one is of layers with a window, too. */
-static double blocks_per_window(const struct cache_need *n)
+static enum status refuse(const struct cache_need *n, uint64_t blocks, struct error *err)
 {
-    const double half = (double)n->max_context / KV_BLOCK_TOKENS / 2 / n->window_blocks;
-    return half < 1 ? 1 : half > 4 ? 4 : half;
+    return error_set(err, ERR_INVALID, "kv_memory of %llu bytes holds %llu blocks of %zu bytes", (ull)n->kv_memory,
+                     (ull)blocks, n->block_bytes);
 }
 
-static enum status plan_blocks(struct cache_plan *out, const struct cache_need *n, uint64_t memory, struct error *err)
+/* Whole runs: there is no use for a part of one. */
+static enum status plan_shared(struct cache_plan *out, const struct cache_need *n, uint32_t snapshots,
+                               struct error *err)
 {
-    uint64_t blocks = n->block_bytes > 0 ? memory / n->block_bytes : blocks_without_bytes(n), windows = 0;
-    const size_t others = n->block_bytes - n->window_bytes;
-    if (n->window_bytes > 0) {
-        windows = (uint64_t)((double)memory / (blocks_per_window(n) * (double)others + (double)n->window_bytes));
-        if (windows < n->window_blocks) windows = blocks; /* not even one sequence's */
-    }
-    if (windows > blocks_without_bytes(n)) windows = blocks_without_bytes(n);
-    if (n->window_bytes > 0)
-        blocks = others > 0 ? (memory - windows * n->window_bytes) / others : blocks_without_bytes(n);
-    if (blocks == 0 || blocks > BLOCKS_MAX)
-        return error_set(err, ERR_INVALID, "kv_memory of %llu bytes holds %llu blocks of %zu bytes", (ull)n->kv_memory,
-                         (ull)blocks, n->block_bytes);
+    const uint32_t run = n->window_run > n->slot_run ? n->window_run : n->slot_run;
+    const uint64_t least = n->slot_run + (uint64_t)n->window_run * n->window_blocks + 1;
+    uint64_t bytes, blocks;
+    if (!size_add(n->kv_memory, n->snapshot_bytes, &bytes)) bytes = UINT64_MAX;
+    blocks = bytes / n->shared_bytes / run * run;
+    if (n->slot_run == 0) blocks = n->kv_memory / n->shared_bytes / run * run;
+    if (blocks < least)
+        return error_set(err, ERR_INVALID,
+                         "kv_memory is %llu bytes; a sequence of one token takes %llu for its blocks, windows and "
+                         "recurrent states",
+                         (ull)n->kv_memory, (ull)(least * n->shared_bytes));
+    if (blocks > BLOCKS_MAX) return refuse(n, blocks, err);
     out->n_blocks = (uint32_t)blocks;
-    out->n_window_blocks = (uint32_t)windows;
+    out->n_window_blocks = n->window_run > 0 ? out->n_blocks / n->window_run : 0;
+    out->n_snapshots = snapshots;
+    out->n_blocks_each = (uint32_t)(blocks - least) + 1;
     return OK;
 }
 
-enum status cache_plan(struct cache_plan *out, const struct cache_need *n, struct error *err)
+static enum status plan_apart(struct cache_plan *out, const struct cache_need *n, uint32_t snapshots, struct error *err)
 {
     uint64_t states, least;
-    enum status st = plan_slots(&out->n_slots, n, err);
-    if (st != OK) return st;
     if (!size_mul(n->state_bytes, n->max_seqs, &states) || !size_add(states, n->block_bytes, &least))
         return error_set(err, ERR_TOO_LARGE, "recurrent states of %u sequences of %zu bytes each", n->max_seqs,
                          n->state_bytes);
@@ -72,5 +70,22 @@ enum status cache_plan(struct cache_plan *out, const struct cache_need *n, struc
                          "a KV block %zu: at "
                          "least %llu are needed",
                          (ull)n->kv_memory, n->max_seqs, n->state_bytes, n->block_bytes, (ull)least);
-    return plan_blocks(out, n, n->kv_memory - states, err);
+    const uint64_t all = n->block_bytes > 0 ? (n->kv_memory - states) / n->block_bytes : 0;
+    const bool has_bytes = n->block_bytes > n->window_bytes; /* otherwise ids alone */
+    const uint64_t blocks = has_bytes ? all : blocks_without_bytes(n);
+    if (blocks == 0 || blocks > BLOCKS_MAX || (n->window_bytes > 0 && all == 0)) return refuse(n, all, err);
+    out->n_blocks = out->n_blocks_each = (uint32_t)blocks;
+    out->n_window_blocks = n->window_bytes == 0 ? 0 : all < blocks ? (uint32_t)all : out->n_blocks;
+    out->n_slots = n->state_bytes > 0 ? n->max_seqs + snapshots : 0;
+    return OK;
+}
+
+enum status cache_plan(struct cache_plan *out, const struct cache_need *n, struct error *err)
+{
+    uint32_t snapshots;
+    enum status st = count_snapshots(&snapshots, n, err);
+    *out = (struct cache_plan){ 0 };
+    if (st != OK) return st;
+    const bool is_shared = n->window_run > 0 || n->slot_run > 0;
+    return is_shared ? plan_shared(out, n, snapshots, err) : plan_apart(out, n, snapshots, err);
 }

@@ -93,22 +93,29 @@ static uint32_t window_blocks(const struct model *model, const struct loaded_mod
     return window_blocks_max(window, chunk, m->max_context);
 }
 
-/* KV memory, with slots for states if the model has any. */
+/* KV memory, with room for states if the model has any. */
 static enum status open_cache(struct loaded_model *m, struct kv_store **kv, const struct model *model,
                               const struct config_run *run, struct error *err)
 {
+    const struct kv_runs runs = model_kv_runs(model);
     const struct cache_need need = { .kv_memory = run->self->kv_memory,
                                      .snapshot_bytes = run->cfg.kv.snapshot_bytes,
                                      .block_bytes = model_kv_block_bytes(model),
                                      .window_bytes = model_window_block_bytes(model),
                                      .window_blocks = window_blocks(model, m, run),
                                      .state_bytes = model_state_bytes(model),
+                                     .shared_bytes = model_shared_block_bytes(model),
+                                     .window_run = runs.window,
+                                     .slot_run = runs.slot,
                                      .max_seqs = run->self->max_seqs,
                                      .max_context = m->max_context };
     struct cache_plan plan;
     enum status st = cache_plan(&plan, &need, err);
     if (st != OK) return st;
     m->n_blocks = plan.n_blocks;
+    m->n_blocks_each = plan.n_blocks_each;
+    m->n_snapshots = plan.n_snapshots;
+    if (runs.window > 0 || runs.slot > 0) return model_kv_create_shared(kv, model, plan.n_blocks, err);
     st = model_kv_create_windowed(kv, model, plan.n_blocks, plan.n_window_blocks, err);
     return st == OK && plan.n_slots > 0 ? model_states_create(*kv, model, plan.n_slots, err) : st;
 }
@@ -214,6 +221,7 @@ static enum status start_engine(struct loaded_model *m, struct model *model, str
         .kv_event_layers = layers_per_event(&m->geometry, run),
         .kv_event_min_tokens = KV_EVENT_MIN_TOKENS,
         .max_commands = MAX_COMMANDS,
+        .max_snapshots = m->n_snapshots,
         .prefix_cache = strcmp(run->cfg.kv.prefix_cache, "on") == 0,
         .cache_secret = run->cfg.kv.cache_secret,
         .max_gap_us = (uint64_t)self->max_gap_ms * 1000,

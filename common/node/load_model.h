@@ -16,7 +16,8 @@ struct loaded_model {
     struct kv_map *kv_map;             /* of the engine's KV memory */
     struct model_info info;            /* a copy; rope.freq_factors is the model's */
     struct cache_geometry geometry;    /* of its cache, as other nodes hear of it */
-    uint32_t n_blocks, max_context;
+    uint32_t n_blocks, n_blocks_each;  /* in all; one sequence can have */
+    uint32_t n_snapshots, max_context;
 };
 
 /* Loads self's model and starts its engine.  Says how far it is: a bar on a terminal, log lines elsewhere. */

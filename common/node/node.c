@@ -259,7 +259,7 @@ static void fill_hello(struct node *n)
     cache_geometry_pack(&n->geometry, &n->model.geometry);
     h->geometry = &n->geometry.msg;
     h->max_seqs = n->run.self->max_seqs;
-    h->n_blocks = n->model.n_blocks;
+    h->n_blocks = n->model.n_blocks_each;
     h->max_context = n->model.max_context;
     h->n_vocab = n->model.info.n_vocab;
     h->version = (char *)(uintptr_t)BATON_VERSION;

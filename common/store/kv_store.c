@@ -41,7 +41,8 @@ static void lay_out(struct kv_store *kv, const struct kv_geometry *layers)
     uint8_t *at = kv->memory;
     for (uint32_t l = 0; l < kv->n_layers; l++) {
         const size_t slice = slice_bytes(kv->backend, &layers[l]);
-        kv->layers[l] = (struct kv_slices){ at, slice, layers[l], kv->n_window_blocks > 0 && layers[l].window > 0 };
+        kv->layers[l] =
+            (struct kv_slices){ at, slice, layers[l], kv->n_window_blocks > 0 && layers[l].window > 0, slice };
         at += slice * n_blocks_of(kv, &kv->layers[l]);
     }
 }
@@ -68,17 +69,13 @@ static enum status count_bytes(uint64_t *out, size_t block, uint32_t n_blocks, s
     return error_set(err, ERR_TOO_LARGE, "%u KV blocks of %zu bytes do not fit an address space", n_blocks, block);
 }
 
-enum status kv_store_create_windowed(struct kv_store **out, struct backend *backend, const struct kv_geometry *layers,
-                                     uint32_t n_layers, uint32_t n_blocks, uint32_t n_window_blocks, struct error *err)
+/* Memory, and room for the layers' slices, which are still to be laid out. */
+static enum status create(struct kv_store **out, struct backend *backend, uint32_t n_layers, uint32_t n_blocks,
+                          size_t block, uint64_t bytes, struct error *err)
 {
-    const size_t block = kv_store_bytes_for(backend, layers, n_layers),
-                 window = kv_store_window_bytes_for(backend, layers, n_layers);
-    uint64_t bytes;
     char what[96];
     void *memory = NULL;
-    if (n_blocks == 0) return error_set(err, ERR_INVALID, "KV memory for 0 blocks");
-    enum status st = count_bytes(&bytes, block, n_blocks, window, n_window_blocks, err);
-    if (st != OK) return st;
+    enum status st = OK;
     snprintf(what, sizeof(what), "%u KV blocks of %zu bytes", n_blocks, block);
     /* A backend with memory of its own says so itself when it allocates. */
     if (backend->caps.host_memory && (st = host_memory_check(bytes, what, err)) != OK) return st;
@@ -86,17 +83,109 @@ enum status kv_store_create_windowed(struct kv_store **out, struct backend *back
         return error_set(err, st, "%s: the %s backend cannot give %llu bytes", what, backend->ops->name,
                          (unsigned long long)bytes);
     struct kv_store *kv = mem_zalloc(sizeof(*kv));
-    *kv = (struct kv_store){ .n_layers = n_layers,
-                             .n_blocks = n_blocks,
-                             .n_window_blocks = window > 0 ? n_window_blocks : 0,
-                             .bytes = (size_t)bytes,
-                             .backend = backend };
+    *kv = (struct kv_store){
+        .n_layers = n_layers, .n_blocks = n_blocks, .memory = memory, .bytes = (size_t)bytes, .backend = backend
+    };
     kv->layers = mem_array(n_layers, sizeof(*kv->layers));
-    kv->memory = memory;
+    *out = kv;
+    return OK;
+}
+
+enum status kv_store_create_windowed(struct kv_store **out, struct backend *backend, const struct kv_geometry *layers,
+                                     uint32_t n_layers, uint32_t n_blocks, uint32_t n_window_blocks, struct error *err)
+{
+    const size_t block = kv_store_bytes_for(backend, layers, n_layers),
+                 window = kv_store_window_bytes_for(backend, layers, n_layers);
+    uint64_t bytes;
+    struct kv_store *kv;
+    if (n_blocks == 0) return error_set(err, ERR_INVALID, "KV memory for 0 blocks");
+    enum status st = count_bytes(&bytes, block, n_blocks, window, n_window_blocks, err);
+    if (st == OK) st = create(&kv, backend, n_layers, n_blocks, block, bytes, err);
+    if (st != OK) return st;
+    kv->n_window_blocks = window > 0 ? n_window_blocks : 0;
     lay_out(kv, layers);
     if (backend->caps.host_memory) make_first_pages(kv);
     *out = kv;
     return OK;
+}
+
+/* ---- one memory for all ---- */
+
+static size_t rounded(size_t bytes, size_t to)
+{
+    return (bytes + to - 1) / to * to;
+}
+
+static uint32_t run_of(size_t bytes, size_t block)
+{
+    return (uint32_t)((bytes + block - 1) / block);
+}
+
+struct kv_runs kv_runs_for(size_t others, size_t windows, size_t slot)
+{
+    struct kv_runs runs = { 0 };
+    size_t block = others;
+    if (others == 0) return runs;
+    if (windows > 0) { /* either the run has too much room, or, one shorter, each block */
+        const size_t more = run_of(windows, others), fewer = more - 1;
+        const bool shorter = fewer > 0 && (double)windows / (double)fewer / (double)others <
+                                              (double)more * (double)others / (double)windows;
+        runs.window = (uint32_t)(shorter ? fewer : more);
+        if (shorter) block = run_of(windows, fewer);
+    }
+    if (slot > 0) runs.slot = run_of(slot, block);
+    return runs;
+}
+
+size_t kv_store_shared_bytes_for(struct backend *backend, const struct kv_geometry *layers,
+                                 const struct state_layer_geometry *states, uint32_t n_layers, struct kv_runs runs)
+{
+    const size_t all = kv_store_bytes_for(backend, layers, n_layers),
+                 windows = runs.window > 0 ? kv_store_window_bytes_for(backend, layers, n_layers) : 0,
+                 slot = runs.slot > 0 ? state_store_bytes_for(backend, states, n_layers) : 0;
+    size_t block = all - windows;
+    if (windows > 0 && run_of(windows, runs.window) > block) block = run_of(windows, runs.window);
+    if (slot > 0 && run_of(slot, runs.slot) > block) block = run_of(slot, runs.slot);
+    return rounded(block, 64);
+}
+
+/* Of windowed layers, or of the others: each block with all of its layers. */
+static void lay_out_shared(struct kv_store *kv, const struct kv_geometry *layers, size_t block)
+{
+    size_t at = 0, at_windowed = 0;
+    for (uint32_t l = 0; l < kv->n_layers; l++) {
+        const size_t slice = slice_bytes(kv->backend, &layers[l]);
+        const bool windowed = kv->runs.window > 0 && layers[l].window > 0;
+        size_t *offset = windowed ? &at_windowed : &at;
+        kv->layers[l] = (struct kv_slices){ kv->memory + *offset, windowed ? block * kv->runs.window : block, layers[l],
+                                            windowed, slice };
+        *offset += slice;
+    }
+}
+
+enum status kv_store_create_shared(struct kv_store **out, struct backend *backend, const struct kv_geometry *layers,
+                                   const struct state_layer_geometry *states, uint32_t n_layers, struct kv_runs runs,
+                                   uint32_t n_blocks, struct error *err)
+{
+    const size_t block = kv_store_shared_bytes_for(backend, layers, states, n_layers, runs);
+    uint64_t bytes;
+    struct kv_store *kv;
+    if (n_blocks == 0) return error_set(err, ERR_INVALID, "KV memory for 0 blocks");
+    enum status st = count_bytes(&bytes, block, n_blocks, 0, 0, err);
+    if (st == OK) st = create(&kv, backend, n_layers, n_blocks, block, bytes, err);
+    if (st != OK) return st;
+    kv->runs = runs;
+    if (runs.window > 0 && kv_store_window_bytes_for(backend, layers, n_layers) > 0)
+        kv->n_window_blocks = n_blocks / runs.window;
+    lay_out_shared(kv, layers, block);
+    if (runs.slot > 0 && state_store_bytes_for(backend, states, n_layers) > 0)
+        st = state_store_create_in(&kv->states, backend, states, n_layers, n_blocks / runs.slot, kv->memory,
+                                   block * runs.slot, err);
+    if (st == OK)
+        *out = kv;
+    else
+        kv_store_destroy(kv);
+    return st;
 }
 
 enum status kv_store_create(struct kv_store **out, struct backend *backend, const struct kv_geometry *layers,
@@ -146,7 +235,7 @@ enum status kv_store_read_block(const struct kv_store *kv, uint32_t block, uint8
         for (uint32_t l = 0; l < kv->n_layers; l++) {
             const struct kv_slices *s = &kv->layers[l];
             if (s->windowed) continue;
-            st = be->ops->download(be, NULL, dst, s->base + block * s->slice_bytes, s->slice_bytes);
+            st = be->ops->download(be, NULL, dst, s->base + block * s->stride, s->slice_bytes);
             if (st != OK) return st;
             dst += s->slice_bytes;
         }
@@ -163,7 +252,7 @@ enum status kv_store_write_block(const struct kv_store *kv, uint32_t block, cons
         for (uint32_t l = 0; l < kv->n_layers; l++) {
             const struct kv_slices *s = &kv->layers[l];
             if (s->windowed) continue;
-            st = be->ops->upload(be, NULL, s->base + block * s->slice_bytes, src, s->slice_bytes);
+            st = be->ops->upload(be, NULL, s->base + block * s->stride, src, s->slice_bytes);
             if (st != OK) return st;
             src += s->slice_bytes;
         }
@@ -180,8 +269,7 @@ enum status kv_store_copy_block(const struct kv_store *kv, uint32_t to, uint32_t
         for (uint32_t l = 0; l < kv->n_layers; l++) {
             const struct kv_slices *s = &kv->layers[l];
             if (s->windowed) continue;
-            st =
-                be->ops->copy(be, NULL, s->base + to * s->slice_bytes, s->base + from * s->slice_bytes, s->slice_bytes);
+            st = be->ops->copy(be, NULL, s->base + to * s->stride, s->base + from * s->stride, s->slice_bytes);
             if (st != OK) return st;
         }
         st = be->ops->sync(be, NULL);
@@ -292,7 +380,7 @@ static enum status move_slice(struct backend *be, const struct kv_slices *s, uin
     const size_t end = begin + s->slice_bytes, from = r->at + r->done, left = r->n - r->done;
     if (left == 0 || from >= end) return OK;
     const size_t n = left < end - from ? left : end - from;
-    uint8_t *bytes = s->base + block * s->slice_bytes + (from - begin);
+    uint8_t *bytes = s->base + block * s->stride + (from - begin);
     enum status st = r->dst ? be->ops->download(be, NULL, r->dst + r->done, bytes, n)
                             : be->ops->upload(be, NULL, bytes, r->src + r->done, n);
     r->done += n;

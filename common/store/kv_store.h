@@ -2,6 +2,10 @@
  *
  * Layers without blocks (recurrent ones, or those that read another's) have slices of no bytes.
  *
+ * Where a model has blocks of windowed layers or states as well, all lie in one memory, a block after the other with
+ * all of its layers: block i of windowed layers, or slot i, is where blocks [i * run, (i + 1) * run) would be
+ * (struct kv_runs).  Which of them is there at a time is the pools' business (kv/kv_pool.h).
+ *
  * The cache of a model is a chain of its ranks' stores, rank 0's first.  A block id stands for the same tokens in all
  * of them, so whole blocks are moved in all stores of a chain at once.
  *
@@ -12,11 +16,19 @@
 #include "compute/backend.h"
 
 struct state_store;
+struct state_layer_geometry;
+
+/* How one memory is shared by what a model keeps: a block of windowed layers takes the place of `window` blocks of the
+ * others, a slot for states that of `slot`.  0: it has a memory of its own, or there is none. */
+struct kv_runs {
+    uint32_t window, slot;
+};
 
 /* KV memory of the rank's layers: layer l's block slices start at layers[l].base. */
 struct kv_store {
     uint32_t n_layers, n_blocks;
     uint32_t n_window_blocks; /* of windowed layers, whose ids are their own; 0: no layer is windowed */
+    struct kv_runs runs;      /* who takes the place of blocks */
     struct kv_slices *layers; /* [n_layers] */
     uint8_t *memory;
     size_t bytes;
@@ -36,6 +48,16 @@ enum status kv_store_create(struct kv_store **out, struct backend *backend, cons
 enum status kv_store_create_windowed(struct kv_store **out, struct backend *backend, const struct kv_geometry *layers,
                                      uint32_t n_layers, uint32_t n_blocks, uint32_t n_window_blocks,
                                      struct error *err) MUST_CHECK;
+/* The runs with the least waste for blocks of these bytes: of windowed layers, of the others, and of a slot, over all
+ * ranks.  Without bytes for the others nothing is shared. */
+struct kv_runs kv_runs_for(size_t others, size_t windows, size_t slot);
+/* Bytes of a rank's memory that a block takes if it is shared so. */
+size_t kv_store_shared_bytes_for(struct backend *backend, const struct kv_geometry *layers,
+                                 const struct state_layer_geometry *states, uint32_t n_layers, struct kv_runs runs);
+/* The same, all in one memory of n_blocks blocks, which has room for as many whole runs as fit. */
+enum status kv_store_create_shared(struct kv_store **out, struct backend *backend, const struct kv_geometry *layers,
+                                   const struct state_layer_geometry *states, uint32_t n_layers, struct kv_runs runs,
+                                   uint32_t n_blocks, struct error *err) MUST_CHECK;
 void kv_store_destroy(struct kv_store *kv); /* with those behind it; NULL is fine */
 
 /* Store `rank` of the chain. */

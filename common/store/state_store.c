@@ -5,6 +5,7 @@
 #include "base/host_memory.h"
 #include "base/mem.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 static size_t part_bytes(struct backend *backend, const struct state_geometry *g)
@@ -34,14 +35,15 @@ static enum status check_kernels(struct backend *backend, const struct state_lay
     return OK;
 }
 
-static void lay_out(struct state_store *s, const struct state_layer_geometry *layers)
+/* In a memory of their own (stride 0) each part's slots follow each other, elsewhere each slot's parts. */
+static void lay_out(struct state_store *s, const struct state_layer_geometry *layers, uint8_t *at, size_t stride)
 {
-    uint8_t *at = s->memory;
+    s->layers = mem_array(s->n_layers, sizeof(*s->layers));
     for (uint32_t l = 0; l < s->n_layers; l++)
         for (int p = 0; p < STATE_PARTS; p++) {
             const size_t slot = part_bytes(s->backend, &layers[l].parts[p]);
-            s->layers[l].parts[p] = (struct state_slices){ at, slot, layers[l].parts[p] };
-            at += slot * s->n_slots;
+            s->layers[l].parts[p] = (struct state_slices){ at, stride > 0 ? stride : slot, layers[l].parts[p], slot };
+            at += stride > 0 ? slot : slot * s->n_slots;
         }
 }
 
@@ -65,8 +67,22 @@ enum status state_store_create(struct state_store **out, struct backend *backend
                          (unsigned long long)bytes);
     struct state_store *s = mem_zalloc(sizeof(*s));
     *s = (struct state_store){ n_layers, n_slots, NULL, memory, (size_t)bytes, slot, backend };
-    s->layers = mem_array(n_layers, sizeof(*s->layers));
-    lay_out(s, layers);
+    lay_out(s, layers, s->memory, 0);
+    *out = s;
+    return OK;
+}
+
+enum status state_store_create_in(struct state_store **out, struct backend *backend,
+                                  const struct state_layer_geometry *layers, uint32_t n_layers, uint32_t n_slots,
+                                  uint8_t *memory, size_t stride, struct error *err)
+{
+    enum status st = check_kernels(backend, layers, n_layers, err);
+    if (st != OK) return st;
+    const size_t slot = state_store_bytes_for(backend, layers, n_layers);
+    assert(n_slots > 0 && slot > 0 && slot <= stride);
+    struct state_store *s = mem_zalloc(sizeof(*s));
+    *s = (struct state_store){ n_layers, n_slots, NULL, NULL, 0, slot, backend };
+    lay_out(s, layers, memory, stride);
     *out = s;
     return OK;
 }
@@ -74,7 +90,7 @@ enum status state_store_create(struct state_store **out, struct backend *backend
 void state_store_destroy(struct state_store *s)
 {
     if (!s) return;
-    s->backend->ops->release(s->backend, s->memory, s->bytes);
+    if (s->memory) s->backend->ops->release(s->backend, s->memory, s->bytes);
     mem_free(s->layers);
     mem_free(s);
 }
@@ -101,7 +117,7 @@ static enum status move(const struct state_store *s, uint32_t slot, size_t at, s
         const struct state_slices *part = &s->layers[i / STATE_PARTS].parts[i % STATE_PARTS];
         const size_t end = begin + part->slot_bytes, from = at + done;
         if (from < end) {
-            uint8_t *bytes = part->base + slot * part->slot_bytes + (from - begin);
+            uint8_t *bytes = part->base + slot * part->stride + (from - begin);
             const size_t k = n - done < end - from ? n - done : end - from;
             enum status st = dst ? be->ops->download(be, NULL, dst + done, bytes, k)
                                  : be->ops->upload(be, NULL, bytes, src + done, k);

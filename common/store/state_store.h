@@ -21,9 +21,9 @@ struct state_layer {
 struct state_store {
     uint32_t n_layers, n_slots;
     struct state_layer *layers; /* [n_layers] */
-    uint8_t *memory;
-    size_t bytes, slot_bytes; /* of all; of one slot over all layers and parts */
-    struct backend *backend;  /* borrowed */
+    uint8_t *memory;            /* NULL: it lies in a kv_store's */
+    size_t bytes, slot_bytes;   /* of the memory; of one slot over all layers and parts */
+    struct backend *backend;    /* borrowed */
 };
 
 /* Bytes of one slot over n_layers layers of these geometries; 0: none has a state. */
@@ -34,6 +34,10 @@ size_t state_store_bytes_for(struct backend *backend, const struct state_layer_g
 enum status state_store_create(struct state_store **out, struct backend *backend,
                                const struct state_layer_geometry *layers, uint32_t n_layers, uint32_t n_slots,
                                struct error *err) MUST_CHECK;
+/* The same in memory of somebody else that outlives it: slot i at memory + i * stride, with all layers. */
+enum status state_store_create_in(struct state_store **out, struct backend *backend,
+                                  const struct state_layer_geometry *layers, uint32_t n_layers, uint32_t n_slots,
+                                  uint8_t *memory, size_t stride, struct error *err) MUST_CHECK;
 void state_store_destroy(struct state_store *s); /* NULL is fine */
 
 /* A slot to another: what was there is gone. */

@@ -25,7 +25,7 @@ static inline size_t fake_value(const struct kv_geometry *g)
 static inline uint8_t *fake_part(const struct kv_slices *layers, const struct kv_piece *p)
 {
     const struct kv_slices *l = &layers[p->layer];
-    return fake_at(l->base + p->block * l->slice_bytes, &l->geom, p->head, p->is_v);
+    return fake_at(l->base + p->block * l->stride, &l->geom, p->head, p->is_v);
 }
 
 static inline enum status fake_pack(struct backend *b, struct stream *s, const struct kv_slices *layers,
@@ -98,7 +98,7 @@ static inline size_t fake_slot_bytes(struct backend *b, const struct state_geome
 
 static inline uint8_t *fake_state(const struct state_slices *s, uint32_t slot, uint32_t head)
 {
-    return s->base + slot * s->slot_bytes + head * state_wire_bytes(&s->geom);
+    return s->base + slot * s->stride + head * state_wire_bytes(&s->geom);
 }
 
 static inline enum status fake_state_pack(struct backend *b, struct stream *st, const struct state_slices *s,
@@ -253,14 +253,15 @@ static inline struct kv_store *fake_store(const struct cache_geometry *g, uint32
             l->geom.window = c->window;
             l->windowed = c->window > 0;
             if (l->windowed) kv->n_window_blocks = n_blocks;
-            l->slice_bytes = (size_t)kv_wire_bytes(geom.format, geom.head_dim, KV_BLOCK_TOKENS) * geom.n_kv_heads;
-            kv->bytes += l->slice_bytes * n_blocks;
+            l->stride = l->slice_bytes =
+                (size_t)kv_wire_bytes(geom.format, geom.head_dim, KV_BLOCK_TOKENS) * geom.n_kv_heads;
+            kv->bytes += l->stride * n_blocks;
         }
     }
     at = kv->memory = mem_zalloc(kv->bytes + 1);
     for (uint32_t l = 0; l < g->n_layers; l++) {
         kv->layers[l].base = at;
-        at += kv->layers[l].slice_bytes * n_blocks;
+        at += kv->layers[l].stride * n_blocks;
     }
     if (fill) fake_fill(kv->memory, kv->bytes);
     fake_states(kv, g, fill);

@@ -28,13 +28,13 @@ static size_t slot_bytes(struct backend *b, const struct state_geometry *g)
 
 static float *slot_at(const struct state_slices *s, uint32_t slot)
 {
-    return (float *)(void *)(s->base + slot * s->slot_bytes);
+    return (float *)(void *)(s->base + slot * s->stride);
 }
 
 static enum status state_copy(struct backend *b, struct stream *st, const struct state_slices *s, uint32_t from,
                               uint32_t to)
 {
-    memcpy(slot_at(s, to), slot_at(s, from), s->slot_bytes);
+    memcpy(slot_at(s, to), slot_at(s, from), slot_bytes(b, &s->geom));
     return OK;
 }
 

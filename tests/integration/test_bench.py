@@ -122,3 +122,17 @@ def test_experts_have_a_type_of_their_own(tmp_path):
 ])
 def test_bad_flags_are_named(args, says):
     assert says in bench(*args, rc=2).stderr
+
+
+@pytest.mark.parametrize("shape,least", [("small-hybrid", 0.85), ("small-windows", 0.7)])
+def test_pool_counts_what_sequences_use_while_others_wait(tmp_path, shape, least):
+    path = tmp_path / "small.gguf"
+    bench("synth", "-o", path, "--shape", shape, "--type", "Q8_0")
+    out = json.loads(bench("pool", "-m", path, "--memory", 3000, "-n", 30, "--shortest", 200, "--longest", 900, "-t", 1,
+                           "--answer", 20, "--json").stdout)
+    assert out["samples"] > 0 and out["running"] > 1
+    assert least < out["known"] <= 1 and out["least"] <= out["known"] and 0 < out["computed"] <= out["known"]
+    assert abs(out["states"] + out["windows"] + out["others"] - out["known"]) < 0.001
+    assert (out["states"] > 0) == (shape == "small-hybrid")
+    assert "sequences of 500 to 200 tokens" in bench("pool", "-m", path, "--memory", 3000, "--shortest", 500, "--longest",
+                                                       200, rc=1).stderr

@@ -89,7 +89,7 @@ static void begin(struct rig *r, struct slot *s)
 /* The receiver's side gives up; its blocks are its own again at once. */
 static void fence(struct rig *r, struct slot *s)
 {
-    uint8_t *slice = r->to->layers[0].base + s->to[0] * r->to->layers[0].slice_bytes;
+    uint8_t *slice = r->to->layers[0].base + s->to[0] * r->to->layers[0].stride;
 
     kv_inbox_close(kv_recv_inbox(r->recv), &s->key);
     s->fenced = true;

@@ -210,7 +210,7 @@ static void run_segment(const struct attn_run *r, const struct attn_tile *t, str
         if (block > last) break;
         struct queries q = queries_at(r, t, block * KV_BLOCK_TOKENS, KV_BLOCK_TOKENS);
         if (q.a >= q.b) continue; /* before all windows: its id is no block's */
-        uint8_t *slice = r->kv->base + seq_blocks(t->seq, r->kv)[block] * r->kv->slice_bytes;
+        uint8_t *slice = r->kv->base + seq_blocks(t->seq, r->kv)[block] * r->kv->stride;
         if (r->kv->geom.format == KV_INT8)
             block_int8(r, t, s, block, q, slice);
         else

@@ -263,7 +263,7 @@ static void run_segment(const struct latent_run *r, const struct latent_tile *t,
     for (uint32_t j = 0; j < ATTN_SEGMENT_BLOCKS; j++) {
         const uint32_t block = segment * ATTN_SEGMENT_BLOCKS + j;
         if (block > last) break;
-        uint8_t *slice = r->kv->base + t->seq->blocks[block] * r->kv->slice_bytes;
+        uint8_t *slice = r->kv->base + t->seq->blocks[block] * r->kv->stride;
         (geom->format == KV_INT8 ? block_int8 : block_f16)(r, t, s, block, slice);
     }
     for (uint32_t i = f; i < t->n; i++) end_segment(r, t, s, segment, i);
@@ -407,7 +407,7 @@ static void write_rows(void *arg, uint32_t row0, uint32_t row1, uint32_t member)
         const uint32_t end = seq->row0 + seq->n_rows;
         for (uint32_t row = seq->row0 > row0 ? seq->row0 : row0; row < end && row < row1; row++) {
             const uint32_t pos = seq->pos0 + (row - seq->row0);
-            uint8_t *slice = r->kv->base + seq->blocks[pos / KV_BLOCK_TOKENS] * r->kv->slice_bytes;
+            uint8_t *slice = r->kv->base + seq->blocks[pos / KV_BLOCK_TOKENS] * r->kv->stride;
             latent_slice_put(r->b->kernels, &r->kv->geom, slice, pos % KV_BLOCK_TOKENS, r->c + row * r->c_ld,
                              r->k_rope + row * r->rope_ld);
         }

@@ -156,7 +156,7 @@ static bool is_of(const struct kv_geometry *geom, const struct kv_piece *p)
 
 static uint8_t *part_of(const struct kv_slices *layer, const struct kv_piece *p)
 {
-    return layer->base + p->block * layer->slice_bytes + kv_slice_offset(&layer->geom, p->head, p->is_v);
+    return layer->base + p->block * layer->stride + kv_slice_offset(&layer->geom, p->head, p->is_v);
 }
 
 enum status kv_slice_pack(const struct cpu_kernels *k, const struct kv_slices *layers, const struct kv_piece *piece,

@@ -62,7 +62,7 @@ static bool is_of(const struct kv_geometry *g, const struct kv_piece *p)
 enum status latent_slice_pack(const struct kv_slices *layer, const struct kv_piece *p, uint8_t *wire)
 {
     const struct kv_geometry *g = &layer->geom;
-    uint8_t *slice = layer->base + p->block * layer->slice_bytes, *scales = wire + p->scales;
+    uint8_t *slice = layer->base + p->block * layer->stride, *scales = wire + p->scales;
     if (!is_of(g, p)) return ERR_INVALID;
     wire += p->values;
     if (p->is_v || g->format == KV_F16) {
@@ -106,7 +106,7 @@ enum status latent_slice_unpack(const struct cpu_kernels *k, const struct kv_sli
 {
     const struct kv_geometry *g = &layer->geom;
     const uint32_t n = p->t1 - p->t0, groups = latent_groups(g->head_dim);
-    uint8_t *slice = layer->base + p->block * layer->slice_bytes;
+    uint8_t *slice = layer->base + p->block * layer->stride;
     const uint8_t *scales = wire + p->scales;
     if (!is_of(g, p)) return ERR_INVALID;
     wire += p->values;

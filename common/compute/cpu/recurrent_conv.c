@@ -114,7 +114,7 @@ enum status cpu_conv_step(struct backend *b, struct stream *s, float *out, size_
                             .tail = tail,
                             .batch = step->batch };
     if (facts->kernel < 2 || facts->kernel > CONV_MAX_KERNEL) return ERR_UNSUPPORTED;
-    assert(tail->geom.rows == facts->kernel - 1 && cpu_state_slot_bytes(b, &tail->geom) <= tail->slot_bytes);
+    assert(tail->geom.rows == facts->kernel - 1 && cpu_state_slot_bytes(b, &tail->geom) <= tail->stride);
     run.channels = tail->geom.n_heads * tail->geom.cols;
     run.runs = (run.channels + RUN_CHANNELS - 1) / RUN_CHANNELS;
     cpu_for_rows(cpu_of(b), step->batch->n_rows * run.runs, 1, conv_items, &run);

@@ -113,7 +113,7 @@ enum status cpu_delta_rule(struct backend *b, struct stream *s, float *out, size
                             .state = state,
                             .batch = step->batch };
     if (state->geom.rows % STATE_LANES != 0) return ERR_UNSUPPORTED;
-    assert(cpu_state_slot_bytes(b, &state->geom) <= state->slot_bytes);
+    assert(cpu_state_slot_bytes(b, &state->geom) <= state->stride);
     assert(facts->n_v_heads == state->geom.n_heads && facts->n_k_heads && facts->n_v_heads % facts->n_k_heads == 0);
     cpu_for_rows(cpu_of(b), step->batch->n_rows, 1, delta_rows, &run);
     run_slabs(&run, delta_items);
@@ -163,7 +163,7 @@ enum status cpu_mamba2_scan(struct backend *b, struct stream *s, float *out, siz
                             .mamba2_facts = facts,
                             .state = state,
                             .batch = step->batch };
-    assert(cpu_state_slot_bytes(b, &state->geom) <= state->slot_bytes);
+    assert(cpu_state_slot_bytes(b, &state->geom) <= state->stride);
     assert(facts->n_heads == state->geom.n_heads && facts->n_groups && facts->n_heads % facts->n_groups == 0);
     run_slabs(&run, mamba2_items);
     return OK;

@@ -94,7 +94,7 @@ static void rope_row(const struct rope_run *r, uint32_t row, uint32_t pos)
 static void store_row(const struct rope_run *r, const struct batch_seq *seq, uint32_t row, uint32_t pos)
 {
     const uint32_t dim = r->geom->head_dim;
-    uint8_t *slice = r->kv->base + seq_blocks(seq, r->kv)[pos / KV_BLOCK_TOKENS] * r->kv->slice_bytes;
+    uint8_t *slice = r->kv->base + seq_blocks(seq, r->kv)[pos / KV_BLOCK_TOKENS] * r->kv->stride;
     for (uint32_t h = 0; h < r->geom->n_kv_heads; h++) {
         store(r, slice, h, false, pos % KV_BLOCK_TOKENS, r->k + row * r->ld + (size_t)h * dim);
         store(r, slice, h, true, pos % KV_BLOCK_TOKENS, r->v + row * r->ld + (size_t)h * dim);

@@ -16,7 +16,7 @@ size_t cpu_state_slot_bytes(struct backend *b, const struct state_geometry *g)
 enum status cpu_state_copy(struct backend *b, struct stream *s, const struct state_slices *state, uint32_t from,
                            uint32_t to)
 {
-    if (from != to) memcpy(state_slot(state, to), state_slot(state, from), state->slot_bytes);
+    if (from != to) memcpy(state_slot(state, to), state_slot(state, from), cpu_state_slot_bytes(b, &state->geom));
     return OK;
 }
 

@@ -25,7 +25,7 @@ static inline uint32_t state_vectors(const struct state_geometry *g)
 
 static inline float *state_slot(const struct state_slices *s, uint32_t slot)
 {
-    return (float *)(void *)(s->base + slot * s->slot_bytes);
+    return (float *)(void *)(s->base + slot * s->stride);
 }
 
 /* The ops; contracts in compute/backend.h. */

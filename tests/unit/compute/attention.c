@@ -56,9 +56,9 @@ struct pool {
 static void pool_init(struct pool *p, struct backend *b, const struct kv_geometry *geom)
 {
     struct check_rng rng = { 99 };
-    p->kv = (struct kv_slices){ .slice_bytes = b->ops->kv_slice_bytes(b, geom), .geom = *geom };
-    p->kv.base = guard_alloc(p->kv.slice_bytes * MAX_BLOCKS);
-    for (size_t i = 0; i < p->kv.slice_bytes * MAX_BLOCKS; i++) p->kv.base[i] = (uint8_t)check_next(&rng);
+    p->kv = (struct kv_slices){ .stride = b->ops->kv_slice_bytes(b, geom), .geom = *geom };
+    p->kv.base = guard_alloc(p->kv.stride * MAX_BLOCKS);
+    for (size_t i = 0; i < p->kv.stride * MAX_BLOCKS; i++) p->kv.base[i] = (uint8_t)check_next(&rng);
     for (uint32_t i = 0; i < MAX_BLOCKS; i++) p->blocks[i] = (i * 7 + 3) % MAX_BLOCKS;
 }
 
@@ -330,8 +330,8 @@ Test(attention, sequences_in_a_batch_do_not_touch_each_other)
     uint8_t *memory;
     uint32_t n = 0, total = 0;
     pool_init(&p[0], b, &s.geom);
-    memory = mem_alloc(p[0].kv.slice_bytes * MAX_BLOCKS * N);
-    struct kv_slices kv = { memory, p[0].kv.slice_bytes, s.geom };
+    memory = mem_alloc(p[0].kv.stride * MAX_BLOCKS * N);
+    struct kv_slices kv = { memory, p[0].kv.stride, s.geom };
     guard_free(p[0].kv.base);
     for (uint32_t i = 0; i < N; i++) total += rows[i];
     float *qkv = mem_array(800 * s.ld, sizeof(float)), *in = mem_array(total * s.ld, sizeof(float));
@@ -448,7 +448,7 @@ Test(attention, rope_and_kv_write_are_what_the_fused_op_does)
         cr_assert_eq(b->ops->rope(b, NULL, split + s.k_off, s.ld, s.geom.n_kv_heads, &s.geom, &s.rope, &step), OK);
         cr_assert_eq(b->ops->kv_write(b, NULL, split + s.k_off, split + s.v_off, s.ld, &two.kv, &step), OK);
         cr_assert_arr_eq(split, fused, bytes);
-        cr_assert_arr_eq(two.kv.base, one.kv.base, one.kv.slice_bytes * MAX_BLOCKS);
+        cr_assert_arr_eq(two.kv.base, one.kv.base, one.kv.stride * MAX_BLOCKS);
         cr_assert_neq(memcmp(split, s.qkv, bytes), 0, "nothing was turned");
         guard_free(one.kv.base);
         guard_free(two.kv.base);

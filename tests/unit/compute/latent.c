@@ -74,10 +74,10 @@ struct pool {
 static struct pool pool_of(struct backend *b, const struct kv_geometry *geom)
 {
     struct check_rng rng = { 99 };
-    struct pool p = { .kv = { .slice_bytes = b->ops->kv_slice_bytes(b, geom), .geom = *geom } };
-    cr_assert(p.kv.slice_bytes > 0 && p.kv.slice_bytes % 64 == 0);
-    p.kv.base = guard_alloc(p.kv.slice_bytes * MAX_BLOCKS);
-    for (size_t i = 0; i < p.kv.slice_bytes * MAX_BLOCKS; i++) p.kv.base[i] = (uint8_t)check_next(&rng);
+    struct pool p = { .kv = { .stride = b->ops->kv_slice_bytes(b, geom), .geom = *geom } };
+    cr_assert(p.kv.stride > 0 && p.kv.stride % 64 == 0);
+    p.kv.base = guard_alloc(p.kv.stride * MAX_BLOCKS);
+    for (size_t i = 0; i < p.kv.stride * MAX_BLOCKS; i++) p.kv.base[i] = (uint8_t)check_next(&rng);
     for (uint32_t i = 0; i < MAX_BLOCKS; i++) p.blocks[i] = (i * 7 + 3) % MAX_BLOCKS;
     return p;
 }

@@ -83,10 +83,10 @@ static struct backend *backend_of(const char *isa, uint32_t threads)
 static struct state_slices slots_of(struct backend *b, const struct state_geometry *geom)
 {
     struct check_rng rng = { 3 };
-    struct state_slices s = { .slot_bytes = b->ops->state_slot_bytes(b, geom), .geom = *geom };
-    cr_assert(s.slot_bytes > 0 && s.slot_bytes % 64 == 0);
-    s.base = guard_alloc(N_SLOTS * s.slot_bytes);
-    for (size_t i = 0; i < N_SLOTS * s.slot_bytes; i++) s.base[i] = (uint8_t)check_next(&rng);
+    struct state_slices s = { .stride = b->ops->state_slot_bytes(b, geom), .geom = *geom };
+    cr_assert(s.stride > 0 && s.stride % 64 == 0);
+    s.base = guard_alloc(N_SLOTS * s.stride);
+    for (size_t i = 0; i < N_SLOTS * s.stride; i++) s.base[i] = (uint8_t)check_next(&rng);
     return s;
 }
 
@@ -144,7 +144,7 @@ static float *run_all(struct backend *b, const struct scene *s, uint32_t chunk, 
     float *out = mem_array(N_TOKENS * s->width, sizeof(float));
     run_tokens(b, s, &state, 2, 0, N_TOKENS, chunk, out);
     if (end) {
-        *end = mem_alloc(state.slot_bytes);
+        *end = mem_alloc(state.stride);
         cr_assert_eq(b->ops->state_pack(b, NULL, &state, 2, 0, s->geom.n_heads, *end), OK);
     }
     guard_free(state.base);

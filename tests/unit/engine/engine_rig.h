@@ -142,6 +142,7 @@ struct rig_options {
     uint32_t tp, pp;        /* ranks; 0: one, without a thread of its own */
     bool deferred;          /* on a backend that computes when somebody waits */
     uint32_t window_blocks; /* of layers with a window; 0: they share the others' */
+    bool shared;            /* one memory of n_blocks for all that the model keeps */
     uint32_t context;
     bool recurrent;     /* with states, in max_seqs slots and */
     uint32_t snapshots; /* so many more */
@@ -208,8 +209,12 @@ static struct rig *rig_of(struct rig_options o)
         eo.tier_io = o.tier_io;
         eo.tier_path = o.tier_disk_blocks > 0 ? "/tmp" : "";
     }
-    cr_assert_eq(model_kv_create_windowed(&eo.kv, eo.model, o.n_blocks, o.window_blocks, &err), OK, "%s", err.text);
-    if (model_state_bytes(eo.model) > 0)
+    eo.max_snapshots = o.snapshots;
+    if (o.shared)
+        cr_assert_eq(model_kv_create_shared(&eo.kv, eo.model, o.n_blocks, &err), OK, "%s", err.text);
+    else
+        cr_assert_eq(model_kv_create_windowed(&eo.kv, eo.model, o.n_blocks, o.window_blocks, &err), OK, "%s", err.text);
+    if (model_state_bytes(eo.model) > 0 && !o.shared)
         cr_assert_eq(model_states_create(eo.kv, eo.model, o.max_seqs + o.snapshots, &err), OK, "%s", err.text);
     if (o.recurrent) recurrent_backend_states(eo.kv, o.max_seqs + o.snapshots);
     cr_assert_eq(engine_create(&r->engine, &eo, &err), OK, "%s", err.text);

@@ -81,7 +81,13 @@ Test(window_table, promises_are_of_one_pool)
     cr_assert_eq(kv_pool_n_free(w->pool), 0);
     window_table_clear(&b, w);
     cr_assert(window_table_promise(&a, w, 10));
+    window_table_lower(&a, w, 12);
+    cr_assert_eq(a.promised, 10, "it is less already");
+    window_table_lower(&a, w, 6);
+    cr_assert(a.promised == 6 && w->promised == 6);
+    cr_assert(window_table_promise(&b, w, 4));
     window_table_clear(&a, w);
+    window_table_clear(&b, w);
     cr_assert_eq(w->promised, 0);
     window_table_fini(&a);
     window_table_fini(&b);

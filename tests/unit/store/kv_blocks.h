@@ -29,9 +29,9 @@ static enum status sync_nothing(struct backend *b, struct stream *s)
 static const struct backend_ops OPS = { .name = "cpu", .upload = copy, .download = copy, .sync = sync_nothing };
 static struct backend backend = { &OPS, { .host_memory = true } };
 static uint8_t memory[LAYERS][BLOCKS * (SLICE + 64)];
-static struct kv_slices slices[LAYERS] = { { .base = memory[0], .slice_bytes = SLICE },
-                                           { .base = memory[1], .slice_bytes = SLICE + 64 },
-                                           { .base = memory[2], .slice_bytes = SLICE } };
+static struct kv_slices slices[LAYERS] = { { .base = memory[0], .stride = SLICE, .slice_bytes = SLICE },
+                                           { .base = memory[1], .stride = SLICE + 64, .slice_bytes = SLICE + 64 },
+                                           { .base = memory[2], .stride = SLICE, .slice_bytes = SLICE } };
 static const struct kv_store kv = { .n_layers = LAYERS,
                                     .n_blocks = BLOCKS,
                                     .layers = slices,
@@ -48,14 +48,14 @@ static void fill(kv_block_id block, uint32_t content)
 {
     for (uint32_t l = 0; l < LAYERS; l++)
         for (size_t i = 0; i < slices[l].slice_bytes; i++)
-            slices[l].base[block * slices[l].slice_bytes + i] = byte_of(content, l, i);
+            slices[l].base[block * slices[l].stride + i] = byte_of(content, l, i);
 }
 
 static void expect_content(kv_block_id block, uint32_t content)
 {
     for (uint32_t l = 0; l < LAYERS; l++)
         for (size_t i = 0; i < slices[l].slice_bytes; i++)
-            cr_assert_eq(slices[l].base[block * slices[l].slice_bytes + i], byte_of(content, l, i),
+            cr_assert_eq(slices[l].base[block * slices[l].stride + i], byte_of(content, l, i),
                          "content %u layer %u byte %zu", content, l, i);
 }
 #endif

@@ -92,7 +92,7 @@ Test(kv_store, blocks_move_on_all_ranks)
     }
     /* The last rank's last layer is behind all others. */
     const struct kv_slices *last = &kv_store_of(chain, 2)->layers[2];
-    cr_assert_eq(memcmp(last->base + last->slice_bytes, want[1] + n - last->slice_bytes, last->slice_bytes), 0);
+    cr_assert_eq(memcmp(last->base + last->stride, want[1] + n - last->stride, last->stride), 0);
     mem_free(want[0]);
     mem_free(want[1]);
     mem_free(got);
@@ -119,5 +119,71 @@ Test(kv_store, any_bytes_of_a_state_are_those_of_the_whole)
             cr_assert_eq(memcmp(got, want + at, len), 0);
         }
     mem_free(want);
+    mem_free(got);
+}
+
+/* ---- one memory for all ---- */
+
+Test(kv_store, runs_waste_as_little_as_can_be)
+{
+    const struct {
+        size_t others, windows, slot;
+        uint32_t window_run, slot_run;
+    } rows[] = {
+        { 100, 0, 0, 0, 0 },     { 0, 100, 0, 0, 0 },       { 0, 0, 100, 0, 0 },   { 100, 100, 0, 1, 0 },
+        { 100, 500, 0, 5, 0 },   { 100, 520, 0, 5, 0 },     { 100, 580, 0, 6, 0 }, { 100, 60, 0, 1, 0 },
+        { 100, 0, 9701, 0, 98 }, { 100, 520, 1040, 5, 10 }, { 100, 0, 30, 0, 1 },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const struct kv_runs r = kv_runs_for(rows[i].others, rows[i].windows, rows[i].slot);
+        cr_assert(r.window == rows[i].window_run && r.slot == rows[i].slot_run, "%zu: %u and %u", i, r.window, r.slot);
+    }
+}
+
+/* Whatever has its places and nothing else's keeps its bytes. */
+Test(kv_store, blocks_windows_and_states_of_other_places_do_not_touch)
+{
+    enum { ALL = 24 };
+    const struct kv_geometry g = { .n_kv_heads = 1, .head_dim = 16, .format = KV_INT8 };
+    struct kv_geometry layers[5] = { g, g, g, g, g };
+    struct state_layer_geometry states[5] = { 0 };
+    struct kv_store *kv;
+    struct error err = { OK, "" };
+    for (uint32_t l = 1; l < 5; l++) layers[l].window = l < 4 ? 64 : 0; /* three of five */
+    states[2].parts[STATE_MATRIX] = (struct state_geometry){ 3, 64, 16 };
+    states[3].parts[STATE_TAIL] = (struct state_geometry){ 2, 3, 16 };
+    const size_t windows = kv_store_window_bytes_for(cpu, layers, 5),
+                 others = kv_store_bytes_for(cpu, layers, 5) - windows, slot = state_store_bytes_for(cpu, states, 5);
+    const struct kv_runs runs = kv_runs_for(others, windows, slot);
+    cr_assert(runs.window == 2 && runs.slot >= 2, "%u %u", runs.window, runs.slot);
+    cr_assert_eq(kv_store_create_shared(&kv, cpu, layers, states, 5, runs, ALL, &err), OK, "%s", err.text);
+    cr_assert_eq(kv->bytes, ALL * kv_store_shared_bytes_for(cpu, layers, states, 5, runs));
+    cr_assert(kv->n_window_blocks == ALL / 2 && kv_store_n_slots(kv) == ALL / runs.slot);
+    cr_assert(kv_store_block_bytes(kv) == others && kv_store_window_bytes(kv) == windows);
+    cr_assert_eq(kv_store_state_bytes(kv), slot);
+    /* Blocks 0 and 1, the windows' block that is in place of the next ones, and the last slot. */
+    uint8_t *a = random_bytes(others, 4), *w = random_bytes(windows, 5), *s = random_bytes(slot, 6);
+    uint8_t *got = mem_alloc(others + windows + slot);
+    for (int round = 0; round < 2; round++) {
+        for (uint32_t b = 0; b < 2; b++) cr_assert_eq(kv_store_write_block(kv, b, a), OK);
+        cr_assert_eq(kv_store_write_window(kv, 1, 0, windows, w), OK);
+        cr_assert_eq(kv_store_write_state(kv, ALL / runs.slot - 1, 0, slot, s), OK);
+        if (round == 0) cr_assert_eq(kv_store_copy_state(kv, ALL / runs.slot - 1, ALL / runs.slot - 2), OK);
+        for (uint32_t b = 0; b < 2; b++) {
+            cr_assert_eq(kv_store_read_block(kv, b, got), OK);
+            cr_assert_eq(memcmp(got, a, others), 0);
+        }
+        cr_assert_eq(kv_store_read_window(kv, 1, 0, windows, got), OK);
+        cr_assert_eq(memcmp(got, w, windows), 0);
+        for (uint32_t k = 1; k <= 2; k++) {
+            cr_assert_eq(kv_store_read_state(kv, ALL / runs.slot - k, 0, slot, got), OK);
+            cr_assert_eq(memcmp(got, s, slot), 0);
+        }
+    }
+    cr_assert_eq(kv_store_create_shared(&kv, cpu, layers, states, 5, runs, 0, &err), ERR_INVALID);
+    kv_store_destroy(kv);
+    mem_free(a);
+    mem_free(w);
+    mem_free(s);
     mem_free(got);
 }

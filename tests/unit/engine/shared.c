@@ -1,0 +1,118 @@
+/* One memory for blocks, windows and states: sequences that crowd it get the bits of those that have plenty, each group
+ * on its own, and all of it comes back. */
+#include "kv/window_table.h"
+#include "store/kv_store.h"
+#include "unit/engine/engine_runs.h"
+
+#define N        24
+#define N_PROMPT 300
+#define N_OUT    70
+
+static const char *const FILES[] = { "qwen35.q", "qwen3next.q", "gemma3.q", "gemma2.f16", "gpt-oss.q" };
+#define N_FILES (sizeof(FILES) / sizeof(FILES[0]))
+
+static struct rig *rig_on(const char *name, struct rig_options o)
+{
+    char path[256];
+    snprintf(path, sizeof(path), TEST_DATA "/golden/families/%s.gguf", name);
+    o.path = path;
+    o.context = 512;
+    return rig_of(o);
+}
+
+static void submit(struct rig *r, uint32_t i)
+{
+    struct sampling_params p = drawn(N_OUT);
+    int32_t tokens[N_PROMPT];
+    const uint32_t n = 80 + i * 53 % 200;
+    memcpy(tokens, prompt(), sizeof(tokens));
+    for (uint32_t k = 64 + i % 3 * 64; k < n; k++) tokens[k] = (int32_t)((k + i) % 160);
+    p.ignore_eos = true;
+    submit_with(r, i, ENGINE_GENERATE, tokens, n, &p, NULL);
+}
+
+static struct engine_load crowd(const char *name, struct rig_options o)
+{
+    struct rig_options plenty = rig_defaults();
+    struct rig *off = rig_on(name, plenty), *on = rig_on(name, o);
+    for (uint32_t i = 0; i < N; i++) {
+        submit(off, i);
+        submit(on, i);
+    }
+    for (uint32_t i = 0; i < N; i++) {
+        WAIT(off, off->heard[i].n_done == 1);
+        WAIT(on, on->heard[i].n_done == 1);
+        cr_assert_eq(on->heard[i].finish, FINISH_LENGTH, "%s: %u", name, i);
+        expect_same_bits(&off->heard[i], &on->heard[i]);
+    }
+    expect_idle(on);
+    struct engine_load load;
+    engine_load(on->engine, &load);
+    rig_free(off);
+    rig_free(on);
+    return load;
+}
+
+/* Room for two or three sequences at once. */
+static struct rig_options tight(void)
+{
+    struct rig_options o = rig_defaults();
+    o.shared = true;
+    o.n_blocks = 52;
+    o.prefix_cache = true;
+    o.snapshots = 2;
+    return o;
+}
+
+Test(shared, a_crowd_under_pressure_gets_the_same_bits)
+{
+    uint64_t n_preempted = 0, n_hits = 0;
+    for (size_t i = 0; i < N_FILES; i++) {
+        const struct engine_load load = crowd(FILES[i], tight());
+        n_preempted += load.preemptions[PREEMPT_RECOMPUTE];
+        n_hits += load.prefix_hits;
+        cr_assert_leq(load.states.n_snapshots, 2);
+    }
+    cr_assert_gt(n_preempted, 0);
+    cr_assert_gt(n_hits, 0);
+}
+
+Test(shared, what_is_preempted_comes_back_to_other_places)
+{
+    struct rig_options o = tight();
+    uint64_t n_swapped = 0;
+    o.swap_blocks = 400;
+    for (size_t i = 0; i < N_FILES; i++) n_swapped += crowd(FILES[i], o).preemptions[PREEMPT_SWAP];
+    cr_assert_gt(n_swapped, 0);
+}
+
+/* What never could go on is refused at once; the largest that can has all there is. */
+Test(shared, a_sequence_that_fits_the_empty_memory_gets_to_its_end)
+{
+    for (size_t i = 0; i < N_FILES; i++) {
+        struct rig_options o = tight();
+        struct rig *all = rig_on(FILES[i], o);
+        const struct kv_runs runs = engine_kv(all->engine)->runs;
+        const uint32_t window = kv_store_window(engine_kv(all->engine)), n = 200;
+        const uint32_t n_windows = runs.window > 0 ? window_blocks_max(window, o.chunk, 256) : 0;
+        cr_assert(runs.window + runs.slot > 0, "%s", FILES[i]);
+        rig_free(all);
+        const uint32_t run = runs.window + runs.slot; /* of the one that there is */
+        o.n_blocks = (block_table_blocks_for(n + 55) + n_windows * runs.window + runs.slot + run - 1) / run * run;
+        struct rig *r = rig_on(FILES[i], o);
+        struct sampling_params p = drawn(56);
+        p.ignore_eos = true;
+        for (uint32_t k = 0; k < 3; k++) {
+            submit_with(r, k, ENGINE_GENERATE, prompt() + k, n, &p, NULL);
+            WAIT(r, r->heard[k].n_done == 1);
+            cr_assert_eq(r->heard[k].finish, FINISH_LENGTH, "%s", FILES[i]);
+        }
+        expect_idle(r);
+        rig_free(r);
+        o.n_blocks = runs.slot > 0 ? runs.slot + 3 : n_windows * runs.window + 3;
+        r = rig_on(FILES[i], o);
+        const struct seq_request q = { { 1, 0, 1 }, ENGINE_GENERATE, prompt(), n, n, p, NULL };
+        cr_assert_eq(engine_submit(r->engine, &q), ERR_NO_BLOCKS, "%s", FILES[i]);
+        rig_free(r);
+    }
+}
