@@ -239,8 +239,17 @@ def who_executes(known, path, line):
         names = [n for n, p in known["programs"].items() if any(start <= at <= end for at in p["lines"].get(path, []))]
     else:  # nothing but tables, or no program links it
         names = [n for n in known["programs"] if is_table(path)]
-    folder = path.split("/")[1] if path.startswith("common/") else path.split("/")[0]
-    return sorted(names, key=lambda n: known["programs"][n]["seconds"] * (1 if n.startswith(f"test_{folder}_") else 4))
+    return sorted(names, key=lambda n: known["programs"][n]["seconds"] * distance(n, path))
+
+
+def distance(name, path):
+    """How far a program's tests are from a file: another folder's find less, the file's own most."""
+    _, folder, what = name.split("_", 2)
+    parts = pathlib.PurePath(path).parts
+    if folder != (parts[1] if parts[0] == "common" else parts[0]):
+        return 8
+    stem = pathlib.PurePath(path).stem
+    return 0.2 if what in stem or stem in what else 1
 
 
 def is_table(path):

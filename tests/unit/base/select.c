@@ -69,3 +69,12 @@ Test(select, takes_values_of_any_sign)
     select_sort(c, 15000);
     cr_assert_eq(memcmp(c, sorted, 15000 * sizeof(*c)), 0);
 }
+
+/* The two zeros are equal, also where buckets sort them. */
+Test(select, zeros_of_both_signs_go_by_their_ids)
+{
+    static struct candidate c[N];
+    for (uint32_t i = 0; i < N; i++) c[i] = (struct candidate){ i % 2 ? 0.0f : -0.0f, (int32_t)i };
+    cr_assert_eq(select_top(c, N, 7001), 7001);
+    for (uint32_t i = 0; i < 7001; i++) cr_assert_lt(c[i].id, 7001);
+}

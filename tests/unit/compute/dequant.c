@@ -53,9 +53,11 @@ Test(dequant, equals_the_gguf_package_bit_for_bit)
         memcpy(head, data, 8);
         uint64_t row = dtype_row_bytes(type, head[1]);
         cr_assert(head[0] == type && size == 8 + row + 4 * (size_t)head[1]);
-        float *y = mem_array(head[1], sizeof(*y));
+        float *y = mem_array(head[1] + 1, sizeof(*y));
+        y[head[1]] = 77.0f;
         dequantize_row(type, data + 8, y, head[1]);
         for (uint32_t i = 0; i < head[1]; i++) expect_same(y[i], data + 8 + row + 4 * i, type, i);
+        cr_assert_eq(y[head[1]], 77.0f, "%s writes behind its row", dtype_info(type)->name);
         mem_free(y);
         mem_free(data);
     }

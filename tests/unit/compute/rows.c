@@ -367,6 +367,29 @@ Test(rows, creation_says_what_is_wrong)
     cr_assert_eq(backend_open(&b, "cpu", &(struct backend_options){ .n_threads = 1, .limits = limits }, &err),
                  ERR_UNSUPPORTED);
     cr_assert(b == NULL && strstr(err.text, "72"));
+    static const struct {
+        struct backend_limits limits;
+        const char *says; /* NULL: fine */
+    } rows[] = {
+        { { 0, 64, 64, 1, 64 }, "every limit must be at least 1" },
+        { { 8, 0, 64, 1, 64 }, "every limit must be" },
+        { { 8, 64, 0, 1, 64 }, "every limit must be" },
+        { { 8, 64, 64, 0, 64 }, "every limit must be" },
+        { { 8, 64, 64, 1, 0 }, "every limit must be" },
+        { { 8, 64, 64, 0, 0 }, NULL },
+        { { 1, 1, 1, 1, 16 }, NULL },
+        { { 8, 64, 64, 1, 512 }, NULL },
+        { { 8, 64, 64, 1, 528 }, "head dimension 528" },
+        { { 8, 64, 64, 1, 64, .max_latent = 24 }, "latents of 24" },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const struct backend_options opt = { .n_threads = 1, .limits = rows[i].limits };
+        const enum status st = backend_open(&b, "cpu", &opt, &err);
+        cr_assert_eq(st == OK, !rows[i].says, "row %zu: %s", i, err.text);
+        if (rows[i].says) cr_assert(strstr(err.text, rows[i].says), "%s", err.text);
+        if (st == OK) backend_close(b);
+        b = NULL;
+    }
     backend_close(NULL);
 }
 

@@ -355,6 +355,14 @@ Test(engine, refuses_at_once_what_can_never_be_done)
     cr_assert_eq(engine_submit(r->engine, &bad), ERR_CONTEXT_LENGTH);
     bad.sampling.max_tokens = 400;
     cr_assert_eq(engine_submit(r->engine, &bad), ERR_NO_BLOCKS);
+    bad.sampling.max_tokens = 4 * KV_BLOCK_TOKENS - 50 + 2;
+    cr_assert_eq(engine_submit(r->engine, &bad), ERR_NO_BLOCKS);
+    bad = q;
+    bad.mode = (enum engine_mode)99;
+    cr_assert_eq(engine_submit(r->engine, &bad), ERR_INVALID);
+    bad = q;
+    bad.n_tokens = 60; /* ten of an answer of ten */
+    cr_assert_eq(engine_submit(r->engine, &bad), ERR_INVALID);
     bad = q;
     bad.sampling.max_tokens = 0;
     cr_assert_eq(engine_submit(r->engine, &bad), ERR_INVALID);
@@ -563,11 +571,27 @@ Test(engine, refuses_options_that_would_starve_prompts)
     cr_assert_eq(model_kv_create(&eo.kv, eo.model, 8, &err), OK);
     cr_assert_eq(engine_create(&e, &eo, &err), ERR_INVALID);
     cr_assert(strstr(err.text, "164"), "%s", err.text);
-    eo.max_seqs = 4;
-    eo.chunk_tokens = 10;
-    cr_assert_eq(engine_create(&e, &eo, &err), ERR_INVALID);
-    kv_store_destroy(eo.kv); /* they stayed with the caller */
-    model_close(eo.model);
+    const struct {
+        uint32_t max_seqs, max_commands, chunk_tokens, max_context;
+        const char *says; /* NULL: fine */
+    } rows[] = {
+        { 0, 8, 64, 1024, "max_seqs is 0 and max_commands 8" },
+        { 4, 0, 64, 1024, "max_seqs is 4 and max_commands 0" },
+        { 65, 8, 64, 1024, "at least max_seqs + 64 = 129" },
+        { 64, 8, 63, 1024, "chunk_tokens is 63" },
+        { 64, 8, 64, 0, "max_context is 0, allowed is 1 to " },
+        { 64, 8, 64, info.context_length + 1, "max_context is " },
+        { 64, 8, 64, info.context_length, NULL },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        eo.max_seqs = rows[i].max_seqs;
+        eo.max_commands = rows[i].max_commands;
+        eo.chunk_tokens = rows[i].chunk_tokens;
+        eo.max_context = rows[i].max_context;
+        cr_assert_eq(engine_create(&e, &eo, &err), rows[i].says ? ERR_INVALID : OK, "row %zu: %s", i, err.text);
+        if (rows[i].says) cr_assert(strstr(err.text, rows[i].says), "%s", err.text);
+    }
+    engine_destroy(e); /* and with it what stayed with the caller until then */
     backend_close(be);
     tiny_remove(path);
 }

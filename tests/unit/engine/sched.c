@@ -135,3 +135,47 @@ Test(sched, learns_what_rows_cost_from_steps)
     sched_learn(&c, &(struct sched_step){ 40, 100, 100.0 }, 240e3);
     cr_assert_float_eq(c.row_us, 1200.0, 1e-6, "400 ms of decoding cannot be: half of the step is the prompt's");
 }
+
+Test(sched, decoding_costs_no_less_than_what_was_measured)
+{
+    static const struct {
+        struct sched_cost cost;
+        uint32_t n;
+        double us;
+    } rows[] = { { { 0, 0, 100, 4 }, 0, 0 },   { { 0, 0, 100, 4 }, 1, 100 }, { { 0, 0, 100, 4 }, 4, 100 },
+                 { { 0, 0, 100, 4 }, 5, 125 }, { { 0, 0, 100, 0 }, 5, 100 }, { { 0, 0, 100, 4.5 }, 5, 100 / 0.9 },
+                 { { 0, 0, 0, 0 }, 5, 0 } };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        cr_assert_float_eq(sched_decode_us(&rows[i].cost, rows[i].n), rows[i].us, 1e-9, "row %zu", i);
+    cr_assert_float_eq(sched_work(&(struct sched_cost){ .position = 0.25 }, 10, 4), 4 * (1 + 0.25 * 12), 1e-12);
+}
+
+Test(sched, learns_from_half_a_block_on)
+{
+    struct sched_cost c = { 0 };
+    sched_learn(&c, &(struct sched_step){ 0, KV_BLOCK_TOKENS / 2 - 1, 31 }, 31e3);
+    cr_assert_eq(c.row_us, 0.0);
+    sched_learn(&c, &(struct sched_step){ 0, KV_BLOCK_TOKENS / 2, 32 }, 32e3);
+    cr_assert_float_eq(c.row_us, 1000.0, 1e-9);
+    sched_learn(&c, &(struct sched_step){ 1, KV_BLOCK_TOKENS / 2 - 1, 31 }, 99e3);
+    cr_assert(c.decode_us == 0.0 && c.decode_rows == 0.0, "a step of both says nothing of decoding");
+    sched_learn(&c, &(struct sched_step){ 0, 0, 0 }, 99e3);
+    cr_assert_eq(c.decode_us, 0.0, "nor does one of nothing");
+    sched_learn(&c, &(struct sched_step){ 2, 0, 0 }, 10e3);
+    sched_learn(&c, &(struct sched_step){ 4, 0, 0 }, 20e3);
+    cr_assert_float_eq(c.decode_us, 12e3, 1e-9);
+    cr_assert_float_eq(c.decode_rows, 2.4, 1e-12);
+}
+
+/* Guesses are fed with the last token, and a budget that is used up is used up for all. */
+Test(sched, guesses_take_rows_of_the_budget)
+{
+    const struct sched_limits lim = { 8, 64, 0 };
+    const struct sched_seq seqs[] = { { true, 15, 10 }, { true, 13, 10 }, { true, 20, 19 }, { false, 3, 0 } };
+    uint32_t rows[4];
+    cr_assert_eq(sched_plan(&lim, &UNMEASURED, seqs, 4, rows), 8);
+    cr_assert(rows[0] == 5 && rows[1] == 3 && rows[2] == 0 && rows[3] == 0);
+    cr_assert_eq(sched_plan(&lim, &UNMEASURED, seqs + 1, 3, rows), 7);
+    cr_assert(rows[0] == 3 && rows[1] == 1 && rows[2] == 3, "what is left of it goes to a prompt that ends");
+    cr_assert_eq(sched_plan(&lim, &UNMEASURED, NULL, 0, rows), 0);
+}

@@ -102,3 +102,104 @@ Test(seq, a_cut_gives_blocks_back)
     seq_destroy(s);
     kv_pool_destroy(pool);
 }
+
+Test(seq, a_set_has_a_bound_and_no_key_twice)
+{
+    enum { CAP = 40 };
+    struct seq_set set;
+    struct seq *more = seq_of(CAP, 0), *twin = seq_of(3, 0);
+    seq_set_init(&set, CAP);
+    for (uint64_t i = 0; i < CAP - 1; i++) cr_assert_eq(seq_set_add(&set, seq_of(i, 0)), OK);
+    cr_assert_eq(seq_set_add(&set, twin), ERR_INVALID);
+    cr_assert_eq(seq_set_add(&set, seq_of(CAP - 1, 0)), OK);
+    cr_assert_eq(seq_set_add(&set, more), ERR_FULL);
+    cr_assert(set.n == CAP && set.n_buckets == 64);
+    for (uint64_t i = 0; i < CAP; i++) {
+        const struct seq_key keys[] = { { 1, i, 1 }, { 2, i, 1 }, { 1, i + CAP, 1 }, { 1, i, 2 } };
+        cr_assert_eq(seq_set_find(&set, &keys[0])->key.lo, i);
+        for (int k = 1; k < 4; k++) cr_assert_null(seq_set_find(&set, &keys[k]), "every part of a key counts");
+    }
+    struct seq *third = set.order[3];
+    cr_assert_eq(seq_set_rekey(&set, third, 1), ERR_INVALID, "that is its own");
+    cr_assert_eq(seq_set_rekey(&set, third, 7), OK);
+    cr_assert_null(seq_set_find(&set, &(struct seq_key){ 1, 3, 1 }));
+    cr_assert_eq(seq_set_find(&set, &(struct seq_key){ 1, 3, 7 }), third);
+    while (set.n > 0) {
+        struct seq *s = set.order[0];
+        seq_set_remove(&set, s);
+        seq_destroy(s);
+    }
+    seq_set_fini(&set);
+    seq_destroy(more);
+    seq_destroy(twin);
+    seq_destroy(NULL);
+}
+
+/* What is fed needs a block: all of a prompt, and of an answer all but its last token. */
+Test(seq, needs_blocks_for_what_is_fed)
+{
+    static const int32_t tokens[200] = { 0 };
+    static const struct {
+        enum engine_mode mode;
+        uint32_t n_prompt, n_tokens, max_tokens, most, to_admit;
+    } rows[] = {
+        { ENGINE_PREFILL_ONLY, 64, 64, 500, 1, 1 }, { ENGINE_PREFILL_ONLY, 65, 65, 500, 2, 2 },
+        { ENGINE_PREFILL_ONLY, 60, 70, 500, 2, 2 }, { ENGINE_GENERATE, 60, 60, 5, 1, 1 },
+        { ENGINE_GENERATE, 60, 60, 6, 2, 1 },       { ENGINE_GENERATE, 63, 63, 99, 3, 1 },
+        { ENGINE_GENERATE, 64, 64, 99, 3, 2 },      { ENGINE_GENERATE, 64, 64, 1, 1, 1 },
+        { ENGINE_RESERVE, 64, 64, 99, 3, 2 },       { ENGINE_RESERVE, 65, 65, 99, 3, 3 },
+        { ENGINE_RESERVE, 128, 128, 1, 2, 2 },      { ENGINE_RESERVE, 64, 64, 65, 2, 2 },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const struct seq_request r = { .mode = rows[i].mode,
+                                       .tokens = tokens,
+                                       .n_tokens = rows[i].n_tokens,
+                                       .n_prompt = rows[i].n_prompt,
+                                       .sampling = { .max_tokens = rows[i].max_tokens } };
+        struct seq *s = NULL;
+        cr_assert_eq(seq_blocks_max(&r), rows[i].most, "row %zu: %u", i, seq_blocks_max(&r));
+        cr_assert_eq(seq_create(&s, &r), OK);
+        cr_assert_eq(seq_blocks_to_admit(s), rows[i].to_admit, "row %zu: %u", i, seq_blocks_to_admit(s));
+        cr_assert(s->table.cap == rows[i].most && s->window.cap == rows[i].most);
+        cr_assert(s->n_tokens == rows[i].n_tokens && s->n_input == rows[i].n_tokens && s->n_prompt == rows[i].n_prompt);
+        cr_assert(s->n_prompt_logprobs_sent == 1 && s->slot == STATE_SLOT_NONE && s->saved == STATE_SLOT_NONE);
+        seq_destroy(s);
+    }
+}
+
+Test(seq, its_blocks_are_what_its_state_makes_of_them)
+{
+    static const struct {
+        enum seq_state path[4];
+        uint32_t n;
+        enum kv_block_state blocks;
+        bool started;
+    } rows[] = {
+        { { SEQ_PREFILL }, 1, KV_ACTIVE, true },
+        { { SEQ_DECODE }, 1, KV_ACTIVE, true },
+        { { SEQ_RESERVED }, 1, KV_RESERVED, false },
+        { { SEQ_FETCHING }, 1, KV_RECEIVING, false },
+        { { SEQ_FETCHING, SEQ_RESERVED, SEQ_DECODE }, 3, KV_ACTIVE, true },
+        { { SEQ_FETCHING, SEQ_PREFILL, SEQ_HELD }, 3, KV_SENDING, true },
+        { { SEQ_RESERVED, SEQ_PREFILL, SEQ_DECODE }, 3, KV_ACTIVE, true },
+        { { SEQ_PREFILL, SEQ_WAITING }, 2, KV_FREE, true },
+        { { SEQ_DECODE, SEQ_WAITING }, 2, KV_FREE, true },
+        { { SEQ_RESERVED, SEQ_WAITING }, 2, KV_FREE, false },
+        { { SEQ_FETCHING, SEQ_WAITING }, 2, KV_FREE, false },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct kv_pool *pool = NULL;
+        struct seq *s = seq_of(1, 0);
+        uint32_t counts[KV_STATE_COUNT];
+        cr_assert_eq(kv_pool_create(&pool, 3), OK);
+        cr_assert_eq(block_table_grow(&s->table, pool, 1, KV_RESERVED), OK);
+        for (uint32_t k = 0; k < rows[i].n; k++) seq_set_state(s, pool, rows[i].path[k]);
+        kv_pool_counts(pool, counts);
+        cr_assert_eq(counts[rows[i].blocks], rows[i].blocks == KV_FREE ? 3 : 1, "row %zu", i);
+        cr_assert_eq(s->started, rows[i].started, "row %zu", i);
+        if (s->state != SEQ_WAITING) seq_set_state(s, pool, SEQ_DONE);
+        cr_assert_eq(kv_pool_n_free(pool), 3);
+        seq_destroy(s);
+        kv_pool_destroy(pool);
+    }
+}

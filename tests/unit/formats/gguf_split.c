@@ -16,6 +16,7 @@ struct part {
     uint32_t no, count, n_tensors;
     const char *tensor; /* one of four floats; NULL: none */
     const char *arch;   /* NULL: not said */
+    const char *title;  /* the last key; NULL: not said */
 };
 
 static const float FLOATS[3][4] = { { 0, 1, 2, 3 }, { 10, 11, 12, 13 }, { 20, 21, 22, 23 } };
@@ -31,6 +32,7 @@ static struct bytes build(const struct part *p, const float *floats)
     gguf_build_u32(&b, "split.no", p->no);
     gguf_build_u32(&b, "split.count", p->count);
     gguf_build_u32(&b, "split.tensors.count", p->n_tensors);
+    if (p->title) gguf_build_str(&b, "general.name", p->title);
     if (p->tensor) gguf_build_tensor(&b, p->tensor, DTYPE_F32, 1, (const uint64_t[]){ 4 }, floats, 16);
     const uint8_t *file = gguf_build_finish(&b, &n);
     return bytes_of(file, n);
@@ -102,6 +104,8 @@ Test(gguf_split, refuses_parts_that_are_not_of_one_model)
         { { { 0, 2, 2, "a", "llama" }, { 1, 3, 2, "b", NULL } }, 2, "says part 2 of 3, expected part 2 of 2" },
         { { { 0, 2, 2, "a", "llama" }, { 1, 2, 3, "b", NULL } }, 2, "split.tensors.count is 3, the first part's 2" },
         { { { 0, 2, 2, "a", "llama" }, { 1, 2, 2, "b", "qwen2" } }, 2, "'general.architecture' differs" },
+        { { { 0, 2, 2, "a", "llama", "one" }, { 1, 2, 2, "b", "llama", "two" } }, 2, "'general.name' differs" },
+        { { { 0, 2, 2, "a", "llama", "one" }, { 1, 2, 2, "b", "llama", "on" } }, 2, "'general.name' differs" },
         { { { 0, 2, 3, "a", "llama" }, { 1, 2, 3, "b", NULL } },
           2,
           "2 parts have 2 tensors, split.tensors.count says 3" },

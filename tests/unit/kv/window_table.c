@@ -129,3 +129,44 @@ Test(window_table, hits_end_where_the_blocks_of_the_window_are_held)
     window_table_fini(&t);
     windows_destroy(w);
 }
+
+Test(window_table, needs_the_window_the_chunk_and_two_borders_or_all)
+{
+    static const struct {
+        uint32_t window, chunk, n_tokens, blocks;
+    } rows[] = { { 1, 62, 10000, 2 },    { 1, 63, 10000, 3 },    { 64, 64, 10000, 4 },
+                 { 100, 155, 10000, 5 }, { 100, 156, 10000, 6 }, { 100, 156, 321, 6 },
+                 { 100, 156, 320, 5 },   { 100, 64, 1, 1 },      { UINT32_MAX, UINT32_MAX, 1u << 30, 1u << 24 } };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        cr_assert_eq(window_blocks_max(rows[i].window, rows[i].chunk, rows[i].n_tokens), rows[i].blocks, "row %zu: %u",
+                     i, window_blocks_max(rows[i].window, rows[i].chunk, rows[i].n_tokens));
+}
+
+Test(window_table, pools_have_blocks_and_where_they_are_asked_for_a_cache)
+{
+    struct windows *w = NULL;
+    cr_assert_eq(windows_create(&w, 0, 100, true), ERR_INVALID);
+    cr_assert_null(w);
+    cr_assert_eq(windows_create(&w, 3, 100, false), OK);
+    cr_assert(!w->cache && w->tokens == 100 && kv_pool_n_blocks(w->pool) == 3);
+    windows_destroy(w);
+    windows_destroy(NULL);
+}
+
+Test(window_table, slides_no_further_than_it_has_grown)
+{
+    struct windows *w = windows_of(4, 64);
+    struct window_table t = table_of(8);
+    cr_assert(window_table_promise(&t, w, 4));
+    window_table_grow(&t, w, 3);
+    window_table_slide(&t, w, 2);
+    cr_assert(t.first == 2 && t.n == 3 && kv_pool_n_free(w->pool) == 3);
+    window_table_slide(&t, w, 1);
+    cr_assert_eq(t.first, 2, "never back");
+    window_table_slide(&t, w, 7);
+    cr_assert(t.first == 3 && kv_pool_n_free(w->pool) == 4);
+    window_table_clear(&t, w);
+    cr_assert(t.first == 0 && t.n == 0 && t.promised == 0);
+    window_table_fini(&t);
+    windows_destroy(w);
+}

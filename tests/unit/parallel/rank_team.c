@@ -80,3 +80,12 @@ Test(rank_team, refuses_no_ranks)
     cr_assert_null(t);
     rank_team_destroy(NULL);
 }
+
+Test(rank_team, refuses_more_ranks_than_anybody_has)
+{
+    struct rank_team *t = NULL;
+    struct error err = { 0 };
+    cr_assert_eq(rank_team_create(&t, 4097, NULL, &err), ERR_INVALID);
+    cr_assert_str_eq(err.text, "4097 ranks, allowed are 1 to 4096");
+    cr_assert_null(t);
+}

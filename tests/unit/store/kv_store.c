@@ -187,3 +187,99 @@ Test(kv_store, blocks_windows_and_states_of_other_places_do_not_touch)
     mem_free(s);
     mem_free(got);
 }
+
+/* Two stores: layers with a window have blocks of their own, and not as many. */
+static struct kv_store *windowed_chain(void)
+{
+    static const struct kv_geometry first[] = { { .n_kv_heads = 1, .head_dim = 16 },
+                                                { .n_kv_heads = 2, .head_dim = 16, .window = 100 },
+                                                { .n_kv_heads = 0 },
+                                                { .n_kv_heads = 1, .head_dim = 32, .window = 300 } },
+                                    second[] = { { .n_kv_heads = 1, .head_dim = 16, .window = 200 },
+                                                 { .n_kv_heads = 3, .head_dim = 16 } };
+    struct kv_store *kv = NULL;
+    struct error err = { OK, "" };
+    cr_assert_eq(kv_store_create_windowed(&kv, cpu, first, 4, BLOCKS, 5, &err), OK, "%s", err.text);
+    cr_assert_eq(kv_store_create_windowed(&kv->next, cpu, second, 2, BLOCKS, 5, &err), OK, "%s", err.text);
+    return kv;
+}
+
+Test(kv_store, layers_with_a_window_have_blocks_of_their_own)
+{
+    struct kv_store *kv = windowed_chain();
+    size_t blocks = 0, windows = 0;
+    for (const struct kv_store *s = kv; s; s = s->next) {
+        const uint8_t *at = s->memory;
+        for (uint32_t l = 0; l < s->n_layers; l++) {
+            const struct kv_slices *k = &s->layers[l];
+            cr_assert_eq(k->windowed, k->geom.window > 0);
+            cr_assert_eq(k->base, at, "layers stand one behind the other");
+            at += k->slice_bytes * (k->windowed ? 5 : BLOCKS);
+            *(k->windowed ? &windows : &blocks) += k->slice_bytes;
+        }
+        cr_assert_eq(s->bytes, (size_t)(at - s->memory));
+    }
+    cr_assert(blocks > 0 && windows > 0 && kv->layers[2].slice_bytes == 0);
+    cr_assert_eq(kv_store_block_bytes(kv), blocks);
+    cr_assert_eq(kv_store_window_bytes(kv), windows);
+    cr_assert(kv_store_n_window_blocks(kv) == 5 && kv_store_window(kv) == 300 && kv_store_window(kv->next) == 200);
+    cr_assert(kv_store_n_window_blocks(chain) == 0 && kv_store_window(chain) == 0 && kv_store_window_bytes(chain) == 0);
+    kv_store_destroy(kv);
+}
+
+Test(kv_store, any_bytes_of_a_window_block_are_those_of_the_whole)
+{
+    struct kv_store *kv = windowed_chain();
+    const size_t n = kv_store_window_bytes(kv), first = kv->layers[1].slice_bytes,
+                 border = first + kv->layers[3].slice_bytes, n_block = kv_store_block_bytes(kv);
+    const size_t cuts[] = { 0, 1, first - 1, first, first + 1, border - 1, border, border + 1, n - 1, n };
+    uint8_t *want = random_bytes(n, 3), *got = mem_alloc(n), *block = random_bytes(n_block, 4), *zero = mem_zalloc(n);
+    for (uint32_t b = 0; b < BLOCKS; b++) cr_assert_eq(kv_store_write_block(kv, b, block), OK);
+    for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++)
+        for (size_t j = i; j < sizeof(cuts) / sizeof(cuts[0]); j++) {
+            const size_t at = cuts[i], len = cuts[j] - at;
+            for (uint32_t b = 0; b < 5; b++) cr_assert_eq(kv_store_write_window(kv, b, 0, n, zero), OK);
+            cr_assert_eq(kv_store_write_window(kv, 4, at, len, want + at), OK);
+            cr_assert_eq(kv_store_read_window(kv, 4, 0, n, got), OK);
+            for (size_t k = 0; k < n; k++) cr_assert_eq(got[k], k >= at && k < at + len ? want[k] : 0);
+            cr_assert_eq(kv_store_read_window(kv, 3, 0, n, got), OK);
+            cr_assert_eq(memcmp(got, zero, n), 0);
+            cr_assert_eq(kv_store_write_window(kv, 0, 0, n, want), OK);
+            memset(got, 0, n);
+            cr_assert_eq(kv_store_read_window(kv, 0, at, len, got), OK);
+            cr_assert_eq(memcmp(got, want + at, len), 0);
+        }
+    cr_assert_eq(kv_store_read_window(kv, 0, n - 1, 2, got), ERR_INVALID);
+    cr_assert_eq(kv_store_write_window(kv, 0, n, 1, got), ERR_INVALID);
+    uint8_t *still = mem_alloc(n_block);
+    for (uint32_t b = 0; b < BLOCKS; b++) {
+        cr_assert_eq(kv_store_read_block(kv, b, still), OK);
+        cr_assert_eq(memcmp(still, block, n_block), 0, "block %u of the other layers", b);
+    }
+    mem_free(want);
+    mem_free(got);
+    mem_free(block);
+    mem_free(still);
+    mem_free(zero);
+    kv_store_destroy(kv);
+}
+
+Test(kv_store, what_cannot_be_is_refused_with_its_numbers)
+{
+    static const struct kv_geometry usual = { .n_kv_heads = 1, .head_dim = 16 },
+                                    huge = { .n_kv_heads = 1u << 20, .head_dim = 512 };
+    struct kv_store *kv = NULL;
+    struct error err = { OK, "" };
+    cr_assert_eq(kv_store_create(&kv, cpu, &usual, 1, 0, &err), ERR_INVALID);
+    cr_assert_str_eq(err.text, "KV memory for 0 blocks");
+    cr_assert_eq(kv_store_create(&kv, cpu, &huge, 1, UINT32_MAX, &err), ERR_TOO_LARGE);
+    cr_assert(strstr(err.text, "4294967295 KV blocks of ") && strstr(err.text, "do not fit an address space"), "%s",
+              err.text);
+    cr_assert_eq(kv_store_create(&kv, cpu, &huge, 1, 1u << 20, &err), ERR_NO_MEMORY);
+    cr_assert(strstr(err.text, "1048576 KV blocks of "), "%s", err.text);
+    cr_assert_null(kv);
+    cr_assert_eq(kv_store_create_windowed(&kv, cpu, &usual, 1, 2, 7, &err), OK);
+    cr_assert(kv_store_n_window_blocks(kv) == 0 && !kv->layers[0].windowed, "no layer has a window");
+    cr_assert_eq(kv->bytes, 2 * kv_store_block_bytes(kv));
+    kv_store_destroy(kv);
+}
