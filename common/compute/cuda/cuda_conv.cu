@@ -77,7 +77,7 @@ enum status cuda_conv_step(struct backend *b, struct stream *s, float *out, size
                                  *tail,         v,          tail->geom.n_heads * tail->geom.cols,
                                  facts->kernel, facts->silu };
     if (facts->kernel < 2 || facts->kernel > CONV_MAX_KERNEL) return ERR_UNSUPPORTED;
-    assert(tail->geom.rows == facts->kernel - 1 && cuda_state_slot_bytes(b, &tail->geom) <= tail->slot_bytes);
+    assert(tail->geom.rows == facts->kernel - 1 && cuda_state_slot_bytes(b, &tail->geom) <= tail->stride);
     if (v.n_rows == 0) return OK;
     const uint32_t runs = cu_div_up(a.channels, CONV_THREADS);
     const uint32_t rows = v.n_rows >= 4 * v.n_seqs && v.n_rows >= 256 ? CONV_ROWS : 1;

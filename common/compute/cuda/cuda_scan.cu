@@ -265,7 +265,7 @@ enum status cuda_delta_rule(struct backend *b, struct stream *s, float *out, siz
         out, out_ld, *in, *facts, *state, step_view_of(step), tile_of(step), is_wide(in->qkv, in->ld, keys)
     };
     if (keys % 16 != 0) return ERR_UNSUPPORTED;
-    assert(cuda_state_slot_bytes(b, &state->geom) <= state->slot_bytes);
+    assert(cuda_state_slot_bytes(b, &state->geom) <= state->stride);
     assert(facts->n_v_heads == state->geom.n_heads && facts->n_k_heads && facts->n_v_heads % facts->n_k_heads == 0);
     if (a.step.n_rows == 0) return OK;
     cudaError_t e =
@@ -404,7 +404,7 @@ enum status cuda_mamba2_scan(struct backend *b, struct stream *s, float *out, si
     const struct mamba2_args a = {
         out, out_ld, *in, *facts, *state, step_view_of(step), tile_of(step), is_wide(in->xbc, in->ld, rows)
     };
-    assert(cuda_state_slot_bytes(b, &state->geom) <= state->slot_bytes);
+    assert(cuda_state_slot_bytes(b, &state->geom) <= state->stride);
     assert(facts->n_heads == state->geom.n_heads && facts->n_groups && facts->n_heads % facts->n_groups == 0);
     if (a.step.n_rows == 0) return OK;
     cudaError_t e;

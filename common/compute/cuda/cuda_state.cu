@@ -18,7 +18,9 @@ size_t cuda_state_slot_bytes(struct backend *b, const struct state_geometry *g)
 enum status cuda_state_copy(struct backend *b, struct stream *s, const struct state_slices *state, uint32_t from,
                             uint32_t to)
 {
-    return from == to ? OK : cuda_copy(b, s, state_slot(state, to), state_slot(state, from), state->slot_bytes);
+    return from == to ? OK
+                      : cuda_copy(b, s, state_slot(state, to), state_slot(state, from),
+                                  cuda_state_slot_bytes(b, &state->geom));
 }
 
 static bool has_heads(const struct state_geometry *g, uint32_t h0, uint32_t h1)

@@ -7,6 +7,6 @@
 /* The first head of a sequence's slot. */
 static inline __host__ __device__ float *state_slot(const struct state_slices *s, uint32_t slot)
 {
-    return (float *)(s->base + slot * s->slot_bytes);
+    return (float *)(s->base + slot * s->stride);
 }
 #endif

@@ -80,11 +80,11 @@ struct layer {
 static struct state_slices slots_of(struct backend *b, const struct state_geometry *geom)
 {
     struct check_rng rng = { 3 };
-    struct state_slices s = { .slot_bytes = b->ops->state_slot_bytes(b, geom), .geom = *geom };
-    cr_assert(s.slot_bytes > 0 && s.slot_bytes % 64 == 0);
-    uint8_t *junk = mem_alloc(N_SLOTS * s.slot_bytes);
-    for (size_t i = 0; i < N_SLOTS * s.slot_bytes; i++) junk[i] = (uint8_t)check_next(&rng);
-    s.base = check_device(b, junk, N_SLOTS * s.slot_bytes);
+    struct state_slices s = { .stride = b->ops->state_slot_bytes(b, geom), .geom = *geom };
+    cr_assert(s.stride > 0 && s.stride % 64 == 0);
+    uint8_t *junk = mem_alloc(N_SLOTS * s.stride);
+    for (size_t i = 0; i < N_SLOTS * s.stride; i++) junk[i] = (uint8_t)check_next(&rng);
+    s.base = check_device(b, junk, N_SLOTS * s.stride);
     mem_free(junk);
     return s;
 }
@@ -107,7 +107,7 @@ static struct layer layer_of(const struct both *b, const struct scene *s)
     cr_assert_eq(b->gpu->ops->upload(b->gpu, NULL, l.a.gpu, l.a.cpu, g->n_heads * sizeof(float)), OK);
     l.cpu = slots_of(b->cpu, g);
     l.gpu = slots_of(b->gpu, g);
-    cr_assert_eq(l.cpu.slot_bytes, l.gpu.slot_bytes);
+    cr_assert_eq(l.cpu.stride, l.gpu.stride);
     return l;
 }
 
@@ -115,8 +115,8 @@ static void layer_free(const struct both *b, struct layer *l)
 {
     struct pair *all[] = { &l->in, &l->gates, &l->out, &l->w, &l->bias, &l->a, &l->d };
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) pair_free(b, all[i]);
-    check_release(b->cpu, l->cpu.base, N_SLOTS * l->cpu.slot_bytes);
-    check_release(b->gpu, l->gpu.base, N_SLOTS * l->gpu.slot_bytes);
+    check_release(b->cpu, l->cpu.base, N_SLOTS * l->cpu.stride);
+    check_release(b->gpu, l->gpu.base, N_SLOTS * l->gpu.stride);
 }
 
 static float *side(const struct pair *p, bool gpu)
@@ -261,8 +261,8 @@ Test(cuda_recurrent, slots_are_copied_and_moved)
     }
     mem_free(wire);
     mem_free(got);
-    check_release(b.cpu, cpu.base, N_SLOTS * cpu.slot_bytes);
-    check_release(b.gpu, gpu.base, N_SLOTS * gpu.slot_bytes);
+    check_release(b.cpu, cpu.base, N_SLOTS * cpu.stride);
+    check_release(b.gpu, gpu.base, N_SLOTS * gpu.stride);
     close_both(&b);
 }
 
