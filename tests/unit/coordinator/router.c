@@ -43,6 +43,44 @@ Test(router, waits_for_room_rather_than_overload)
     expect(ROUTER_BUSY, n, 2, &ask, 0, 0);
 }
 
+Test(router, equal_loads_are_told_apart_by_what_is_free)
+{
+    struct router_node n[] = { node(true, 1), node(true, 2), node(false, 0), node(false, 0) };
+    n[0].max_seqs = 4; /* a quarter each */
+    n[1].max_seqs = 8;
+    n[1].blocks_free = 11;
+    n[2].queued_tokens = n[3].queued_tokens = 7;
+    n[2].n_active = 1;
+    expect(ROUTER_PICKED, n, 4, &ask, 3, 1);
+    n[1].blocks_free = 10; /* the first of equals */
+    n[3].n_active = 1;
+    expect(ROUTER_PICKED, n, 4, &ask, 2, 0);
+    n[0].max_seqs = 0; /* it takes nothing now */
+    expect(ROUTER_PICKED, n, 4, &ask, 2, 1);
+}
+
+Test(router, lengths_at_their_bounds)
+{
+    struct router_node n[] = { node(true, 0), node(false, 0), node(true, 4) };
+    struct router_ask a = ask;
+    n[0].max_tokens = a.max_tokens;
+    n[1].max_tokens = a.n_tokens;
+    n[0].blocks_free = 2;
+    a.reserve_tokens = 128;
+    expect(ROUTER_PICKED, n, 2, &a, 1, 0);
+    a.reserve_tokens = 129;
+    expect(ROUTER_BUSY, n, 2, &a, 0, 0);
+    a.reserve_tokens = 128;
+    a.n_tokens++; /* too long for the prefill node: read where it is decoded */
+    expect(ROUTER_PICKED, n, 2, &a, -1, 0);
+    n[0].local_prefill = ROUTER_LOCAL_NEVER;
+    expect(ROUTER_TOO_LONG, n, 2, &a, 0, 0);
+    a.n_tokens--;
+    a.max_tokens++;
+    expect(ROUTER_TOO_LONG, n, 2, &a, 0, 0);
+    expect(ROUTER_BUSY, n, 3, &a, 0, 0); /* another takes it, later */
+}
+
 Test(router, obeys_local_prefill)
 {
     struct router_node n[] = { node(true, 0), node(false, 0) };
