@@ -157,6 +157,69 @@ Test(config, a_dump_reads_back_to_the_same)
     strbuf_fini(&second);
 }
 
+Test(config, a_dump_is_yaml_with_every_key_that_is_set)
+{
+    struct config_run run;
+    struct error err = { 0 };
+    struct strbuf text = STRBUF_INIT;
+    cr_assert_eq(load(&run, CONFIG_UP,
+                      "models: [ { name: a, path: a.gguf }, { name: b, path: b.gguf } ]\n"
+                      "prefill: [ { model: a, parallel: { tp: 2 } } ]\n"
+                      "decode: [ { model: b, cpus: \"0\", max_gap: 1m }, { model: a } ]\n",
+                      "--config @", &err),
+                 OK, "%s", err.text);
+    config_dump(&run.cfg, &text);
+    static const char models[] =
+        "models:\n  - { name: \"a\", path: \"a.gguf\" }\n  - { name: \"b\", path: \"b.gguf\" }\n"
+        "coordinator: { http: [ \"127.0.0.1:8080\" ], control: [ \"tcp://127.0.0.1:9090\" ], "
+        "max_queue: 4096, max_queue_bytes: 268435456, max_body_bytes: 33554432, ";
+    static const char nodes[] =
+        "log: { level: \"info\" }\n"
+        "prefill:\n"
+        "  - { name: \"p0\", model: \"a\", threads: 0, parallel: { tp: 2, pp: 1 }, isa: \"auto\", weights: \"auto\", "
+        "io: \"auto\", admin: \"127.0.0.1:0\", max_seqs: 32, kv_memory: 536870912, max_batch_tokens: 512, "
+        "chunk_tokens: 256, max_context: 0 }\n"
+        "decode:\n"
+        "  - { name: \"d0\", model: \"b\", threads: 0, cpus: \"0\", parallel: { tp: 1, pp: 1 }, isa: \"auto\", "
+        "weights: \"auto\", io: \"auto\", kv: \"tcp://127.0.0.1:0\", admin: \"127.0.0.1:0\", max_seqs: 32, "
+        "kv_memory: 536870912, max_batch_tokens: 512, chunk_tokens: 256, max_gap: 60000ms, max_context: 0, "
+        "local_prefill: \"auto\" }\n"
+        "  - { name: \"d1\", model: \"a\", threads: 0, parallel: { tp: 1, pp: 1 }, ";
+    cr_assert_eq(strncmp(text.s, models, strlen(models)), 0, "%s", text.s);
+    cr_assert(strstr(text.s, nodes), "%s", text.s);
+    cr_assert(strstr(text.s, "security: { curve: \"off\", insecure: false }\n"), "%s", text.s);
+    strbuf_fini(&text);
+    config_fini(&run);
+}
+
+Test(config, a_file_holds_so_many_nodes_and_models)
+{
+    struct strbuf yaml = STRBUF_INIT;
+    struct config_run run;
+    struct error err = { 0 };
+    static const char *const lists[] = { "models", "prefill", "decode" };
+    static const uint32_t most[] = { CONFIG_MAX_MODELS, CONFIG_MAX_NODES, CONFIG_MAX_NODES };
+    for (int k = 0; k < 3; k++) {
+        char want[64];
+        strbuf_reset(&yaml);
+        if (k) strbuf_puts(&yaml, "models: [ { name: a, path: a.gguf } ]\n");
+        strbuf_addf(&yaml, "%s:\n", lists[k]);
+        for (uint32_t i = 0; i < most[k]; i++) {
+            if (k)
+                strbuf_addf(&yaml, "  - { name: n%u }\n", i);
+            else
+                strbuf_addf(&yaml, "  - { name: m%u, path: m%u.gguf }\n", i, i);
+        }
+        cr_assert_eq(load(&run, CONFIG_COORDINATOR, yaml.s, "--config @", &err), OK, "%s: %s", lists[k], err.text);
+        cr_assert_eq(k == 0 ? run.cfg.n_models : k == 1 ? run.cfg.n_prefill : run.cfg.n_decode, most[k]);
+        config_fini(&run);
+        strbuf_addf(&yaml, "  - { name: more%s }\n", k ? "" : ", path: more.gguf");
+        snprintf(want, sizeof(want), "%u: %s: more than %u entries", most[k] + (k ? 3 : 2), lists[k], most[k]);
+        expect_file_refused(yaml.s, want);
+    }
+    strbuf_fini(&yaml);
+}
+
 Test(config, each_value_of_a_list_is_checked)
 {
     expect_file_refused("coordinator: { control: [ \"tcp://127.0.0.1:1\", 7 ] }\n",

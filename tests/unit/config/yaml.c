@@ -79,3 +79,57 @@ Test(yaml, everything_is_bounded)
     expect_refused(sb.s, sb.n, "f: larger than 1 MiB");
     strbuf_fini(&sb);
 }
+
+static void expect_taken(const struct strbuf *sb)
+{
+    struct ynode *root = NULL;
+    struct error err = { 0 };
+    cr_assert_eq(ytree_parse(&root, "f", bytes_of(sb->s, sb->n), &err), OK, "%s", err.text);
+    ytree_destroy(root);
+}
+
+/* The most of each thing is taken, one more is not. */
+Test(yaml, bounds_are_where_they_are_said_to_be)
+{
+    struct strbuf sb = STRBUF_INIT;
+    for (int deep = YTREE_MAX_DEPTH; deep <= YTREE_MAX_DEPTH + 1; deep++) {
+        strbuf_reset(&sb);
+        for (int i = 0; i < deep; i++) strbuf_putc(&sb, '[');
+        for (int i = 0; i < deep; i++) strbuf_putc(&sb, ']');
+        if (deep == YTREE_MAX_DEPTH)
+            expect_taken(&sb);
+        else
+            expect_refused(sb.s, sb.n, "f:1: nested too deep");
+    }
+    for (int n = YTREE_MAX_SCALAR_BYTES; n <= YTREE_MAX_SCALAR_BYTES + 1; n++) {
+        strbuf_reset(&sb);
+        strbuf_puts(&sb, "a: ");
+        for (int i = 0; i < n; i++) strbuf_putc(&sb, 'x');
+        if (n == YTREE_MAX_SCALAR_BYTES)
+            expect_taken(&sb);
+        else
+            expect_refused(sb.s, sb.n, "f:1: a value is longer than 4096 bytes");
+    }
+    strbuf_reset(&sb);
+    for (int i = 1; i < YTREE_MAX_NODES; i++) strbuf_puts(&sb, "- 1\n"); /* and the list itself */
+    expect_taken(&sb);
+    strbuf_puts(&sb, "- 1\n");
+    expect_refused(sb.s, sb.n, "f:20000: too many values");
+    strbuf_reset(&sb);
+    for (uint32_t i = 0; i < YTREE_MAX_FILE_BYTES; i++) strbuf_putc(&sb, i % 100 ? '#' : '\n');
+    expect_taken(&sb);
+    strbuf_putc(&sb, '#');
+    expect_refused(sb.s, sb.n, "f: larger than 1 MiB");
+    strbuf_fini(&sb);
+}
+
+Test(yaml, nothing_is_said_in_four_ways_and_only_without_quotes)
+{
+    struct ynode *root = parse("a:\nb: ~\nc: null\nd: \"\"\ne: '~'\nf: \"null\"\ng: nul\nh: [ ~, x ]\n");
+    static const bool is_null[] = { true, true, true, false, false, false, false };
+    const struct ynode *c = root->first;
+    for (int i = 0; i < 7; i++, c = c->next) cr_assert_eq(c->is_null, is_null[i], "%s", c->key);
+    cr_assert(c->n_children == 2 && c->first->is_null && !c->last->is_null && c->first->key == NULL);
+    cr_assert_null(c->next);
+    ytree_destroy(root);
+}
