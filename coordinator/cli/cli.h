@@ -1,4 +1,4 @@
-/* cli.h - the operator's commands: each is a row in main.c's table and a function here.
+/* cli.h - the operator's commands: each is a row in commands.c's table and a function here.
  *
  * argv[0] is the command's name.  Exit codes: 0 ok, 1 failed, 2 usage or config. */
 #ifndef CLI_CLI_H
@@ -7,6 +7,9 @@
 
 /* A row of several commands' tables. */
 #define CLI_URL(at) COMMAND_TEXT("url", "u", at, "URL", "http://127.0.0.1:8080", "the coordinator")
+
+/* `baton` with all its arguments: finds the command and runs it. */
+int cli_main(int argc, char **argv);
 
 int cmd_serve(int argc, char **argv);
 int cmd_up(int argc, char **argv);

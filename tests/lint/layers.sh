@@ -45,7 +45,7 @@ for pair in coordinator:coordinator cluster:coordinator/cluster cli:coordinator/
     [ ${#files[@]} -gt 0 ] && check "${pair%%:*}" "${files[@]}"
 done
 # The API is handed services.h; the process is its own business.
-git grep -n '#include "coordinator/coordinator.h"' -- coordinator ':!coordinator/coordinator.c' ':!coordinator/main.c' && bad=1
+git grep -n '#include "coordinator/coordinator.h"' -- coordinator ':!coordinator/coordinator.c' ':!coordinator/program.c' && bad=1
 mapfile -t files < <(for header in $below_cluster; do echo "$header" "${header%.h}.c"; done | tr ' ' '\n')
 check below_cluster "${files[@]}"
 exit $bad
