@@ -2,6 +2,7 @@
  */
 #include "compute/cuda/cu_math.h"
 #include "compute/cuda/cuda_internal.h"
+#include "compute/cuda/cuda_quantize.h"
 
 #define GATE_WARPS 4 /* of a block; each has a group */
 
@@ -10,9 +11,10 @@ static __device__ __forceinline__ float silu(float x)
     return cu_gated(x, __fsub_rn(0.0f, x));
 }
 
-/* Sums run in sixteen lanes, which are the warp's lower half. */
-static __global__ void norm_gate_kernel(float *out, const float *x, const float *gate, size_t ld, size_t gate_ld,
-                                        uint32_t k, struct norm_gate_facts f)
+/* Sums run in sixteen lanes, which are the warp's lower half.  QUANTIZE: groups are whole blocks of 32 columns. */
+template <bool QUANTIZE>
+static __global__ void norm_gate_kernel(struct act_planes a, float *out, const float *x, const float *gate, size_t ld,
+                                        size_t gate_ld, uint32_t k, struct norm_gate_facts f, bool fine)
 {
     const uint32_t lane = threadIdx.x % CU_WARP, c0 = (blockIdx.x * GATE_WARPS + threadIdx.x / CU_WARP) * f.group;
     const float *w = f.w + (f.w_per_column ? c0 : 0);
@@ -27,8 +29,10 @@ static __global__ void norm_gate_kernel(float *out, const float *x, const float 
     const float mean = __fdiv_rn(__shfl_sync(0xffffffffu, cu_sum16(squares), 0), (float)f.group);
     const float inv = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean, f.eps)));
     for (uint32_t i = lane; i < f.group; i += CU_WARP) {
-        const float y = __fmul_rn(__fmul_rn(out[i], inv), w[i]);
-        out[i] = f.gate_first ? y : __fmul_rn(y, silu(gate[i]));
+        float y = __fmul_rn(__fmul_rn(out[i], inv), w[i]);
+        if (!f.gate_first) y = __fmul_rn(y, silu(gate[i]));
+        out[i] = y;
+        if (QUANTIZE) quantize_column(a, fine, blockIdx.y, c0 + i, y);
     }
 }
 
@@ -39,9 +43,11 @@ enum status cuda_norm_gate(struct backend *b, struct stream *s, struct act *out,
     assert(out->k % facts->group == 0);
     if (out->n == 0) return OK;
     const dim3 grid(cu_div_up(out->k / facts->group, GATE_WARPS), out->n);
+    const bool quantizes = facts->group % CU_WARP == 0;
     const enum status st = cuda_check(b,
-                                      cu_launch(norm_gate_kernel, grid, GATE_WARPS * CU_WARP, 0, cu_stream(b, s),
-                                                out->f, x, gate, ld, gate_ld, out->k, *facts),
+                                      cu_launch(quantizes ? norm_gate_kernel<true> : norm_gate_kernel<false>, grid,
+                                                GATE_WARPS * CU_WARP, 0, cu_stream(b, s), act_planes_for(out), out->f,
+                                                x, gate, ld, gate_ld, out->k, *facts, out->precision == FINE),
                                       "norm_gate");
-    return st == OK ? cuda_quantize(b, s, out) : st;
+    return st == OK && !quantizes ? cuda_quantize(b, s, out) : st;
 }

@@ -114,20 +114,28 @@ struct delta_args {
     struct state_slices state;
     struct step_view step;
     uint32_t tile;
-    bool wide;
+    float q_factor;      /* beyond a length of 1 */
+    bool wide, is_short; /* is_short: a sequence is one tile, whose q and k the kernel brings to their length itself */
 };
 
-/* q and k of each row, a head to half a warp: x * (factor / sqrt(the sum of its squares + eps)). */
+/* x * (factor / sqrt(the sum of its squares + eps)), by half a warp. */
+static __device__ __forceinline__ void unit_length(float *x, uint32_t keys, float eps, float factor, bool is_real)
+{
+    const uint32_t lane = threadIdx.x % 16;
+    float squares = 0;
+    for (uint32_t j = lane; j < keys; j += 16) squares = __fmaf_rn(x[j], x[j], squares);
+    const float inv = __fdiv_rn(factor, __fsqrt_rn(__fadd_rn(cu_sum16(squares), eps)));
+    for (uint32_t j = lane; is_real && j < keys; j += 16) x[j] = __fmul_rn(x[j], inv);
+}
+
+/* q and k of each row, a head to half a warp. */
 static __global__ void unit_length_kernel(float *qkv, size_t ld, uint32_t n_k_heads, uint32_t keys, float eps,
                                           float q_factor)
 {
-    const uint32_t lane = threadIdx.x % 16, h = (blockIdx.x * blockDim.x + threadIdx.x) / 16;
+    const uint32_t h = (blockIdx.x * blockDim.x + threadIdx.x) / 16;
     const bool is_real = h < 2 * n_k_heads;
-    float *x = qkv + blockIdx.y * ld + (size_t)(is_real ? h : 0) * keys, squares = 0;
-    for (uint32_t j = lane; j < keys; j += 16) squares = __fmaf_rn(x[j], x[j], squares);
-    const float factor = h < n_k_heads ? q_factor : 1.0f;
-    const float inv = __fdiv_rn(factor, __fsqrt_rn(__fadd_rn(cu_sum16(squares), eps)));
-    for (uint32_t j = lane; is_real && j < keys; j += 16) x[j] = __fmul_rn(x[j], inv);
+    unit_length(qkv + blockIdx.y * ld + (size_t)(is_real ? h : 0) * keys, keys, eps, h < n_k_heads ? q_factor : 1.0f,
+                is_real);
 }
 
 /* S = a S + k d; returns o = q S, and u = k_next S. */
@@ -174,6 +182,15 @@ static __device__ __forceinline__ float2 delta_gates(const struct delta_args &a,
     const size_t row = p.seq.row0 + t;
     if (threadIdx.x >= a.tile || t >= p.seq.n_rows) return make_float2(0, 0);
     return make_float2(a.in.alpha[row * a.in.alpha_ld + p.head], a.in.beta[row * a.in.beta_ld + p.head]);
+}
+
+/* q by the lower half of the warp, k by the upper one. */
+static __device__ __forceinline__ void delta_lengths(const struct delta_args &a, float *now, uint32_t n)
+{
+    const uint32_t keys = a.state.geom.rows, is_k = threadIdx.x / 16;
+    for (uint32_t t = 0; t < n; t++)
+        unit_length(now + (is_k * a.tile + t) * keys, keys, a.facts.eps, is_k ? 1.0f : a.q_factor, true);
+    __syncwarp();
 }
 
 /* Rows of one tile, [t0, t0 + n); the tile after it is `next`, if there is one. */
@@ -224,6 +241,7 @@ template <int ROWS> static __global__ void __launch_bounds__(CU_WARP) delta_kern
         }
         cu_copy_wait<0>();
         __syncwarp();
+        if (a.is_short) delta_lengths(a, now, n);
         gates = delta_gates(a, p, t0 + n + lane);
         if (left) delta_fetch(a, p, t0 + n, min(left, a.tile), next);
         delta_tile(a, p, c, &u, now, left ? next : NULL, decay, beta, t0, n);
@@ -261,16 +279,25 @@ enum status cuda_delta_rule(struct backend *b, struct stream *s, float *out, siz
                             const struct state_slices *state, const struct step *step)
 {
     const uint32_t keys = state->geom.rows, heads = 2 * facts->n_k_heads;
-    const struct delta_args a = {
-        out, out_ld, *in, *facts, *state, step_view_of(step), tile_of(step), is_wide(in->qkv, in->ld, keys)
-    };
+    const uint32_t tile = tile_of(step);
+    const struct delta_args a = { out,
+                                  out_ld,
+                                  *in,
+                                  *facts,
+                                  *state,
+                                  step_view_of(step),
+                                  tile,
+                                  1.0f / sqrtf((float)keys),
+                                  is_wide(in->qkv, in->ld, keys),
+                                  tile == SHORT_TILE };
     if (keys % 16 != 0) return ERR_UNSUPPORTED;
     assert(cuda_state_slot_bytes(b, &state->geom) <= state->stride);
     assert(facts->n_v_heads == state->geom.n_heads && facts->n_k_heads && facts->n_v_heads % facts->n_k_heads == 0);
     if (a.step.n_rows == 0) return OK;
-    cudaError_t e =
-        cu_launch(unit_length_kernel, dim3(cu_div_up(16 * heads, UNIT_THREADS), a.step.n_rows), UNIT_THREADS, 0,
-                  cu_stream(b, s), in->qkv, in->ld, facts->n_k_heads, keys, facts->eps, 1.0f / sqrtf((float)keys));
+    cudaError_t e = cudaSuccess;
+    if (!a.is_short)
+        e = cu_launch(unit_length_kernel, dim3(cu_div_up(16 * heads, UNIT_THREADS), a.step.n_rows), UNIT_THREADS, 0,
+                      cu_stream(b, s), in->qkv, in->ld, facts->n_k_heads, keys, facts->eps, a.q_factor);
     if (e == cudaSuccess && keys == 128)
         e = launch_scan(delta_kernel<128>, a, false, cu_stream(b, s));
     else if (e == cudaSuccess && keys == 64)

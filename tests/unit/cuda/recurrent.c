@@ -38,7 +38,8 @@ static const struct scene SCENES[] = {
 #define N_SCENES (sizeof(SCENES) / sizeof(SCENES[0]))
 
 /* Rows of each sequence in the steps of a run. */
-static const uint32_t STEPS[][N_SEQS] = { { 9, 1, 20 }, { 1, 1, 1 }, { 2, 17, 1 }, { 1, 33, 3 }, { 16, 16, 32 } };
+static const uint32_t STEPS[][N_SEQS] = { { 9, 1, 20 }, { 1, 1, 1 }, { 2, 17, 1 },
+                                          { 1, 33, 3 }, { 2, 1, 2 }, { 16, 16, 32 } };
 #define N_STEPS (sizeof(STEPS) / sizeof(STEPS[0]))
 
 /* The same floats in both backends' memory. */
