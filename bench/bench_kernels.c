@@ -16,7 +16,8 @@
 #define AT(field) offsetof(struct options, field)
 
 static const struct config_option OPTIONS[] = {
-    COMMAND_CHOICE("backend", NULL, AT(backend), "cpu|cuda", "cpu", "what computes; cuda: products alone"),
+    COMMAND_CHOICE("backend", NULL, AT(backend), "cpu|cuda", "cpu",
+                   "what computes; cuda: products, experts' routes, latents, states and picks"),
     COMMAND_CHOICE("op", NULL, AT(op), "all|pack|matmul|attention|experts|latent|states|pick", "all",
                    "what is measured"),
     COMMAND_TEXT("type", NULL, AT(type), "TYPE", "", "one type of weights in place of all"),

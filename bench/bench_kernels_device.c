@@ -201,8 +201,9 @@ enum status bench_device(struct kernels *k, struct error *err)
     else
         printf("%s; GB/s of weights beside a stream that only reads them\n\n%-8s %14s %5s %10s %9s %8s %9s\n",
                backend_describe(d.b), "type", "out x in", "rows", "us", "GB/s", "of read", "Tops/s");
-    st = prepare_device(&d);
-    if (st == OK) st = bench_types(&d);
+    const bool products = strcmp(k->opt.op, "all") == 0 || strcmp(k->opt.op, "matmul") == 0;
+    if (products) st = prepare_device(&d);
+    if (st == OK && products) st = bench_types(&d);
     backend_close(d.b); /* the process ends: its memory goes with it */
-    return st;
+    return st == OK && !k->opt.type ? bench_device_ops(k, err) : st;
 }

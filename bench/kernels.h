@@ -91,4 +91,6 @@ enum status bench_states(struct kernels *k);
 enum status bench_latent(struct kernels *k);
 /* Products on a backend with memory of its own (bench_kernels_device.c). */
 enum status bench_device(struct kernels *k, struct error *err);
+/* Its other ops (bench_kernels_ops.c). */
+enum status bench_device_ops(struct kernels *k, struct error *err);
 #endif
