@@ -9,9 +9,9 @@
 #define CODEBOOK_BLOCK 32 /* columns that are read at a time */
 
 struct codebook_block {
-    uint8_t code[CODEBOOK_BLOCK]; /* into the values */
     float d;
-    int8_t scale[2]; /* of the first and the last 16 columns */
+    int8_t scale[2];              /* of the first and the last 16 columns */
+    uint8_t code[CODEBOOK_BLOCK]; /* into the values */
 };
 
 /* The values of the types, each plus z. */

@@ -1,10 +1,12 @@
 /* dequant: every supported type equals the gguf package's dequantize bit for bit. */
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "compute/codebook.h"
 #include "compute/dtype.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -61,6 +63,28 @@ Test(dequant, equals_the_gguf_package_bit_for_bit)
         mem_free(y);
         mem_free(data);
     }
+}
+
+/* Codes stand last in a block: what is written behind them would be seen here. */
+Test(codebook, reads_no_more_codes_than_a_block_has)
+{
+    _Alignas(struct codebook_block) uint8_t raw[sizeof(struct codebook_block) + 64];
+    const size_t end = offsetof(struct codebook_block, code) + CODEBOOK_BLOCK;
+    for (size_t k = 0; k < N_SUPPORTED; k++) {
+        const uint32_t type = SUPPORTED[k];
+        if (!codebook_values(type)) continue;
+        size_t size;
+        uint8_t *data = golden(type, &size);
+        for (uint64_t b = 0; b < dtype_info(type)->block_elems / CODEBOOK_BLOCK; b++) {
+            memset(raw, 0xEE, sizeof(raw));
+            codebook_read((struct codebook_block *)(void *)raw, type, data + 8, b);
+            for (size_t i = end; i < sizeof(raw); i++) cr_assert_eq(raw[i], 0xEE, "%s", dtype_info(type)->name);
+            for (size_t i = offsetof(struct codebook_block, code); i < end; i++)
+                cr_assert_lt(raw[i], 16, "%s", dtype_info(type)->name);
+        }
+        mem_free(data);
+    }
+    cr_assert(!codebook_values(DTYPE_Q4_0) && !codebook_values(DTYPE_LIMIT) && !codebook_values(UINT32_MAX));
 }
 
 /* Numerics of a row must not depend on where the row lies in memory. */

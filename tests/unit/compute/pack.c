@@ -2,6 +2,7 @@
 #include "compute/cpu/pack.h"
 
 #include "base/mem.h"
+#include "helpers/kernel_check.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -51,12 +52,13 @@ Test(pack, whole_panels_hold_what_rows_hold)
                                         DTYPE_IQ4_XS,  DTYPE_MXFP4 };
     for (size_t t = 0; t < sizeof(TYPES) / sizeof(TYPES[0]); t++) {
         size_t stride = (size_t)dtype_row_bytes((uint32_t)TYPES[t], COLS);
-        uint8_t *src = mem_alloc(PANEL_ROWS * stride), *dst = mem_alloc(pack_panel_bytes(TYPES[t], COLS));
+        uint8_t *src = guard_alloc(PANEL_ROWS * stride), *dst = guard_alloc(pack_panel_bytes(TYPES[t], COLS));
         for (size_t i = 0; i < PANEL_ROWS * stride; i++) src[i] = (uint8_t)(i * 2654435761u >> 11);
         pack_panel(dst, TYPES[t], 0, PANEL_ROWS, COLS, src, stride);
         for (uint32_t lane = 0; lane < PANEL_ROWS; lane++) expect_row(TYPES[t], dst, src, stride, lane);
         for (uint32_t lane = 0; lane < PANEL_ROWS; lane++) expect_values(TYPES[t], dst, src, stride, lane);
-        mem_free(src);
-        mem_free(dst);
+        cr_assert(guard_intact(src) && guard_intact(dst), "%s", dtype_info(TYPES[t])->name);
+        guard_free(src);
+        guard_free(dst);
     }
 }

@@ -57,3 +57,66 @@ Test(engine, only_a_reservation_that_waits_is_withdrawn)
     expect_idle(r);
     rig_free(r);
 }
+
+static uint32_t n_waiting(const struct rig *r)
+{
+    struct engine_load load;
+    engine_load(r->engine, &load);
+    return load.n_waiting;
+}
+
+/* As many as run and as many as commands may wait; then it says so, until one is gone. */
+Test(engine, takes_no_more_than_it_can_keep)
+{
+    enum { KEPT = 1 + 128 };
+    const int32_t tokens[40] = { 0 };
+    struct rig_options o = rig_defaults();
+    o.max_seqs = 1;
+    struct rig *r = rig_of(o);
+    engine_pause(r->engine, 1, true);
+    for (uint64_t i = 0; i < KEPT; i++) {
+        submit_for(r, 1, (uint32_t)i, ENGINE_RESERVE, 20);
+        for (int k = 0; k < 1000 * WAIT_S && n_waiting(r) <= i; k++) usleep(1000);
+        cr_assert_eq(n_waiting(r), i + 1);
+    }
+    struct seq_request more = { { 1, 200, 1 }, ENGINE_RESERVE, tokens, 40, 40, params(20) };
+    cr_assert_eq(engine_submit(r->engine, &more), ERR_FULL);
+    cr_assert_eq(engine_submit(r->engine, &more), ERR_FULL, "a refusal is not counted");
+    cr_assert_eq(engine_cancel(r->engine, &(struct seq_key){ 1, 7, 1 }), OK);
+    WAIT(r, r->heard[7].n_done == 1);
+    cr_assert_eq(engine_submit(r->engine, &more), OK);
+    more.key.lo = 201;
+    cr_assert_eq(engine_submit(r->engine, &more), ERR_FULL);
+    rig_free(r);
+}
+
+Test(engine, a_first_token_may_be_the_last)
+{
+    struct rig_options o = rig_defaults();
+    o.end_id = 42;
+    struct rig *r = rig_of(o);
+    submit_for(r, 1, 5, ENGINE_RESERVE, 20);
+    submit_for(r, 1, 6, ENGINE_RESERVE, 1);
+    WAIT(r, r->heard[5].n_reserved == 1 && r->heard[6].n_reserved == 1);
+    cr_assert_eq(engine_start_decode(r->engine, &(struct seq_key){ 1, 5, 1 }, 42), OK);
+    cr_assert_eq(engine_start_decode(r->engine, &(struct seq_key){ 1, 6, 1 }, 41), OK);
+    WAIT(r, r->heard[5].n_done == 1 && r->heard[6].n_done == 1);
+    cr_assert(r->heard[5].finish == FINISH_STOP && r->heard[6].finish == FINISH_LENGTH);
+    cr_assert(r->heard[5].n_out == 0 && r->heard[6].n_out == 0, "whoever computed it has told of it");
+    expect_idle(r);
+    rig_free(r);
+}
+
+Test(engine, what_is_past_its_reservation_keeps_its_key)
+{
+    struct rig *r = rig_of(rig_defaults());
+    submit_for(r, 1, 5, ENGINE_PREFILL_ONLY, 20);
+    WAIT(r, r->heard[5].n_out == 1); /* held until somebody has fetched it */
+    cr_assert_eq(engine_rebind(r->engine, &(struct seq_key){ 1, 5, 1 }, 2), OK);
+    WAIT(r, r->heard[5].n_gone == 1);
+    cr_assert_eq(r->heard[5].gone_status, ERR_STALE);
+    cr_assert_eq(engine_release(r->engine, &(struct seq_key){ 1, 5, 1 }), OK);
+    WAIT(r, r->heard[5].n_done == 1);
+    expect_idle(r);
+    rig_free(r);
+}

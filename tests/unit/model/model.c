@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -524,39 +525,69 @@ Test(model, reads_the_facts_of_a_file)
     tiny_remove(path);
 }
 
-Test(model, options_have_words)
+/* A sealed copy of a descriptor's bytes, one of which is another, and so many are missing. */
+static int sealed_copy(int fd, off_t wrong, off_t missing, unsigned seals)
 {
-    static const struct {
-        const char *weights, *io;
-        enum weights_mode mode;
-        enum io_kind kind;
-        const char *says; /* NULL: fine */
-    } rows[] = {
-        { "resident", "auto", WEIGHTS_RESIDENT, IO_AUTO, NULL },
-        { "stream", "uring", WEIGHTS_STREAM, IO_URING, NULL },
-        { "auto", "pread", WEIGHTS_AUTO, IO_PREAD, NULL },
-        { "auto", "mmap", WEIGHTS_AUTO, IO_MMAP, NULL },
-        { "here", "mmap", 0, 0, "weights is \"here\", allowed are resident, stream and auto" },
-        { "auto", "aio", 0, 0, "io is \"aio\", allowed are auto, uring, pread and mmap" },
-    };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        struct model_options opt = { 0 };
-        struct error err = { OK, "" };
-        const enum status st = model_options_words(&opt, rows[i].weights, rows[i].io, &err);
-        cr_assert_eq(st, rows[i].says ? ERR_INVALID : OK);
-        if (rows[i].says) cr_assert_str_eq(err.text, rows[i].says);
-        if (!rows[i].says) cr_assert(opt.weights == rows[i].mode && opt.io == rows[i].kind);
-    }
+    struct stat sb;
+    cr_assert_eq(fstat(fd, &sb), 0);
+    const size_t n = (size_t)(sb.st_size - missing);
+    uint8_t *bytes = mem_alloc((size_t)sb.st_size);
+    cr_assert_eq(pread(fd, bytes, (size_t)sb.st_size, 0), sb.st_size);
+    if (wrong >= 0) bytes[wrong] ^= 1;
+    int copy = memfd_create("copy", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    cr_assert_eq(write(copy, bytes, n), (ssize_t)n);
+    cr_assert_eq(fcntl(copy, F_ADD_SEALS, seals), 0);
+    mem_free(bytes);
+    return copy;
 }
 
-Test(model, limits_leave_room_for_logit_rows)
+Test(model, refuses_sealed_memory_that_holds_something_else)
 {
-    const struct model_info info = { .limits = { .max_cols = 7, .max_heads = 3, .max_head_dim = 16 } };
-    static const uint32_t rows[][2] = { { 1, MODEL_MAX_LOGIT_ROWS },
-                                        { MODEL_MAX_LOGIT_ROWS, MODEL_MAX_LOGIT_ROWS },
-                                        { MODEL_MAX_LOGIT_ROWS + 1, MODEL_MAX_LOGIT_ROWS + 1 } };
-    for (int i = 0; i < 3; i++) {
-        const struct backend_limits l = model_limits(&info, rows[i][0], 99);
-        cr_assert(l.max_rows == rows[i][1] && l.max_context == 99 && l.max_cols == 7 && l.max_heads == 3);
+    const unsigned all = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+    static const struct {
+        off_t wrong, missing; /* -1: every byte is right; -2: all but four bytes are missing */
+        unsigned unsealed;
+        const char *says; /* NULL: fine */
+    } rows[] = {
+        { -1, 0, 0, NULL },
+        { -1, 0, F_SEAL_WRITE, "is not a sealed memfd" },
+        { -1, 0, F_SEAL_GROW, "is not a sealed memfd" },
+        { -1, 0, F_SEAL_SHRINK, "is not a sealed memfd" },
+        { -1, -2, 0, "cannot read descriptor" },
+        { 0, 0, 0, "not written by this version" },
+        { 7, 0, 0, "not written by this version" },
+        { 8, 0, 0, "not written by this version" },
+        { 12, 0, 0, "bytes of layout" },
+        { 16, 0, 0, "shared weights are of model" },
+        { 24, 0, 0, "bytes of layout" },
+        { 32, 0, 0, "bytes of layout" },
+        { 40, 0, 0, "bytes of layout" },
+        { -1, 1, 0, "bytes of layout" },
+    };
+    struct tiny_options o = tiny_defaults();
+    o.type = DTYPE_Q8_0;
+    struct rig r = rig_of(&o);
+    struct model_options opt = options_for(&r);
+    int fd = -1;
+    needs_memfd();
+    cr_assert_eq(model_pack_shared(&fd, &opt, &r.err), OK, "%s", r.err.text);
+    struct stat sb;
+    cr_assert_eq(fstat(fd, &sb), 0);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct model *m = NULL;
+        const off_t missing = rows[i].missing == -2 ? sb.st_size - 4 : rows[i].missing;
+        opt.weights_fd = sealed_copy(fd, rows[i].wrong, missing, all & ~rows[i].unsealed);
+        cr_assert_eq(model_open(&m, &opt, &r.err) == OK, !rows[i].says, "row %zu: %s", i, r.err.text);
+        if (rows[i].says) cr_assert(strstr(r.err.text, rows[i].says), "row %zu: %s", i, r.err.text);
+        model_close(m);
+        close(opt.weights_fd);
     }
+    opt = options_for(&r);
+    opt.as_f32 = true; /* the same file, laid out otherwise */
+    opt.weights_fd = fd;
+    struct model *m = NULL;
+    cr_assert_eq(model_open(&m, &opt, &r.err), ERR_MISMATCH);
+    cr_assert(strstr(r.err.text, "bytes of layout"), "%s", r.err.text);
+    close(fd);
+    rig_free(&r);
 }
