@@ -33,4 +33,18 @@ template <int LEFT> static __device__ __forceinline__ void cu_copy_wait(void)
     asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
 #endif
 }
+
+/* 16 bytes that nobody reads again soon: past L1. */
+static __device__ __forceinline__ uint4 cu_load16_once(const void *p)
+{
+#ifdef BATON_SIMT
+    return *(const uint4 *)p;
+#else
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p));
+    return v;
+#endif
+}
 #endif

@@ -145,6 +145,21 @@ static __host__ __device__ __forceinline__ uint16_t cu_float_to_bf16(float f)
     return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
 }
 
+/* --- quantizers --- */
+struct cu_step {
+    float scale, inv;
+    bool finite;
+};
+
+/* Values up to `amax` (as bits) in steps up to `top`: nothing to keep is scale 1, not a number stays one. */
+static __device__ __forceinline__ struct cu_step cu_step_of(uint32_t amax, float top)
+{
+    if (amax >= 0x7f800000u) return cu_step{ __uint_as_float(0x7fc00000u), 0, false };
+    const float scale = __fdiv_rn(__uint_as_float(amax), top);
+    if (scale < 1.17549435e-38f) return cu_step{ 1.0f, 0, true };
+    return cu_step{ scale, __fdiv_rn(1.0f, scale), true };
+}
+
 /* --- sixteen lanes ---
  * The sum of 16 values held by lanes l, l + 1, ... of a warp's half, in the CPU's order: lanes 8 apart, then 4, 2, 1.
  * All 16 lanes get it.  The whole warp calls. */

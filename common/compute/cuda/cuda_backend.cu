@@ -10,6 +10,8 @@ static void cuda_close(struct backend *backend)
     cudaDeviceSynchronize();
     cuda_pick_fini(b);
     cuda_step_fini(b);
+    cuda_rope_fini(b);
+    cuda_attention_fini(b);
     cuda_stream_fini(backend, &b->main);
     cuda_weights_fini(b);
     mem_free(b);
@@ -73,6 +75,14 @@ static struct backend_ops ops_table(void)
 
     o.pick = cuda_pick;
     o.weigh = cuda_weigh;
+
+    o.rope = cuda_rope;
+    o.kv_write = cuda_kv_write;
+    o.rope_kv_write = cuda_rope_kv_write;
+    o.kv_slice_bytes = cuda_kv_slice_bytes;
+    o.kv_pack = cuda_kv_pack;
+    o.kv_unpack = cuda_kv_unpack;
+    o.attention = cuda_attention;
     return o;
 }
 

@@ -22,11 +22,35 @@ struct stream {
     pthread_mutex_t lock;
     uint8_t *staging; /* rows on their way into the layout of weights (cuda_weights.cu); made when first used */
     size_t staging_bytes;
+    struct kv_staging *kv; /* for KV on its way to and from the host, under its lock (cuda_kv_wire.cu) */
+    pthread_mutex_t kv_lock;
 };
 
 /* Of cuda_weights.cu. */
 struct cuda_weights {
     uint16_t *grids; /* of IQ1, IQ2 and IQ3, one after another */
+};
+
+/* cos and sin of positions for one set of parameters, in chunks of positions (cuda_rope_kv.cu). */
+#define MAX_ROPE_TABLES 16
+#define ROPE_CHUNK      1024u /* positions */
+struct rope_table {
+    struct rope_params params;
+    float *factors;      /* params.freq_factors, or NULL */
+    const float2 **list; /* device: the chunks, [ROPE_CHUNK][dims / 2] each; a list for the longest context */
+    float2 **chunks;     /* the same on the host */
+    uint32_t n_chunks;   /* that are there */
+};
+struct rope_tables {
+    struct rope_table tables[MAX_ROPE_TABLES];
+    uint32_t n;
+    uint32_t end; /* positions of the step are below this */
+};
+
+/* Where parts of attention wait for each other (cuda_attention.cu). */
+struct attn_scratch {
+    float *partials; /* device */
+    size_t bytes;
 };
 
 /* What kernels read of a step; all pointers are device memory that stays where it is for the backend's life. */
@@ -70,6 +94,9 @@ struct cuda_backend {
     size_t step_bytes;
 
     struct cuda_pick pick;
+
+    struct rope_tables rope;
+    struct attn_scratch attn;
 };
 
 static inline struct cuda_backend *cuda_of(struct backend *b)
@@ -170,4 +197,27 @@ enum status cuda_pick_init(struct cuda_backend *b);
 void cuda_pick_fini(struct cuda_backend *b);
 CUDA_OP(pick, float *logits, uint32_t n_vocab, uint32_t n, const struct pick_row *rows, struct picked *out);
 CUDA_OP(weigh, float *x, uint32_t n, float top, float temperature);
+
+/* cuda_rope_kv.cu: */
+/* Of all tables that are known, what the step is the first to need. */
+enum status cuda_rope_begin(struct cuda_backend *b, struct stream *s, const struct batch *batch);
+void cuda_rope_fini(struct cuda_backend *b);
+CUDA_OP(rope, float *x, size_t ld, uint32_t n_heads, const struct kv_geometry *geom, const struct rope_params *rope,
+        const struct step *step);
+CUDA_OP(kv_write, const float *k, const float *v, size_t ld, const struct kv_slices *kv, const struct step *step);
+CUDA_OP(rope_kv_write, float *qkv, size_t ld, uint32_t n_heads, size_t k_off, size_t v_off, const struct kv_slices *kv,
+        const struct rope_params *rope, const struct step *step);
+
+/* cuda_kv_wire.cu: */
+void cuda_kv_staging_fini(struct backend *b, struct stream *s);
+size_t cuda_kv_slice_bytes(struct backend *b, const struct kv_geometry *geom);
+CUDA_OP(kv_pack, const struct kv_slices *layers, const struct kv_piece *pieces, uint32_t n, uint8_t *wire);
+CUDA_OP(kv_unpack, const struct kv_slices *layers, const struct kv_piece *pieces, uint32_t n, const uint8_t *wire);
+
+/* cuda_attention.cu: */
+/* Room for what the step's rows leave per segment. */
+enum status cuda_attention_begin(struct cuda_backend *b, const struct batch *batch);
+void cuda_attention_fini(struct cuda_backend *b);
+CUDA_OP(attention, struct act *out, const float *q, size_t ld, uint32_t n_heads, const struct kv_slices *kv,
+        const struct attn_facts *facts, const struct step *step);
 #endif

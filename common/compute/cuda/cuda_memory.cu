@@ -81,6 +81,7 @@ enum status cuda_stream_init(struct backend *b, struct stream *s)
 {
     *s = stream{};
     pthread_mutex_init(&s->lock, NULL);
+    pthread_mutex_init(&s->kv_lock, NULL);
     return cuda_check(b, cudaStreamCreateWithFlags(&s->cu, cudaStreamNonBlocking), "cudaStreamCreate");
 }
 
@@ -88,11 +89,13 @@ void cuda_stream_fini(struct backend *b, struct stream *s)
 {
     if (!s->cu) return;
     cudaStreamSynchronize(s->cu);
+    cuda_kv_staging_fini(b, s);
     for (size_t i = 0; i < MARKS_KEPT; i++)
         if (s->events[i]) cudaEventDestroy(s->events[i]);
     cuda_release(b, s->staging, s->staging_bytes);
     cudaStreamDestroy(s->cu);
     pthread_mutex_destroy(&s->lock);
+    pthread_mutex_destroy(&s->kv_lock);
 }
 
 enum status cuda_stream_open(struct backend *b, struct stream **out)

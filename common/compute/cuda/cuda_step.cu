@@ -113,6 +113,8 @@ enum status cuda_step_begin(struct backend *backend, struct stream *s, const str
     assert(batch->n_rows <= b->limits.max_rows);
     enum status st = reserve(b, l.bytes);
     if (st == OK) st = cuda_sync(backend, s); /* the step before may still be on its way up */
+    if (st == OK) st = cuda_rope_begin(b, s, batch);
+    if (st == OK) st = cuda_attention_begin(b, batch);
     if (st != OK) return st;
     const uint32_t n_logits = fill(b, batch, &l);
     uint8_t *d = b->step_device;
