@@ -101,9 +101,7 @@ static void fill_store(struct setup *s, struct kv_store *kv)
 
 static struct kv_map *map_of(struct kv_store *kv)
 {
-    const struct mesh mesh = {
-        .tp = 1, .pp = 1, .n_layers = N_LAYERS, .n_heads = N_KV_HEADS, .n_kv_heads = N_KV_HEADS
-    };
+    const struct mesh mesh = { .tp = 1, .pp = 1, .n_layers = N_LAYERS };
     struct kv_map *map;
     struct error err;
     if (kv_map_create(&map, &mesh, &kv, &err) != OK) fail(err.text);

@@ -197,7 +197,7 @@ enum status facts_glu(const struct meta *m, struct model_facts *f)
 /* As one rank would have them. */
 static enum status cut_whole(struct layer *l, const struct block *block, struct error *err)
 {
-    return block && block->cut ? block->cut(l, 0, 1, err) : OK;
+    return block ? block->cut(l, 0, 1, err) : OK;
 }
 
 static enum status measure_layers(struct model_facts *f, struct error *err)

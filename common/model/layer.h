@@ -34,8 +34,8 @@ struct block_io {
 struct block {
     const char *name;
     enum precision input; /* the finest product that takes x */
-    /* Says in the row what of the block is member `member`'s of `size` that compute it together.  NULL: it is not cut.
-     */
+    /* Says in the row what of the block is member `member`'s of `size` that compute it together.  ERR_INVALID, with the
+     * numbers: there are more of them than what can be shared out. */
     enum status (*cut)(struct layer *l, uint32_t member, uint32_t size, struct error *err);
     /* Checks and plans the block's tensors; errors name the tensor. */
     enum status (*bind)(struct binder *b, struct layer *l);

@@ -99,33 +99,14 @@ static void place_rank(struct model *m, uint32_t i, const struct model_options *
     r->all = opt->ranks ? ranks_all(opt->ranks, i) : coll_self();
 }
 
-/* A stage's members share out the kv heads of all its layers alike. */
-static enum status check_heads(const struct model *m, struct error *err)
-{
-    for (uint32_t i = 0; m->mesh.tp > 1 && i < m->mesh.n_layers; i++) {
-        const struct layer *l = &m->whole.layers[i];
-        struct layer_cache c = { 0 };
-        l->mixer->cache(l, &c);
-        if (c.kv.n_kv_heads > 0 && c.kv.kind == KV_HEADS && c.kv.n_kv_heads != m->mesh.n_kv_heads)
-            return error_set(err, ERR_UNSUPPORTED, "tp is %u, but layer %u has %u kv heads and others %u", m->mesh.tp,
-                             i, c.kv.n_kv_heads, m->mesh.n_kv_heads);
-    }
-    return OK;
-}
-
 /* Which part of the model each rank has. */
 static enum status cut_model(struct model *m, const struct model_options *opt, struct error *err)
 {
     enum status st = model_facts_read(&m->whole, m->file, err);
-    const struct model_info *info = &m->whole.info;
-    const bool has_heads = info->n_kv_heads > 0; /* a model of recurrent layers alone has none */
     m->mesh = (struct mesh){ .tp = opt->ranks ? ranks_tp(opt->ranks) : 1,
                              .pp = opt->ranks ? ranks_pp(opt->ranks) : 1,
-                             .n_layers = info->n_layers,
-                             .n_heads = has_heads ? info->n_heads : 1,
-                             .n_kv_heads = has_heads ? info->n_kv_heads : 1 };
+                             .n_layers = m->whole.info.n_layers };
     if (st == OK) st = mesh_check(&m->mesh, err);
-    if (st == OK) st = check_heads(m, err);
     if (st != OK) return st;
     m->n_ranks = mesh_n_ranks(&m->mesh);
     m->ranks = mem_array(m->n_ranks, sizeof(*m->ranks));

@@ -75,6 +75,12 @@ size_t model_window_block_bytes(const struct model *m)
     return bytes_on_ranks(m, kv_store_window_bytes_for);
 }
 
+/* Which of the model's kv heads a rank's layers have; those without blocks have none. */
+static void say_heads(struct kv_store *kv, const struct model_rank *m)
+{
+    for (uint32_t l = 0; l < kv->n_layers; l++) kv->held[l] = model_rank_cache(m, m->place.layers.begin + l).kv_held;
+}
+
 enum status model_kv_create_windowed(struct kv_store **out, const struct model *m, uint32_t n_blocks,
                                      uint32_t n_window_blocks, struct error *err)
 {
@@ -87,6 +93,7 @@ enum status model_kv_create_windowed(struct kv_store **out, const struct model *
             kv_store_destroy(first);
             return st;
         }
+        say_heads(*end, &m->ranks[i]);
         end = &(*end)->next;
     }
     *out = first;
@@ -156,6 +163,7 @@ enum status model_kv_create_shared(struct kv_store **out, const struct model *m,
             kv_store_destroy(first);
             return st;
         }
+        say_heads(*end, &m->ranks[i]);
     }
     *out = first;
     return OK;

@@ -49,7 +49,12 @@ static void add_run(struct weight_pieces *ps, const struct weight_item *item, co
 
 void weight_pieces_add(struct weight_pieces *ps, const struct weight_item *item, uint32_t row_quantum)
 {
-    uint32_t at = 0; /* row of the item */
+    uint32_t at = 0;                          /* row of the item */
+    if (item->is_vector && item->is_turned) { /* of one tensor, which is small, any rows: they are picked from all */
+        const struct tensor_entry *t = item->src[0].t;
+        append(ps, (struct weight_piece){ item, t, 0, item->n_cols, t->offset, (size_t)t->bytes });
+        return;
+    }
     for (uint32_t i = 0; i < item->n_src; i++) {
         const struct weight_src *s = &item->src[i];
         if (item->is_gathered) {
@@ -59,7 +64,7 @@ void weight_pieces_add(struct weight_pieces *ps, const struct weight_item *item,
         }
         for (uint32_t r = 0; r < s->n_rows; r += s->run) {
             const uint32_t from = s->row0 + r / s->run * s->stride;
-            if (item->is_turned && !item->is_vector)
+            if (item->is_turned)
                 add_span(ps, item, s->t, from, from + s->run, r / s->run * item->n_rows, item->n_rows);
             else
                 add_run(ps, item, s->t, from, s->run, at + r, row_quantum);
@@ -101,11 +106,8 @@ static enum status pack_vector(struct backend *b, struct stream *s, const struct
                                void *dst)
 {
     float *tmp = mem_array(p->n_rows, sizeof(*tmp));
-    const uint32_t n_cols = (uint32_t)p->src->ne[0];
     dequantize_row(p->src->type, src, tmp, p->n_rows);
-    float *turned = p->item->is_turned ? transposed(tmp, p->n_rows / n_cols, n_cols) : NULL;
-    enum status st = b->ops->upload(b, s, dst, turned ? turned : tmp, p->n_rows * sizeof(*tmp));
-    mem_free(turned);
+    enum status st = b->ops->upload(b, s, dst, tmp, p->n_rows * sizeof(*tmp));
     mem_free(tmp);
     return st;
 }
@@ -118,6 +120,27 @@ static float *dequantized(const struct tensor_entry *t, const uint8_t *src, uint
     float *rows = mem_array((size_t)n * n_cols, sizeof(*rows));
     for (uint32_t r = 0; r < n; r++) dequantize_row(t->type, src + r * from, rows + (size_t)r * n_cols, n_cols);
     return rows;
+}
+
+/* The item's rows of the whole tensor, turned. */
+static enum status pack_turned_vector(struct backend *b, struct stream *s, const struct weight_piece *p,
+                                      const uint8_t *src, void *dst)
+{
+    const struct weight_item *it = p->item;
+    const uint32_t n_cols = (uint32_t)p->src->ne[0];
+    float *all = dequantized(p->src, src, (uint32_t)p->src->ne[1]), *rows = mem_array(it->n_cols, sizeof(*rows));
+    float *at = rows;
+    for (uint32_t i = 0; i < it->n_src; i++)
+        for (uint32_t r = 0; r < it->src[i].n_rows; r += it->src[i].run, at += it->src[i].run * n_cols) {
+            const size_t from = it->src[i].row0 + r / it->src[i].run * it->src[i].stride;
+            memcpy(at, all + from * n_cols, (size_t)it->src[i].run * n_cols * sizeof(*at));
+        }
+    float *turned = transposed(rows, it->n_cols / n_cols, n_cols);
+    enum status st = b->ops->upload(b, s, dst, turned, it->n_cols * sizeof(*turned));
+    mem_free(turned);
+    mem_free(rows);
+    mem_free(all);
+    return st;
 }
 
 /* Rows that are needed until they are packed. */
@@ -166,7 +189,7 @@ enum status weight_piece_pack(struct backend *b, struct stream *s, const struct 
                               void *dst)
 {
     const struct weight_item *it = p->item;
-    if (it->is_vector) return pack_vector(b, s, p, src, dst);
+    if (it->is_vector) return it->is_turned ? pack_turned_vector(b, s, p, src, dst) : pack_vector(b, s, p, src, dst);
     if (it->is_table) return b->ops->upload(b, s, dst, src, p->bytes);
     if (it->is_turned) return pack_turned(b, s, p, src, dst);
     if (it->is_gathered) return pack_gathered(b, s, p, src, dst);

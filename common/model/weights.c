@@ -96,18 +96,10 @@ static enum status bind_norms(struct binder *b, struct norms *n)
     return st;
 }
 
-static enum status cut(struct binder *b, struct layer *l, const struct block *block)
-{
-    if (block->cut) return block->cut(l, b->place->member, b->place->tp, b->err);
-    if (b->place->tp == 1) return OK;
-    return error_set(b->err, ERR_UNSUPPORTED, "tp is %u, but a block of layer %u is computed by one rank alone: %s",
-                     b->place->tp, b->layer, block->name);
-}
-
 static enum status bind_block(struct binder *b, struct layer *l, const struct block *block, struct norms *norms)
 {
     if (!block) return OK;
-    enum status st = cut(b, l, block);
+    enum status st = block->cut(l, b->place->member, b->place->tp, b->err);
     if (st == OK) st = bind_norms(b, norms);
     return st == OK ? block->bind(b, l) : st;
 }

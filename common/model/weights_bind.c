@@ -162,16 +162,25 @@ enum status bind_vector(struct binder *b, const char *name, uint32_t n_cols, uin
     return binder_add(b, it);
 }
 
-enum status bind_turned_vector(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows, const float **out)
+static struct weight_src src_of(const struct bind_part *p, const struct tensor_entry *t)
 {
-    const uint32_t n = n_cols * n_rows;
+    return (struct weight_src){ t, p->row0, p->n_rows, p->run, p->stride };
+}
+
+enum status bind_turned_vector(struct binder *b, const struct bind_part parts[], uint32_t n, uint32_t n_cols,
+                               const float **out)
+{
     struct weight_item it = {
-        .n_src = 1, .n_rows = 1, .n_cols = n, .is_vector = true, .is_turned = true, .dtype = DTYPE_F32, .vector = out
+        .n_src = n, .n_rows = 1, .is_vector = true, .is_turned = true, .dtype = DTYPE_F32, .vector = out
     };
-    const struct tensor_entry *t;
-    enum status st = binder_need(b, name, n_cols, n_rows, &t);
-    if (st != OK) return st;
-    it.src[0] = weight_src_whole(t, n);
+    assert(n <= STACK_MAX);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct tensor_entry *t;
+        enum status st = binder_need(b, parts[i].name, n_cols, parts[i].tensor_rows, &t);
+        if (st != OK) return st;
+        it.src[i] = src_of(&parts[i], t);
+        it.n_cols += n_cols * parts[i].n_rows;
+    }
     return binder_add(b, it);
 }
 
@@ -187,7 +196,7 @@ enum status bind_vectors(struct binder *b, const struct bind_part parts[], uint3
         if (p->n_rows != p->tensor_rows && dtype_info(t->type)->block_elems != 1)
             return error_set(b->err, ERR_UNSUPPORTED, "tensor %s: a part of a vector of type %s", t->name,
                              dtype_info(t->type)->name);
-        it.src[i] = (struct weight_src){ t, p->row0, p->n_rows, p->n_rows, p->n_rows };
+        it.src[i] = src_of(p, t);
         it.n_cols += p->n_rows;
     }
     if (it.n_cols == 0) return OK; /* this rank has none of them */
@@ -199,22 +208,36 @@ static enum dtype packed_type(const struct binder *b, const struct tensor_entry 
     return b->w->as_f32 ? DTYPE_F32 : (enum dtype)t->type;
 }
 
+static uint32_t row_quantum(const struct binder *b)
+{
+    return b->w->backend ? b->w->backend->caps.row_quantum : 1;
+}
+
+/* Runs too short to be packed by themselves. */
+static bool is_short(const struct binder *b, const struct bind_part *p)
+{
+    return p->run != p->n_rows && p->run % row_quantum(b) != 0;
+}
+
+static enum status refuse_runs(struct binder *b, const struct bind_part *p, const struct tensor_entry *t)
+{
+    return error_set(b->err, ERR_UNSUPPORTED, "tensor %s: runs of %u rows, backend %s takes multiples of %u", t->name,
+                     p->run, b->w->backend->ops->name, row_quantum(b));
+}
+
 enum status bind_part(struct binder *b, const struct bind_part *part, uint32_t n_cols, enum precision precision,
                       struct weight *out)
 {
     const struct bind_part *p = part;
-    const uint32_t quantum = b->w->backend ? b->w->backend->caps.row_quantum : 1;
     struct weight_item it = {
         .n_src = 1, .n_rows = p->n_rows, .n_cols = n_cols, .precision = precision, .matrix = out
     };
     const struct tensor_entry *t;
     enum status st = binder_need(b, p->name, n_cols, p->tensor_rows, &t);
     if (st != OK) return st;
-    it.is_gathered = p->run != p->n_rows && p->run % quantum != 0;
-    if (it.is_gathered && t->bytes > GATHER_MAX)
-        return error_set(b->err, ERR_UNSUPPORTED, "tensor %s: runs of %u rows, backend %s takes multiples of %u",
-                         t->name, p->run, b->w->backend->ops->name, quantum);
-    it.src[0] = (struct weight_src){ t, p->row0, p->n_rows, p->run, p->stride };
+    it.is_gathered = is_short(b, p);
+    if (it.is_gathered && t->bytes > GATHER_MAX) return refuse_runs(b, p, t);
+    it.src[0] = src_of(p, t);
     it.dtype = packed_type(b, t);
     return binder_add(b, it);
 }
@@ -286,6 +309,7 @@ enum status bind_vector_stack(struct binder *b, const struct bind_stack *stack, 
     if (dtype_info(t->type)->block_elems != 1)
         return error_set(b->err, ERR_UNSUPPORTED, "tensor %s: vectors of type %s", t->name, dtype_info(t->type)->name);
     it.src[0] = rows_of_stack(k, t);
+    if (k->n_rows == k->tensor_rows) it.src[0].run = it.src[0].stride = it.src[0].n_rows; /* one after the other */
     return binder_add(b, it);
 }
 
@@ -302,7 +326,7 @@ enum status bind_runs_apart(struct binder *b, const struct bind_part *part, uint
     const struct tensor_entry *t;
     enum status st = binder_need(b, p->name, n_cols, p->tensor_rows, &t);
     if (st != OK) return st;
-    it.src[0] = (struct weight_src){ t, p->row0, p->n_rows, p->run, p->stride };
+    it.src[0] = src_of(p, t);
     it.dtype = packed_type(b, t);
     return binder_add(b, it);
 }
@@ -322,7 +346,7 @@ enum status bind_turned_runs(struct binder *b, const struct bind_part *part, uin
     const struct tensor_entry *t;
     enum status st = binder_need(b, p->name, n_cols, p->tensor_rows, &t);
     if (st != OK) return st;
-    it.src[0] = (struct weight_src){ t, p->row0, p->n_rows, p->run, p->stride };
+    it.src[0] = src_of(p, t);
     return binder_add(b, it);
 }
 
@@ -330,7 +354,6 @@ enum status bind_group(struct binder *b, const struct bind_part parts[], uint32_
                        enum precision precision, struct weight_group *out)
 {
     struct weight_item items[WEIGHT_GROUP_MAX] = { 0 };
-    const uint32_t quantum = b->w->backend ? b->w->backend->caps.row_quantum : 1;
     uint32_t n_items = 0;
     enum status st;
     assert(n <= WEIGHT_GROUP_MAX);
@@ -339,8 +362,9 @@ enum status bind_group(struct binder *b, const struct bind_part parts[], uint32_
         const struct tensor_entry *t;
         if ((st = binder_need(b, p->name, n_cols, p->tensor_rows, &t)) != OK) return st;
         if (p->n_rows == 0) continue;
+        if (is_short(b, p)) return refuse_runs(b, p, t);
         const enum dtype type = packed_type(b, t);
-        if (n_items == 0 || items[n_items - 1].dtype != type || items[n_items - 1].n_rows % quantum != 0) {
+        if (n_items == 0 || items[n_items - 1].dtype != type || items[n_items - 1].n_rows % row_quantum(b) != 0) {
             out->col[n_items] = out->n_rows;
             items[n_items] = (struct weight_item){
                 .n_cols = n_cols, .dtype = type, .precision = precision, .matrix = &out->w[n_items]
@@ -348,7 +372,7 @@ enum status bind_group(struct binder *b, const struct bind_part parts[], uint32_
             n_items++;
         }
         struct weight_item *it = &items[n_items - 1];
-        it->src[it->n_src++] = (struct weight_src){ t, p->row0, p->n_rows, p->run, p->stride };
+        it->src[it->n_src++] = src_of(p, t);
         it->n_rows += p->n_rows;
         out->n_rows += p->n_rows;
     }

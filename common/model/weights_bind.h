@@ -34,14 +34,22 @@ static inline struct bind_part bind_runs(const char *name, uint32_t tensor_rows,
     return (struct bind_part){ name, tensor_rows, row0, n_rows, run, stride };
 }
 
+/* A rank's units of a tensor's, each `width` rows wide; before the first of them lie `before` other rows. */
+static inline struct bind_part bind_units(const char *name, uint32_t tensor_rows, uint32_t before,
+                                          struct shard_runs units, uint32_t width)
+{
+    const struct shard_runs r = shard_widen(units, width, before);
+    return bind_runs(name, tensor_rows, r.begin, r.n, r.run, r.stride);
+}
+
 uint32_t bind_d_model(const struct binder *b);
 struct shard bind_back_rows(const struct binder *b); /* of the model's width, that this rank computes */
 bool bind_has(const struct binder *b, const char *name);
 /* Floats, whatever the file's type: [n_rows][n_cols]. */
 enum status bind_vector(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows,
                         const float **out) MUST_CHECK;
-/* The same, stored as [n_cols][n_rows]. */
-enum status bind_turned_vector(struct binder *b, const char *name, uint32_t n_cols, uint32_t n_rows,
+/* Rows of one tensor of n_cols columns, part after part, stored turned: [n_cols][rows]. */
+enum status bind_turned_vector(struct binder *b, const struct bind_part parts[], uint32_t n, uint32_t n_cols,
                                const float **out) MUST_CHECK;
 /* Vectors one after the other; a part's rows are its elements. */
 enum status bind_vectors(struct binder *b, const struct bind_part parts[], uint32_t n, const float **out) MUST_CHECK;

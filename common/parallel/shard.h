@@ -22,4 +22,27 @@ static inline uint32_t shard_n(struct shard s)
 {
     return s.end - s.begin;
 }
+
+/* Units that do not all lie side by side: n of them in runs of `run`, the first at `begin`, the others `stride` apart.
+ */
+struct shard_runs {
+    uint32_t begin, n, run, stride;
+};
+
+static inline struct shard_runs shard_run(struct shard s)
+{
+    return (struct shard_runs){ s.begin, shard_n(s), shard_n(s), shard_n(s) };
+}
+/* Of a whole that is n_tiles tiles of `size` units, the same units of each. */
+static inline struct shard_runs shard_tiles(struct shard s, uint32_t n_tiles, uint32_t size)
+{
+    const uint32_t n = shard_n(s) * n_tiles;
+    return shard_n(s) == size ? (struct shard_runs){ s.begin, n, n, n }
+                              : (struct shard_runs){ s.begin, n, shard_n(s), size };
+}
+/* Those of a whole whose units are each `width` of the given one's, behind `before` others. */
+static inline struct shard_runs shard_widen(struct shard_runs r, uint32_t width, uint32_t before)
+{
+    return (struct shard_runs){ before + r.begin * width, r.n * width, r.run * width, r.stride * width };
+}
 #endif

@@ -2,6 +2,8 @@
 #include "store/kv_map.h"
 
 #include "base/mem.h"
+#include "parallel/ranks.h"
+#include "store/head_map.h"
 #include "store/state_store.h"
 
 #include <pthread.h>
@@ -9,7 +11,7 @@
 struct rank {
     const struct kv_store *store; /* borrowed */
     struct backend *backend;      /* borrowed; outlives the store */
-    struct mesh_part part;
+    struct shard layers;
 };
 
 /* What one caller has to itself while it moves a frame: a stream of each rank's backend, so that nobody waits for the
@@ -27,9 +29,17 @@ struct ways {
     struct way *free; /* guarded by lock */
 };
 
+/* Of the whole model; ranks of the layer's stage share the heads. */
+struct layer {
+    struct kv_geometry geom;
+    struct head_map heads;
+    struct state_geometry states[STATE_PARTS];
+    struct head_map state_heads[STATE_PARTS];
+};
+
 struct kv_map {
     struct mesh mesh;
-    struct kv_geometry *layers; /* owned: of the whole model */
+    struct layer *layers; /* owned: [mesh.n_layers] */
     uint32_t n_blocks, n_window_blocks;
     uint32_t n_slots; /* for recurrent states */
     uint32_t n_ranks;
@@ -37,60 +47,85 @@ struct kv_map {
     struct rank ranks[];
 };
 
-/* Heads that a rank holds of a layer: latents, which all query heads read, lie whole on each rank.  A layer may have
- * fewer heads than the mesh where one rank has them all. */
-static struct shard heads_of(uint32_t tp, const struct rank *rank, const struct kv_geometry *whole, bool own)
-{
-    const struct mesh_part *part = &rank->part;
-    if (whole->kind == KV_LATENT) return (struct shard){ 0, own && part->heads.begin > 0 ? 0 : 1 };
-    if (tp == 1 && whole->n_kv_heads < part->kv_heads.end) return (struct shard){ 0, whole->n_kv_heads };
-    return own ? part->own_kv_heads : part->kv_heads;
-}
-
-/* What the rank says of a layer, as others hear of it.  A rank's layer without heads has no blocks. */
-static struct kv_geometry whole_of(const struct kv_map *map, const struct kv_slices *s)
-{
-    const struct kv_geometry *g = &s->geom;
-    struct kv_geometry whole = *g;
-    if (!s->windowed) whole.window = 0; /* it keeps all tokens */
-    if (g->n_kv_heads > 0 && g->kind == KV_HEADS && map->mesh.tp > 1) whole.n_kv_heads = map->mesh.n_kv_heads;
-    return whole;
-}
-
 static bool same_geometry(const struct kv_geometry *a, const struct kv_geometry *b)
 {
     return a->n_kv_heads == b->n_kv_heads && a->head_dim == b->head_dim && a->format == b->format &&
            a->rotate == b->rotate && a->kind == b->kind && a->rope_dim == b->rope_dim && a->window == b->window;
 }
 
-/* The first rank that has a layer says what it is; the others of its stage have to agree. */
-static enum status take_layer(struct kv_map *map, uint32_t idx, uint32_t l, struct error *err)
+/* What the rank says of a layer, as others hear of it. */
+static struct kv_geometry whole_of(const struct kv_slices *s, const struct held *held)
 {
-    const struct rank *rank = &map->ranks[idx];
-    const struct kv_geometry whole = whole_of(map, &rank->store->layers[l]);
-    const uint32_t n = rank->store->layers[l].geom.n_kv_heads, layer = rank->part.layers.begin + l;
-    const struct shard heads = heads_of(map->mesh.tp, rank, &whole, false);
-    if (n > 0 && n != heads.end - heads.begin)
-        return error_set(err, ERR_INVALID, "rank %u has %u kv heads in its layer %u, it should be %u", idx, n, l,
-                         heads.end - heads.begin);
-    if (rank->part.heads.begin == 0) map->layers[layer] = whole;
-    if (same_geometry(&map->layers[layer], &whole)) return OK;
-    return error_set(err, ERR_INVALID, "rank %u has another geometry of kv heads in its layer %u than rank 0", idx, l);
+    struct kv_geometry whole = s->geom;
+    if (!s->windowed) whole.window = 0; /* it keeps all tokens */
+    whole.n_kv_heads = held->n_heads;
+    return whole;
+}
+
+/* Members of a stage agree on what a layer is, and share its heads. */
+static enum status take_heads(struct kv_map *map, uint32_t rank0, uint32_t l, struct layer *out, struct error *err)
+{
+    const struct held *held[RANKS_MAX_TP];
+    for (uint32_t i = 0; i < map->mesh.tp; i++) {
+        const struct kv_store *kv = map->ranks[rank0 + i].store;
+        held[i] = &kv->held[l];
+        if (kv->layers[l].geom.n_kv_heads != held_n(held[i]))
+            return error_set(err, ERR_INVALID, "rank %u has %u kv heads in its layer %u, it should be %u", rank0 + i,
+                             kv->layers[l].geom.n_kv_heads, l, held_n(held[i]));
+        const struct kv_geometry whole = whole_of(&kv->layers[l], held[i]);
+        if (i == 0) out->geom = whole;
+        if (!same_geometry(&out->geom, &whole))
+            return error_set(err, ERR_INVALID, "rank %u has another geometry of kv heads in its layer %u than rank %u",
+                             rank0 + i, l, rank0);
+    }
+    return head_map_make(&out->heads, rank0, map->mesh.tp, held, err);
+}
+
+static enum status take_states(struct kv_map *map, uint32_t rank0, uint32_t l, uint32_t part, struct layer *out,
+                               struct error *err)
+{
+    const struct held *held[RANKS_MAX_TP];
+    struct state_geometry *whole = &out->states[part];
+    for (uint32_t i = 0; i < map->mesh.tp; i++) {
+        const struct state_layer *states = &map->ranks[rank0 + i].store->states->layers[l];
+        const struct state_geometry *g = &states->parts[part].geom;
+        held[i] = &states->held[part];
+        if (i == 0) *whole = (struct state_geometry){ held[i]->n_heads, g->rows, g->cols };
+        if (g->n_heads != held_n(held[i]) || g->rows != whole->rows || g->cols != whole->cols)
+            return error_set(err, ERR_INVALID,
+                             "rank %u has states of %u heads of %u x %u in its layer %u, it should "
+                             "be %u of %u x %u",
+                             rank0 + i, g->n_heads, g->rows, g->cols, l, held_n(held[i]), whole->rows, whole->cols);
+    }
+    return head_map_make(&out->state_heads[part], rank0, map->mesh.tp, held, err);
+}
+
+/* All layers of a stage, whose first member is rank0. */
+static enum status take_stage(struct kv_map *map, uint32_t rank0, struct error *err)
+{
+    const struct rank *first = &map->ranks[rank0];
+    enum status st = OK;
+    for (uint32_t l = 0; l < shard_n(first->layers) && st == OK; l++) {
+        struct layer *out = &map->layers[first->layers.begin + l];
+        st = take_heads(map, rank0, l, out, err);
+        for (uint32_t p = 0; p < STATE_PARTS && first->store->states && st == OK; p++)
+            st = take_states(map, rank0, l, p, out, err);
+    }
+    return st;
 }
 
 static enum status take_rank(struct kv_map *map, uint32_t idx, struct error *err)
 {
     const struct rank *rank = &map->ranks[idx];
-    const struct kv_store *kv = rank->store;
-    const uint32_t n_layers = rank->part.layers.end - rank->part.layers.begin;
+    const struct kv_store *kv = rank->store, *first = map->ranks[idx - idx % map->mesh.tp].store;
+    const uint32_t n_layers = shard_n(rank->layers);
     const uint32_t n_slots = kv->states ? kv->states->n_slots : 0, n_windows = kv->n_window_blocks;
-    enum status st = OK;
     if (kv->n_layers != n_layers || kv->n_blocks != map->n_blocks)
         return error_set(err, ERR_INVALID, "rank %u has KV memory of %u layers and %u blocks, it should be %u and %u",
                          idx, kv->n_layers, kv->n_blocks, n_layers, map->n_blocks);
-    if (n_slots > 0 && map->mesh.tp > 1)
-        return error_set(err, ERR_UNSUPPORTED, "recurrent states on %u ranks of a stage: one is supported",
-                         map->mesh.tp);
+    if (!kv->states != !first->states)
+        return error_set(err, ERR_INVALID, "rank %u has %u slots for recurrent states, the first of its stage has %u",
+                         idx, n_slots, first->states ? first->states->n_slots : 0);
     if (n_slots > 0 && map->n_slots > 0 && n_slots != map->n_slots)
         return error_set(err, ERR_INVALID, "rank %u has %u slots for recurrent states, others have %u", idx, n_slots,
                          map->n_slots);
@@ -99,7 +134,14 @@ static enum status take_rank(struct kv_map *map, uint32_t idx, struct error *err
         return error_set(err, ERR_INVALID, "rank %u has %u blocks of layers with a window, others have %u", idx,
                          n_windows, map->n_window_blocks);
     if (n_windows > 0) map->n_window_blocks = n_windows;
-    for (uint32_t l = 0; l < n_layers && st == OK; l++) st = take_layer(map, idx, l, err);
+    return OK;
+}
+
+static enum status take_all(struct kv_map *map, struct error *err)
+{
+    enum status st = OK;
+    for (uint32_t i = 0; i < map->n_ranks && st == OK; i++) st = take_rank(map, i, err);
+    for (uint32_t i = 0; i < map->n_ranks && st == OK; i += map->mesh.tp) st = take_stage(map, i, err);
     return st;
 }
 
@@ -108,6 +150,7 @@ enum status kv_map_create(struct kv_map **out, const struct mesh *mesh, struct k
 {
     enum status st = mesh_check(mesh, err);
     if (st != OK) return st;
+    if (mesh->tp > RANKS_MAX_TP) return error_set(err, ERR_INVALID, "tp is %u, at most %d", mesh->tp, RANKS_MAX_TP);
     const uint32_t n = mesh_n_ranks(mesh);
     struct kv_map *map = mem_zalloc(sizeof(*map) + n * sizeof(struct rank));
     map->mesh = *mesh;
@@ -116,11 +159,9 @@ enum status kv_map_create(struct kv_map **out, const struct mesh *mesh, struct k
     map->n_blocks = stores[0]->n_blocks;
     map->ways = mem_zalloc(sizeof(*map->ways));
     pthread_mutex_init(&map->ways->lock, NULL);
-    for (uint32_t i = 0; i < n && st == OK; i++) {
-        map->ranks[i] = (struct rank){ stores[i], stores[i]->backend, mesh_part(mesh, i) };
-        st = take_rank(map, i, err);
-    }
-    if (st != OK) {
+    for (uint32_t i = 0; i < n; i++)
+        map->ranks[i] = (struct rank){ stores[i], stores[i]->backend, mesh_layers(mesh, i) };
+    if ((st = take_all(map, err)) != OK) {
         kv_map_destroy(map);
         return st;
     }
@@ -181,6 +222,10 @@ void kv_map_destroy(struct kv_map *map)
     }
     pthread_mutex_destroy(&map->ways->lock);
     mem_free(map->ways);
+    for (uint32_t l = 0; l < map->mesh.n_layers; l++) {
+        head_map_fini(&map->layers[l].heads);
+        for (int p = 0; p < STATE_PARTS; p++) head_map_fini(&map->layers[l].state_heads[p]);
+    }
     mem_free(map->layers);
     mem_free(map);
 }
@@ -192,7 +237,7 @@ const struct mesh *kv_map_mesh(const struct kv_map *map)
 
 struct kv_geometry kv_map_geometry(const struct kv_map *map, uint32_t layer)
 {
-    return map->layers[layer];
+    return map->layers[layer].geom;
 }
 
 struct backend *kv_map_backend(const struct kv_map *map)
@@ -261,16 +306,17 @@ static uint32_t layer_of(const struct kv_range *r, uint32_t i)
     return r->layers ? r->layers[i] : i;
 }
 
-/* What the rank has of the frame in the range's layer i: `heads` of those that it holds. */
-static enum status add_layer(const struct frame *f, uint32_t i, struct shard heads, uint32_t first_held)
+/* What the rank has of the frame in the range's layer i, in one span of its heads. */
+static enum status add_span(const struct frame *f, uint32_t i, const struct head_span *span)
 {
     const struct kv_range *r = f->range;
+    const struct shard heads = both((struct shard){ span->head, span->head + span->n }, r->h0, r->h1);
     const uint32_t k = row_bytes(f, false), head = k + row_bytes(f, true);
-    struct kv_piece piece = { .layer = layer_of(r, i) - f->map->ranks[f->rank].part.layers.begin };
+    struct kv_piece piece = { .layer = layer_of(r, i) - f->map->ranks[f->rank].layers.begin };
     enum status st = OK;
     for (uint32_t h = heads.begin; h < heads.end && st == OK; h++) {
         const uint32_t at = ((i - r->l0) * (r->h1 - r->h0) + (h - r->h0)) * head;
-        piece.head = h - first_held;
+        piece.head = span->local + (h - span->head);
         piece.is_v = false;
         if ((st = add_row(f, piece, at)) != OK) return st;
         piece.is_v = true;
@@ -283,16 +329,18 @@ static enum status add_layer(const struct frame *f, uint32_t i, struct shard hea
 static enum status move_rank(const struct frame *f)
 {
     const struct kv_range *r = f->range;
-    const struct rank *rank = &f->map->ranks[f->rank];
-    const uint32_t tp = f->map->mesh.tp;
+    const struct shard own = f->map->ranks[f->rank].layers;
     f->way->n = 0;
     for (uint32_t i = r->l0; i < r->l1; i++) {
         const uint32_t layer = layer_of(r, i);
-        const struct kv_geometry *whole = &f->map->layers[layer];
-        if (layer < rank->part.layers.begin || layer >= rank->part.layers.end) continue;
-        const struct shard hs = both(heads_of(tp, rank, whole, f->to != NULL), r->h0, r->h1);
-        enum status st = add_layer(f, i, hs, heads_of(tp, rank, whole, false).begin);
-        if (st != OK) return st;
+        const struct head_map *heads = &f->map->layers[layer].heads;
+        if (layer < own.begin || layer >= own.end) continue;
+        for (uint32_t k = 0; k < heads->n; k++) {
+            const struct head_span *span = &heads->spans[k];
+            if (span->rank != f->rank || (f->to && !span->owned)) continue;
+            enum status st = add_span(f, i, span);
+            if (st != OK) return st;
+        }
     }
     return move(f);
 }
@@ -320,7 +368,8 @@ static bool are_layers_there(const struct kv_map *map, const struct kv_range *r)
     if (r->l0 >= r->l1 || r->l1 > map->mesh.n_layers) return false;
     for (uint32_t i = r->l0; i < r->l1; i++) {
         const uint32_t l = layer_of(r, i);
-        if (l >= map->mesh.n_layers || !same_geometry(&map->layers[l], &map->layers[layer_of(r, r->l0)])) return false;
+        if (l >= map->mesh.n_layers || !same_geometry(&map->layers[l].geom, &map->layers[layer_of(r, r->l0)].geom))
+            return false;
     }
     return true;
 }
@@ -328,7 +377,7 @@ static bool are_layers_there(const struct kv_map *map, const struct kv_range *r)
 static bool is_there(const struct kv_map *map, const struct kv_range *r, const kv_block_id *blocks)
 {
     if (!are_layers_there(map, r)) return false;
-    const struct kv_geometry *g = &map->layers[layer_of(r, r->l0)];
+    const struct kv_geometry *g = &map->layers[layer_of(r, r->l0)].geom;
     if (r->h0 >= r->h1 || r->h1 > g->n_kv_heads) return false;
     if (r->t0 >= r->t1 || r->t0 % KV_BLOCK_TOKENS) return false;
     /* pieces count bytes in 32 bits */
@@ -341,7 +390,7 @@ static bool is_there(const struct kv_map *map, const struct kv_range *r, const k
 
 static struct frame frame_of(const struct kv_map *map, const struct kv_range *r, const kv_block_id *blocks)
 {
-    const struct kv_geometry *g = &map->layers[layer_of(r, r->l0)];
+    const struct kv_geometry *g = &map->layers[layer_of(r, r->l0)].geom;
     struct frame f = { .map = map, .range = r, .blocks = blocks, .n_tokens = r->t1 - r->t0 };
     for (int v = 0; v < 2; v++) f.rows[v] = (struct row){ kv_value_bytes(g, v), kv_scale_bytes(g, v) };
     return f;
@@ -366,24 +415,10 @@ enum status kv_map_unpack(const struct kv_map *map, const struct kv_range *r, co
 
 /* ---- states ---- */
 
-/* The rank that has a layer's states, and its own number of the layer; NULL: the layer has none of that part. */
-static const struct rank *rank_of_state(const struct kv_map *map, uint32_t layer, uint32_t part, uint32_t *local)
-{
-    for (uint32_t i = 0; i < map->n_ranks; i++) {
-        const struct rank *rank = &map->ranks[i];
-        if (layer < rank->part.layers.begin || layer >= rank->part.layers.end) continue;
-        *local = layer - rank->part.layers.begin;
-        if (!rank->store->states || part >= STATE_PARTS) return NULL;
-        return rank->store->states->layers[*local].parts[part].geom.n_heads > 0 ? rank : NULL;
-    }
-    return NULL;
-}
-
 struct state_geometry kv_map_state_geometry(const struct kv_map *map, uint32_t layer, uint32_t part)
 {
-    uint32_t local;
-    const struct rank *rank = rank_of_state(map, layer, part, &local);
-    return rank ? rank->store->states->layers[local].parts[part].geom : (struct state_geometry){ 0 };
+    if (layer >= map->mesh.n_layers || part >= STATE_PARTS) return (struct state_geometry){ 0 };
+    return map->layers[layer].states[part];
 }
 
 uint32_t kv_map_n_slots(const struct kv_map *map)
@@ -391,21 +426,32 @@ uint32_t kv_map_n_slots(const struct kv_map *map)
     return map->n_slots;
 }
 
-/* One of `to` and `from` is NULL. */
+/* What the range has of a rank's span.  One of `to` and `from` is NULL. */
+static enum status move_span(const struct kv_map *map, const struct way *way, const struct kv_state_range *r,
+                             const struct head_span *span, state_slot_id slot, uint8_t *to, const uint8_t *from)
+{
+    const struct rank *rank = &map->ranks[span->rank];
+    const struct state_slices *s = &rank->store->states->layers[r->layer - rank->layers.begin].parts[r->part];
+    const struct shard heads = both((struct shard){ span->head, span->head + span->n }, r->h0, r->h1);
+    const size_t at = (heads.begin - r->h0) * state_wire_bytes(&s->geom);
+    const uint32_t h0 = span->local + (heads.begin - span->head), h1 = h0 + shard_n(heads);
+    struct backend *be = rank->backend;
+    if (heads.begin >= heads.end) return OK;
+    if (to) return be->ops->state_pack(be, way->streams[span->rank], s, slot, h0, h1, to + at);
+    return be->ops->state_unpack(be, way->streams[span->rank], s, slot, h0, h1, from + at);
+}
+
 static enum status move_state(const struct kv_map *map, const struct kv_state_range *r, state_slot_id slot, uint8_t *to,
                               const uint8_t *from)
 {
-    uint32_t local;
-    const struct rank *rank = rank_of_state(map, r->layer, r->part, &local);
     struct way *way;
-    enum status st;
-    if (!rank || slot >= map->n_slots) return ERR_INVALID;
-    const struct state_slices *s = &rank->store->states->layers[local].parts[r->part];
-    struct backend *be = rank->backend;
-    if ((st = way_take(map, &way)) != OK) return st;
-    struct stream *stream = way->streams[rank - map->ranks];
-    st = to ? be->ops->state_pack(be, stream, s, slot, r->h0, r->h1, to)
-            : be->ops->state_unpack(be, stream, s, slot, r->h0, r->h1, from);
+    if (slot >= map->n_slots || r->h0 >= r->h1) return ERR_INVALID;
+    if (r->h1 > kv_map_state_geometry(map, r->layer, r->part).n_heads) return ERR_INVALID;
+    const struct head_map *heads = &map->layers[r->layer].state_heads[r->part];
+    enum status st = way_take(map, &way);
+    if (st != OK) return st;
+    for (uint32_t k = 0; k < heads->n && st == OK; k++)
+        if (from || heads->spans[k].owned) st = move_span(map, way, r, &heads->spans[k], slot, to, from);
     way_give_back(map, way);
     return st;
 }

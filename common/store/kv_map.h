@@ -22,8 +22,8 @@ struct kv_range { /* layers and kv heads of the whole model, tokens of a sequenc
 };
 
 /* stores[mesh_n_ranks()], borrowed as long as frames are moved: rank r's KV memory; their backends until the map ends.
- * ERR_INVALID, with the numbers, if one is not what the mesh gives to its rank, or those of a stage differ in blocks,
- * slots or the geometry of a layer. */
+ * ERR_INVALID, with the numbers, if one is not what the mesh gives to its rank, those of a stage differ in blocks,
+ * slots or the geometry of a layer, or a head is on none of them. */
 enum status kv_map_create(struct kv_map **out, const struct mesh *mesh, struct kv_store *const *stores,
                           struct error *err) MUST_CHECK;
 void kv_map_destroy(struct kv_map *map); /* NULL is fine */

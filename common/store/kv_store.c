@@ -43,6 +43,7 @@ static void lay_out(struct kv_store *kv, const struct kv_geometry *layers)
         const size_t slice = slice_bytes(kv->backend, &layers[l]);
         kv->layers[l] =
             (struct kv_slices){ at, slice, layers[l], kv->n_window_blocks > 0 && layers[l].window > 0, slice };
+        kv->held[l] = held_all(layers[l].n_kv_heads);
         at += slice * n_blocks_of(kv, &kv->layers[l]);
     }
 }
@@ -87,6 +88,7 @@ static enum status create(struct kv_store **out, struct backend *backend, uint32
         .n_layers = n_layers, .n_blocks = n_blocks, .memory = memory, .bytes = (size_t)bytes, .backend = backend
     };
     kv->layers = mem_array(n_layers, sizeof(*kv->layers));
+    kv->held = mem_array(n_layers, sizeof(*kv->held));
     *out = kv;
     return OK;
 }
@@ -159,6 +161,7 @@ static void lay_out_shared(struct kv_store *kv, const struct kv_geometry *layers
         size_t *offset = windowed ? &at_windowed : &at;
         kv->layers[l] = (struct kv_slices){ kv->memory + *offset, windowed ? block * kv->runs.window : block, layers[l],
                                             windowed, slice };
+        kv->held[l] = held_all(layers[l].n_kv_heads);
         *offset += slice;
     }
 }
@@ -200,6 +203,7 @@ void kv_store_destroy(struct kv_store *kv)
         next = kv->next;
         state_store_destroy(kv->states);
         kv->backend->ops->release(kv->backend, kv->memory, kv->bytes);
+        mem_free(kv->held);
         mem_free(kv->layers);
         mem_free(kv);
     }

@@ -14,6 +14,7 @@
 #define STORE_KV_STORE_H
 #include "base/error.h"
 #include "compute/backend.h"
+#include "parallel/held.h"
 
 struct state_store;
 struct state_layer_geometry;
@@ -30,6 +31,7 @@ struct kv_store {
     uint32_t n_window_blocks; /* of windowed layers, whose ids are their own; 0: no layer is windowed */
     struct kv_runs runs;      /* who takes the place of blocks */
     struct kv_slices *layers; /* [n_layers] */
+    struct held *held; /* [n_layers]: which of the model's heads they have; all of them, unless the caller says more */
     uint8_t *memory;
     size_t bytes;
     struct backend *backend;    /* borrowed */

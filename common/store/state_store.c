@@ -42,7 +42,9 @@ static void lay_out(struct state_store *s, const struct state_layer_geometry *la
     for (uint32_t l = 0; l < s->n_layers; l++)
         for (int p = 0; p < STATE_PARTS; p++) {
             const size_t slot = part_bytes(s->backend, &layers[l].parts[p]);
+            const struct held *held = &layers[l].held[p];
             s->layers[l].parts[p] = (struct state_slices){ at, stride > 0 ? stride : slot, layers[l].parts[p], slot };
+            s->layers[l].held[p] = held->n_runs > 0 ? *held : held_all(layers[l].parts[p].n_heads);
             at += stride > 0 ? slot : slot * s->n_slots;
         }
 }

@@ -7,15 +7,18 @@
 #define STORE_STATE_STORE_H
 #include "base/error.h"
 #include "compute/backend.h"
+#include "parallel/held.h"
 
 enum state_part { STATE_TAIL, STATE_MATRIX, STATE_PARTS };
 
 /* A part without heads is not there; a layer without parts has no state. */
 struct state_layer_geometry {
     struct state_geometry parts[STATE_PARTS];
+    struct held held[STATE_PARTS]; /* which of the model's heads a part has; no runs: all of them */
 };
 struct state_layer {
     struct state_slices parts[STATE_PARTS];
+    struct held held[STATE_PARTS];
 };
 
 struct state_store {

@@ -131,6 +131,31 @@ static size_t deferred_state_slot_bytes(struct backend *b, const struct state_ge
     return of(b)->cpu->ops->state_slot_bytes(of(b)->cpu, geom);
 }
 
+static enum status run_state_copy(struct backend *cpu, const struct call *c)
+{
+    return cpu->ops->state_copy(cpu, NULL, &c->state, c->first, c->n);
+}
+
+static enum status deferred_state_copy(struct backend *b, struct stream *s, const struct state_slices *state,
+                                       uint32_t from, uint32_t to)
+{
+    return deferred_enqueue(b, s, &(struct call){ .run = run_state_copy, .state = *state, .first = from, .n = to });
+}
+
+static enum status deferred_state_pack(struct backend *b, struct stream *s, const struct state_slices *state,
+                                       uint32_t slot, uint32_t h0, uint32_t h1, uint8_t *wire)
+{
+    enum status st = deferred_sync(b, s);
+    return st == OK ? of(b)->cpu->ops->state_pack(of(b)->cpu, NULL, state, slot, h0, h1, wire) : st;
+}
+
+static enum status deferred_state_unpack(struct backend *b, struct stream *s, const struct state_slices *state,
+                                         uint32_t slot, uint32_t h0, uint32_t h1, const uint8_t *wire)
+{
+    enum status st = deferred_sync(b, s);
+    return st == OK ? of(b)->cpu->ops->state_unpack(of(b)->cpu, NULL, state, slot, h0, h1, wire) : st;
+}
+
 void deferred_set_state_ops(struct backend_ops *ops)
 {
     ops->latent_write = deferred_latent_write;
@@ -140,4 +165,7 @@ void deferred_set_state_ops(struct backend_ops *ops)
     ops->mamba2_scan = deferred_mamba2_scan;
     ops->norm_gate = deferred_norm_gate;
     ops->state_slot_bytes = deferred_state_slot_bytes;
+    ops->state_copy = deferred_state_copy;
+    ops->state_pack = deferred_state_pack;
+    ops->state_unpack = deferred_state_unpack;
 }

@@ -241,6 +241,7 @@ static inline struct kv_store *fake_store(const struct cache_geometry *g, uint32
     kv->n_blocks = n_blocks;
     kv->backend = &fake_backend;
     kv->layers = mem_array(g->n_layers, sizeof(*kv->layers));
+    kv->held = mem_array(g->n_layers, sizeof(*kv->held));
     for (uint32_t i = 0; i < g->n_groups; i++) {
         const struct cache_group *c = &g->groups[i];
         const struct kv_geometry geom = { .n_kv_heads = c->n_heads,
@@ -252,6 +253,7 @@ static inline struct kv_store *fake_store(const struct cache_geometry *g, uint32
             l->geom = geom;
             l->geom.window = c->window;
             l->windowed = c->window > 0;
+            kv->held[g->layers[c->first + k]] = held_all(c->n_heads);
             if (l->windowed) kv->n_window_blocks = n_blocks;
             l->stride = l->slice_bytes =
                 (size_t)kv_wire_bytes(geom.format, geom.head_dim, KV_BLOCK_TOKENS) * geom.n_kv_heads;
@@ -272,6 +274,7 @@ static inline void fake_store_free(struct kv_store *kv)
 {
     state_store_destroy(kv->states);
     mem_free(kv->layers);
+    mem_free(kv->held);
     mem_free(kv->memory);
     mem_free(kv);
 }
@@ -279,8 +282,7 @@ static inline void fake_store_free(struct kv_store *kv)
 /* The map of the only rank. */
 static inline struct kv_map *fake_map(struct kv_store *kv)
 {
-    const uint32_t n_heads = kv->layers[0].geom.n_kv_heads;
-    const struct mesh mesh = { 1, 1, kv->n_layers, n_heads, n_heads };
+    const struct mesh mesh = { 1, 1, kv->n_layers };
     struct kv_map *map;
     struct error err;
     if (kv_map_create(&map, &mesh, &kv, &err) != OK) abort();

@@ -3,7 +3,6 @@
 
 #include "base/mem.h"
 #include "compute/dtype.h"
-#include "helpers/gguf_build.h"
 #include "helpers/kernel_check.h"
 
 #include <assert.h>
@@ -49,9 +48,14 @@ static uint32_t per_layer(const struct tiny_options *o)
     return !o->bias ? 9 : o->out_bias ? 13 : 12;
 }
 
+static uint32_t kv_heads_of(const struct tiny_options *o, uint32_t layer)
+{
+    return layer % 2 == 1 && o->odd_kv_heads > 0 ? o->odd_kv_heads : o->n_kv_heads;
+}
+
 static bool tensor_of_layer(const struct tiny_options *o, uint32_t layer, uint32_t i, struct tensor *t)
 {
-    uint64_t d = o->d_model, hd = d / o->n_heads, kv = hd * o->n_kv_heads, ff = o->d_ff;
+    uint64_t d = o->d_model, hd = d / o->n_heads, kv = hd * kv_heads_of(o, layer), ff = o->d_ff;
     const struct {
         const char *name;
         uint64_t ne[2];
@@ -118,11 +122,11 @@ static void *random_q8(uint64_t n, size_t *bytes, uint64_t *state)
     return p;
 }
 
-static void *random_f32(uint64_t n, size_t *bytes, bool norm, uint64_t *state)
+static void *random_f32(uint64_t n, size_t *bytes, float mean, float spread, uint64_t *state)
 {
     *bytes = n * sizeof(float);
     float *p = mem_alloc(*bytes);
-    for (uint64_t i = 0; i < n; i++) p[i] = norm ? 1.0f + 0.1f * uniform(state) : 0.2f * uniform(state);
+    for (uint64_t i = 0; i < n; i++) p[i] = mean + spread * uniform(state);
     return p;
 }
 
@@ -155,7 +159,7 @@ static void *random_data(const struct tensor *t, uint64_t n, size_t *bytes, uint
 {
     if (t->type == DTYPE_Q8_0) return random_q8(n, bytes, state);
     if (t->type != DTYPE_F32 && !t->norm) return random_of_type(t->type, n, bytes, state);
-    float *f = random_f32(n, bytes, t->norm, state);
+    float *f = random_f32(n, bytes, t->norm ? 1.0f : 0.0f, t->norm ? 0.1f : 0.2f, state);
     if (t->type != DTYPE_F64) return f;
     void *wide = widened(f, n, bytes);
     mem_free(f);
@@ -197,6 +201,17 @@ static void add_u32(struct gguf_build *b, const struct tiny_options *o, const ch
     gguf_build_u32(b, key, v);
 }
 
+/* Layer by layer. */
+static void add_kv_heads(struct gguf_build *b, const struct tiny_options *o)
+{
+    int32_t heads[64];
+    char key[96];
+    assert(o->n_layers <= 64);
+    for (uint32_t l = 0; l < o->n_layers; l++) heads[l] = (int32_t)kv_heads_of(o, l);
+    snprintf(key, sizeof(key), "%s.attention.head_count_kv", o->arch);
+    gguf_build_i32s(b, key, heads, o->n_layers);
+}
+
 static void add_metadata(struct gguf_build *b, const struct tiny_options *o)
 {
     char key[96];
@@ -207,7 +222,10 @@ static void add_metadata(struct gguf_build *b, const struct tiny_options *o)
     add_u32(b, o, "embedding_length", o->d_model);
     add_u32(b, o, "feed_forward_length", o->d_ff);
     add_u32(b, o, "attention.head_count", o->n_heads);
-    add_u32(b, o, "attention.head_count_kv", o->n_kv_heads);
+    if (o->odd_kv_heads > 0)
+        add_kv_heads(b, o);
+    else
+        add_u32(b, o, "attention.head_count_kv", o->n_kv_heads);
     snprintf(key, sizeof(key), "%s.attention.layer_norm_rms_epsilon", o->arch);
     gguf_build_f32(b, key, 1e-5f);
     if (o->u32_key) gguf_build_u32(b, o->u32_key, o->u32_value);
@@ -215,10 +233,31 @@ static void add_metadata(struct gguf_build *b, const struct tiny_options *o)
     if (o->more) o->more(b);
 }
 
-char *tiny_write(const struct tiny_options *o)
+void tiny_tensor(struct gguf_build *b, const char *name, uint32_t type, uint64_t n_cols, uint64_t n_rows, float mean,
+                 float spread, uint64_t *random)
+{
+    const uint64_t ne[2] = { n_cols, n_rows };
+    size_t bytes;
+    void *data = type == DTYPE_F32    ? random_f32(n_cols * n_rows, &bytes, mean, spread, random)
+                 : type == DTYPE_Q8_0 ? random_q8(n_cols * n_rows, &bytes, random)
+                                      : random_of_type(type, n_cols * n_rows, &bytes, random);
+    gguf_build_tensor(b, name, type, n_rows == 1 ? 1 : 2, ne, data, bytes);
+    mem_free(data);
+}
+
+char *tiny_save(struct gguf_build *b)
 {
     static unsigned serial;
     char path[128];
+    snprintf(path, sizeof(path), "/tmp/baton-tiny-%d-%u.gguf", (int)getpid(), serial++);
+    bool saved = gguf_build_save(b, path);
+    assert(saved);
+    (void)saved;
+    return mem_strdup(path);
+}
+
+char *tiny_write(const struct tiny_options *o)
+{
     struct gguf_build b;
     struct tensor t;
     uint64_t state = o->seed;
@@ -230,11 +269,7 @@ char *tiny_write(const struct tiny_options *o)
         snprintf(t.name, sizeof(t.name), "%s", o->extra_tensor);
         add_tensor(&b, o, &t, &state);
     }
-    snprintf(path, sizeof(path), "/tmp/baton-tiny-%d-%u.gguf", (int)getpid(), serial++);
-    bool saved = gguf_build_save(&b, path);
-    assert(saved);
-    (void)saved;
-    return mem_strdup(path);
+    return tiny_save(&b);
 }
 
 void tiny_remove(char *path)

@@ -11,7 +11,10 @@ FOLDER = ROOT / "tests" / "golden" / "families"
 LENGTHS = [5, 65, 140]
 ONE = (1, 1)
 # Prefill and decode node, each (tp, pp): three query heads of one kv head; four layers of llama, six of gemma3.
-SHAPES = [("llama", (2, 1), ONE), ("llama", ONE, (1, 2)), ("llama", (3, 2), (2, 1)), ("gemma3", (2, 1), (1, 3))]
+SHAPES = [("llama", (2, 1), ONE), ("llama", ONE, (1, 2)), ("llama", (3, 2), (2, 1)), ("gemma3", (2, 1), (1, 3)),
+          # States: two key heads with three v heads each, three of two; six heads in three groups.
+          ("qwen35", (2, 1), ONE), ("qwen35", ONE, (2, 1)), ("qwen35", (2, 1), (1, 2)), ("qwen35moe", (3, 1), (2, 3)),
+          ("mamba2", (2, 1), ONE), ("mamba2", ONE, (4, 1)), ("mamba2", (6, 1), (1, 2)), ("qwen3next", (1, 3), (3, 1))]
 
 
 def node(shape):
@@ -56,8 +59,10 @@ def test_a_hand_over_between_any_shapes_changes_no_token(tmp_path, alone, name, 
         assert " prefill=p0 " in c.processes["coordinator"].log()
 
 
-@pytest.mark.parametrize("shape, says", [((4, 1), "tp is 4, but the model has only 3 heads"),
-                                         ((1, 5), "pp is 5, but the model has only 4 layers")])
-def test_shapes_that_do_not_fit_the_model_are_refused_at_the_start(tmp_path, shape, says):
-    with pytest.raises(AssertionError, match=says), cluster(tmp_path, "llama", None, shape):
+@pytest.mark.parametrize("name, shape, says", [("llama", (4, 1), "tp is 4, but a layer has only 3 heads"),
+                                               ("llama", (1, 5), "pp is 5, but the model has only 4 layers"),
+                                               ("qwen35", (3, 1), "tp is 3, but a layer has only 2 key heads"),
+                                               ("mamba2", (8, 1), "tp is 8, but a layer has only 6 heads")])
+def test_shapes_that_do_not_fit_the_model_are_refused_at_the_start(tmp_path, name, shape, says):
+    with pytest.raises(AssertionError, match=says), cluster(tmp_path, name, None, shape):
         pass

@@ -146,6 +146,7 @@ static void cache(const struct layer *l, struct layer_cache *out)
 {
     const struct attention *a = &l->attn;
     out->kv = (struct kv_geometry){ .n_kv_heads = shard_n(a->kv_heads), .head_dim = a->head_dim };
+    out->kv_held = held_run(a->n_kv_heads, shard_run(a->kv_heads));
     out->window = a->facts.window;
 }
 

@@ -167,6 +167,7 @@ static void cache(const struct layer *l, struct layer_cache *out)
 {
     out->kv =
         (struct kv_geometry){ .n_kv_heads = 1, .head_dim = l->mla.kv_rank, .kind = KV_LATENT, .rope_dim = l->mla.rope };
+    out->kv_held = held_all(1);
 }
 
 const struct block mixer_mla = { .name = "latent attention",

@@ -52,16 +52,30 @@ static void borders(const struct model_rank *m, uint32_t n, uint32_t unit, size_
     begin[m->coll->size] = n * sizeof(float);
 }
 
-enum status act_gather(struct model_rank *m, struct act *own, uint32_t k, uint32_t unit)
+enum status act_gather_tiles(struct model_rank *m, struct act *own, uint32_t k, uint32_t unit, uint32_t n_tiles)
 {
+    const uint32_t tile = k / n_tiles;
     size_t begin[RANKS_MAX_TP + 1];
     if (m->coll->size == 1) return OK;
     struct act all = { m->gathered.f, m->gathered.q, own->n, k, own->precision };
-    borders(m, k, unit, begin);
-    const struct coll_columns columns = { own->n, k * sizeof(float), begin };
-    enum status st = m->coll->ops->all_gather(m->coll, m->stream, all.f, own->f, own->k * sizeof(float), &columns);
+    borders(m, tile, unit, begin);
+    const struct coll_columns columns = { (size_t)own->n * n_tiles, tile * sizeof(float), begin };
+    enum status st =
+        m->coll->ops->all_gather(m->coll, m->stream, all.f, own->f, own->k / n_tiles * sizeof(float), &columns);
     *own = all;
     return st == OK ? m->backend->ops->quantize(m->backend, m->stream, own) : st;
+}
+
+enum status act_gather(struct model_rank *m, struct act *own, uint32_t k, uint32_t unit)
+{
+    return act_gather_tiles(m, own, k, unit, 1);
+}
+
+enum status gather_floats(struct model_rank *m, float *y, const float *mine, size_t mine_ld, uint32_t n_rows,
+                          const size_t *begin)
+{
+    const struct coll_columns columns = { n_rows, begin[m->coll->size], begin };
+    return m->coll->ops->all_gather(m->coll, m->stream, y, mine, mine_ld * sizeof(float), &columns);
 }
 
 enum status gather_columns(struct model_rank *m, float *y, uint32_t n_rows)
@@ -70,8 +84,7 @@ enum status gather_columns(struct model_rank *m, float *y, uint32_t n_rows)
     size_t begin[RANKS_MAX_TP + 1];
     if (m->coll->size == 1) return OK;
     borders(m, d, SHARD_ROWS, begin);
-    const struct coll_columns columns = { n_rows, d * sizeof(float), begin };
-    return m->coll->ops->all_gather(m->coll, m->stream, y, y + m->back.begin, d * sizeof(float), &columns);
+    return gather_floats(m, y, y + m->back.begin, d, n_rows, begin);
 }
 
 enum status gather_logits(struct model_rank *m, uint32_t n)

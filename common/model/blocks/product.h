@@ -29,6 +29,12 @@ enum status project(struct model_rank *m, float *y, size_t ld, const struct weig
 /* Of `own`, which this rank made, its columns of k: becomes all columns, of all ranks, with their quantized form.
  * Columns are shared out in units of `unit`.  Until the block's result is back, no other act may be asked for. */
 enum status act_gather(struct model_rank *m, struct act *own, uint32_t k, uint32_t unit);
+/* The same where a row is n_tiles tiles of k / n_tiles columns, each of which is shared out in those units. */
+enum status act_gather_tiles(struct model_rank *m, struct act *own, uint32_t k, uint32_t unit, uint32_t n_tiles);
+/* y [n_rows][k] = the columns of all ranks, begin[r] being where those of rank r begin, in bytes, and begin[size] the
+ * row's end.  This rank's are at `mine`, its rows mine_ld floats apart, maybe where they belong in y. */
+enum status gather_floats(struct model_rank *m, float *y, const float *mine, size_t mine_ld, uint32_t n_rows,
+                          const size_t *begin);
 /* The block's result, with the rank's rows of W (bind_back()): io->y (+)= W x (+ bias), on all ranks. */
 enum status project_back(struct model_rank *m, const struct block_io *io, const struct weight *w, const float *bias,
                          const struct act *x);

@@ -43,6 +43,7 @@ struct rig {
     bool is_tiny;
     struct backend *backend;
     struct ranks *ranks; /* in place of the backend, or NULL */
+    const struct model *model;
     struct engine *engine;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -217,6 +218,7 @@ static struct rig *rig_of(struct rig_options o)
     if (model_state_bytes(eo.model) > 0 && !o.shared)
         cr_assert_eq(model_states_create(eo.kv, eo.model, o.max_seqs + o.snapshots, &err), OK, "%s", err.text);
     if (o.recurrent) recurrent_backend_states(eo.kv, o.max_seqs + o.snapshots);
+    r->model = eo.model;
     cr_assert_eq(engine_create(&r->engine, &eo, &err), OK, "%s", err.text);
     r->n_layers = info.n_layers;
     r->d_model = info.d_model;

@@ -1,5 +1,6 @@
 /* families: every model family on two tiny files, against what others say of them (tests/golden/families/). */
 #include "base/mem.h"
+#include "helpers/cache_hash.h"
 #include "helpers/route_margins.h"
 #include "model/model.h"
 #include "parallel/ranks.h"
@@ -36,32 +37,15 @@
 static const struct family {
     const char *name;
     bool served;
+    uint32_t most; /* members of a stage: heads that its layers share out; 0: 3 */
 } FAMILIES[] = {
     { "llama", true },     { "llama-yarn", true }, { "llama-longrope", true }, { "mixtral", true },
-    { "qwen2", true },     { "qwen3", true },      { "qwen3moe", true },       { "gemma2", true },
+    { "qwen2", true, 6 },  { "qwen3", true },      { "qwen3moe", true },       { "gemma2", true },
     { "gemma3", true },    { "phi3", true },       { "gpt-oss", true },        { "deepseek2-lite", true },
-    { "deepseek2", true }, { "qwen3next", true },  { "qwen35", true },         { "qwen35moe", true },
-    { "mamba2", true },
+    { "deepseek2", true }, { "qwen3next", true },  { "qwen35", true, 2 },      { "qwen35moe", true },
+    { "mamba2", true, 6 },
 };
 #define N_FAMILIES (sizeof(FAMILIES) / sizeof(*FAMILIES))
-
-/* Families with blocks that only one rank computes: refused on ranks that share out heads (tp), or on any (pp). */
-static const struct {
-    const char *name;
-    bool tp, pp;
-} ALONE[] = {
-    { "qwen3next", true, false },
-    { "qwen35", true, false },
-    { "qwen35moe", true, false },
-    { "mamba2", true, false },
-};
-
-static bool needs_one_rank(const char *name, uint32_t tp, uint32_t pp)
-{
-    for (size_t i = 0; i < sizeof(ALONE) / sizeof(*ALONE); i++)
-        if (strcmp(ALONE[i].name, name) == 0) return (tp > 1 && ALONE[i].tp) || (pp > 1 && ALONE[i].pp);
-    return false;
-}
 
 struct file {
     char path[256];
@@ -94,12 +78,13 @@ static struct file file_open(const char *name, const char *kind)
     return f;
 }
 
+static const uint32_t block_ids[BLOCKS] = { 2, 0, 3, 1 };
+
 static void read_rows(struct model *m, const struct kv_store *kv, const struct file *f, uint32_t pos, uint32_t rows,
                       float *out)
 {
-    static const uint32_t blocks[BLOCKS] = { 2, 0, 3, 1 };
     uint32_t n_vocab = model_info(m)->n_vocab;
-    struct batch_seq seq = { 0, rows, pos, blocks, BLOCKS, .n_logits = rows };
+    struct batch_seq seq = { 0, rows, pos, block_ids, BLOCKS, .n_logits = rows };
     struct batch b = { rows, f->tokens + pos, &seq, 1 };
     cr_assert_eq(model_forward(m, &b, kv, NULL, NULL), OK);
     for (uint32_t r = 0; r < rows; r += MODEL_MAX_LOGIT_ROWS) {
@@ -110,8 +95,21 @@ static void read_rows(struct model *m, const struct kv_store *kv, const struct f
     }
 }
 
-/* Logits of all positions, [position][n_vocab]; the caller frees them. */
-static float *read_all(const struct file *f, const struct setting *s, uint32_t *n_vocab)
+static uint64_t hash_of(const struct model *m, struct kv_store *kv, uint32_t n_tokens)
+{
+    struct kv_store *stores[64];
+    struct kv_map *map;
+    struct error err = { 0 };
+    uint32_t n = 0;
+    for (; kv; kv = kv->next) stores[n++] = kv;
+    cr_assert_eq(kv_map_create(&map, model_mesh(m), stores, &err), OK, "%s", err.text);
+    const uint64_t hash = cache_hash(map, block_ids, n_tokens, 0);
+    kv_map_destroy(map);
+    return hash;
+}
+
+/* Logits of all positions, [position][n_vocab]; the caller frees them.  *cache, unless NULL: the whole cache then. */
+static float *read_all(const struct file *f, const struct setting *s, uint32_t *n_vocab, uint64_t *cache)
 {
     struct model_info info;
     struct backend *be = NULL;
@@ -142,6 +140,7 @@ static float *read_all(const struct file *f, const struct setting *s, uint32_t *
     float *out = mem_array((size_t)f->n * *n_vocab, sizeof(*out));
     for (uint32_t pos = 0; pos < f->n; pos += s->chunk)
         read_rows(m, kv, f, pos, f->n - pos < s->chunk ? f->n - pos : s->chunk, out);
+    if (cache) *cache = hash_of(m, kv, f->n);
     kv_store_destroy(kv);
     model_close(m);
     ranks_close(ranks);
@@ -254,7 +253,7 @@ static void check_floats(const char *name, const char *kind)
         uint32_t context = (uint32_t)json_integer_value(json_object_get(run, "context")), n_vocab;
         float margins[MAX_TOKENS];
         const struct setting floats = { context, KV_F16, true, MAX_TOKENS, .margins = margins };
-        float *logits = read_all(&f, &floats, &n_vocab);
+        float *logits = read_all(&f, &floats, &n_vocab, NULL);
         cr_assert_not_null(json_object_get(run, "float32"));
         expect_near(&f, logits, margins, n_vocab, json_object_get(run, "float32"), FLOAT32_LIMIT);
         expect_near(&f, logits, margins, n_vocab, json_object_get(run, "llama.cpp"), LLAMA_CPP_LIMIT);
@@ -271,7 +270,7 @@ static void check_int8(const char *name, const char *kind)
     json_array_foreach(json_object_get(f.json, "runs"), i, run)
     {
         uint32_t context = (uint32_t)json_integer_value(json_object_get(run, "context")), n_vocab;
-        float *logits = read_all(&f, &(struct setting){ context, KV_INT8, false, MAX_TOKENS }, &n_vocab);
+        float *logits = read_all(&f, &(struct setting){ context, KV_INT8, false, MAX_TOKENS }, &n_vocab, NULL);
         struct tally t = compare(logits, n_vocab, json_object_get(run, "float32"), 1, CLEAR_GAP);
         double mean = mean_of(&t);
         qsort(t.deltas, t.n, sizeof(*t.deltas), ascending);
@@ -292,9 +291,9 @@ static void check_cuts(const char *name, const char *kind, enum kv_format kv)
     static const uint32_t chunks[] = { 1, 7, 50, 64 };
     struct file f = file_open(name, kind);
     uint32_t n_vocab;
-    float *whole = read_all(&f, &(struct setting){ 512, kv, false, MAX_TOKENS }, &n_vocab);
+    float *whole = read_all(&f, &(struct setting){ 512, kv, false, MAX_TOKENS }, &n_vocab, NULL);
     for (size_t i = 0; i < sizeof(chunks) / sizeof(*chunks); i++) {
-        float *cut = read_all(&f, &(struct setting){ 512, kv, false, chunks[i] }, &n_vocab);
+        float *cut = read_all(&f, &(struct setting){ 512, kv, false, chunks[i] }, &n_vocab, NULL);
         cr_expect_eq(memcmp(whole, cut, (size_t)f.n * n_vocab * sizeof(*cut)), 0,
                      "%s: read %u tokens at a time, its logits are others", f.path, chunks[i]);
         mem_free(cut);
@@ -303,22 +302,46 @@ static void check_cuts(const char *name, const char *kind, enum kv_format kv)
     json_decref(f.json);
 }
 
-/* However its layers and heads are shared out, a model's logits have the same bits. */
-static void check_ranks(const char *name)
+/* More members than heads: refused, with both numbers. */
+static void expect_refused(const struct file *f, uint32_t tp, uint32_t most)
 {
-    static const uint32_t shapes[][2] = { { 1, 2 }, { 1, 3 }, { 2, 1 }, { 3, 1 }, { 2, 2 }, { 3, 3 } };
-    struct file f = file_open(name, "q");
+    struct model_info info;
+    struct model *m;
+    struct ranks *ranks;
+    struct error err = { 0 };
+    char says[96];
+    cr_assert_eq(model_read_info(&info, f->path, &err), OK, "%s", err.text);
+    const struct backend_options be_opt = { .n_threads = 1, .limits = model_limits(&info, 8, 64) };
+    cr_assert_eq(ranks_open(&ranks, tp, 1, "cpu", &be_opt, &err), OK, "%s", err.text);
+    const struct model_options opt = {
+        .path = f->path, .ranks = ranks, .max_batch_tokens = 8, .max_context = 64, .weights_fd = -1
+    };
+    snprintf(says, sizeof(says), "tp is %u, but a layer has only %u ", tp, most);
+    cr_expect_eq(model_open(&m, &opt, &err), ERR_INVALID);
+    cr_expect(strstr(err.text, says), "%s: \"%s\" is not in: %s", f->path, says, err.text);
+    ranks_close(ranks);
+}
+
+/* However its layers and heads are shared out, a model's logits and its cache have the same bits. */
+static void check_ranks(const struct family *family)
+{
+    static const uint32_t shapes[][2] = { { 1, 2 }, { 1, 3 }, { 2, 1 }, { 3, 1 }, { 4, 1 },
+                                          { 2, 2 }, { 3, 3 }, { 6, 2 }, { 8, 1 } };
+    const uint32_t most = family->most ? family->most : 3;
+    struct file f = file_open(family->name, "q");
+    uint64_t cache_of_one, cache;
     uint32_t n_vocab;
-    float *one = read_all(&f, &(struct setting){ 512, KV_INT8, false, 50 }, &n_vocab);
+    float *one = read_all(&f, &(struct setting){ 512, KV_INT8, false, 50 }, &n_vocab, &cache_of_one);
     for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
         const uint32_t tp = shapes[i][0], pp = shapes[i][1];
-        if (needs_one_rank(name, tp, pp)) {
-            fprintf(stderr, "families: SKIPPED, not shared out yet: %s on %u x %u ranks\n", name, tp, pp);
+        if (tp > most) {
+            expect_refused(&f, tp, most);
             continue;
         }
-        float *shared = read_all(&f, &(struct setting){ 512, KV_INT8, false, 50, tp, pp }, &n_vocab);
+        float *shared = read_all(&f, &(struct setting){ 512, KV_INT8, false, 50, tp, pp }, &n_vocab, &cache);
         cr_expect_eq(memcmp(one, shared, (size_t)f.n * n_vocab * sizeof(*shared)), 0,
                      "%s: on %u x %u ranks its logits are others", f.path, tp, pp);
+        cr_expect_eq(cache, cache_of_one, "%s: on %u x %u ranks its cache is another", f.path, tp, pp);
         mem_free(shared);
     }
     mem_free(one);
@@ -358,7 +381,7 @@ Test(families, give_the_same_bits_however_a_prompt_is_cut)
 
 Test(families, give_the_same_bits_on_any_ranks)
 {
-    FOR_EACH_SERVED(f) check_ranks(f->name);
+    FOR_EACH_SERVED(f) check_ranks(f);
 }
 
 Test(families, that_are_not_served_are_refused_by_name)

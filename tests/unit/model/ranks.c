@@ -3,8 +3,10 @@
 
 #include "base/mem.h"
 #include "compute/dtype.h"
+#include "helpers/cache_hash.h"
 #include "helpers/deferred_backend.h"
 #include "helpers/tiny_model.h"
+#include "helpers/tiny_recurrent.h"
 #include "model/model.h"
 #include "parallel/mesh.h"
 #include "store/kv_map.h"
@@ -20,6 +22,7 @@
 #define N_TOKENS (N_PROMPT + N_NEW)
 #define BLOCKS   3
 #define CONTEXT  192
+#define SLOT     1 /* of recurrent states */
 
 struct rig {
     struct ranks *ranks;
@@ -54,9 +57,11 @@ static struct backend_options backend_options_of(const char *path, uint32_t n_th
 
 static void open_kv(struct rig *r)
 {
-    struct kv_store *stores[RANKS_MAX_TP];
+    struct kv_store *stores[64];
     struct error err;
     cr_assert_eq(model_kv_create(&r->kv, r->model, BLOCKS, &err), OK, "%s", err.text);
+    if (model_state_bytes(r->model) > 0)
+        cr_assert_eq(model_states_create(r->kv, r->model, SLOT + 1, &err), OK, "%s", err.text);
     uint32_t n = 0;
     for (struct kv_store *s = r->kv; s; s = s->next) stores[n++] = s;
     cr_assert_eq(n, r->n_ranks);
@@ -96,7 +101,7 @@ static enum status try_step(struct rig *r, uint32_t pos, uint32_t n, model_layer
 {
     int32_t tokens[CHUNK];
     for (uint32_t i = 0; i < n; i++) tokens[i] = token_at(pos + i);
-    const struct batch_seq seq = { 0, n, pos, block_ids, BLOCKS, .n_logits = n };
+    const struct batch_seq seq = { 0, n, pos, block_ids, BLOCKS, .n_logits = n, .state = SLOT };
     const struct batch b = { n, tokens, &seq, 1 };
     enum status st = model_forward(r->model, &b, r->kv, on_layer, ctx);
     const enum status done = r->never_waits ? OK : model_wait(r->model);
@@ -118,20 +123,6 @@ struct got {
     uint64_t logits, cache;
 };
 
-/* The whole cache in the wire's canonical order. */
-static uint64_t hash_cache(const struct rig *r)
-{
-    const struct mesh *mesh = model_mesh(r->model);
-    const struct kv_geometry g = kv_map_geometry(r->map, 0);
-    const size_t bytes = (size_t)(kv_wire_bytes(g.format, g.head_dim, N_TOKENS) * mesh->n_layers * mesh->n_kv_heads);
-    const struct kv_range all = { 0, mesh->n_layers, 0, mesh->n_kv_heads, 0, N_TOKENS, NULL };
-    uint8_t *wire = mem_alloc(bytes);
-    cr_assert_eq(kv_map_pack(r->map, &all, block_ids, wire), OK);
-    const uint64_t hash = XXH3_64bits(wire, bytes);
-    mem_free(wire);
-    return hash;
-}
-
 static struct got run(struct rig *r)
 {
     XXH3_state_t *hash = XXH3_createState();
@@ -142,7 +133,7 @@ static struct got run(struct rig *r)
         if (pos > 0) hash_logits(r, n, hash);
         pos += n;
     }
-    const struct got g = { XXH3_64bits_digest(hash), hash_cache(r) };
+    const struct got g = { XXH3_64bits_digest(hash), cache_hash(r->map, block_ids, N_TOKENS, SLOT) };
     XXH3_freeState(hash);
     return g;
 }
@@ -153,12 +144,15 @@ static const struct one {
     const char *arch;
     uint32_t n_layers, d_model, n_heads, n_kv_heads, d_ff, type, v_type;
     bool tied, bias;
+    uint32_t odd_kv_heads;
 } CASES[] = {
     { "nine heads over three", KV_INT8, "llama", 4, 288, 9, 3, 224, DTYPE_Q4_0, DTYPE_Q8_0, false, false },
     { "f16 cache, biases", KV_F16, "qwen2", 3, 128, 8, 2, 96, DTYPE_BF16, DTYPE_F16, true, true },
     { "fewer rows than ranks", KV_INT8, "llama", 3, 48, 3, 1, 32, DTYPE_F32, DTYPE_F32, false, false },
     { "super-blocks", KV_INT8, "qwen2", 3, 256, 8, 8, 256, DTYPE_Q4_K, DTYPE_Q6_K, true, true },
     { "one kv head", KV_INT8, "llama", 3, 160, 10, 1, 160, DTYPE_Q8_0, DTYPE_Q5_1, false, false },
+    { "layers of two and of eight kv heads", KV_INT8, "llama", 4, 128, 8, 2, 96, DTYPE_Q8_0, DTYPE_Q8_0, true, false,
+      8 },
 };
 
 static char *write_case(const struct one *c)
@@ -169,6 +163,7 @@ static char *write_case(const struct one *c)
     o.d_model = c->d_model;
     o.n_heads = c->n_heads;
     o.n_kv_heads = c->n_kv_heads;
+    o.odd_kv_heads = c->odd_kv_heads;
     o.d_ff = c->d_ff;
     o.type = c->type;
     o.v_type = c->v_type;
@@ -177,42 +172,64 @@ static char *write_case(const struct one *c)
     return tiny_write(&o);
 }
 
-Test(ranks, any_shape_gives_the_bits_and_the_cache_of_one)
+static void expect_any_shape(const char *name, const char *path, enum kv_format kv, uint32_t most)
 {
     static const uint32_t tps[] = { 1, 2, 3, 4, 8 };
+    struct got want = { 0 };
+    for (size_t t = 0; t < sizeof(tps) / sizeof(tps[0]) && tps[t] <= most; t++)
+        for (uint32_t pp = 1; pp <= 3; pp++) {
+            struct rig r = rig_open(path, tps[t], pp, kv, WEIGHTS_RESIDENT);
+            const struct got g = run(&r);
+            if (r.n_ranks == 1) want = g;
+            cr_expect_eq(g.logits, want.logits, "%s: logits of tp %u pp %u", name, tps[t], pp);
+            cr_expect_eq(g.cache, want.cache, "%s: cache of tp %u pp %u", name, tps[t], pp);
+            rig_close(&r);
+        }
+}
+
+Test(ranks, any_shape_gives_the_bits_and_the_cache_of_one)
+{
     for (size_t i = 0; i < sizeof(CASES) / sizeof(CASES[0]); i++) {
-        const struct one *c = &CASES[i];
-        char *path = write_case(c);
-        struct got want = { 0 };
-        for (size_t t = 0; t < sizeof(tps) / sizeof(tps[0]); t++)
-            for (uint32_t pp = 1; pp <= 3 && tps[t] <= c->n_heads; pp++) {
-                struct rig r = rig_open(path, tps[t], pp, c->kv, WEIGHTS_RESIDENT);
-                const struct got g = run(&r);
-                if (r.n_ranks == 1) want = g;
-                cr_expect_eq(g.logits, want.logits, "%s: logits of tp %u pp %u", c->name, tps[t], pp);
-                cr_expect_eq(g.cache, want.cache, "%s: cache of tp %u pp %u", c->name, tps[t], pp);
-                rig_close(&r);
-            }
+        char *path = write_case(&CASES[i]);
+        expect_any_shape(CASES[i].name, path, CASES[i].kv, CASES[i].n_heads);
         tiny_remove(path);
     }
 }
 
-Test(ranks, streamed_weights_are_streamed_by_each)
+static const struct {
+    const char *name;
+    struct tiny_recurrent model;
+} RECURRENT[] = {
+    { "v heads side by side", { "qwen3next", 16, 9, 18, 0, 9, 3, DTYPE_Q8_0 } },
+    { "tiled v heads", { "qwen35", 32, 8, 24, 0, 8, 2, DTYPE_Q4_0 } },
+    { "a v head per key head", { "qwen35", 16, 10, 10, 0, 8, 8, DTYPE_F32 } },
+    { "one group of all heads", { "mamba2", 48, 1, 12, 32, .type = DTYPE_Q8_0 } },
+    { "groups cut apart", { "mamba2", 32, 3, 9, 48, .type = DTYPE_Q5_1 } },
+    { "groups of one head", { "mamba2", 48, 8, 8, 16, .type = DTYPE_BF16 } },
+};
+
+Test(ranks, any_shape_gives_the_bits_and_the_states_of_one)
 {
-    char *path = write_case(&CASES[0]);
+    for (size_t i = 0; i < sizeof(RECURRENT) / sizeof(RECURRENT[0]); i++) {
+        char *path = tiny_recurrent_write(&RECURRENT[i].model);
+        expect_any_shape(RECURRENT[i].name, path, KV_INT8, 8);
+        tiny_remove(path);
+    }
+}
+
+static void expect_streamed(const char *path)
+{
     struct rig one = rig_open(path, 1, 1, KV_INT8, WEIGHTS_RESIDENT), r = rig_open(path, 2, 2, KV_INT8, WEIGHTS_STREAM);
     const struct got want = run(&one), g = run(&r);
     cr_assert(model_is_streamed(r.model));
     cr_assert(g.logits == want.logits && g.cache == want.cache);
     rig_close(&one);
     rig_close(&r);
-    tiny_remove(path);
 }
 
 /* Backends that do nothing until they are waited for. */
-Test(ranks, what_is_put_off_is_done_before_others_read_it)
+static void expect_put_off(const char *path)
 {
-    char *path = write_case(&CASES[0]);
     const struct backend_options bo = backend_options_of(path, 1);
     struct rig one = rig_open(path, 1, 1, KV_INT8, WEIGHTS_RESIDENT), r = { .n_ranks = 6, .never_waits = true };
     struct error err;
@@ -228,7 +245,27 @@ Test(ranks, what_is_put_off_is_done_before_others_read_it)
     cr_assert(g.logits == want.logits && g.cache == want.cache);
     rig_close(&one);
     rig_close(&r);
-    tiny_remove(path);
+}
+
+/* One of attention, one of each recurrence. */
+static void with_each_mixer(void (*expect)(const char *path))
+{
+    char *paths[] = { write_case(&CASES[0]), tiny_recurrent_write(&RECURRENT[1].model),
+                      tiny_recurrent_write(&RECURRENT[4].model) };
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+        expect(paths[i]);
+        tiny_remove(paths[i]);
+    }
+}
+
+Test(ranks, streamed_weights_are_streamed_by_each)
+{
+    with_each_mixer(expect_streamed);
+}
+
+Test(ranks, what_is_put_off_is_done_before_others_read_it)
+{
+    with_each_mixer(expect_put_off);
 }
 
 /* --- what is told of layers --- */
@@ -242,7 +279,7 @@ struct told {
 
 static uint64_t hash_layer(const struct rig *r, uint32_t layer)
 {
-    const struct kv_range range = { layer, layer + 1, 0, model_mesh(r->model)->n_kv_heads, 0, CHUNK, NULL };
+    const struct kv_range range = { layer, layer + 1, 0, kv_map_geometry(r->map, layer).n_kv_heads, 0, CHUNK, NULL };
     uint8_t wire[2 * 9 * CHUNK * (32 + 4)];
     cr_assert_eq(kv_map_pack(r->map, &range, block_ids, wire), OK);
     return XXH3_64bits(wire, 2 * 3 * CHUNK * (32 + 4));
@@ -334,7 +371,7 @@ Test(ranks, refuses_shapes_that_do_not_fit)
     struct ranks *r = NULL;
     struct error err = { 0 };
     char *path = tiny_write(&o);
-    expect_refused(path, 5, 1, -1, ERR_INVALID, "tp is 5, but the model has only 4 heads");
+    expect_refused(path, 5, 1, -1, ERR_INVALID, "tp is 5, but a layer has only 4 heads");
     expect_refused(path, 1, 3, -1, ERR_INVALID, "pp is 3, but the model has only 2 layers");
     expect_refused(path, 2, 1, 0, ERR_UNSUPPORTED, "packed for one rank, this model has 2");
     const struct backend_options bo = backend_options_of(path, 1);

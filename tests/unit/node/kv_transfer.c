@@ -273,12 +273,13 @@ static struct kv_map *cut_over(struct ranks *r, uint32_t tp, uint32_t pp)
 {
     struct kv_map *map;
     struct error err;
-    r->mesh = (struct mesh){ tp, pp, 6, 6, 3 };
+    r->mesh = (struct mesh){ tp, pp, 6 };
     for (uint32_t i = 0; i < mesh_n_ranks(&r->mesh); i++) {
-        const struct mesh_part part = mesh_part(&r->mesh, i);
-        const struct cache_geometry g =
-            fake_geometry(part.layers.end - part.layers.begin, part.kv_heads.end - part.kv_heads.begin, 64);
+        const uint32_t n_layers = shard_n(mesh_layers(&r->mesh, i));
+        const struct shard heads = shard_kv_heads(shard_units(6, i % tp, tp), 6, 3);
+        const struct cache_geometry g = fake_geometry(n_layers, shard_n(heads), 64);
         r->stores[i] = fake_store(&g, N_BLOCKS, false);
+        for (uint32_t l = 0; l < n_layers; l++) r->stores[i]->held[l] = held_run(3, shard_run(heads));
     }
     cr_assert_eq(kv_map_create(&map, &r->mesh, r->stores, &err), OK, "%s", err.text);
     return map;

@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "helpers/kernel_check.h"
+#include "parallel/ranks.h"
 
 #include <criterion/criterion.h>
 #include <pthread.h>
@@ -43,11 +44,12 @@ static const struct model MODELS[] = {
 /* One side of a hand-off. */
 struct side {
     struct mesh mesh;
+    const struct model *model;
     struct kv_store *stores[MAX_RANKS];
     struct kv_map *map;
 };
 
-/* ---- by counting, without mesh_part() ---- */
+/* ---- by counting, without shards ---- */
 
 static bool has_layer(const struct mesh *m, uint32_t rank, uint32_t l)
 {
@@ -55,11 +57,11 @@ static bool has_layer(const struct mesh *m, uint32_t rank, uint32_t l)
     return l >= m->n_layers * stage / m->pp && l < m->n_layers * (stage + 1) / m->pp;
 }
 
-static bool has_head(const struct mesh *m, uint32_t rank, uint32_t h)
+static bool has_head(const struct side *s, uint32_t rank, uint32_t h)
 {
-    const uint32_t member = rank % m->tp, group = m->n_heads / m->n_kv_heads;
+    const uint32_t n = s->model->n_heads, member = rank % s->mesh.tp, group = n / s->model->n_kv_heads;
     for (uint32_t q = h * group; q < (h + 1) * group; q++)
-        if (q >= m->n_heads * member / m->tp && q < m->n_heads * (member + 1) / m->tp) return true;
+        if (q >= n * member / s->mesh.tp && q < n * (member + 1) / s->mesh.tp) return true;
     return false;
 }
 
@@ -70,11 +72,20 @@ static uint32_t layers_before(const struct mesh *m, uint32_t rank, uint32_t l)
     return n;
 }
 
-static uint32_t heads_before(const struct mesh *m, uint32_t rank, uint32_t h)
+static uint32_t heads_before(const struct side *s, uint32_t rank, uint32_t h)
 {
     uint32_t n = 0;
-    while (h-- > 0) n += has_head(m, rank, h);
+    while (h-- > 0) n += has_head(s, rank, h);
     return n;
+}
+
+/* Those of the rank lie side by side. */
+static struct held heads_of(const struct side *s, uint32_t rank)
+{
+    const uint32_t n = heads_before(s, rank, s->model->n_kv_heads);
+    uint32_t first = 0;
+    while (!has_head(s, rank, first)) first++;
+    return held_run(s->model->n_kv_heads, (struct shard_runs){ first, n, n, n });
 }
 
 /* ---- sides and their bytes ---- */
@@ -91,15 +102,16 @@ static size_t all_bytes(const struct model *model)
 
 static struct side side_of(const struct model *model, uint32_t tp, uint32_t pp)
 {
-    struct side s = { .mesh = { tp, pp, model->n_layers, model->n_heads, model->n_kv_heads } };
+    struct side s = { .mesh = { tp, pp, model->n_layers }, .model = model };
     struct error err = { 0 };
     for (uint32_t r = 0; r < tp * pp; r++) {
         struct kv_geometry layers[30];
         const uint32_t n_layers = layers_before(&s.mesh, r, model->n_layers);
+        const struct held held = heads_of(&s, r);
         for (uint32_t l = 0; l < n_layers; l++)
-            layers[l] =
-                (struct kv_geometry){ heads_before(&s.mesh, r, model->n_kv_heads), HEAD_DIM, model->format, false };
+            layers[l] = (struct kv_geometry){ held_n(&held), HEAD_DIM, model->format, false };
         cr_assert_eq(kv_store_create(&s.stores[r], backend, layers, n_layers, N_BLOCKS, &err), OK, "%s", err.text);
+        for (uint32_t l = 0; l < n_layers; l++) s.stores[r]->held[l] = held;
     }
     cr_assert_eq(kv_map_create(&s.map, &s.mesh, s.stores, &err), OK, "%s", err.text);
     return s;
@@ -145,12 +157,12 @@ static void each_piece(struct side *s, const struct model *model, const kv_block
     for (uint32_t r = 0; r < s->mesh.tp * s->mesh.pp; r++)
         for (uint32_t l = 0; l < model->n_layers; l++)
             for (uint32_t hv = 0; hv < 2 * model->n_kv_heads; hv++) {
-                if (!has_layer(&s->mesh, r, l) || !has_head(&s->mesh, r, hv / 2)) continue;
+                if (!has_layer(&s->mesh, r, l) || !has_head(s, r, hv / 2)) continue;
                 const uint8_t *row = cache + (2 * (size_t)l * model->n_kv_heads + hv) * row_bytes(model, N_TOKENS);
                 for (uint32_t t = 0; t < N_TOKENS; t += 64) {
                     const uint32_t n = N_TOKENS - t < 64 ? N_TOKENS - t : 64;
                     const struct kv_piece p = { .layer = layers_before(&s->mesh, r, l),
-                                                .head = heads_before(&s->mesh, r, hv / 2),
+                                                .head = heads_before(s, r, hv / 2),
                                                 .is_v = hv % 2,
                                                 .block = blocks[t / 64],
                                                 .t1 = n,
@@ -385,20 +397,31 @@ Test(kv_map, says_when_there_is_no_stream, .init = start, .fini = stop)
 
 Test(kv_map, refuses_memory_that_is_not_of_the_mesh, .init = start, .fini = stop)
 {
-    static const struct {
-        struct mesh mesh;
-        const char *says;
-    } CASES[] = {
-        { { 1, 1, 4, 16, 2 }, "rank 0 has KV memory of 3 layers and 5 blocks, it should be 4 and 5" },
-        { { 1, 1, 3, 16, 1 }, "rank 0 has 2 kv heads in its layer 0, it should be 1" },
-        { { 17, 1, 3, 16, 2 }, "tp is 17" },
-    };
     struct side s = side_of(&MODELS[1], 1, 1), other = side_of(&MODELS[1], 2, 1);
+    const struct mesh longer = { 1, 1, 4 }, wide = { RANKS_MAX_TP + 1, 1, 3 };
     struct error err = { 0 };
     struct kv_map *map;
-    for (size_t i = 0; i < sizeof(CASES) / sizeof(CASES[0]); i++) {
-        cr_assert_eq(kv_map_create(&map, &CASES[i].mesh, s.stores, &err), ERR_INVALID);
-        cr_assert(strstr(err.text, CASES[i].says), "%s", err.text);
+    const struct {
+        const struct mesh *mesh;
+        struct side *of;
+        struct held held; /* of its first layer, on the last rank */
+        const char *says;
+    } cases[] = {
+        { &longer, &s, held_all(2), "rank 0 has KV memory of 3 layers and 5 blocks, it should be 4 and 5" },
+        { &wide, &s, held_all(2), "tp is 65, at most 64" },
+        { &s.mesh, &s, held_all(1), "rank 0 has 2 kv heads in its layer 0, it should be 1" },
+        { &s.mesh, &s, held_run(3, (struct shard_runs){ 1, 2, 2, 2 }), "no rank has head 0 of 3" },
+        { &s.mesh, &s, held_run(2, (struct shard_runs){ 1, 2, 2, 2 }), "rank 0 has head 2, there are 2" },
+        { &other.mesh, &other, held_run(3, (struct shard_runs){ 1, 1, 1, 1 }), "rank 1 has another geometry" },
+        { &other.mesh, &other, held_run(2, (struct shard_runs){ 0, 1, 1, 1 }), "no rank has head 1 of 2" },
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct kv_store *last = cases[i].of->stores[cases[i].of->mesh.tp - 1];
+        const struct held good = last->held[0];
+        last->held[0] = cases[i].held;
+        cr_assert_eq(kv_map_create(&map, cases[i].mesh, cases[i].of->stores, &err), ERR_INVALID, "case %zu", i);
+        cr_assert(strstr(err.text, cases[i].says), "%s", err.text);
+        last->held[0] = good;
     }
     other.stores[1]->layers[2].geom.rotate = true;
     cr_assert_eq(kv_map_create(&map, &other.mesh, other.stores, &err), ERR_INVALID);
