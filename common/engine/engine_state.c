@@ -43,7 +43,7 @@ bool engine_save_state(struct engine *e, struct seq *s)
     if (!s->states) return true;
     if (state_pool_take(s->states, &s->saved) != OK) return false;
     s->n_saved = s->n_computed;
-    if (state_store_copy(e->kv->states, s->slot, s->saved) == OK) return true;
+    if (kv_store_copy_state(e->kv, s->slot, s->saved) == OK) return true;
     seq_drop_saved(s);
     return false;
 }

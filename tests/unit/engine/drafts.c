@@ -180,6 +180,30 @@ Test(drafts, change_no_token_of_a_recurrent_model)
     rig_free(full);
 }
 
+/* States of all ranks are saved, and undone. */
+Test(drafts, change_no_token_of_a_recurrent_model_on_ranks)
+{
+    static struct heard want[N_SEQS];
+    struct rig_options o = rig_defaults();
+    for (uint32_t i = 0; i < N_SEQS; i++) make_prompt(i);
+    o.path = TEST_DATA "/golden/families/qwen35.q.gguf";
+    o.context = 512;
+    o.max_seqs = N_SEQS;
+    o.snapshots = N_SEQS;
+    struct rig *r = rig_of(o);
+    run_all(r, want);
+    rig_free(r);
+    for (uint32_t i = 0; i < N_SEQS; i++) {
+        memcpy(known[i].tokens + known[i].n_prompt, want[i].out, N_TAKEN * sizeof(*want->out));
+        known[i].n = known[i].n_prompt + N_TAKEN;
+    }
+    o.draft = half_right;
+    expect_as_without(o, want);
+    o.tp = 2;
+    o.pp = 2;
+    expect_as_without(o, want);
+}
+
 /* Each row of guesses has its own place in the output. */
 Test(drafts, end_where_min_tokens_says)
 {
