@@ -18,9 +18,12 @@
 static const struct config_option OPTIONS[] = {
     COMMAND_CHOICE("backend", NULL, AT(backend), "cpu|cuda", "cpu",
                    "what computes; cuda: products, experts' routes, latents, states and picks"),
+    COMMAND_CHOICE("numerics", NULL, AT(numerics), "exact|fast", "fast", "of cuda: the CPU's bits, or not"),
     COMMAND_CHOICE("op", NULL, AT(op), "all|pack|matmul|attention|experts|latent|states|pick", "all",
                    "what is measured"),
     COMMAND_TEXT("type", NULL, AT(type), "TYPE", "", "one type of weights in place of all"),
+    COMMAND_TEXT("shape", NULL, AT(shape), "ROWSxCOLS", "", "cuda: one shape of matrices in place of all"),
+    COMMAND_NUMBER("rows", NULL, AT(rows), 0, 1024, "0", "cuda: one number of rows of activations; 0: several"),
     COMMAND_TEXT("isa", NULL, AT(isa), "LEVEL", "", "one instruction set in place of all that this machine has"),
     BENCH_THREADS(AT(threads)),
     BENCH_JSON(AT(json)),

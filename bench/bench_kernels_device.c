@@ -145,8 +145,9 @@ static enum status bench_shape(struct device *d, const struct synth_type *type, 
     enum status st = make_copies(d, type, shape);
     if (st == OK) st = time_call(d, read_copies, &read);
     const double read_bytes_s = (double)(d->copy_bytes * d->n_copies) / read;
-    for (size_t i = 0; i < N_COUNTS && st == OK; i++) {
-        d->x.n = COUNTS[i];
+    const uint32_t one = d->k->opt.rows;
+    for (size_t i = 0; i < (one ? 1 : N_COUNTS) && st == OK; i++) {
+        d->x.n = one ? one : COUNTS[i];
         d->x.k = shape->cols;
         st = d->b->ops->quantize(d->b, NULL, &d->x);
         if (st == OK) st = time_call(d, multiply, &seconds);
@@ -177,6 +178,13 @@ static enum status prepare_device(struct device *d)
     return device_alloc(d, sizeof(uint32_t), &d->sink);
 }
 
+static bool wants_shape(const struct device *d, const struct shape *shape)
+{
+    char name[32];
+    snprintf(name, sizeof(name), "%ux%u", shape->rows, shape->cols);
+    return !d->k->opt.shape || strcmp(d->k->opt.shape, name) == 0;
+}
+
 static enum status bench_types(struct device *d)
 {
     enum status st = OK;
@@ -184,7 +192,8 @@ static enum status bench_types(struct device *d)
         const char *name = dtype_info(type)->name;
         const struct synth_type *t = synth_type_find(name);
         if (!t || (d->k->opt.type && strcmp(d->k->opt.type, name) != 0)) continue;
-        for (size_t i = 0; i < N_SHAPES && st == OK; i++) st = bench_shape(d, t, &SHAPES[i]);
+        for (size_t i = 0; i < N_SHAPES && st == OK; i++)
+            if (wants_shape(d, &SHAPES[i])) st = bench_shape(d, t, &SHAPES[i]);
     }
     return st;
 }
@@ -192,7 +201,9 @@ static enum status bench_types(struct device *d)
 enum status bench_device(struct kernels *k, struct error *err)
 {
     struct device d = { .k = k };
-    const struct backend_options opt = { .limits = { .max_rows = DEVICE_ROWS, .max_cols = DEVICE_COLS } };
+    const enum numerics numerics = strcmp(k->opt.numerics, "fast") == 0 ? NUMERICS_FAST : NUMERICS_EXACT;
+    const struct backend_options opt = { .numerics = numerics,
+                                         .limits = { .max_rows = DEVICE_ROWS, .max_cols = DEVICE_COLS } };
     enum status st = kernels_check_type(k, err);
     if (st == OK) st = backend_open(&d.b, k->opt.backend, &opt, err);
     if (st != OK) return st;

@@ -34,9 +34,9 @@
 #define LATENT_ROPE  64u
 
 struct options {
-    char *backend;
-    char *op, *type, *isa; /* NULL: all */
-    uint32_t threads;
+    char *backend, *numerics;
+    char *op, *type, *isa, *shape; /* NULL: all */
+    uint32_t threads, rows;        /* rows: 0: several */
     bool json;
 };
 

@@ -496,12 +496,17 @@ static inline uint64_t state_wire_bytes(const struct state_geometry *g)
     return 4 * (uint64_t)g->rows * g->cols;
 }
 
+/* Whose bits a backend's results are: the CPU's, or any within the contract (docs/numerics.md).  The CPU has its own.
+ */
+enum numerics { NUMERICS_EXACT, NUMERICS_FAST };
+
 struct backend_options {
     uint32_t n_threads; /* CPU: members of the team, the caller being one of them */
     const char *cpus;   /* CPU: a list like "0-3,6" to pin to, or NULL */
     /* CPU: lowers the instruction set: NULL or "auto", "ref", "avx2", "avxvnni", "avx512" (no VNNI), "vnni", "amx", or
      * "vnni256", avxvnni's kernels for a CPU with AVX-512. */
     const char *isa;
+    enum numerics numerics; /* CUDA */
     struct backend_limits limits;
 };
 

@@ -110,6 +110,7 @@ enum status cuda_backend_open(struct backend **out, const struct backend_options
     b->base.ops = &ops;
     b->base.caps = backend_caps{ false, true, 16, 16 };
     b->limits = opt->limits;
+    b->numerics = opt->numerics;
     enum status st = choose_device(b, err);
     if (st != OK) {
         mem_free(b);

@@ -12,6 +12,9 @@ enum status cuda_backend_open(struct backend **out, const struct backend_options
 /* For measuring: enqueues a kernel that reads `bytes` of device memory and does nothing else; `sink` is 4 bytes of it
  * that may be written. */
 enum status cuda_read_all(struct backend *b, const void *p, size_t bytes, void *sink);
+/* For tests: rows [row0, row0 + n) of a matrix as fast products of many rows see them, bf16 [n][n_cols] on the device.
+ * Of a quantized type, F16 or BF16. */
+enum status cuda_weight_dequantize(struct backend *b, const struct weight *w, uint32_t row0, uint32_t n, uint16_t *out);
 #ifdef __cplusplus
 }
 #endif

@@ -83,10 +83,12 @@ struct cuda_backend {
     struct backend_limits limits;
     char name[320]; /* what describe() says */
     int device;
-    int n_sms, arch;    /* arch: 90 for sm_90 */
-    struct stream main; /* the stream NULL */
+    int n_sms, arch;        /* arch: 90 for sm_90 */
+    enum numerics numerics; /* EXACT: the CPU's bits */
+    struct stream main;     /* the stream NULL */
     struct cuda_weights weights;
-    cudaError_t broken; /* the first error that the device will not get over */
+    struct cuda_blas *blas; /* of fast products (cuda_blas.h); or NULL */
+    cudaError_t broken;     /* the first error that the device will not get over */
 
     /* The step, as step_begin() leaves it (cuda_step.cu). */
     struct step_view step;

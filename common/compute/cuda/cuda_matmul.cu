@@ -1,8 +1,12 @@
 /* cuda_matmul.cu - the ops matmul and expert_matmul: which kernel multiplies what. */
+#include "compute/cuda/cuda_blas.h"
 #include "compute/cuda/cuda_internal.h"
 #include "compute/cuda/cuda_product.h"
 
-#define MOST_DP4A_ROWS 4 /* of activations: from there on matrix instructions take less time */
+/* Rows of activations from which on matrix instructions take less time: earlier where warps may share out the columns.
+ */
+#define FAST_MMA_ROWS  5u
+#define EXACT_MMA_ROWS 13u
 
 static struct weight_format format_of(enum dtype type, const struct pack_format *f)
 {
@@ -19,10 +23,9 @@ static struct weight_format format_of(enum dtype type, const struct pack_format 
     return w;
 }
 
-static struct product product_of(struct backend *b, float *y, size_t ld, const struct weight *w, const struct act *x)
+struct product product_of_weight(const struct weight *w)
 {
     const struct pack_format *f = pack_format_of(w->dtype);
-    assert(f && w->n_cols == x->k && w->n_cols <= cuda_of(b)->limits.max_cols && w->precision <= x->precision);
     struct product p = {};
     p.data = (const uint8_t *)w->data;
     p.panel_bytes = panel_bytes(f->bits, f->scales, w->n_cols);
@@ -30,12 +33,21 @@ static struct product product_of(struct backend *b, float *y, size_t ld, const s
     p.n_rows = w->n_rows;
     p.n_cols = w->n_cols;
     p.format = format_of(w->dtype, f);
+    return p;
+}
+
+static struct product product_of(struct backend *b, float *y, size_t ld, const struct weight *w, const struct act *x)
+{
+    const struct pack_format *f = pack_format_of(w->dtype);
+    assert(f && w->n_cols == x->k && w->n_cols <= cuda_of(b)->limits.max_cols && w->precision <= x->precision);
+    struct product p = product_of_weight(w);
     p.act = act_planes_of(x->q, x->precision == FINE ? 2 * x->n : x->n, x->k);
     p.f = x->f;
     p.y = y;
     p.ld = ld;
     p.n = x->n;
     p.slots = 1;
+    p.split = cuda_of(b)->numerics == NUMERICS_FAST;
     p.fine = w->precision == FINE && f->scales != PACK_FLOAT; /* floats take rows as they are */
     return p;
 }
@@ -44,7 +56,8 @@ static cudaError_t multiply(const struct cuda_backend *b, const struct product &
 {
     const struct pack_format *f = pack_format_of(type);
     if (f->scales == PACK_FLOAT) return product_floats(p, f->bits, type == DTYPE_BF16, (uint32_t)b->n_sms, s);
-    if (!p.expert && (p.fine ? 2 : 1) * p.n > MOST_DP4A_ROWS) return product_mma(p, f, s);
+    const uint32_t rows = p.fine ? 2 * p.n : p.n;
+    if (!p.expert && rows >= (p.split ? FAST_MMA_ROWS : EXACT_MMA_ROWS)) return product_mma(p, f, s);
     return product_rows(p, f, (uint32_t)b->n_sms, s);
 }
 
@@ -54,6 +67,9 @@ enum status cuda_matmul(struct backend *b, struct stream *s, float *y, size_t ld
     if (x->n == 0) return OK;
     struct product p = product_of(b, y, ld, w, x);
     p.accumulate = accumulate;
+    bool done = false;
+    const enum status st = cuda_blas_multiply(b, cuda_of(b)->blas, p, w->dtype, cu_stream(b, s), &done);
+    if (done || st != OK) return st;
     return cuda_check(b, multiply(cuda_of(b), p, w->dtype, cu_stream(b, s)), "matmul");
 }
 

@@ -12,13 +12,6 @@
 #define BLOCK_ROWS (2 * PANEL_ROWS)
 #define MOST_WARPS 16u
 
-/* A run of one row, as it was read. */
-template <class F> struct row_run {
-    uint4 code[F::code_units], more[F::more_units + 1];
-    struct run_scales scales;
-    uint32_t blocks;
-};
-
 /* The activations of a run: what the dots and their sums take. */
 struct staged_row {
     int8_t q[RUN_COLS];
@@ -28,23 +21,6 @@ struct staged_row {
 };
 
 /* --- reading --- */
-template <class F>
-static __device__ __forceinline__ void read_run(struct row_run<F> &r, const uint8_t *panel, uint32_t row, uint32_t run,
-                                                uint32_t n_cols)
-{
-    const uint8_t *at = panel + (size_t)run * run_bytes(F::bits, F::scales, RUN_COLS);
-    r.blocks = min_u32(RUN_BLOCKS, n_cols / PACK_BLOCK - run * RUN_BLOCKS);
-    const uint32_t codes = run_code_units(F::bits, r.blocks), more = run_more_units(F::bits, r.blocks);
-    const uint4 *unit = (const uint4 *)at + row;
-#pragma unroll
-    for (int u = 0; u < F::code_units; u++)
-        r.code[u] = u < (int)codes ? __ldcs(unit + u * PANEL_ROWS) : make_uint4(0, 0, 0, 0);
-#pragma unroll
-    for (int u = 0; u < F::more_units; u++)
-        r.more[u] = u < (int)more ? __ldcs(unit + (codes + (uint32_t)u) * PANEL_ROWS) : make_uint4(0, 0, 0, 0);
-    read_scales<F>(r.scales, at + (codes + more) * UNIT_ROWS, row);
-}
-
 /* One row's activations of a run into shared memory, by the warp. */
 template <class F>
 static __device__ __forceinline__ void stage_row(struct staged_row *to, const struct act_planes &a, uint32_t row,
@@ -61,41 +37,6 @@ static __device__ __forceinline__ void stage_row(struct staged_row *to, const st
         to->scale[g] = scale;
         if (F::scales == PACK_K16M) to->sum[g] = __fmul_rn((float)a.sum[group], scale);
         if (F::has_min && !F::by16 && g % 2 == 0) to->sum[g / 2] = a.block_sum[group / 2];
-    }
-}
-
-/* --- codes --- */
-/* The 32 codes of block b, four to a word: w[0 .. 3] of the first 16 columns, w[4 .. 7] of the last. */
-template <class F>
-static __device__ __forceinline__ void block_codes(uint32_t w[8], const struct row_run<F> &r, int b,
-                                                   const uint32_t *book)
-{
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        if (F::bits == 8) {
-            w[j] = word_of(r.code[(2 * b) % F::code_units], j);
-            w[4 + j] = word_of(r.code[(2 * b + 1) % F::code_units], j);
-        } else if (F::bits >= 4) {
-            const uint32_t word = word_of(r.code[b % F::code_units], j);
-            if (F::book) {
-                book_nibbles(book, word, &w[j], &w[4 + j]);
-            } else {
-                w[j] = word & 0x0f0f0f0fu;
-                w[4 + j] = word >> 4 & 0x0f0f0f0fu;
-            }
-        } else {
-            w[j] = pair_codes(word_of(r.code[b / 2 % F::code_units], b % 2 * 2), j);
-            w[4 + j] = pair_codes(word_of(r.code[b / 2 % F::code_units], b % 2 * 2 + 1), j);
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        const uint32_t more =
-            word_of(r.more[F::bits == 6 ? b / 2 : b / 4 % 2], F::bits == 6 ? b % 2 * 2 + i / 4 : b % 4);
-        if (F::bits == 5) w[i] |= bit_codes(more, i) << 4;
-        if (F::bits == 6) w[i] |= pair_codes(more, i % 4) << 4;
-        if (F::bits == 3) w[i] |= bit_codes(more, i) << 2;
-        if (F::bits == 3 && F::book) w[i] = book_bytes(book, w[i]);
     }
 }
 

@@ -24,6 +24,10 @@ struct product {
     bool split; /* each run is summed up by itself, then the runs, in ascending order; otherwise all is one chain */
 };
 
+struct weight;
+/* A product with these weights; what else it takes is zero. */
+struct product product_of_weight(const struct weight *w);
+
 /* The activations' row of row i of y; `lost`: what its 8 bits lose. */
 static __device__ __forceinline__ uint32_t product_act_row(const struct product &p, uint32_t i, bool lost)
 {

@@ -2,6 +2,7 @@
  *
  * Rows are copied into a staging buffer of the stream, some at a time, and packed from there by the GPU: a thread takes
  * a block of 32 columns of a row, or 16 floats. */
+#include "compute/cuda/cuda_blas.h"
 #include "compute/cuda/cuda_gguf.h"
 #include "compute/cuda/cuda_internal.h"
 #include "compute/cuda/cuda_product.h"
@@ -28,11 +29,13 @@ enum status cuda_weights_init(struct cuda_backend *b)
     b->weights.grids = (uint16_t *)p;
     for (const auto &g : grids)
         if (st == OK) st = cuda_upload(&b->base, NULL, b->weights.grids + g.place, g.from, g.n * sizeof(uint16_t));
+    if (st == OK && b->numerics == NUMERICS_FAST) b->blas = cuda_blas_open(&b->base);
     return st;
 }
 
 void cuda_weights_fini(struct cuda_backend *b)
 {
+    cuda_blas_close(&b->base, b->blas);
     cuda_release(&b->base, b->weights.grids, GRID_ENTRIES * sizeof(uint16_t));
 }
 

@@ -1,13 +1,13 @@
 /* matmul: the CUDA backend's products give the bits of the CPU's reference, for every type, shape and number of rows.
  */
-#include "compute/cpu/pack.h"
+#include "compute/cuda/cuda_backend.h"
 #include "helpers/cuda_check.h"
 
 #include <math.h>
 #include <stdio.h>
 
 static const struct backend_limits LIMITS = {
-    .max_rows = 128, .max_context = 512, .max_cols = 2048, .max_experts = 9, .max_experts_used = 4
+    .max_rows = 256, .max_context = 512, .max_cols = 2048, .max_experts = 9, .max_experts_used = 4
 };
 
 static const enum dtype TYPES[] = { DTYPE_Q4_0,    DTYPE_Q4_1,  DTYPE_Q8_0,   DTYPE_Q4_K,    DTYPE_Q6_K,   DTYPE_F16,
@@ -140,7 +140,7 @@ static void expect_same(const struct both *b, const struct product_case *c, uint
 /* Shapes: one panel and part of one, panels that do not pair, runs of columns that are not full, several of them. */
 Test(cuda_matmul, every_type_and_shape)
 {
-    static const uint32_t counts[] = { 1, 2, 3, 4, 5, 9 };
+    static const uint32_t counts[] = { 1, 2, 3, 4, 5, 17 };
     static const uint32_t shapes[][2] = { { 16, 32 }, { 37, 96 }, { 100, 512 }, { 1, 288 }, { 20, 1056 } };
     struct both b = open_both(LIMITS);
     uint64_t seed = 1;
@@ -260,6 +260,194 @@ Test(cuda_matmul, refuses_shapes_and_types_it_has_no_kernel_for)
     cr_assert_eq(gpu->ops->weight_bytes(gpu, (enum dtype)9, 16, 32, &bytes), ERR_UNSUPPORTED);
     cr_assert_eq(gpu->ops->weight_bytes(gpu, (enum dtype)63, 16, 32, &bytes), ERR_UNSUPPORTED);
     close_both(&b);
+}
+
+/* --- fast: each 256 columns are summed up by themselves, then the sums, in ascending order --- */
+#define RUN 256u
+
+static struct backend *fast_gpu(void)
+{
+    const struct backend_options opt = { .n_threads = 1, .limits = LIMITS, .numerics = NUMERICS_FAST };
+    struct backend *b;
+    struct error err;
+    cr_assert_eq(backend_open(&b, "cuda", &opt, &err), OK, "%s", err.text);
+    return b;
+}
+
+/* Adds the product with columns [c0, c0 + cols) to y, by the reference. */
+static void add_run(struct backend *cpu, const struct file_rows *f, const float *x, uint32_t n, uint32_t c0,
+                    uint32_t cols, float *y)
+{
+    struct file_rows part = { f->type, f->rows, cols, dtype_row_bytes((uint32_t)f->type, cols), NULL };
+    float *x_part = mem_array((size_t)n * cols, sizeof(float));
+    part.data = mem_array(f->rows, part.stride);
+    for (uint32_t r = 0; r < f->rows; r++)
+        memcpy(part.data + r * part.stride, f->data + r * f->stride + dtype_row_bytes((uint32_t)f->type, c0),
+               part.stride);
+    for (uint32_t i = 0; i < n; i++) memcpy(x_part + (size_t)i * cols, x + (size_t)i * f->cols + c0, cols * sizeof(*x));
+    struct weight w = packed(cpu, &part, 0, COARSE);
+    struct act a = act_of(cpu, x_part, n, cols, COARSE);
+    float *one = multiply(cpu, &w, &a, f->rows, false);
+    for (size_t i = 0; i < (size_t)n * f->rows; i++) y[i] += one[i];
+    mem_free(one);
+    act_free(cpu, &a);
+    weight_free(cpu, &w);
+    mem_free(part.data);
+    mem_free(x_part);
+}
+
+Test(cuda_matmul, fast_sums_are_of_runs_of_columns)
+{
+    static const uint32_t counts[] = { 1, 3, 9, 17, 65 };
+    struct both b = open_both(LIMITS);
+    struct backend *gpu = fast_gpu();
+    for (size_t t = 0; t < N_TYPES; t++)
+        for (size_t c = 0; c < sizeof(counts) / sizeof(counts[0]); c++) {
+            const uint32_t n = counts[c], cols = cols_of(TYPES[t], c % 2 ? 608 : 1056);
+            struct check_rng rng = { t };
+            struct file_rows f = file_rows(TYPES[t], 37, cols, 1, t + c);
+            float *x = mem_array((size_t)n * cols, sizeof(float)), *want = mem_zalloc(n * f.rows * sizeof(float));
+            check_fill(&rng, (enum check_fill)((t + c) % FILL_COUNT), x, (size_t)n * cols);
+            for (uint32_t c0 = 0; c0 < cols; c0 += RUN)
+                add_run(b.cpu, &f, x, n, c0, cols - c0 < RUN ? cols - c0 : RUN, want);
+            struct weight w = packed(gpu, &f, 0, COARSE);
+            struct act a = act_of(gpu, x, n, cols, COARSE);
+            float *got = multiply(gpu, &w, &a, f.rows, false);
+            check_same_floats(want, got, (size_t)n * f.rows, name_of(TYPES[t]));
+            mem_free(got);
+            act_free(gpu, &a);
+            weight_free(gpu, &w);
+            mem_free(want);
+            mem_free(x);
+            mem_free(f.data);
+        }
+    backend_close(gpu);
+    close_both(&b);
+}
+
+/* A fine product of one row is that of the same row among many. */
+Test(cuda_matmul, fast_rows_do_not_depend_on_the_batch)
+{
+    struct backend *gpu = fast_gpu();
+    const uint32_t n = 40;
+    for (size_t t = 0; t < N_TYPES; t++) {
+        const uint32_t cols = cols_of(TYPES[t], 800);
+        struct check_rng rng = { t };
+        struct file_rows f = file_rows(TYPES[t], 50, cols, 1, t);
+        float *x = mem_array((size_t)n * cols, sizeof(float));
+        check_fill(&rng, FILL_NORMAL, x, (size_t)n * cols);
+        struct weight w = packed(gpu, &f, 0, t % 2 ? FINE : COARSE);
+        struct act all = act_of(gpu, x, n, cols, FINE);
+        float *many = multiply(gpu, &w, &all, f.rows, false);
+        for (uint32_t i = 0; i < n; i += 7) {
+            struct act a = act_of(gpu, x + (size_t)i * cols, 1, cols, FINE);
+            float *one = multiply(gpu, &w, &a, f.rows, false);
+            check_same_floats(one, many + (size_t)i * f.rows, f.rows, name_of(TYPES[t]));
+            mem_free(one);
+            act_free(gpu, &a);
+        }
+        mem_free(many);
+        act_free(gpu, &all);
+        weight_free(gpu, &w);
+        mem_free(x);
+        mem_free(f.data);
+    }
+    backend_close(gpu);
+}
+
+/* --- fast, many rows: weights and activations in bf16 where there is cuBLASLt --- */
+static float bf16(uint16_t h)
+{
+    const uint32_t bits = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &bits, sizeof(f));
+    return f;
+}
+
+/* What a GPU multiplies with is what the type says, to a bit of bf16. */
+Test(cuda_matmul, weights_become_bf16)
+{
+    struct backend *gpu = fast_gpu();
+    for (size_t t = 0; t < N_TYPES; t++) {
+        const enum dtype type = TYPES[t];
+        if (dtype_info(type)->block_elems == 1 && type != DTYPE_F16 && type != DTYPE_BF16) continue;
+        const uint32_t cols = cols_of(type, 800), row0 = 32, n = 53;
+        struct file_rows f = file_rows(type, row0 + n, cols, 1, t);
+        struct weight w = packed(gpu, &f, 0, COARSE);
+        const size_t bytes = (size_t)n * cols * sizeof(uint16_t);
+        uint16_t *d = check_device(gpu, NULL, bytes);
+        cr_assert_eq(cuda_weight_dequantize(gpu, &w, row0, n, d), OK);
+        uint16_t *got = check_host(gpu, d, bytes);
+        float *want = mem_array(cols, sizeof(float));
+        for (uint32_t r = 0; r < n; r++) {
+            dequantize_row(type, f.data + (row0 + r) * f.stride, want, cols);
+            float most = 0;
+            for (uint32_t c = 0; c < cols; c++) most = fmaxf(most, fabsf(want[c]));
+            for (uint32_t c = 0; c < cols; c++)
+                cr_assert(fabsf(bf16(got[r * cols + c]) - want[c]) <= fabsf(want[c]) / 256 + most * 1e-6f,
+                          "%s row %u col %u: %g, not %g", name_of(type), r, c, (double)bf16(got[r * cols + c]),
+                          (double)want[c]);
+        }
+        mem_free(want);
+        mem_free(got);
+        check_release(gpu, d, bytes);
+        weight_free(gpu, &w);
+        mem_free(f.data);
+    }
+    backend_close(gpu);
+}
+
+/* y (+)= by the definition of each type, in double; errors are weighed by the sum of magnitudes. */
+static void expect_near(const struct file_rows *f, const float *x, uint32_t n, const float *y, size_t ld, bool added,
+                        double error)
+{
+    float *w = mem_array(f->cols, sizeof(float));
+    for (uint32_t r = 0; r < f->rows; r++) {
+        dequantize_row(f->type, f->data + r * f->stride, w, f->cols);
+        for (uint32_t i = 0; i < n; i++) {
+            const size_t at = i * ld + r;
+            double want = added ? 0.25 * (double)(at % 7) : 0, size = 1e-6;
+            for (uint32_t c = 0; c < f->cols; c++) {
+                want += (double)w[c] * x[(size_t)i * f->cols + c];
+                size += fabs((double)w[c] * x[(size_t)i * f->cols + c]);
+            }
+            cr_assert(fabs(y[at] - want) <= error * size, "%s row %u of %u, output %u: %g, not %g", name_of(f->type), i,
+                      n, r, (double)y[at], want);
+        }
+    }
+    mem_free(w);
+}
+
+Test(cuda_matmul, fast_products_of_many_rows_are_near)
+{
+    struct backend *gpu = fast_gpu();
+    for (size_t t = 0; t < N_TYPES; t++) {
+        const uint32_t n = 150, cols = cols_of(TYPES[t], 288);
+        const bool fine = t % 2, added = t / 2 % 2;
+        struct check_rng rng = { t };
+        struct file_rows f = file_rows(TYPES[t], 41, cols, 1, t);
+        float *x = mem_array((size_t)n * cols, sizeof(float));
+        check_fill(&rng, FILL_NORMAL, x, (size_t)n * cols);
+        struct weight w = packed(gpu, &f, 0, fine ? FINE : COARSE);
+        struct act all = act_of(gpu, x, n, cols, FINE);
+        const size_t ld = f.rows + 4;
+        float *many = multiply(gpu, &w, &all, ld, added);
+        expect_near(&f, x, n, many, ld, added, fine ? 0x1p-8 : 0x1p-7);
+        for (uint32_t i = 0; i < n; i++)
+            for (size_t at = i * ld + f.rows; at < (i + 1) * ld; at++)
+                cr_assert_eq(many[at], 0.25f * (float)(at % 7), "written beside the outputs");
+        struct act some = act_of(gpu, x, n - 17, cols, FINE);
+        float *fewer = multiply(gpu, &w, &some, ld, added);
+        check_same_floats(many, fewer, (n - 17) * ld, name_of(TYPES[t]));
+        mem_free(fewer);
+        act_free(gpu, &some);
+        mem_free(many);
+        act_free(gpu, &all);
+        weight_free(gpu, &w);
+        mem_free(x);
+        mem_free(f.data);
+    }
+    backend_close(gpu);
 }
 
 /* --- experts --- */
