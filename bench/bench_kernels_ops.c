@@ -412,7 +412,7 @@ enum status bench_device_ops(struct kernels *k, struct error *err)
     if (!k->opt.json) printf("\n%-12s %-34s %6s %10s %9s %9s\n", "op", "shape", "rows", "us", "GB/s", "Tops/s");
     if (wants(k, "states")) st = bench_recurrent(k, b);
     if (st == OK && wants(k, "experts")) st = bench_routes(k, b);
-    if (st == OK && wants(k, "latent") && b->ops->attention_latent) st = bench_latents(k, b);
+    if (st == OK && wants(k, "latent")) st = bench_latents(k, b);
     if (st == OK && wants(k, "pick")) st = bench_picks(k, b);
     backend_close(b);
     return st;

@@ -2,12 +2,14 @@
 #include "compute/cuda/cuda_attn.h"
 
 #define MERGE_THREADS  128
+#define MERGE_EACH     8u   /* dimensions of a thread */
 #define MERGE_SEGMENTS 128u /* whose states are in shared memory at a time */
 
 /* --- scratch --- */
 static size_t partial_bytes(const struct cuda_backend *b)
 {
-    return ((size_t)b->limits.max_head_dim + ATTN_PARTIAL_PAD) * sizeof(float);
+    const size_t latent = b->limits.max_latent, dim = b->limits.max_head_dim;
+    return ((latent > dim ? latent : dim) + ATTN_PARTIAL_PAD) * sizeof(float);
 }
 
 /* Rows of sequences that may be split, by a layer without a window. */
@@ -97,19 +99,19 @@ static __device__ void merge_states(const struct attn_args &a, struct merge_shar
     }
 }
 
-/* A block to a head of a row; a thread has up to four dimensions. */
+/* A block to a head of a row; a thread has up to eight dimensions, of which latents have most. */
 static __global__ void merge_kernel(struct attn_args a)
 {
     __shared__ struct merge_shared sh;
     const uint32_t row = blockIdx.x, head = blockIdx.y;
     uint32_t slot, n;
-    float o[4] = { 0, 0, 0, 0 };
+    float o[MERGE_EACH] = { 0 };
     if (!partials_of(a, row, head, &slot, &n)) return;
     for (uint32_t i0 = 0; i0 < n; i0 += MERGE_SEGMENTS) {
         const uint32_t some = min(n - i0, MERGE_SEGMENTS);
         merge_states(a, sh, slot + i0, some, i0 == 0);
 #pragma unroll
-        for (uint32_t j = 0; j < 4; j++) {
+        for (uint32_t j = 0; j < MERGE_EACH; j++) {
             const uint32_t d = threadIdx.x + j * MERGE_THREADS;
             if (d >= a.kv.dim) break;
             const float *at = attn_partial(a, slot + i0) + ATTN_PARTIAL_PAD + d;
@@ -122,10 +124,15 @@ static __global__ void merge_kernel(struct attn_args a)
         __syncthreads();
     }
 #pragma unroll
-    for (uint32_t j = 0; j < 4; j++) {
+    for (uint32_t j = 0; j < MERGE_EACH; j++) {
         const uint32_t d = threadIdx.x + j * MERGE_THREADS;
         if (d < a.kv.dim) a.out[row * a.out_ld + (size_t)head * a.kv.dim + d] = attn_finish(a, head, sh.state, o[j]);
     }
+}
+
+cudaError_t cuda_attn_merge(const struct attn_args *a, cudaStream_t s)
+{
+    return cu_launch(merge_kernel, dim3(a->step.n_rows, a->n_heads), MERGE_THREADS, 0, s, *a);
 }
 
 /* --- the op --- */
@@ -180,7 +187,7 @@ static cudaError_t launch_split(const struct cuda_backend *b, struct attn_args *
     a->split = true;
     const cudaError_t e = a->kv.int8 ? cuda_attn_int8(a, blocks, rows * a->group <= 8, s) : cuda_attn_f16(a, blocks, s);
     if (e != cudaSuccess) return e;
-    return cu_launch(merge_kernel, dim3(a->step.n_rows, a->n_heads), MERGE_THREADS, 0, s, *a);
+    return cuda_attn_merge(a, s);
 }
 
 static cudaError_t launch(const struct cuda_backend *b, struct attn_args *a, const struct batch *batch, cudaStream_t s)

@@ -298,4 +298,7 @@ static __device__ __forceinline__ float attn_finish(const struct attn_args &a, u
 cudaError_t cuda_attn_int8(const struct attn_args *a, uint32_t blocks, bool narrow, cudaStream_t s);
 cudaError_t cuda_attn_prefill(const struct attn_args *a, uint32_t blocks, cudaStream_t s);
 cudaError_t cuda_attn_f16(const struct attn_args *a, uint32_t blocks, cudaStream_t s);
+
+/* One of the partials of each row's heads whose sequence is split; latents have the same ones. */
+cudaError_t cuda_attn_merge(const struct attn_args *a, cudaStream_t s);
 #endif

@@ -83,6 +83,9 @@ static struct backend_ops ops_table(void)
     o.kv_pack = cuda_kv_pack;
     o.kv_unpack = cuda_kv_unpack;
     o.attention = cuda_attention;
+
+    o.latent_write = cuda_latent_write;
+    o.attention_latent = cuda_attention_latent;
     return o;
 }
 

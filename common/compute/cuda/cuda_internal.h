@@ -222,4 +222,10 @@ enum status cuda_attention_begin(struct cuda_backend *b, const struct batch *bat
 void cuda_attention_fini(struct cuda_backend *b);
 CUDA_OP(attention, struct act *out, const float *q, size_t ld, uint32_t n_heads, const struct kv_slices *kv,
         const struct attn_facts *facts, const struct step *step);
+
+/* cuda_latent.cu: */
+CUDA_OP(latent_write, const float *c, size_t c_ld, const float *k_rope, size_t rope_ld, const struct kv_slices *kv,
+        const struct step *step);
+CUDA_OP(attention_latent, struct act *out, const float *q, size_t q_ld, const float *q_rope, size_t rope_ld,
+        size_t rope_step, uint32_t n_heads, const struct kv_slices *kv, float scale, const struct step *step);
 #endif

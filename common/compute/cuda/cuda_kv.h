@@ -68,6 +68,9 @@ struct kv_place {
 
 /* Where a piece lies.  ERR_INVALID: a head or tokens that the geometry has not. */
 enum status cuda_kv_place(const struct kv_slices *layer, const struct kv_piece *piece, struct kv_place *out);
+/* The same of a KV_LATENT cache, and its slices' bytes; 0: there are no kernels for it (cuda_latent.cu). */
+enum status cuda_latent_place(const struct kv_slices *layer, const struct kv_piece *piece, struct kv_place *out);
+size_t cuda_latent_slice_bytes(const struct kv_geometry *geom);
 
 static __device__ __forceinline__ uint8_t *cu_kv_part(const struct cu_kv &kv, const struct step_seq &seq,
                                                       uint32_t block, uint32_t head, bool is_v)

@@ -34,7 +34,7 @@ struct kv_staging {
 enum status cuda_kv_place(const struct kv_slices *layer, const struct kv_piece *piece, struct kv_place *out)
 {
     const struct kv_geometry *g = &layer->geom;
-    if (g->kind != KV_HEADS) return ERR_UNSUPPORTED;
+    if (g->kind == KV_LATENT) return cuda_latent_place(layer, piece, out);
     if (!cu_kv_dim_ok(g->head_dim) || piece->head >= g->n_kv_heads) return ERR_INVALID;
     if (piece->t0 >= piece->t1 || piece->t1 > KV_BLOCK_TOKENS) return ERR_INVALID;
     const struct cu_kv kv = cu_kv_of(layer);
@@ -285,6 +285,7 @@ enum status cuda_kv_unpack(struct backend *b, struct stream *s, const struct kv_
 
 size_t cuda_kv_slice_bytes(struct backend *b, const struct kv_geometry *geom)
 {
-    if (geom->kind != KV_HEADS || !cu_kv_dim_ok(geom->head_dim)) return 0;
+    if (geom->kind == KV_LATENT) return cuda_latent_slice_bytes(geom);
+    if (!cu_kv_dim_ok(geom->head_dim)) return 0;
     return 2 * (size_t)geom->n_kv_heads * cu_kv_part_bytes(geom->head_dim, geom->format == KV_INT8);
 }
