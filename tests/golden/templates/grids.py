@@ -7,6 +7,7 @@ it or fails.  make.py has what chat templates look like, this has where one boun
 import itertools
 import json
 import pathlib
+import re
 
 import make
 
@@ -211,12 +212,47 @@ def blocks():
                 "{% generation %}a{% endgeneration %}", "{# a {{ b }} #}c", "{# a", "{% raw %}a", "{{ 'a", "{{ '}}' }}", "{{ {'a': {'b': 1}}['a'] }}", "{% if true %}{{ '%}' }}{% endif %}", "a{b}c", "{ {1} }", "}}", "%}", "{{{1: 2}}}"]
 
 
+def syntax():
+    """Every kind of expression in every place that takes one; what the lexer must tell apart."""
+    kinds = ["1 if 1 else 2", "1 if 0", "1, 2", "1,", "not 1", "0 or 2", "1 and 0", "d.k", "-1", "1 == 1", "'a' | upper", "1 | string | length", "1 is defined", "1 is not none",
+             "'a' 'b'", "*l", "**d", "(1, 2)", "()", "[]", "{}", "1 + 2 * 3", "l[0]", "f(1)", "1 ~ 2", "2 ** 3", "1 in l", "1 not in l", "k=1", "a b", ""]
+    heads = {"l": "{% set l = [1, 2] %}", "d": "{% set d = {'k': 3} %}", "f": "{% macro f(x='-', k='+') %}<{{ x }}{{ k }}{{ varargs }}>{% endmacro %}"}
+    for place in ["{% if @ %}y{% else %}n{% endif %}", "{% if 0 %}{% elif @ %}y{% else %}n{% endif %}", "{% set a = @ %}{{ a }}", "{% set a, b = @ %}{{ a }}", "{% for a in @ %}{{ a }};{% endfor %}",
+                  "{% for a in l if @ %}{{ a }};{% else %}e{% endfor %}", "{{ @ }}", "{{ f(@) }}", "{{ f(k=@) }}", "{{ f(1, @) }}", "{{ [@] }}", "{{ [1, @] }}", "{{ (@) }}", "{{ {'k': @} }}", "{{ {@: 1} }}", "{{ l[@] }}",
+                  "{{ l[@:] }}", "{{ l[:@] }}", "{{ l[::@] }}", "{{ nope | default(@) }}", "{{ 1 is eq(@) }}", "{{ 1 is eq @ }}", "{{ not @ }}", "{{ 1 + @ }}", "{{ @ + 1 }}", "{{ -@ }}", "{{ 1 if @ else 0 }}", "{{ @ if 1 else 0 }}",
+                  "{{ 1 if 0 else @ }}", "{{ 'a' ~ @ }}", "{{ (@) | string }}", "{{ @ | string }}", "{% macro g(y=@) %}{{ y }}{% endmacro %}{{ g() }}", "{% do @ %}x", "{% call f(@) %}{% endcall %}", "{{ 1 == @ }}", "{{ d[@] is defined }}"]:
+        for kind in kinds:
+            if "[@]" in place and place[3] in "ld" and kind in ("1, 2", "1,", ""):  # subscripts of several parts are left out
+                continue
+            template = place.replace("@", kind)
+            yield "".join(text for name, text in heads.items() if re.search(rf"\b{name}\b", template)) + template
+    words = ["and", "or", "not", "in", "is", "if", "else", "true", "True", "false", "False", "none", "None", "loop", "a1", "_a", "1a", "for", "set", "endif"]
+    yield from grid("{% set @ = 1 %}{{ @ }}", words, ["a1"])
+    yield from grid("{{ @ }}", words)
+    yield from grid("{% set a = {'@': 1} %}{{ a.@ }}", words, words[:1])
+    yield from (f"{{% set a = {{'{w}': 1}} %}}{{{{ a.{w} }}}}" for w in words)
+    yield from grid("{{ 1 @ 2 }}", ["<>", "===", "=<", "=>", "!", "&&", "||", "&", "|", "^", "..", ".", "?", ":", ";", "@", "$", "`", "\\", "***", "* *", "/ /", "///", "%%", "<<", "< =", "! =", "= =", "~~", "+-", "-+", "--", "- -", "not", "is", "in", "and not", "or not", "is not in", "~ -", "<-", ",", "=", "->"])
+    yield from ["{{-1}}", "{{- 1}}", "{{- -1 -}} x", "{{ 1 -}} x", "{{ 1 - }}", "{{ 1-}} x", "{{+ 1 }}", "{{ 1 +}}", "x {{-1-}} x", "{%if 1%}a{%endif%}", "{%-if 1-%} a {%-endif-%}", "{% if 1 -%} a", "{%  set a=1  %}{{a}}", "{{a}}{{ a }}",
+                "{{'}}'}}", "{{\"%}\"}}", "{% if '%}' %}y{% endif %}", "{#}#}", "{##}", "{#-#}x", "{# #} {# #}", "{# {# #}", "{#\n#}\nx", "{{ 1 }}{# c #}\n", "{% raw %}{% raw %}{% endraw %}", "{%raw%}{{{%endraw%}", "{% raw -%} x {%- endraw %}", "{% raw %}{% endraw",
+                "a\n", "a\n\n", "a\r\n", "a\r", "\n", "\n\n", "", "{% if 1 %}\r\nx{% endif %}", "{% if 1 %}\rx{% endif %}", "a {% if 1 %}\n\n x{% endif %}\n", "{{ 1 }}\r\n", "\t{% if 1 %}x{% endif %}", "a\t{% if 1 %}x{% endif %}", "\u00a0{% if 1 %}x{% endif %}",
+                "{{ (1)(2) }}", "{{ 'a'.upper() }}", "{{ 'a' . upper ( ) }}", "{{ [1,2] [0] }}", "{{ {}.a.b }}", "{{ 'a'['b'] }}", "{{ [[1]][0][0] }}", "{{ (1,)[0] }}", "{{ [1][-1] }}", "{{ 1[0] }}",
+                "{{ 'a' if 'b' if 1 else 0 else 'c' }}", "{{ 1 if 1 else 2 if 0 else 3 }}", "{{ (1 if 0) is defined }}", "{{ not 1 in [2] }}", "{{ not (1 == 2) and 3 }}", "{{ 1 < 2 == true }}", "{{ 1 is odd is true }}", "{{ 1 | abs is odd }}", "{{ -1 | abs }}", "{{ - 1 ** 2 }}", "{{ 2 ** -1 }}", "{{ +1 }}", "{{ + + 1 }}",
+                "{% set a %}{% set b %}x{% endset %}{{ b }}y{% endset %}{{ a }}", "{% set a = 1 %}{% set a %}2{% endset %}{{ a }}", "{% set a.b = 1 %}", "{% set a[0] = 1 %}", "{% set (a, b) = (1, 2) %}{{ a }}", "{% for (a, b) in [(1, 2)] %}{{ a }}{% endfor %}", "{% for a in [[1]] %}{{ a }}{% endfor %}",
+                "{% for a in [1] %}{% else %}{% else %}{% endfor %}", "{% if 1 %}{% else %}{% else %}{% endif %}", "{% for a in [1] %}{% endif %}", "{% if 1 %}{% endfor %}", "{% macro f %}{% endmacro %}", "{% macro f( %}{% endmacro %}", "{% macro f(1) %}{% endmacro %}", "{% endmacro %}", "{% break %}", "{% continue %}", "{% if 1 %}{% break %}{% endif %}",
+                "{% for a in [1, 2] %}{% if a == 2 %}{% break %}{% endif %}{{ a }}{% endfor %}", "{% for a in [1, 2, 3] %}{% for b in [1, 2] %}{% if b == 2 %}{% break %}{% endif %}{{ a }}{{ b }}{% endfor %}{% endfor %}", "{% macro f() %}{% break %}{% endmacro %}", "{% for a in [1] %}{% macro f() %}{% break %}{% endmacro %}{% endfor %}"]
+    for width in ["10", "12", "99", "100", "012", "010.3"]:
+        yield from grid("{{ '{:@}'.format(@) }}", [width], ["5", "-5", "'ab'"])
+    yield from grid("{{ '{:.@f}|%.@f'.format(1.23456789012345) }}", ["10", "12", "15", "20"], ["1"])
+    yield from grid("{{ '%.@f' % 1.23456789012345 }}", ["10", "12", "15", "20", "100", "05"])
+
+
 def all_rows():
     for expressions in (arithmetic, subscripts, text_methods, code_points, filters, tests, numbers):
         yield from ("{{ %s }}" % e for e in expressions())
     for e in list_methods():
         yield e if e.startswith("{%") else "{{ %s }}" % e
     yield from blocks()
+    yield from syntax()
 
 
 def main():
