@@ -86,6 +86,22 @@ Test(shared, what_is_preempted_comes_back_to_other_places)
     cr_assert_gt(n_swapped, 0);
 }
 
+/* States and blocks of all ranks go to the host, and come back. */
+Test(shared, a_crowd_on_ranks_gets_the_bits_of_one)
+{
+    static const char *const files[] = { "qwen35.q", "qwen3next.q" };
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        struct rig_options o = tight();
+        o.tp = 2;
+        o.pp = 2;
+        const struct engine_load forgotten = crowd(files[i], o);
+        o.swap_blocks = 400;
+        const struct engine_load swapped = crowd(files[i], o);
+        cr_assert_gt(forgotten.preemptions[PREEMPT_RECOMPUTE], 0, "%s", files[i]);
+        cr_assert_gt(swapped.preemptions[PREEMPT_SWAP], 0, "%s", files[i]);
+    }
+}
+
 /* What never could go on is refused at once; the largest that can has all there is. */
 Test(shared, a_sequence_that_fits_the_empty_memory_gets_to_its_end)
 {
