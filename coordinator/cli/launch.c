@@ -212,6 +212,31 @@ static void add_wish(const struct launch *l, uint32_t i, const struct config_nod
     }
 }
 
+static const struct backend_limits SMALL = {
+    .max_rows = 1, .max_context = KV_BLOCK_TOKENS, .max_cols = 1 << 16, .max_heads = 1, .max_head_dim = 64
+};
+
+/* A processor that a node cannot use is told of before weights are read for minutes. */
+static enum status check_processor(const struct config_node *node, struct error *err)
+{
+    struct backend *backend = NULL;
+    const struct backend_options opt = { .n_threads = 1, .isa = node->isa, .limits = SMALL };
+    enum status st = backend_open(&backend, "cpu", &opt, err);
+    if (st == OK)
+        backend_close(backend);
+    else
+        error_prefix(err, "%s", node->name);
+    return st;
+}
+
+static enum status check_processors(const struct config *cfg, struct error *err)
+{
+    enum status st = OK;
+    for (uint32_t i = 0; i < cfg->n_decode && st == OK; i++) st = check_processor(&cfg->decode[i], err);
+    for (uint32_t i = 0; i < cfg->n_prefill && st == OK; i++) st = check_processor(&cfg->prefill[i], err);
+    return st;
+}
+
 static enum status pack_model(struct launch *l, uint32_t i, struct error *err)
 {
     const struct config *cfg = l->cfg;
@@ -219,15 +244,12 @@ static enum status pack_model(struct launch *l, uint32_t i, struct error *err)
     add_wish(l, i, cfg->decode, cfg->n_decode, &wish);
     add_wish(l, i, cfg->prefill, cfg->n_prefill, &wish);
     struct backend *backend = NULL;
-    struct backend_limits limits = {
-        .max_rows = 1, .max_context = KV_BLOCK_TOKENS, .max_cols = 1 << 16, .max_heads = 1, .max_head_dim = 64
-    };
     struct cpu_list allowed;
     cpu_list_allowed(&allowed);
     /* It packs and computes nothing: any level's panels are the same. */
     enum status st = backend_open(
         &backend, "cpu",
-        &(struct backend_options){ .n_threads = cpus_default_threads("", &allowed), .isa = "ref", .limits = limits },
+        &(struct backend_options){ .n_threads = cpus_default_threads("", &allowed), .isa = "ref", .limits = SMALL },
         err);
     if (st != OK) return st;
     struct model_options opt = {
@@ -265,7 +287,8 @@ static enum status start_node(struct launch *l, const struct config_node *node, 
 static enum status start_all(struct launch *l, struct error *err)
 {
     const struct config *cfg = l->cfg;
-    enum status st = write_config(l, err);
+    enum status st = check_processors(cfg, err);
+    if (st == OK) st = write_config(l, err);
     share_cpus(cfg, l->cpus);
     if (st == OK) st = start_coordinator(l, err);
     for (uint32_t i = 0; i < cfg->n_models && st == OK; i++) st = pack_model(l, i, err);

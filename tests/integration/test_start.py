@@ -152,3 +152,15 @@ def test_a_signal_during_the_start_is_no_failure(tmp_path):
     up.popen.send_signal(signal.SIGTERM)
     code, err = up.end()
     assert code == 0 and not errors(err), err
+
+
+def test_a_level_that_the_processor_lacks_is_told_of_before_weights_are_read(tmp_path):
+    flags = set(re.search(r"^flags\s*: (.*)", open("/proc/cpuinfo").read(), re.M).group(1).split())
+    lacks = [level for level, flag in (("amx", "amx_int8"), ("avxvnni", "avx_vnni"), ("vnni", "avx512_vnni"))
+             if flag not in flags]
+    if not lacks:
+        pytest.skip("this processor has all levels")
+    r = run(write_cluster(tmp_path / "c.yaml", decode={"isa": lacks[0]}))
+    assert r.returncode == 1 and len(errors(r.stderr)) == 1
+    assert f'd0: isa "{lacks[0]}": this processor does not have it' in errors(r.stderr)[0]
+    assert "weights_read" not in r.stderr and "loading" not in r.stderr, r.stderr
