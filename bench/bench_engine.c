@@ -11,6 +11,7 @@
 
 /* Streams read other tokens: of one token all would choose the same experts. */
 #define STREAM_STEP 5u
+#define MAX_STREAMS 256
 
 #define AT(field) offsetof(struct engine_options, field)
 
@@ -19,7 +20,7 @@ static const struct config_option OPTIONS[] = {
     COMMAND_NUMBER("prompt", "p", AT(prompt), 0, 1u << 20, "512", "tokens of a prefill, 0: no prefill"),
     COMMAND_NUMBER("decode", "n", AT(decode), 0, 1u << 20, "128", "tokens of a decode, one at a time, 0: no decode"),
     COMMAND_NUMBER("depth", "d", AT(depth), 0, 1u << 20, "0", "context before the decode"),
-    COMMAND_NUMBER("streams", "s", AT(streams), 1, MODEL_MAX_LOGIT_ROWS, "1", "sequences that decode together"),
+    COMMAND_NUMBER("streams", "s", AT(streams), 1, MAX_STREAMS, "1", "sequences that decode together"),
     BENCH_THREADS(AT(threads)),
     COMMAND_NUMBER("tp", NULL, AT(tp), 1, RANKS_MAX_TP, "1", "ranks that share out each layer, and the threads"),
     COMMAND_NUMBER("pp", NULL, AT(pp), 1, RANKS_MAX_PP, "1", "runs of layers, each with ranks of its own"),
@@ -27,6 +28,8 @@ static const struct config_option OPTIONS[] = {
     COMMAND_NUMBER("chunk", "b", AT(chunk), 1, 8192, "512", "most tokens in one forward pass"),
     COMMAND_CHOICE("kv", NULL, AT(kv), "int8|f16", "int8", "format of KV"),
     COMMAND_CHOICE("rotate", NULL, AT(rotate), "on|off|auto", "auto", "whether Q and K are rotated"),
+    COMMAND_CHOICE("backend", NULL, AT(backend), "cpu|cuda", "cpu", "what computes"),
+    COMMAND_CHOICE("numerics", NULL, AT(numerics), "exact|fast", "fast", "on a GPU: the CPU's bits, or the fastest"),
     COMMAND_TEXT("isa", NULL, AT(isa), "LEVEL", "auto", "instruction set, as a node's --isa"),
     COMMAND_CHOICE("weights", NULL, AT(weights), "resident|stream|auto", "resident", "whether weights lie in memory"),
     BENCH_IO(AT(io), "auto|uring|pread|mmap"),
@@ -50,6 +53,11 @@ static int parse(struct engine_options *o, int argc, char **argv)
         fprintf(stderr, "%s: --prompt 0 and --decode 0 leave nothing to measure\n", COMMAND.name);
     command_free(&COMMAND, o);
     return EXIT_USAGE;
+}
+
+static bool on_device(const struct engine_bench *r)
+{
+    return strcmp(r->opt.backend, "cpu") != 0;
 }
 
 static uint32_t larger(uint32_t a, uint32_t b)
@@ -84,8 +92,13 @@ static enum status open_all(struct engine_bench *r, struct error *err)
     if (longest > info.context_length)
         return error_set(err, ERR_CONTEXT_LENGTH, "%u tokens are asked for, the model was trained for %u", longest,
                          info.context_length);
-    st = ranks_open(&r->ranks, o->tp, o->pp, "cpu",
-                    &(struct backend_options){ .n_threads = o->threads, .isa = o->isa, .limits = lim }, err);
+    st = ranks_open(
+        &r->ranks, o->tp, o->pp, o->backend,
+        &(struct backend_options){ .n_threads = o->threads,
+                                   .isa = o->isa,
+                                   .numerics = strcmp(o->numerics, "exact") == 0 ? NUMERICS_EXACT : NUMERICS_FAST,
+                                   .limits = lim },
+        err);
     if (st != OK) return st;
     struct model_options mo = { .path = o->path,
                                 .ranks = r->ranks,
@@ -99,7 +112,7 @@ static enum status open_all(struct engine_bench *r, struct error *err)
     if ((st = model_open(&r->model, &mo, err)) != OK) return st;
     r->load_s = (double)(clock_now_us() - t0) * 1e-6;
     if ((st = prepare_kv(r, longest, err)) != OK) return st;
-    return ceilings_create(&r->ceilings, o->threads, err);
+    return on_device(r) ? OK : ceilings_create(&r->ceilings, o->threads, err);
 }
 
 static void close_all(struct engine_bench *r)
@@ -128,22 +141,34 @@ static enum status prefill(struct engine_bench *r, uint32_t stream, uint32_t fro
     return rows ? model_logits(r->model, 0, 1, &logits) : OK;
 }
 
+/* As nodes take tokens: a device picks, the processor's logits are where they are. */
+static enum status take_tokens(struct engine_bench *r, uint32_t first, uint32_t n)
+{
+    struct pick_row rows[MODEL_MAX_LOGIT_ROWS];
+    static struct picked picked[MODEL_MAX_LOGIT_ROWS];
+    float *logits;
+    if (!on_device(r)) return model_logits(r->model, first, n, &logits);
+    for (uint32_t i = 0; i < n; i++) rows[i] = (struct pick_row){ .repetition = 1, .want = 1, .ask = -1 };
+    enum status st = model_pick(r->model, first, n, rows, picked);
+    return st == OK ? model_wait(r->model) : st;
+}
+
 /* A token of each stream a step, with its logits.  Recurrent states go on from the decode before, which costs the same.
  */
 static enum status decode(struct engine_bench *r, uint32_t from, uint32_t steps)
 {
     const uint32_t n = r->opt.streams;
-    struct batch_seq seqs[MODEL_MAX_LOGIT_ROWS];
-    int32_t tokens[MODEL_MAX_LOGIT_ROWS];
+    struct batch_seq seqs[MAX_STREAMS];
+    int32_t tokens[MAX_STREAMS];
     struct batch b = { n, tokens, seqs, n };
-    float *logits;
     for (uint32_t pos = from; pos < from + steps; pos++) {
         for (uint32_t i = 0; i < n; i++) {
             seqs[i] = (struct batch_seq){ i, 1, pos, r->blocks + (size_t)i * r->blocks_each, r->blocks_each, 1, i };
             tokens[i] = r->tokens[(pos + i * STREAM_STEP) % r->n_tokens];
         }
         enum status st = model_forward(r->model, &b, r->kv, NULL, NULL);
-        if (st == OK) st = model_logits(r->model, 0, n, &logits);
+        for (uint32_t i = 0; i < n && st == OK; i += MODEL_MAX_LOGIT_ROWS)
+            st = take_tokens(r, i, n - i < MODEL_MAX_LOGIT_ROWS ? n - i : MODEL_MAX_LOGIT_ROWS);
         if (st != OK) return st;
     }
     return OK;
@@ -180,7 +205,8 @@ static enum status measure(struct engine_bench *r, uint32_t i)
     const struct engine_options *o = &r->opt;
     enum status st = OK;
     double t0;
-    if (!o->cpu) { /* they are of time that passes */
+    if (on_device(r) && (st = engine_device_read(r, &r->samples[READ_BYTES_S][i])) != OK) return st;
+    if (!o->cpu && !on_device(r)) { /* they are of time that passes */
         r->samples[READ_BYTES_S][i] = ceilings_read_bandwidth(r->ceilings);
         r->samples[INT8_OPS_S][i] = ceilings_int8_peak(r->ceilings, &r->int8_how);
     }

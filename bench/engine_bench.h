@@ -6,7 +6,7 @@
 #include "parallel/ranks.h"
 
 struct engine_options {
-    char *path, *isa, *kv, *rotate, *weights, *io;
+    char *path, *backend, *numerics, *isa, *kv, *rotate, *weights, *io;
     uint32_t prompt, decode; /* 0: left out */
     uint32_t depth, streams, threads, tp, pp, repeats, chunk;
     bool json, step, cpu; /* cpu: processor time */
@@ -27,7 +27,7 @@ struct engine_bench {
     struct ranks *ranks;
     struct model *model;
     struct kv_store *kv;
-    struct ceilings *ceilings;
+    struct ceilings *ceilings; /* of the processor; NULL where a device computes */
     const char *int8_how;
     uint32_t *blocks; /* [streams][blocks_each] */
     uint32_t blocks_each;
@@ -37,6 +37,8 @@ struct engine_bench {
     double samples[N_ENGINE_METRICS][BENCH_MAX_REPEATS];
 };
 
+/* Bytes a second that the device's memory is read with; 0 where the model has left no room to measure. */
+enum status engine_device_read(const struct engine_bench *r, double *bytes_s);
 /* The medians of all repeats, for people and for programs; both sort the samples. */
 void engine_report_table(struct engine_bench *r);
 void engine_report_json(struct engine_bench *r);

@@ -97,7 +97,9 @@ enum status io_reader_create(struct io_reader **out, const struct io_options *op
     r->n_slots = opt->n_slots;
     r->slot_bytes = slot_memory(opt->slot_bytes);
     r->memory_bytes = r->n_slots * r->slot_bytes;
-    if ((st = mem_try_map((void **)&r->memory, r->memory_bytes)) != OK) {
+    r->memory = opt->memory;
+    r->owns_memory = !opt->memory;
+    if (r->owns_memory && (st = mem_try_map((void **)&r->memory, r->memory_bytes)) != OK) {
         error_set(err, st, "read buffers need %zu bytes", r->memory_bytes);
         goto fail;
     }
@@ -121,7 +123,7 @@ void io_reader_destroy(struct io_reader *r)
     close_files(r);
     mem_free(r->fds);
     mem_free(r->slots);
-    if (r->memory) mem_unmap(r->memory, r->memory_bytes);
+    if (r->memory && r->owns_memory) mem_unmap(r->memory, r->memory_bytes);
     mem_free(r);
 }
 

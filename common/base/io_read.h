@@ -26,7 +26,8 @@ struct io_options {
     enum io_kind kind;
     uint32_t n_slots;
     size_t slot_bytes; /* longest read */
-    bool cached;       /* with IO_PREAD: through the page cache, where most of the file is */
+    void *memory; /* for the slots: io_reader_bytes(), aligned to a page, borrowed; NULL: the reader takes its own */
+    bool cached;  /* with IO_PREAD: through the page cache, where most of the file is */
     /* In place of pread(2), for tests of failing disks; NULL: the system's.  Takes part with IO_PREAD. */
     ssize_t (*pread)(int fd, void *buf, size_t n, off_t at);
 };

@@ -37,6 +37,7 @@ struct io_reader {
     size_t slot_bytes; /* of memory per slot */
     uint8_t *memory;
     size_t memory_bytes;
+    bool owns_memory;
 };
 
 /* Takes `n` bytes, or an errno, for what was read at [got, ...).  True: the slot is through. */

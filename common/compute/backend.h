@@ -89,7 +89,8 @@ struct step {
     void *device;              /* the backend's own */
 };
 
-/* The table of token embeddings: rows as GGUF has them, not packed. */
+/* The table of token embeddings: rows as GGUF has them, not packed; or rows of F32 where caps.embed_types lacks the
+ * file's type. */
 struct embedding {
     enum dtype type;
     uint32_t n_cols;
@@ -282,6 +283,7 @@ struct backend_caps {
     bool deterministic;   /* a row's bits depend on it alone, not on the batch, the threads or the instruction set */
     uint32_t row_quantum; /* a weight may be packed in runs of rows that begin at multiples of this */
     uint32_t col_quantum; /* a weight's columns are a multiple of this */
+    uint64_t embed_types; /* bit t: embed() reads rows of dtype t; of others it is given fp32 that the host has made */
 };
 
 struct backend_ops {
@@ -294,9 +296,14 @@ struct backend_ops {
     enum status (*upload)(struct backend *b, struct stream *s, void *dst, const void *src, size_t bytes);
     enum status (*download)(struct backend *b, struct stream *s, void *dst, const void *src, size_t bytes);
     enum status (*copy)(struct backend *b, struct stream *s, void *dst, const void *src, size_t bytes); /* on it */
+    /* Bytes that alloc() may still give out, and all that the device has; NULL where memory is the host's. */
+    enum status (*memory)(struct backend *b, uint64_t *left, uint64_t *total);
     /* A stream has one thread that enqueues; any may wait.  close() waits for what is enqueued. */
     enum status (*stream_open)(struct backend *b, struct stream **out);
     void (*stream_close)(struct backend *b, struct stream *s);
+    /* Whether the device has reported an error that it does not get over: from then on every call fails.  From any
+     * thread.  NULL: there is no such device. */
+    bool (*failed)(const struct backend *b);
     /* Waits for all that is enqueued.  Tells the first failure since somebody waited last. */
     enum status (*sync)(struct backend *b, struct stream *s);
     /* Marks where the stream is; waits until it has passed, or asks.  mark_wait() and mark_done() below call these. */
@@ -354,7 +361,7 @@ struct backend_ops {
     /* Bytes of one block's slice for this geometry, a multiple of 64. */
     size_t (*kv_slice_bytes)(struct backend *b, const struct kv_geometry *geom);
     /* Host memory from which and to which this backend copies fastest: pinned where it has memory of its own, plain on
-     * the CPU.  Zeroed, 64-byte aligned. */
+     * the CPU.  Zeroed, aligned to a page. */
     enum status (*host_alloc)(struct backend *b, size_t bytes, void **out);
     void (*host_free)(struct backend *b, void *p, size_t bytes);
     /* n pieces of layers[] into and out of the buffer `wire` on the host, in the wire's canonical order; from
@@ -506,15 +513,22 @@ struct backend_options {
     /* CPU: lowers the instruction set: NULL or "auto", "ref", "avx2", "avxvnni", "avx512" (no VNNI), "vnni", "amx", or
      * "vnni256", avxvnni's kernels for a CPU with AVX-512. */
     const char *isa;
+    uint32_t device;        /* CUDA: which GPU */
+    uint64_t memory;        /* CUDA: bytes of it that may be taken; 0: what is free, but for a reserve */
     enum numerics numerics; /* CUDA */
     struct backend_limits limits;
 };
 
-/* The backend of that name ("cpu"), from the table in backend_open.c.  ERR_INVALID / ERR_UNSUPPORTED with a sentence
- * if a name is unknown, or what it names is not on this machine.  Caller owns. */
+/* The backend of that name ("cpu", "cuda"), from the table in backend_open.c.  ERR_INVALID / ERR_UNSUPPORTED with a
+ * sentence if a name is unknown, or what it names is not on this machine.  Caller owns. */
 enum status backend_open(struct backend **out, const char *name, const struct backend_options *opt,
                          struct error *err) MUST_CHECK;
 void backend_close(struct backend *b); /* NULL is fine */
+/* Which name a configuration's `wanted` ("auto" or a name) stands for: "auto" is "cuda" where that opens on `device`,
+ * else "cpu", and `why` says what is in the way.  What is named is not tried: backend_open() judges it. */
+const char *backend_choose(const char *wanted, uint32_t device, struct error *why);
+/* All memory of that device, without opening it; 0: it is the host's, or does not answer. */
+uint64_t backend_device_bytes(const char *name, uint32_t device);
 
 static inline enum status mark_wait(const struct mark *m)
 {
@@ -524,6 +538,17 @@ static inline enum status mark_wait(const struct mark *m)
 static inline bool mark_done(const struct mark *m)
 {
     return !m->backend || m->backend->ops->mark_done(m->backend, m);
+}
+
+static inline bool backend_failed(const struct backend *b)
+{
+    return b->ops->failed && b->ops->failed(b);
+}
+
+/* Whether embed() reads rows of GGUF type `type`. */
+static inline bool backend_embeds(const struct backend *b, uint32_t type)
+{
+    return b->caps.embed_types >> (type % 64) & 1;
 }
 
 /* What it computes with, in a word: the CPU's instruction set, one of those above but "auto". */

@@ -15,6 +15,8 @@
 #define CONFIG_MAX_MODELS 16
 #define CONFIG_MAX_ITEMS  16
 
+#define CONFIG_HOST_KV_MEMORY ((uint64_t)512 << 20) /* kv_memory: auto of a node on the CPU */
+
 struct config_list { /* of an option that takes several values */
     char *items[CONFIG_MAX_ITEMS];
     uint32_t n;
@@ -27,18 +29,22 @@ struct config_model {
 
 struct config_node {
     char *name;
-    char *model;        /* name of a model; "" = the only one */
-    uint32_t threads;   /* 0 = all cores that this process may use */
-    char *cpus;         /* "0-3,6" or "" */
-    uint32_t tp, pp;    /* ranks of the node: members that share out each layer, and stages of layers */
-    char *isa;          /* auto, ref, avx2, vnni256, avxvnni, avx512, vnni, amx */
-    char *weights;      /* auto, resident, stream */
-    char *io;           /* auto, uring, pread, mmap */
-    char *kv;           /* decode: where the KV plane binds, "tcp://127.0.0.1:0" */
-    char *kv_advertise; /* decode: the endpoint that senders are told, "" = the bound one; lane i adds i to its port */
-    char *admin;        /* HTTP address of /metrics, /live, /ready; "127.0.0.1:0" = any free port */
-    uint32_t max_seqs;  /* sequences at once */
-    uint64_t kv_memory; /* bytes of KV pool */
+    char *model;         /* name of a model; "" = the only one */
+    uint32_t threads;    /* 0 = all cores that this process may use */
+    char *cpus;          /* "0-3,6" or "" */
+    uint32_t tp, pp;     /* ranks of the node: members that share out each layer, and stages of layers */
+    char *backend;       /* auto, cpu, cuda */
+    char *devices;       /* "0": which GPU */
+    uint64_t gpu_memory; /* bytes of its memory that the node may take; 0 = auto */
+    char *numerics;      /* exact, fast */
+    char *isa;           /* auto, ref, avx2, vnni256, avxvnni, avx512, vnni, amx */
+    char *weights;       /* auto, resident, stream */
+    char *io;            /* auto, uring, pread, mmap */
+    char *kv;            /* decode: where the KV plane binds, "tcp://127.0.0.1:0" */
+    char *kv_advertise;  /* decode: the endpoint that senders are told, "" = the bound one; lane i adds i to its port */
+    char *admin;         /* HTTP address of /metrics, /live, /ready; "127.0.0.1:0" = any free port */
+    uint32_t max_seqs;   /* sequences at once */
+    uint64_t kv_memory;  /* bytes of KV pool; 0 = auto */
     uint32_t max_batch_tokens; /* token budget of one step */
     uint32_t chunk_tokens;     /* longest part of one prompt in one step */
     uint32_t max_gap_ms;       /* decode: longest step beside running streams, 0 = no bound */

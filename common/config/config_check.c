@@ -114,6 +114,20 @@ static const struct config_node *node_at(const struct config *cfg, uint32_t i, c
     return prefill ? &cfg->prefill[idx] : &cfg->decode[idx];
 }
 
+/* One GPU, and no ranks on it. */
+static enum status check_gpu(const struct checker *c, const struct config_node *node, const char *key)
+{
+    struct cpu_list devices;
+    if (cpu_list_parse(&devices, node->devices) == OK && devices.n > 1)
+        return error_set(c->err, ERR_UNSUPPORTED, "%s: devices %s: a node computes on one GPU; name one",
+                         config_origin_of(c->origins, &node->devices, key), node->devices);
+    if (strcmp(node->backend, "cuda") == 0 && (node->tp > 1 || node->pp > 1))
+        return error_set(c->err, ERR_UNSUPPORTED,
+                         "%s: backend cuda with tp %u and pp %u: ranks compute on the CPU alone; both have to be 1",
+                         config_origin_of(c->origins, &node->backend, key), node->tp, node->pp);
+    return OK;
+}
+
 /* Sizes and ways that do not go together, whatever the model. */
 static enum status check_engine(const struct checker *c, const struct config_node *node, const char *key)
 {
@@ -126,7 +140,7 @@ static enum status check_engine(const struct checker *c, const struct config_nod
                          "%s: %u tokens a step are too few for max_seqs %u; %u let prompts go on beside them",
                          config_origin_of(c->origins, &node->max_batch_tokens, key), node->max_batch_tokens,
                          node->max_seqs, node->max_seqs + KV_BLOCK_TOKENS);
-    return OK;
+    return check_gpu(c, node, key);
 }
 
 static enum status check_tier(const struct checker *c)

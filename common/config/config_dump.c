@@ -18,7 +18,9 @@ static void dump_value(const struct config_option *row, const void *base, struct
         json_cstr(out, *(char *const *)field); /* a JSON string is a YAML string */
     else if (row->type == OPTION_BOOL)
         strbuf_puts(out, *(const bool *)field ? "true" : "false");
-    else if (row->type == OPTION_SIZE)
+    else if (row->type == OPTION_SIZE_AUTO && *(const uint64_t *)field == 0)
+        strbuf_puts(out, "auto");
+    else if (row->type == OPTION_SIZE || row->type == OPTION_SIZE_AUTO)
         strbuf_addf(out, "%llu", (unsigned long long)*(const uint64_t *)field);
     else
         strbuf_addf(out, "%u%s", *(const uint32_t *)field, row->type == OPTION_DURATION ? "ms" : "");

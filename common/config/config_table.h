@@ -11,6 +11,7 @@ enum config_type {
     OPTION_BOOL,       /* bool; its flag takes no value, or =false */
     OPTION_U32,        /* uint32_t */
     OPTION_SIZE,       /* uint64_t bytes */
+    OPTION_SIZE_AUTO,  /* uint64_t bytes; "auto" is 0 */
     OPTION_SIZE32,     /* uint32_t bytes */
     OPTION_DURATION,   /* uint32_t milliseconds */
     OPTION_FD,         /* int, a file descriptor */

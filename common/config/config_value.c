@@ -37,15 +37,29 @@ static const struct unit size_units[] = {
 static const struct unit time_units[] = { { "ms", 1 }, { "s", 1000 }, { "m", 60000 }, { "h", 3600000 }, { NULL, 0 } };
 static const struct unit no_units[] = { { "", 1 }, { NULL, 0 } };
 
+static bool is_size(enum config_type type)
+{
+    return type == OPTION_SIZE || type == OPTION_SIZE_AUTO || type == OPTION_SIZE32;
+}
+
 static const struct unit *units_of(enum config_type type)
 {
     if (type == OPTION_DURATION) return time_units;
-    return type == OPTION_SIZE || type == OPTION_SIZE32 ? size_units : no_units;
+    return is_size(type) ? size_units : no_units;
+}
+
+static bool is_auto(const struct config_option *row, const char *text)
+{
+    return row->type == OPTION_SIZE_AUTO && strcmp(text, "auto") == 0;
 }
 
 static bool read_number(const struct config_option *row, const char *text, uint64_t *out)
 {
     const char *rest;
+    if (is_auto(row, text)) {
+        *out = 0;
+        return true;
+    }
     if (!read_digits(text, out, &rest)) return false;
     while (*rest == ' ') rest++;
     for (const struct unit *u = units_of(row->type); u->word; u++) {
@@ -179,7 +193,7 @@ const char *config_value_allowed(const struct config_option *row, char *buf, siz
     case OPTION_HTTP_RANGE: snprintf(buf, cap, "host:port or host:low-high"); break;
     case OPTION_TCP: snprintf(buf, cap, "tcp://host:port"); break;
     case OPTION_TCP_RANGE: snprintf(buf, cap, "tcp://host:port or tcp://host:low-high"); break;
-    case OPTION_CPUS: snprintf(buf, cap, "a list of cores such as 0-3,6"); break;
+    case OPTION_CPUS: snprintf(buf, cap, "a list of numbers such as 0-3,6"); break;
     case OPTION_STRING: snprintf(buf, cap, "%s", "text"); break;
     case OPTION_CHOICE:
         for (const char *p = row->choices; *p && n + 3 < cap; p++) {
@@ -191,7 +205,7 @@ const char *config_value_allowed(const struct config_option *row, char *buf, siz
     default:
         put_number(lo, sizeof(lo), row->type, row->min);
         put_number(hi, sizeof(hi), row->type, row->max);
-        n = (size_t)snprintf(buf, cap, "%s..%s", lo, hi);
+        n = (size_t)snprintf(buf, cap, "%s%s..%s", row->type == OPTION_SIZE_AUTO ? "auto, or " : "", lo, hi);
         if (row->step && n < cap) snprintf(buf + n, cap - n, " in steps of %" PRIu64, row->step);
         break;
     }
@@ -201,9 +215,9 @@ const char *config_value_allowed(const struct config_option *row, char *buf, siz
 static enum status refuse(const struct config_option *row, const char *text, struct error *err)
 {
     char allowed[200];
-    const char *unit = row->type == OPTION_DURATION                             ? " with ms, s, m or h"
-                       : row->type == OPTION_SIZE || row->type == OPTION_SIZE32 ? " in bytes, KiB, MiB or GiB"
-                                                                                : "";
+    const char *unit = row->type == OPTION_DURATION ? " with ms, s, m or h"
+                       : is_size(row->type)         ? " in bytes, KiB, MiB or GiB"
+                                                    : "";
     return error_set(err, ERR_INVALID, "\"%.80s\" is not allowed; allowed: %s%s", text,
                      config_value_allowed(row, allowed, sizeof(allowed)), unit);
 }
@@ -289,8 +303,9 @@ enum status config_value_set(const struct config_option *row, void *base, const 
         *(char **)field = copy;
         return OK;
     }
-    if (!read_number(row, text, &number) || !in_range(row, number)) return refuse(row, text, err);
-    if (row->type == OPTION_SIZE) {
+    if (!read_number(row, text, &number) || (!is_auto(row, text) && !in_range(row, number)))
+        return refuse(row, text, err);
+    if (row->type == OPTION_SIZE || row->type == OPTION_SIZE_AUTO) {
         *(uint64_t *)field = number;
     } else if (row->type == OPTION_FD) {
         *(int *)field = (int)number;

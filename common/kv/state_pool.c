@@ -3,6 +3,7 @@
 
 #include "base/kv_block.h"
 #include "base/mem.h"
+#include "kv/prefix_cache.h"
 
 #include <assert.h>
 
@@ -63,21 +64,10 @@ state_slot_id state_pool_find(struct state_pool *p, const struct prefix_hash *ha
     return slot;
 }
 
-bool state_pool_has(const struct state_pool *p, const struct prefix_hash *hash)
+uint32_t state_pool_longest(const struct state_pool *p, const struct prefix_hash *hashes, uint32_t n)
 {
     kv_block_id slot;
-    return prefix_cache_find(p->snapshots, hash, &slot);
-}
-
-void state_pool_on_evict(struct state_pool *p, prefix_evict_fn evict, void *ctx)
-{
-    prefix_cache_on_evict(p->snapshots, evict, ctx);
-}
-
-uint32_t state_pool_longest(const struct state_pool *p, const struct prefix_hash *hashes, uint32_t n,
-                            prefix_elsewhere_fn elsewhere, void *ctx)
-{
-    while (n > 0 && !state_pool_has(p, &hashes[n - 1]) && !(elsewhere && elsewhere(ctx, &hashes[n - 1]))) n--;
+    while (n > 0 && !prefix_cache_find(p->snapshots, &hashes[n - 1], &slot)) n--;
     return n;
 }
 

@@ -17,12 +17,22 @@ static enum status check_file(const struct model_rank *m)
     return st;
 }
 
+/* One row as the backend reads it. */
+static enum status read_embedding(struct model_rank *m, int32_t token, uint8_t *dst)
+{
+    const struct tensor_entry *t = m->weights.embed;
+    uint8_t *row = m->embed_row ? m->embed_row : dst;
+    enum status st = weights_read_embed(&m->weights, (uint32_t)token, row);
+    if (st == OK && m->embed_row) dequantize_row(t->type, row, (float *)dst, m->facts.info.d_model);
+    return st;
+}
+
 /* The rows of the batch's tokens, gathered from the file. */
 static enum status read_embeddings(struct model_rank *m, const struct batch *b)
 {
-    size_t row_bytes = weights_embed_row_bytes(&m->weights);
+    const size_t row_bytes = m->embed_bytes / m->max_rows;
     for (uint32_t i = 0; i < b->n_rows; i++) {
-        enum status st = weights_read_embed(&m->weights, (uint32_t)b->tokens[i], m->embed_rows + i * row_bytes);
+        enum status st = read_embedding(m, b->tokens[i], m->embed_rows + i * row_bytes);
         if (st != OK) return st;
     }
     if (m->embed_device == m->embed_rows) return OK;
@@ -41,7 +51,7 @@ static enum status begin(struct model_rank *m, const struct batch *b)
 static enum status embed(struct model_rank *m)
 {
     const void *whole = m->weights.embed_table;
-    const struct embedding table = { .type = (enum dtype)m->weights.embed->type,
+    const struct embedding table = { .type = m->embed_row ? DTYPE_F32 : (enum dtype)m->weights.embed->type,
                                      .n_cols = m->facts.info.d_model,
                                      .rows = whole ? whole : m->embed_device,
                                      .gathered = !whole };

@@ -10,6 +10,7 @@
 #include "parallel/rank_team.h"
 #include "parallel/ranks.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const char *const MODE_NAMES[] = { "resident", "stream", "auto", NULL };
@@ -125,12 +126,45 @@ static enum status prepare(struct model *m, const struct model_options *opt, str
     return st;
 }
 
+static void log_plan(const struct memory_need *need, const struct host_memory *left, enum weights_mode asked,
+                     enum weights_mode mode, uint64_t kv)
+{
+    log_info("weights_mode",
+             "weights=%s asked=%s resident_mib=%llu stream_mib=%llu kv_mib=%llu buffers_mib=%llu "
+             "available_mib=%llu limit=%s",
+             MODE_NAMES[mode], MODE_NAMES[asked], (unsigned long long)(need->resident >> 20),
+             (unsigned long long)(need->stream >> 20), (unsigned long long)(kv >> 20),
+             (unsigned long long)(need->buffers >> 20), (unsigned long long)(left->bytes >> 20), log_quote(left->from));
+}
+
+/* The same of a device with memory of its own, where KV may have what the rest leaves. */
+static enum status plan_device(const struct model_rank *r, const struct model_options *opt, enum weights_mode *mode,
+                               struct error *err)
+{
+    const struct memory_need need = { .resident = r->weights.arena_bytes,
+                                      .stream = weight_stream_bytes(&r->weights),
+                                      .kv = opt->kv_bytes,
+                                      .buffers = r->buffer_bytes };
+    struct host_memory left = { 0 };
+    uint64_t total;
+    enum status st = r->backend->ops->memory(r->backend, &left.bytes, &total);
+    if (st != OK) return error_set(err, st, "%s does not say how much memory it has", backend_describe(r->backend));
+    snprintf(left.from, sizeof(left.from), "%.100s, %.1f MiB in all", backend_describe(r->backend),
+             (double)total / (1024 * 1024));
+    if ((st = memory_plan(mode, &need, &left, err)) != OK) return st;
+    const uint64_t weights = *mode == WEIGHTS_STREAM ? need.stream : need.resident;
+    log_plan(&need, &left, opt->weights, *mode, need.kv ? need.kv : left.bytes - weights - need.buffers);
+    return OK;
+}
+
 /* Where the weights go.  Nothing large is taken before this. */
 static enum status plan_memory(const struct model *m, const struct model_options *opt, enum weights_mode *mode,
                                struct error *err)
 {
     struct memory_need need = { .kv = opt->kv_bytes };
     struct host_memory left;
+    *mode = opt->weights;
+    if (m->n_ranks == 1 && m->ranks[0].backend->ops->memory) return plan_device(&m->ranks[0], opt, mode, err);
     for (uint32_t i = 0; i < m->n_ranks; i++) {
         const struct model_rank *r = &m->ranks[i];
         if (!r->backend->caps.host_memory) continue; /* it has memory of its own */
@@ -138,18 +172,10 @@ static enum status plan_memory(const struct model *m, const struct model_options
         need.stream += weight_stream_bytes(&r->weights);
         need.buffers += r->buffer_bytes;
     }
-    *mode = opt->weights;
     if (need.resident == 0) return OK;
     host_memory_left(&left);
     enum status st = memory_plan(mode, &need, &left, err);
-    if (opt->weights != WEIGHTS_RESIDENT)
-        log_info("weights_mode",
-                 "weights=%s asked=%s resident_mib=%llu stream_mib=%llu kv_mib=%llu buffers_mib=%llu "
-                 "available_mib=%llu limit=%s",
-                 MODE_NAMES[*mode], MODE_NAMES[opt->weights], (unsigned long long)(need.resident >> 20),
-                 (unsigned long long)(need.stream >> 20), (unsigned long long)(need.kv >> 20),
-                 (unsigned long long)(need.buffers >> 20), (unsigned long long)(left.bytes >> 20),
-                 log_quote(left.from));
+    if (opt->weights != WEIGHTS_RESIDENT) log_plan(&need, &left, opt->weights, *mode, need.kv);
     return st;
 }
 

@@ -1,5 +1,6 @@
 /* model_buffers.c - the memory that steps use, made once: sized by the blocks, shared by all layers. */
 #include "base/mem.h"
+#include "formats/tensor_dir.h"
 #include "model/model_internal.h"
 
 /* Floats per row of the logits that come together here, and of its own ones beside them. */
@@ -13,6 +14,16 @@ static size_t own_logits(const struct model_rank *m)
     return rank_has_head(m) && m->place.tp > 1 ? shard_n(m->vocab) : 0;
 }
 
+static size_t host_logits_bytes(const struct model_rank *m)
+{
+    return MODEL_MAX_LOGIT_ROWS * all_logits(m) * sizeof(float);
+}
+
+static bool embeds(const struct model_rank *m)
+{
+    return backend_embeds(m->backend, m->weights.embed->type);
+}
+
 void model_buffers_size(struct model_rank *m)
 {
     const struct model_info *info = &m->facts.info;
@@ -21,7 +32,7 @@ void model_buffers_size(struct model_rank *m)
     sizes_init(&m->sizes, m->backend, m->max_rows, info->d_model);
     block_sizes_of(&m->sizes, m->facts.layers + m->place.layers.begin, shard_n(m->place.layers));
     sizes_act(&m->sizes, MODEL_MAX_LOGIT_ROWS, info->d_model, FINE); /* of the head */
-    m->embed_bytes = n * weights_embed_row_bytes(&m->weights);
+    m->embed_bytes = n * (embeds(m) ? weights_embed_row_bytes(&m->weights) : d * sizeof(float));
     const uint64_t floats = n_acts * m->sizes.act_floats + n * m->sizes.wide_floats +
                             n * d * (m->sizes.branch ? 2 : 1) + logit_rows * d +
                             logit_rows * (all_logits(m) + own_logits(m));
@@ -42,6 +53,7 @@ static enum status alloc_floats(struct model_rank *m, size_t rows, size_t cols, 
 static enum status alloc_embed_rows(struct model_rank *m)
 {
     enum status st = mem_try_array((void **)&m->embed_rows, m->embed_bytes, 1);
+    if (st == OK && !embeds(m)) m->embed_row = mem_alloc(weights_embed_row_bytes(&m->weights));
     if (st != OK || m->backend->caps.host_memory) {
         m->embed_device = m->embed_rows;
         return st;
@@ -114,11 +126,14 @@ enum status model_buffers_alloc(struct model_rank *m, struct error *err)
     if (st != OK)
         return error_set(err, st, "the step buffers for %u rows need %llu bytes", m->max_rows,
                          (unsigned long long)m->buffer_bytes);
-    if (m->logits && !m->backend->caps.host_memory)
-        m->host_logits = mem_array(MODEL_MAX_LOGIT_ROWS * all_logits(m), sizeof(float));
-    else
+    if (!m->logits || m->backend->caps.host_memory) {
         m->host_logits = m->logits;
-    return OK;
+        return OK;
+    }
+    void *host = NULL;
+    st = m->backend->ops->host_alloc(m->backend, host_logits_bytes(m), &host);
+    m->host_logits = host;
+    return st == OK ? OK : error_set(err, st, "logits on the host need %zu bytes", host_logits_bytes(m));
 }
 
 static void release(struct model_rank *m, void *p, size_t bytes)
@@ -135,10 +150,11 @@ static void release_act(struct model_rank *m, struct act *a)
 void model_buffers_release(struct model_rank *m)
 {
     const size_t d = m->facts.info.d_model;
-    if (m->host_logits != m->logits) mem_free(m->host_logits);
+    if (m->host_logits != m->logits) m->backend->ops->host_free(m->backend, m->host_logits, host_logits_bytes(m));
     release(m, m->own_logits, MODEL_MAX_LOGIT_ROWS * own_logits(m) * sizeof(float));
     release(m, m->logits, MODEL_MAX_LOGIT_ROWS * all_logits(m) * sizeof(float));
     if (m->embed_device != m->embed_rows) release(m, m->embed_device, m->embed_bytes);
+    mem_free(m->embed_row);
     mem_free(m->embed_rows);
     release(m, m->head_x, MODEL_MAX_LOGIT_ROWS * d * sizeof(float));
     release(m, m->heads, head_slots(m) * sizeof(uint32_t));

@@ -32,6 +32,7 @@ struct model_rank {
     struct act gathered; /* the same, put together from all members of the stage; NULL where there is one */
     struct route route;  /* [max_rows * sizes.max_used]: which experts rows go to; NULL where there are none */
     uint8_t *embed_rows; /* host, [max_rows]: rows of the embedding that were read from the file, or NULL */
+    uint8_t *embed_row;  /* host, one as the file has it where the backend takes them as fp32, or NULL */
     void *embed_device;  /* the same where ops read them; = embed_rows where the backend's memory is the host's */
     float *head_x;       /* [MODEL_MAX_LOGIT_ROWS][d_model]: rows gathered for the head */
     float *logits;       /* [MODEL_MAX_LOGIT_ROWS][n_vocab], of the rank that speaks for the head; or NULL */

@@ -6,7 +6,7 @@
 #include "formats/gguf.h"
 #include "model/weights_bind_internal.h"
 
-/* A backend with memory of its own has the embedding there: a step then reads no file. */
+/* A backend with memory of its own has the embedding there, if it can read it: a step then reads no file. */
 static enum status add_table(struct binder *b, const struct tensor_entry *t)
 {
     const struct weight_item it = { .src = { weight_src_whole(t, (uint32_t)t->ne[1]) },
@@ -16,7 +16,8 @@ static enum status add_table(struct binder *b, const struct tensor_entry *t)
                                     .is_table = true,
                                     .dtype = (enum dtype)t->type,
                                     .table = &b->w->embed_table };
-    return b->w->backend && !b->w->backend->caps.host_memory ? binder_add(b, it) : OK;
+    const struct backend *be = b->w->backend;
+    return be && !be->caps.host_memory && backend_embeds(be, t->type) ? binder_add(b, it) : OK;
 }
 
 /* The vocabulary's size is what the embedding has; metadata that disagrees is a broken file. */

@@ -108,17 +108,48 @@ static bool all_cached(const struct gguf *g)
     return cached;
 }
 
-/* *out stays NULL where the bytes come from the mapping: memory, a file in the page cache, or as asked. */
-static enum status open_reader(const struct weights *w, const struct weight_pieces *ps, enum io_kind kind,
-                               struct io_reader **out, struct error *err)
+/* A reader, with the memory of its slots where that is the backend's to give: it copies fastest from there. */
+struct source {
+    struct io_reader *reader; /* NULL: the bytes come from the mapping */
+    void *pinned;
+    size_t pinned_bytes;
+};
+
+static void source_close(struct source *s, struct backend *b)
 {
-    const struct io_options io = { .fds = gguf_fds(w->g),
-                                   .n_files = gguf_n_parts(w->g),
-                                   .kind = kind,
-                                   .n_slots = LOAD_SLOTS,
-                                   .slot_bytes = ps->max_bytes };
-    if (!io.fds || kind == IO_MMAP || (kind == IO_AUTO && all_cached(w->g))) return OK;
-    return io_reader_create(out, &io, err);
+    io_reader_destroy(s->reader);
+    if (s->pinned) b->ops->host_free(b, s->pinned, s->pinned_bytes);
+}
+
+static enum status source_pin(struct source *s, struct backend *b, size_t slot_bytes, struct error *err)
+{
+    s->pinned_bytes = io_reader_bytes(LOAD_SLOTS, slot_bytes);
+    enum status st = b->ops->host_alloc(b, s->pinned_bytes, &s->pinned);
+    return st == OK ? OK : error_set(err, st, "read buffers need %zu bytes of pinned memory", s->pinned_bytes);
+}
+
+/* From the mapping comes what is memory already, a file in the page cache, or what is asked for so; a device takes a
+ * cached file through its slots, too. */
+static enum status source_open(struct source *s, const struct weights *w, const struct weight_pieces *ps,
+                               enum io_kind kind, struct error *err)
+{
+    struct io_options io = { .fds = gguf_fds(w->g),
+                             .n_files = gguf_n_parts(w->g),
+                             .kind = kind,
+                             .n_slots = LOAD_SLOTS,
+                             .slot_bytes = ps->max_bytes };
+    const bool host = w->backend->caps.host_memory, cached = kind == IO_AUTO && all_cached(w->g);
+    if (!io.fds || kind == IO_MMAP || (cached && host)) return OK;
+    if (!host) {
+        enum status st = source_pin(s, w->backend, io.slot_bytes, err);
+        if (st != OK) return st;
+        io.memory = s->pinned;
+    }
+    if (cached) {
+        io.kind = IO_PREAD;
+        io.cached = true;
+    }
+    return io_reader_create(&s->reader, &io, err);
 }
 
 static void start_read(struct io_reader *r, const struct weight_pieces *ps, uint32_t i)
@@ -217,19 +248,20 @@ static enum status pack_all(struct weights *w, const struct arena *arena, bool m
                             const struct weights_load_options *opt, struct error *err)
 {
     struct weight_pieces ps = { 0 };
-    struct io_reader *r = NULL;
+    struct source source = { 0 };
     uint64_t start = clock_now_us(), bytes = 0;
     for (uint32_t i = 0; i < w->n_items; i++)
         if (matrices || w->items[i].is_vector) weight_pieces_add(&ps, &w->items[i], w->backend->caps.row_quantum);
     for (uint32_t i = 0; i < ps.n; i++) bytes += ps.at[i].bytes;
-    enum status st = open_reader(w, &ps, opt->io, &r, err);
+    enum status st = source_open(&source, w, &ps, opt->io, err);
+    struct io_reader *r = source.reader;
     if (st == OK) st = pack_pieces(w, &ps, r, arena, opt, err);
     uint64_t us = clock_now_us() - start;
     if (st == OK && matrices)
         log_info("weights_read", "io=%s direct=%d mib=%llu ms=%llu mb_s=%llu", r ? io_reader_kind(r) : "mmap",
                  r && io_reader_is_direct(r), (unsigned long long)(bytes >> 20), (unsigned long long)(us / 1000),
                  (unsigned long long)(bytes / (us ? us : 1)));
-    io_reader_destroy(r);
+    source_close(&source, w->backend);
     weight_pieces_fini(&ps);
     drop_all_pages(w); /* the fingerprint has read a sample of each tensor */
     return st;

@@ -58,6 +58,17 @@ static enum status plan_shared(struct cache_plan *out, const struct cache_need *
     return OK;
 }
 
+uint64_t cache_plan_memory(const struct cache_need *n, uint64_t left)
+{
+    uint64_t blocks, states, most;
+    const uint64_t snapshots = n->state_bytes > 0 || n->shared_bytes > 0 ? n->snapshot_bytes : 0,
+                   own = left > snapshots ? left - snapshots : 0;
+    if (!size_mul(blocks_without_bytes(n), n->block_bytes, &blocks) ||
+        !size_mul(n->state_bytes, n->max_seqs, &states) || !size_add(blocks, states, &most))
+        return own;
+    return own < most ? own : most;
+}
+
 static enum status plan_apart(struct cache_plan *out, const struct cache_need *n, uint32_t snapshots, struct error *err)
 {
     uint64_t states, least;

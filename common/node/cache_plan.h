@@ -32,4 +32,7 @@ struct cache_plan {
  * sequences of max_context and as many that are kept ask for.  ERR_INVALID, with the numbers, if there is no room for a
  * block and what goes with it, or snapshots are asked for and there is none for one. */
 enum status cache_plan(struct cache_plan *out, const struct cache_need *need, struct error *err) MUST_CHECK;
+/* kv_memory where nobody has named it and `left` bytes are free for it and the snapshots: all of that, but no more than
+ * max_seqs sequences of max_context and as many that are kept ask for. */
+uint64_t cache_plan_memory(const struct cache_need *need, uint64_t left);
 #endif

@@ -11,6 +11,7 @@
 #include "kv/window_table.h"
 #include "node/cache_groups.h"
 #include "node/cache_plan.h"
+#include "node/node_backend.h"
 #include "parallel/mesh.h"
 #include "parallel/ranks.h"
 #include "store/state_store.h"
@@ -43,14 +44,6 @@ static void on_progress(void *ctx, uint64_t done, uint64_t all)
         p->told = tenths;
         log_info("loading", "model=%s percent=%u", p->name, tenths * 10);
     }
-}
-
-static uint32_t n_threads_of(const struct config_node *self)
-{
-    struct cpu_list cpus;
-    if (self->threads) return self->threads;
-    if (cpu_list_parse(&cpus, self->cpus) != OK) cpu_list_allowed(&cpus);
-    return cpus_default_threads("", &cpus);
 }
 
 /* The first rank's backend has pinned this thread as the first of its team, and the engine's thread has taken that
@@ -93,24 +86,38 @@ static uint32_t window_blocks(const struct model *model, const struct loaded_mod
     return window_blocks_max(window, chunk, m->max_context);
 }
 
+/* What is free of a GPU when the weights are there; a machine's memory is for others, too. */
+static enum status kv_memory_of(uint64_t *out, const struct loaded_model *m, const struct cache_need *need,
+                                struct error *err)
+{
+    struct backend *b = ranks_backend(m->ranks, 0);
+    uint64_t left, total;
+    *out = need->kv_memory ? need->kv_memory : CONFIG_HOST_KV_MEMORY;
+    if (need->kv_memory || !b->ops->memory) return OK;
+    enum status st = b->ops->memory(b, &left, &total);
+    if (st == OK) *out = cache_plan_memory(need, left);
+    return st == OK ? OK : error_set(err, st, "%s does not say how much memory it has", backend_describe(b));
+}
+
 /* KV memory, with room for states if the model has any. */
 static enum status open_cache(struct loaded_model *m, struct kv_store **kv, const struct model *model,
                               const struct config_run *run, struct error *err)
 {
     const struct kv_runs runs = model_kv_runs(model);
-    const struct cache_need need = { .kv_memory = run->self->kv_memory,
-                                     .snapshot_bytes = run->cfg.kv.snapshot_bytes,
-                                     .block_bytes = model_kv_block_bytes(model),
-                                     .window_bytes = model_window_block_bytes(model),
-                                     .window_blocks = window_blocks(model, m, run),
-                                     .state_bytes = model_state_bytes(model),
-                                     .shared_bytes = model_shared_block_bytes(model),
-                                     .window_run = runs.window,
-                                     .slot_run = runs.slot,
-                                     .max_seqs = run->self->max_seqs,
-                                     .max_context = m->max_context };
+    struct cache_need need = { .kv_memory = run->self->kv_memory,
+                               .snapshot_bytes = run->cfg.kv.snapshot_bytes,
+                               .block_bytes = model_kv_block_bytes(model),
+                               .window_bytes = model_window_block_bytes(model),
+                               .window_blocks = window_blocks(model, m, run),
+                               .state_bytes = model_state_bytes(model),
+                               .shared_bytes = model_shared_block_bytes(model),
+                               .window_run = runs.window,
+                               .slot_run = runs.slot,
+                               .max_seqs = run->self->max_seqs,
+                               .max_context = m->max_context };
     struct cache_plan plan;
-    enum status st = cache_plan(&plan, &need, err);
+    enum status st = kv_memory_of(&need.kv_memory, m, &need, err);
+    if (st == OK) st = cache_plan(&plan, &need, err);
     if (st != OK) return st;
     m->n_blocks = plan.n_blocks;
     m->n_blocks_each = plan.n_blocks_each;
@@ -156,16 +163,6 @@ static uint32_t layers_per_event(const struct cache_geometry *g, const struct co
     return n < g->n_layers ? (uint32_t)n : g->n_layers;
 }
 
-static enum status open_ranks(struct loaded_model *m, const struct config_node *self, struct error *err)
-{
-    const struct backend_options all = { .n_threads = n_threads_of(self),
-                                         .cpus = self->cpus[0] ? self->cpus : NULL,
-                                         .isa = self->isa,
-                                         .limits = model_limits(&m->info, self->max_batch_tokens, m->max_context) };
-    if (all.n_threads < self->tp) log_warn("ranks_share_cpus", "tp=%u threads=%u", self->tp, all.n_threads);
-    return ranks_open(&m->ranks, self->tp, self->pp, "cpu", &all, err);
-}
-
 static enum status open_model(struct loaded_model *m, struct model **model, const struct config_run *run,
                               struct error *err)
 {
@@ -185,9 +182,9 @@ static enum status open_model(struct loaded_model *m, struct model **model, cons
 
     if ((st = model_read_info(&m->info, opt.path, err)) != OK) return st;
     m->max_context = self->max_context ? self->max_context : m->info.context_length;
-    if ((st = open_ranks(m, self, err)) != OK) return st;
+    if ((st = node_backend_open(&m->ranks, self, &m->info, m->max_context, err)) != OK) return st;
     opt.ranks = m->ranks;
-    opt.kv_bytes = self->kv_memory;
+    opt.kv_bytes = self->kv_memory || ranks_backend(m->ranks, 0)->ops->memory ? self->kv_memory : CONFIG_HOST_KV_MEMORY;
     if ((st = model_options_words(&opt, self->weights, self->io, err)) != OK) return st;
     if ((st = model_open(model, &opt, err)) != OK) return st;
     m->info = *model_info(*model);
@@ -261,13 +258,14 @@ enum status load_model(struct loaded_model *out, const struct config_run *run, e
     if ((st = fill_geometry(&m, err)) != OK) goto fail;
     if ((st = start_engine(&m, model, kv, run, on_event, ctx, err)) != OK) goto fail;
     unpin(run->self);
-    log_info(
-        "loaded",
-        "model=%s arch=%s isa=%s threads=%u tp=%u pp=%u weights=%s weights_mib=%llu kv_blocks=%u context=%u ms=%llu",
-        log_quote(m.config->name), m.info.arch, backend_describe(ranks_backend(m.ranks, 0)), n_threads_of(run->self),
-        run->self->tp, run->self->pp, model_is_streamed(engine_model(m.engine)) ? "stream" : "resident",
-        (unsigned long long)(m.info.weight_bytes >> 20), m.n_blocks, m.max_context,
-        (unsigned long long)((clock_now_us() - start) / 1000));
+    log_info("loaded",
+             "model=%s arch=%s backend=%s isa=%s threads=%u tp=%u pp=%u weights=%s weights_mib=%llu kv_blocks=%u "
+             "context=%u ms=%llu",
+             log_quote(m.config->name), m.info.arch, ranks_backend(m.ranks, 0)->ops->name,
+             log_quote(backend_describe(ranks_backend(m.ranks, 0))), node_threads(run->self), run->self->tp,
+             run->self->pp, model_is_streamed(engine_model(m.engine)) ? "stream" : "resident",
+             (unsigned long long)(m.info.weight_bytes >> 20), m.n_blocks, m.max_context,
+             (unsigned long long)((clock_now_us() - start) / 1000));
     *out = m;
     return OK;
 fail:

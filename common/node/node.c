@@ -8,6 +8,7 @@
 #include "base/random.h"
 #include "base/start_report.h"
 #include "node/node_admin.h"
+#include "parallel/ranks.h"
 #include "wire/zsock.h"
 
 #include <malloc.h>
@@ -42,7 +43,7 @@ struct node {
     uv_poll_t engine_poll, kv_poll;
     uv_signal_t sigterm, sigint;
     uv_timer_t tick;
-    bool draining, leaving;
+    bool draining, leaving, failed; /* failed: its device has, and the exit code says so */
     uint64_t drain_ms, leave_ms;
     uint32_t idle_ticks;
     bool told_ready;
@@ -151,6 +152,25 @@ void node_post_kv_recv(void *node, const struct kv_recv_event *e)
     post_event(node, ev);
 }
 
+/* Says goodbye; the loop ends when that has been heard, or soon. */
+static void leave(struct node *n, const char *reason)
+{
+    if (n->leaving) return;
+    n->leaving = true;
+    n->leave_ms = clock_now_ms();
+    links_say_goodbye(n->links, reason);
+}
+
+/* A device that has failed computes nothing any more.  What it was asked for goes on elsewhere as after a death: that
+ * it failed here is not said of each job, which would count against the job. */
+static bool leave_failed_device(struct node *n)
+{
+    if (!n->links || !backend_failed(ranks_backend(n->model.ranks, 0))) return false;
+    n->failed = true;
+    leave(n, "its device has failed");
+    return true;
+}
+
 static void on_box(uv_poll_t *h, int status, int events)
 {
     struct node *n = h->data;
@@ -158,6 +178,7 @@ static void on_box(uv_poll_t *h, int status, int events)
     struct node_event *ev;
 
     (void)status, (void)events;
+    if (leave_failed_device(n)) return;
     for (int i = 0; i < EVENTS_AT_ONCE && (ev = mailbox_try_take(box)); i++) {
         n->role->on_event(n->state, ev);
         event_free(ev);
@@ -269,15 +290,6 @@ static void fill_hello(struct node *n)
 
 /* ---- life and death ---- */
 
-/* Says goodbye; the loop ends when that has been heard, or soon. */
-static void leave(struct node *n, const char *reason)
-{
-    if (n->leaving) return;
-    n->leaving = true;
-    n->leave_ms = clock_now_ms();
-    links_say_goodbye(n->links, reason);
-}
-
 static void on_signal(uv_signal_t *h, int number)
 {
     struct node *n = h->data;
@@ -297,7 +309,7 @@ static void on_tick(uv_timer_t *h)
 {
     struct node *n = h->data;
 
-    jobs_retry(n->jobs, n->model.engine);
+    if (!leave_failed_device(n)) jobs_retry(n->jobs, n->model.engine);
     jobs_withdraw_late(n->jobs, n->model.engine);
     jobs_flush(n->jobs);
     log_left_out();
@@ -407,8 +419,9 @@ static int run_node(struct node *n)
         log_error("start_failed", "status=%s reason=%s", status_text(st), log_quote(err.text));
     if (st == OK) uv_run(&n->loop, UV_RUN_DEFAULT);
     close_node(n);
-    if (st == OK) log_info("stopped", "exit=0");
-    return st == OK ? 0 : 1;
+    const int code = st == OK && !n->failed ? 0 : 1;
+    if (st == OK) log_info("stopped", "exit=%d", code);
+    return code;
 }
 
 int node_main(const struct node_role *role, int argc, char **argv)

@@ -4,6 +4,7 @@
 #include "coordinator/cli/cli.h"
 #include "coordinator/cli/launch.h"
 #include "coordinator/cli/share_cpus.h"
+#include "coordinator/cli/share_gpus.h"
 
 #include <stdio.h>
 
@@ -23,7 +24,9 @@ static int run_role(enum config_role role, int argc, char **argv)
         if (log_level_parse(run.cfg.log.level, &level) != OK) level = LOG_LEVEL_INFO;
         log_init(level, "baton");
         if (role == CONFIG_SERVE) share_threads_of_host(&run.cfg);
+        if (role == CONFIG_SERVE) serve_on_one_gpu(&run.cfg);
         share_threads(&run.cfg);
+        share_gpus(&run.cfg);
         rc = launch_cluster(&run.cfg);
     }
     config_fini(&run);

@@ -15,6 +15,7 @@ static const struct cli_command {
     { "chat", cmd_chat, "talk to a running cluster" },
     { "status", cmd_status, "nodes of a running cluster, their load and KV use" },
     { "inspect", cmd_inspect, "-m FILE.gguf: what is in a model file" },
+    { "doctor", cmd_doctor, "the GPUs of this machine, and what nodes would compute with" },
     { "tokenize", cmd_tokenize, "-m FILE.gguf [TEXT]: text, or standard input, to token ids, or back with --decode" },
 };
 

@@ -13,6 +13,7 @@
 #include "config/config.h"
 #include "coordinator/cli/child.h"
 #include "coordinator/cli/share_cpus.h"
+#include "coordinator/cli/share_gpus.h"
 #include "http/http_server.h"
 #include "model/model.h"
 
@@ -194,16 +195,22 @@ struct wish {
     uint64_t kv_bytes;
 };
 
-/* Ranks pack their own parts of the weights. */
+/* Ranks pack their own parts of the weights, and a GPU has them in its own memory. */
 static bool loads_alone(const struct config_node *node)
 {
-    return node->tp > 1 || node->pp > 1;
+    return node->tp > 1 || node->pp > 1 || is_on_gpu(node);
+}
+
+static uint64_t host_kv_bytes(const struct config_node *node)
+{
+    if (is_on_gpu(node)) return 0;
+    return node->kv_memory ? node->kv_memory : CONFIG_HOST_KV_MEMORY;
 }
 
 static void add_wish(const struct launch *l, uint32_t i, const struct config_node *nodes, uint32_t n, struct wish *w)
 {
     for (uint32_t k = 0; k < n; k++) {
-        w->kv_bytes += nodes[k].kv_memory + l->cfg->kv.tier_bytes;
+        w->kv_bytes += host_kv_bytes(&nodes[k]) + l->cfg->kv.tier_bytes;
         if (config_model_find(l->cfg, nodes[k].model) != &l->cfg->models[i]) continue;
         if (loads_alone(&nodes[k])) continue;
         w->io = nodes[k].io;

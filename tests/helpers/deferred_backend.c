@@ -175,6 +175,7 @@ struct backend *deferred_backend_create(struct backend *cpu)
     d->base.ops = &deferred_ops;
     d->base.caps = cpu->caps;
     d->base.caps.host_memory = false;
+    d->base.caps.embed_types &= ~((uint64_t)1 << DTYPE_Q4_0);
     d->base.caps.row_quantum = 2 * cpu->caps.row_quantum;
     d->cpu = cpu;
     d->own.tail = &d->own.head;

@@ -2,8 +2,8 @@
  *
  * It stands before the CPU backend, whose bits it gives.  An op only joins its stream's queue, with copies of what it
  * was handed; sync() and mark_wait() run the queue, on the thread that waits.  Its memory counts as a device's, rows
- * pack in runs of 32, and it has no fused op.  So what is right on it neither looks at results early nor hands out
- * host memory that changes, and asks capabilities instead of names. */
+ * pack in runs of 32, embeddings are not read as Q4_0, and it has no fused op.  So what is right on it neither looks at
+ * results early nor hands out host memory that changes, and asks capabilities instead of names. */
 #ifndef HELPERS_DEFERRED_BACKEND_H
 #define HELPERS_DEFERRED_BACKEND_H
 #include "compute/backend.h"

@@ -9,7 +9,7 @@ page=docs/operations.md
 pages=$(git ls-files 'docs/*.md' README.md)
 bad=0
 report() { echo "$1"; bad=1; }
-code=$(git ls-files 'common/*.c' 'coordinator/*.c' '*_node/*.c')
+code=$(git ls-files 'common/*.c' 'common/*.cu' 'coordinator/*.c' '*_node/*.c')
 while IFS='|' read -r section key default; do
     [ -z "$section" ] || key="$section.$key"
     grep -qF "| \`$key\` | $default${default:+ }|" $page || report "$page: no row of option $key with default \"$default\""

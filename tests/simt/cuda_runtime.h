@@ -309,6 +309,10 @@ enum cudaError_t {
     cudaSuccess = 0,
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
+    cudaErrorInsufficientDriver = 35,
+    cudaErrorNoDevice = 100,
+    cudaErrorECCUncorrectable = 214,
+    cudaErrorIllegalAddress = 700,
     cudaErrorNotReady = 600,
     cudaErrorUnknown = 999
 };
@@ -371,4 +375,8 @@ template <class K> static inline cudaError_t cudaFuncSetAttribute(K, cudaFuncAtt
 void simt_run(dim3 grid, dim3 block, size_t shared, void (*fn)(void *arg), void *arg);
 /* The next call of the runtime fails with this error, as a GPU that is broken would; for tests. */
 extern "C" void simt_fail_next(int error);
+/* The same of call number `n` from now on (1: the next) and of all that follow, until simt_fail_next(0). */
+extern "C" void simt_fail_from(int error, unsigned n);
+/* What the machine has; for tests. */
+extern "C" void simt_set_machine(int driver_version, int n_gpus);
 #endif

@@ -201,22 +201,64 @@ void simt_fail_next(int error)
     fail_next = error;
 }
 
+/* An error that stays, as most of a real device's do, after `calls_left` more calls; shared by all threads. */
+static int fail_always;
+static unsigned calls_left;
+void simt_fail_from(int error, unsigned n)
+{
+    __atomic_store_n(&calls_left, n ? n - 1 : 0, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&fail_always, error, __ATOMIC_SEQ_CST);
+}
+
+static int lasting_error(void)
+{
+    const int e = __atomic_load_n(&fail_always, __ATOMIC_SEQ_CST);
+    unsigned left = __atomic_load_n(&calls_left, __ATOMIC_SEQ_CST);
+    if (!e) return 0;
+    while (left &&
+           !__atomic_compare_exchange_n(&calls_left, &left, left - 1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
+    return left ? 0 : e;
+}
+
 static cudaError_t answer(void)
 {
-    const int e = fail_next;
+    const int lasting = lasting_error(), e = fail_next;
     fail_next = 0;
-    return (cudaError_t)e;
+    return (cudaError_t)(lasting ? lasting : e);
 }
+
+static const struct {
+    cudaError_t e;
+    const char *name, *text;
+} ERRORS[] = {
+    { cudaSuccess, "cudaSuccess", "no error" },
+    { cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", "out of memory" },
+    { cudaErrorInsufficientDriver, "cudaErrorInsufficientDriver",
+      "CUDA driver version is insufficient for CUDA runtime version" },
+    { cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected" },
+    { cudaErrorECCUncorrectable, "cudaErrorECCUncorrectable", "uncorrectable ECC error encountered" },
+    { cudaErrorIllegalAddress, "cudaErrorIllegalAddress", "an illegal memory access was encountered" },
+    { cudaErrorUnknown, "cudaErrorUnknown", "unknown error" },
+};
 
 const char *cudaGetErrorName(cudaError_t e)
 {
-    return e == cudaSuccess                 ? "cudaSuccess"
-           : e == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation"
-                                            : "cudaErrorUnknown";
+    for (const auto &known : ERRORS)
+        if (known.e == e) return known.name;
+    return "cudaErrorUnknown";
 }
 const char *cudaGetErrorString(cudaError_t e)
 {
-    return e == cudaSuccess ? "no error" : e == cudaErrorMemoryAllocation ? "out of memory" : "unknown error";
+    for (const auto &known : ERRORS)
+        if (known.e == e) return known.text;
+    return "unknown error";
+}
+
+static int driver_version = 13000, n_gpus = 1;
+void simt_set_machine(int driver, int gpus)
+{
+    driver_version = driver;
+    n_gpus = gpus;
 }
 cudaError_t cudaGetLastError(void)
 {
@@ -224,16 +266,18 @@ cudaError_t cudaGetLastError(void)
 }
 cudaError_t cudaPeekAtLastError(void)
 {
-    return (cudaError_t)fail_next;
+    const int lasting = lasting_error();
+    return (cudaError_t)(lasting ? lasting : fail_next);
 }
 cudaError_t cudaGetDeviceCount(int *n)
 {
-    *n = 1;
-    return answer();
+    *n = n_gpus;
+    if (driver_version < 13000) return cudaErrorInsufficientDriver;
+    return n_gpus ? answer() : cudaErrorNoDevice;
 }
 cudaError_t cudaSetDevice(int device)
 {
-    return device == 0 ? answer() : cudaErrorInvalidValue;
+    return device < n_gpus ? answer() : cudaErrorInvalidValue;
 }
 cudaError_t cudaSetDeviceFlags(unsigned)
 {
@@ -241,7 +285,7 @@ cudaError_t cudaSetDeviceFlags(unsigned)
 }
 cudaError_t cudaDriverGetVersion(int *v)
 {
-    *v = 13000;
+    *v = driver_version;
     return cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int *v)

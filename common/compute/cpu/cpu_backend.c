@@ -308,9 +308,11 @@ enum status cpu_backend_open(struct backend **out, const struct backend_options 
     if (st != OK) return st;
     struct cpu_backend *b = mem_zalloc(sizeof(*b));
     b->base.ops = &cpu_ops;
-    b->base.caps = (struct backend_caps){
-        .host_memory = true, .deterministic = true, .row_quantum = PANEL_ROWS, .col_quantum = COL_QUANTUM
-    };
+    b->base.caps = (struct backend_caps){ .host_memory = true,
+                                          .deterministic = true,
+                                          .row_quantum = PANEL_ROWS,
+                                          .col_quantum = COL_QUANTUM,
+                                          .embed_types = UINT64_MAX };
     b->limits = *limits;
     if ((st = cpu_level_choose(&b->kernels, opt->isa, cpu_flags(), err)) != OK) goto fail;
     if ((st = team_create(&b->team, opt->n_threads, opt->cpus, err)) != OK) goto fail;

@@ -2,11 +2,10 @@
 #include "compute/cuda/cuda_backend.h"
 #include "compute/cuda/cuda_internal.h"
 
-#include <stdio.h>
-
 static void cuda_close(struct backend *backend)
 {
     struct cuda_backend *b = cuda_of(backend);
+    cuda_enter(backend);
     cudaDeviceSynchronize();
     cuda_pick_fini(b);
     cuda_step_fini(b);
@@ -33,8 +32,10 @@ static struct backend_ops ops_table(void)
     o.upload = cuda_upload;
     o.download = cuda_download;
     o.copy = cuda_copy;
+    o.memory = cuda_memory;
     o.stream_open = cuda_stream_open;
     o.stream_close = cuda_stream_close;
+    o.failed = cuda_failed;
     o.sync = cuda_sync;
     o.mark_record = cuda_mark_record;
     o.mark_wait = cuda_mark_wait;
@@ -48,6 +49,7 @@ static struct backend_ops ops_table(void)
     o.host_alloc = cuda_host_alloc;
     o.host_free = cuda_host_free;
     o.step_begin = cuda_step_begin;
+    o.embed = cuda_embed;
     o.gather_rows = cuda_gather_rows;
     o.act_bytes = cuda_act_bytes;
     o.quantize = cuda_quantize;
@@ -89,44 +91,26 @@ static struct backend_ops ops_table(void)
     return o;
 }
 
-static enum status choose_device(struct cuda_backend *b, struct error *err)
-{
-    int n = 0;
-    cudaError_t e = cudaGetDeviceCount(&n);
-    if (e != cudaSuccess || n == 0)
-        return error_set(err, ERR_UNAVAILABLE, "cuda backend: %s",
-                         e == cudaSuccess ? "there is no NVIDIA GPU" : cudaGetErrorString(e));
-    cudaDeviceProp prop;
-    if ((e = cudaSetDevice(0)) == cudaSuccess) e = cudaGetDeviceProperties(&prop, 0);
-    if (e != cudaSuccess)
-        return error_set(err, ERR_UNAVAILABLE, "cuda backend: GPU 0 does not start: %s", cudaGetErrorString(e));
-    b->n_sms = prop.multiProcessorCount;
-    b->arch = 10 * prop.major + prop.minor;
-    snprintf(b->name, sizeof(b->name), "%s", prop.name);
-    return OK;
-}
-
 enum status cuda_backend_open(struct backend **out, const struct backend_options *opt, struct error *err)
 {
     static const struct backend_ops ops = ops_table();
     struct cuda_backend *b = (struct cuda_backend *)mem_zalloc(sizeof(*b));
     b->base.ops = &ops;
-    b->base.caps = backend_caps{ false, true, 16, 16 };
+    b->base.caps = backend_caps{ false, true, 16, 16, cuda_embed_types() };
     b->limits = opt->limits;
-    b->numerics = opt->numerics;
-    enum status st = choose_device(b, err);
+    enum status st = cuda_device_open(b, opt, err);
     if (st != OK) {
         mem_free(b);
         return st;
     }
     if ((st = cuda_stream_init(&b->base, &b->main)) != OK || (st = cuda_step_init(b)) != OK ||
         (st = cuda_pick_init(b)) != OK) {
-        error_set(err, st, "cuda backend: GPU 0 (%s) has no memory for a step's tables", b->name);
+        error_set(err, st, "cuda backend: GPU %d (%s) has no memory for a step's tables", b->device, b->name);
         cuda_close(&b->base);
         return st;
     }
     if ((st = cuda_weights_init(b)) != OK) {
-        error_set(err, st, "cuda backend: GPU 0 (%s) has no memory for the tables of weights", b->name);
+        error_set(err, st, "cuda backend: GPU %d (%s) has no memory for the tables of weights", b->device, b->name);
         cuda_close(&b->base);
         return st;
     }

@@ -83,12 +83,14 @@ struct cuda_backend {
     struct backend_limits limits;
     char name[320]; /* what describe() says */
     int device;
-    int n_sms, arch;        /* arch: 90 for sm_90 */
-    enum numerics numerics; /* EXACT: the CPU's bits */
-    struct stream main;     /* the stream NULL */
+    int n_sms, arch;          /* arch: 90 for sm_90 */
+    enum numerics numerics;   /* EXACT: the CPU's bits */
+    uint64_t taken, may_take; /* bytes of its memory; `taken` is atomic */
+    bool has_reserve;         /* as nobody has said how much may be taken */
+    struct stream main;       /* the stream NULL */
     struct cuda_weights weights;
     struct cuda_blas *blas; /* of fast products (cuda_blas.h); or NULL */
-    cudaError_t broken;     /* the first error that the device will not get over */
+    int broken;             /* atomic; not 0: it has reported an error that it does not get over */
 
     /* The step, as step_begin() leaves it (cuda_step.cu). */
     struct step_view step;
@@ -111,8 +113,12 @@ static inline struct stream *stream_of(struct backend *b, struct stream *s)
     return s ? s : &cuda_of(b)->main;
 }
 
+/* Each thread begins on GPU 0; this makes the backend's the calling thread's own (cuda_device.cu). */
+void cuda_enter(struct backend *b);
+
 static inline cudaStream_t cu_stream(struct backend *b, struct stream *s)
 {
+    cuda_enter(b);
     return stream_of(b, s)->cu;
 }
 
@@ -128,7 +134,12 @@ enum status cuda_check(struct backend *b, cudaError_t e, const char *what);
 /* Each op in the file that is named for it; contracts in compute/backend.h. */
 #define CUDA_OP(name, ...) enum status cuda_##name(struct backend *b, struct stream *s, __VA_ARGS__)
 
+/* cuda_device.cu: */
+enum status cuda_device_open(struct cuda_backend *b, const struct backend_options *opt, struct error *err);
+enum status cuda_memory(struct backend *b, uint64_t *left, uint64_t *total);
+
 /* cuda_memory.cu: */
+bool cuda_failed(const struct backend *b);
 enum status cuda_alloc(struct backend *b, size_t bytes, void **out);
 void cuda_release(struct backend *b, void *p, size_t bytes);
 enum status cuda_host_alloc(struct backend *b, size_t bytes, void **out);
@@ -161,6 +172,10 @@ enum status cuda_step_init(struct cuda_backend *b);
 void cuda_step_fini(struct cuda_backend *b);
 CUDA_OP(step_begin, const struct batch *batch, struct step *out);
 CUDA_OP(gather_rows, float *out, const float *x, uint32_t k, const struct step *step, uint32_t first, uint32_t n);
+
+/* cuda_embed.cu: */
+uint64_t cuda_embed_types(void); /* for struct backend_caps */
+CUDA_OP(embed, float *out, const struct embedding *table, const struct step *step);
 
 /* cuda_rows.cu: */
 size_t cuda_act_bytes(struct backend *b, uint32_t n, uint32_t k, enum precision precision);

@@ -10,31 +10,56 @@ enum status cuda_check(struct backend *b, cudaError_t e, const char *what)
     if (e == cudaSuccess) return OK;
     if (e == cudaErrorMemoryAllocation) return ERR_NO_MEMORY;
     struct cuda_backend *cuda = cuda_of(b);
-    if (cuda->broken == cudaSuccess) /* every call fails from now on: one line tells why */
+    if (__atomic_exchange_n(&cuda->broken, 1, __ATOMIC_RELAXED) == 0) /* all fails from now on: one line tells why */
         log_error("device_failed", "device=%d call=%s error=%s text=%s", cuda->device, what, cudaGetErrorName(e),
                   log_quote(cudaGetErrorString(e)));
-    cuda->broken = e;
     return ERR_INTERNAL;
 }
 
+bool cuda_failed(const struct backend *b)
+{
+    return __atomic_load_n(&((const struct cuda_backend *)b)->broken, __ATOMIC_RELAXED) != 0;
+}
+
 /* --- memory --- */
+static void count(struct backend *b, size_t bytes, bool taken)
+{
+    uint64_t *n = &cuda_of(b)->taken;
+    taken ? __atomic_add_fetch(n, bytes, __ATOMIC_RELAXED) : __atomic_sub_fetch(n, bytes, __ATOMIC_RELAXED);
+}
+
+/* What may be taken is a promise to others on the card, so it is kept here, whoever asks. */
+static enum status take(struct backend *b, size_t bytes, void **out)
+{
+    struct cuda_backend *cuda = cuda_of(b);
+    cuda_enter(b);
+    if (bytes > cuda->may_take || __atomic_load_n(&cuda->taken, __ATOMIC_RELAXED) > cuda->may_take - bytes)
+        return ERR_NO_MEMORY;
+    const enum status st = cuda_check(b, cudaMalloc(out, bytes), "cudaMalloc");
+    if (st == OK)
+        count(b, bytes, true);
+    else
+        cudaGetLastError(); /* a refusal is no failure of what comes next */
+    return st;
+}
+
 enum status cuda_alloc(struct backend *b, size_t bytes, void **out)
 {
     const size_t size = bytes ? bytes : 1;
-    enum status st = cuda_check(b, cudaMalloc(out, size), "cudaMalloc");
-    if (st != OK) {
-        cudaGetLastError(); /* a refusal is no failure of what comes next */
-        return st;
-    }
+    enum status st = take(b, size, out);
+    if (st != OK) return st;
     st = cuda_check(b, cudaMemsetAsync(*out, 0, size, cuda_of(b)->main.cu), "cudaMemset");
     if (st == OK) st = cuda_check(b, cudaStreamSynchronize(cuda_of(b)->main.cu), "cudaMemset");
-    if (st != OK) cudaFree(*out);
+    if (st != OK) cuda_release(b, *out, bytes);
     return st;
 }
 
 void cuda_release(struct backend *b, void *p, size_t bytes)
 {
-    if (p) cudaFree(p);
+    if (!p) return;
+    cuda_enter(b);
+    cudaFree(p);
+    count(b, bytes ? bytes : 1, false);
 }
 
 enum status cuda_host_alloc(struct backend *b, size_t bytes, void **out)
@@ -80,6 +105,7 @@ enum status cuda_copy(struct backend *b, struct stream *s, void *dst, const void
 enum status cuda_stream_init(struct backend *b, struct stream *s)
 {
     *s = stream{};
+    cuda_enter(b);
     pthread_mutex_init(&s->lock, NULL);
     pthread_mutex_init(&s->kv_lock, NULL);
     return cuda_check(b, cudaStreamCreateWithFlags(&s->cu, cudaStreamNonBlocking), "cudaStreamCreate");

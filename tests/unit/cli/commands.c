@@ -24,6 +24,7 @@ Test(commands, are_found_in_their_table)
         "  chat      talk to a running cluster\n"
         "  status    nodes of a running cluster, their load and KV use\n"
         "  inspect   -m FILE.gguf: what is in a model file\n"
+        "  doctor    the GPUs of this machine, and what nodes would compute with\n"
         "  tokenize  -m FILE.gguf [TEXT]: text, or standard input, to token ids, or back with --decode\n"
         "\n`baton COMMAND --help` says more.\n";
     expect_run("", NULL, NULL, 2, "", usage);

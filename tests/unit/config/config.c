@@ -79,7 +79,7 @@ Test(config, defaults_of_a_small_file)
     cr_assert_eq(c->kv.frame_bytes, 1u << 20);
     cr_assert_str_eq(c->kv.codec, "int8");
     cr_assert_eq(c->n_prefill, 1);
-    cr_assert_eq(c->decode[0].kv_memory, 512ull << 20);
+    cr_assert_eq(c->decode[0].kv_memory, 0, "auto");
     cr_assert_eq(c->decode[0].chunk_tokens, 256);
     cr_assert_str_eq(c->decode[0].local_prefill, "auto");
     cr_assert_null(run.self);
@@ -176,13 +176,16 @@ Test(config, a_dump_is_yaml_with_every_key_that_is_set)
     static const char nodes[] =
         "log: { level: \"info\" }\n"
         "prefill:\n"
-        "  - { name: \"p0\", model: \"a\", threads: 0, parallel: { tp: 2, pp: 1 }, isa: \"auto\", weights: \"auto\", "
-        "io: \"auto\", admin: \"127.0.0.1:0\", max_seqs: 32, kv_memory: 536870912, max_batch_tokens: 512, "
+        "  - { name: \"p0\", model: \"a\", threads: 0, parallel: { tp: 2, pp: 1 }, backend: \"auto\", devices: \"0\", "
+        "gpu_memory: auto, numerics: \"fast\", isa: \"auto\", weights: \"auto\", "
+        "io: \"auto\", admin: \"127.0.0.1:0\", max_seqs: 32, kv_memory: auto, max_batch_tokens: 512, "
         "chunk_tokens: 256, max_context: 0 }\n"
         "decode:\n"
-        "  - { name: \"d0\", model: \"b\", threads: 0, cpus: \"0\", parallel: { tp: 1, pp: 1 }, isa: \"auto\", "
+        "  - { name: \"d0\", model: \"b\", threads: 0, cpus: \"0\", parallel: { tp: 1, pp: 1 }, backend: \"auto\", "
+        "devices: \"0\", "
+        "gpu_memory: auto, numerics: \"fast\", isa: \"auto\", "
         "weights: \"auto\", io: \"auto\", kv: \"tcp://127.0.0.1:0\", admin: \"127.0.0.1:0\", max_seqs: 32, "
-        "kv_memory: 536870912, max_batch_tokens: 512, chunk_tokens: 256, max_gap: 60000ms, max_context: 0, "
+        "kv_memory: auto, max_batch_tokens: 512, chunk_tokens: 256, max_gap: 60000ms, max_context: 0, "
         "local_prefill: \"auto\" }\n"
         "  - { name: \"d1\", model: \"a\", threads: 0, parallel: { tp: 1, pp: 1 }, ";
     cr_assert_eq(strncmp(text.s, models, strlen(models)), 0, "%s", text.s);
@@ -277,7 +280,7 @@ Test(config, a_node_says_how_many_ranks_it_has)
     struct strbuf text = STRBUF_INIT;
     cr_assert_eq(load(&run, CONFIG_UP, yaml, "@", &err), OK, "%s", err.text);
     config_dump(&run.cfg, &text);
-    cr_assert(strstr(strbuf_cstr(&text), "parallel: { tp: 4, pp: 3 }, isa"), "%s", strbuf_cstr(&text));
+    cr_assert(strstr(strbuf_cstr(&text), "parallel: { tp: 4, pp: 3 }, backend"), "%s", strbuf_cstr(&text));
     cr_assert_eq(load(&again, CONFIG_UP, strbuf_cstr(&text), "@", &err), OK, "%s", err.text);
     const struct config *cfgs[] = { &run.cfg, &again.cfg };
     for (int i = 0; i < 2; i++) {
@@ -297,11 +300,11 @@ Test(config, a_node_says_how_many_ranks_it_has)
     expect_file_refused("decode:\n  - paralel: { tp: 3 }\n",
                         "2: unknown key decode[0].paralel; did you mean parallel?");
     expect_file_refused("decode:\n  - parallel: 2\n", "2: decode[0].parallel: a map of keys is expected here");
-    expect_file_refused(
-        "decode:\n  - tp: 2\n",
-        "2: unknown key decode[0].tp; allowed: name, model, threads, cpus, parallel, isa, weights, io, kv, "
-        "kv_advertise, admin, max_seqs, kv_memory, max_batch_tokens, chunk_tokens, max_gap, max_context, "
-        "local_prefill");
+    expect_file_refused("decode:\n  - tp: 2\n",
+                        "2: unknown key decode[0].tp; allowed: name, model, threads, cpus, parallel, backend, devices, "
+                        "gpu_memory, numerics, isa, weights, io, kv, kv_advertise, admin, max_seqs, kv_memory, "
+                        "max_batch_tokens, chunk_tokens, max_gap, max_context, "
+                        "local_prefill");
     expect_file_refused("decode:\n  - parallel: { tp: 0 }\n",
                         "2: decode[0].parallel.tp: \"0\" is not allowed; allowed: 1..64");
 }
@@ -313,7 +316,8 @@ Test(config, bad_values_say_what_is_allowed)
                         "2: decode[0].max_seqs: \"many\" is not allowed; allowed: 1..4096");
     expect_file_refused(
         "decode:\n  - kv_memory: 1MB\n",
-        "2: decode[0].kv_memory: \"1MB\" is not allowed; allowed: 1MiB..16TiB in bytes, KiB, MiB or GiB");
+        "2: decode[0].kv_memory: \"1MB\" is not allowed; allowed: auto, or 1MiB..16TiB in bytes, KiB, MiB or "
+        "GiB");
     expect_file_refused(
         "coordinator: { progress_timeout: 10 }\n",
         "1: coordinator.progress_timeout: \"10\" is not allowed; allowed: 100ms..1h with ms, s, m or h");
@@ -389,7 +393,7 @@ Test(config, nodes_that_start_together_own_disjoint_processors)
     cr_assert_eq(load(&run, CONFIG_UP, apart, "@", &err), OK, "%s", err.text);
     config_fini(&run);
     expect_file_refused("decode:\n  - { cpus: \"0-3,2\" }\n",
-                        "2: decode[0].cpus: \"0-3,2\" is not allowed; allowed: a list of cores such as 0-3,6");
+                        "2: decode[0].cpus: \"0-3,2\" is not allowed; allowed: a list of numbers such as 0-3,6");
 }
 
 Test(config, values_that_do_not_go_together_are_refused_before_a_start)

@@ -74,7 +74,9 @@ Test(limits, of_numbers)
         { P, "--tp", "1", "64", "0", "65", "1..64" },
         { P, "--pp", "1", "64", "0", "65", "1..64" },
         { P, "--max-seqs", "1", "4096", "0", "4097", "1..4096" },
-        { P, "--kv-memory", "1MiB", "16TiB", "1", "17TiB", "1MiB..16TiB in bytes, KiB, MiB or GiB" },
+        { P, "--kv-memory", "1MiB", "16TiB", "1", "17TiB", "auto, or 1MiB..16TiB in bytes, KiB, MiB or GiB" },
+        { P, "--kv-memory", "auto", "16TiB", "0", "17TiB", "auto, or 1MiB..16TiB in bytes, KiB, MiB or GiB" },
+        { P, "--gpu-memory", "64MiB", "16TiB", "63MiB", "17TiB", "auto, or 64MiB..16TiB in bytes, KiB, MiB or GiB" },
         { P, "--max-batch-tokens", "64", "65536", "63", "65537", "64..65536" },
         { P, "--chunk-tokens", "64", "65536", "63", "65600", "64..65536 in steps of 64" },
         { P, "--chunk-tokens", "128", "192", "96", "129", "64..65536 in steps of 64" },
@@ -134,7 +136,7 @@ Test(limits, of_texts)
           LIST("tcp://127.0.0.1:80", "tcp://127.0.0.1:80-89"), LIST("127.0.0.1:80", "ipc://x"));
     texts(CONFIG_DECODE, "--kv-advertise", "tcp://host:port", LIST("tcp://127.0.0.1:80", ""),
           LIST("tcp://127.0.0.1:80-89"));
-    texts(CONFIG_DECODE, "--cpus", "a list of cores such as 0-3,6", LIST("0", "0-3,6", ""), LIST("3-0", "x", "0,"));
+    texts(CONFIG_DECODE, "--cpus", "a list of numbers such as 0-3,6", LIST("0", "0-3,6", ""), LIST("3-0", "x", "0,"));
     texts(CONFIG_DECODE, "--isa", "auto, ref, avx2, vnni256, avxvnni, avx512, vnni, amx", LIST("auto", "ref", "amx"),
           LIST("sse", "avx"));
     texts(CONFIG_DECODE, "--weights", "auto, resident, stream", LIST("auto", "stream"), LIST("streams"));

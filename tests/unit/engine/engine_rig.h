@@ -142,6 +142,7 @@ struct rig_options {
     engine_draft_fn draft;
     uint32_t tp, pp;        /* ranks; 0: one, without a thread of its own */
     bool deferred;          /* on a backend that computes when somebody waits */
+    const char *backend;    /* NULL: the CPU's */
     uint32_t window_blocks; /* of layers with a window; 0: they share the others' */
     bool shared;            /* one memory of n_blocks for all that the model keeps */
     uint32_t context;
@@ -178,7 +179,7 @@ static struct rig *rig_of(struct rig_options o)
     if (o.tp)
         cr_assert_eq(ranks_open(&r->ranks, o.tp, o.pp, "cpu", &bo, &err), OK, "%s", err.text);
     else
-        cr_assert_eq(backend_open(&r->backend, "cpu", &bo, &err), OK, "%s", err.text);
+        cr_assert_eq(backend_open(&r->backend, o.backend ? o.backend : "cpu", &bo, &err), OK, "%s", err.text);
     if (o.recurrent) recurrent_backend_install(r->backend);
     if (o.deferred) r->backend = deferred_backend_create(r->backend);
     struct model_options mo = { .path = r->path,
