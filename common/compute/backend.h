@@ -321,6 +321,15 @@ struct backend_ops {
                                uint32_t n_cols, const void *src, size_t src_stride);
     size_t (*act_bytes)(struct backend *b, uint32_t n, uint32_t k, enum precision precision); /* of struct act's q */
 
+    /* Steps that come again, as those of decode do.  replay() comes after step_begin(); `part` tells parts of a step
+     * apart, and `owner` who enqueues (its buffers stay where they are).  *done: what this part enqueued in an earlier
+     * step of the same shape is enqueued again, and the caller is through with it.  Otherwise the caller enqueues, and
+     * says so by recorded(), with whether all went well; in between it waits for nothing, and gives ops nothing of the
+     * host that changes from step to step.  Both NULL where a backend gains nothing by it. */
+    enum status (*replay)(struct backend *b, struct stream *s, const struct step *step, const void *owner,
+                          uint32_t part, bool *done);
+    enum status (*recorded)(struct backend *b, struct stream *s, bool ok);
+
     /* Structs that are handed over by pointer are read during the call, what they point to as the struct says. */
     enum status (*step_begin)(struct backend *b, struct stream *s, const struct batch *batch, struct step *out);
     /* out[i] = the embedding of the step's i-th token; [n_rows][n_cols] fp32. */

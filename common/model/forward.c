@@ -110,22 +110,50 @@ static enum status tell_layer(struct model_rank *m, uint32_t layer, model_layer_
     return st;
 }
 
-enum status rank_forward(struct model_rank *m, const struct batch *b, const struct kv_store *kv,
-                         model_layer_fn on_layer, void *ctx)
+/* The rows of its layers. */
+static enum status layers_of(struct model_rank *m, const struct kv_store *kv, model_layer_fn on_layer, void *ctx)
 {
     const struct shard layers = m->place.layers;
-    enum status st;
-
-    assert(b->n_rows > 0 && b->n_rows <= m->max_rows && kv->n_layers == shard_n(layers));
-    if ((st = begin(m, b)) != OK) return st;
-    if ((st = take_x(m)) != OK) return st;
-    for (uint32_t i = layers.begin; i < layers.end; i++) {
+    enum status st = take_x(m);
+    for (uint32_t i = layers.begin; st == OK && i < layers.end; i++) {
         const struct layer *l = &m->facts.layers[i];
         if ((st = add_block(m, i, l->mixer, &l->mixer_norms, kv)) != OK) return st;
         if ((st = tell_layer(m, i, on_layer, ctx)) != OK) return st;
-        if (l->channel && (st = add_block(m, i, l->channel, &l->channel_norms, NULL)) != OK) return st;
+        if (l->channel) st = add_block(m, i, l->channel, &l->channel_norms, NULL);
     }
-    return pass_x_on(m);
+    return st;
+}
+
+/* Whether all that a step enqueues is the same the next time: each sequence goes on by a row, nobody asks for marks, no
+ * other rank has a part in it, and no weights come and go. */
+static bool comes_again(const struct model_rank *m, const struct batch *b, model_layer_fn on_layer)
+{
+    return m->backend->ops->replay && b->n_rows == b->n_seqs && !on_layer && m->place.tp * m->place.pp == 1 &&
+           !m->weights.stream;
+}
+
+enum { PART_LAYERS, PART_HEAD };
+
+static enum status layers_again(struct model_rank *m, const struct kv_store *kv)
+{
+    const struct backend_ops *ops = m->backend->ops;
+    bool done;
+    enum status st = ops->replay(m->backend, m->stream, &m->step, kv, PART_LAYERS, &done);
+    if (st != OK || done) return st;
+    st = layers_of(m, kv, NULL, NULL);
+    enum status end = ops->recorded(m->backend, m->stream, st == OK);
+    return st == OK ? end : st;
+}
+
+enum status rank_forward(struct model_rank *m, const struct batch *b, const struct kv_store *kv,
+                         model_layer_fn on_layer, void *ctx)
+{
+    assert(b->n_rows > 0 && b->n_rows <= m->max_rows && kv->n_layers == shard_n(m->place.layers));
+    enum status st = begin(m, b);
+    if (st != OK) return st;
+    m->again = comes_again(m, b, on_layer);
+    st = m->again ? layers_again(m, kv) : layers_of(m, kv, on_layer, ctx);
+    return st == OK ? pass_x_on(m) : st;
 }
 
 enum status rank_norm_rows(struct model_rank *m, uint32_t first, uint32_t n, struct act *out)
@@ -150,9 +178,22 @@ static enum status own_logits(struct model_rank *m, uint32_t first, uint32_t n, 
     return m->backend->ops->softcap(m->backend, m->stream, y, (size_t)n * own, m->facts.logit_cap);
 }
 
+/* All logits of a step that comes again do, too. */
+static enum status logits_again(struct model_rank *m, uint32_t n)
+{
+    const struct backend_ops *ops = m->backend->ops;
+    bool done;
+    enum status st = ops->replay(m->backend, m->stream, &m->step, m, PART_HEAD, &done);
+    if (st != OK || done) return st;
+    st = own_logits(m, 0, n, m->logits);
+    enum status end = ops->recorded(m->backend, m->stream, st == OK);
+    return st == OK ? end : st;
+}
+
 enum status rank_head(struct model_rank *m, uint32_t first, uint32_t n)
 {
     if (!rank_has_head(m)) return OK;
+    if (m->again && first == 0 && n == m->step.n_logits) return logits_again(m, n);
     if (m->place.tp == 1) return own_logits(m, first, n, m->logits);
     enum status st = own_logits(m, first, n, m->own_logits);
     return st == OK ? gather_logits(m, n) : st;

@@ -42,6 +42,7 @@ struct model_rank {
     size_t embed_bytes;
     uint64_t buffer_bytes; /* all of these */
     struct step step;      /* of the last forward */
+    bool again;            /* what it enqueues may be replayed */
 };
 
 struct model {

@@ -9,6 +9,7 @@
  * Instructions that only one architecture has (TMA, wgmma) are not here: sources that use them are left out. */
 #ifndef TESTS_SIMT_CUDA_RUNTIME_H
 #define TESTS_SIMT_CUDA_RUNTIME_H
+#include <functional>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -371,8 +372,19 @@ template <class K> static inline cudaError_t cudaFuncSetAttribute(K, cudaFuncAtt
     return cudaSuccess;
 }
 
-/* --- a launch: fn(arg) by each thread of each block; done when it returns --- */
-void simt_run(dim3 grid, dim3 block, size_t shared, void (*fn)(void *arg), void *arg);
+/* --- a launch: `thread` by each thread of each block; done when it returns, but where the stream is captured --- */
+void simt_launch(dim3 grid, dim3 block, size_t shared, cudaStream_t s, std::function<void()> thread);
+
+/* --- graphs: what a captured stream was given is done by each launch of its graph --- */
+typedef struct simt_graph *cudaGraph_t;
+typedef struct simt_graph *cudaGraphExec_t;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal };
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 /* The next call of the runtime fails with this error, as a GPU that is broken would; for tests. */
 extern "C" void simt_fail_next(int error);
 /* The same of call number `n` from now on (1: the next) and of all that follow, until simt_fail_next(0). */

@@ -32,8 +32,7 @@ struct block_run {
     uint64_t slots[MAX_THREADS];
     unsigned n, current;
     void *scheduler; /* its stack pointer while a fiber runs */
-    void (*fn)(void *);
-    void *arg;
+    const std::function<void()> *thread;
     uint8_t *shared;
 };
 static thread_local block_run *run;
@@ -61,7 +60,7 @@ static void yield_as(fiber_state state)
 
 static void fiber_main(void)
 {
-    run->fn(run->arg);
+    (*run->thread)();
     yield_as(DONE);
     abort(); /* nobody resumes it */
 }
@@ -173,15 +172,12 @@ static void run_block(void)
     }
 }
 
-void simt_run(dim3 grid, dim3 block, size_t shared, void (*fn)(void *arg), void *arg)
+static void run_grid(dim3 grid, dim3 block, size_t shared, const std::function<void()> *thread)
 {
     if (!run) run = (block_run *)calloc(1, sizeof(*run));
     if (!run->shared) run->shared = (uint8_t *)aligned_alloc(1024, MAX_SHARED);
     run->n = block.x * block.y * block.z;
-    if (run->n == 0 || run->n > MAX_THREADS) fail("a block has 1 to 1024 threads");
-    if (shared > MAX_SHARED) fail("more dynamic shared memory than a block can have");
-    run->fn = fn;
-    run->arg = arg;
+    run->thread = thread;
     simt_shared = run->shared;
     blockDim = block;
     gridDim = grid;
@@ -192,6 +188,38 @@ void simt_run(dim3 grid, dim3 block, size_t shared, void (*fn)(void *arg), void 
                 memset(run->shared, 0xa5, shared);
                 run_block();
             }
+}
+
+/* --- streams: work is done at once, but where it is captured --- */
+struct simt_graph {
+    std::vector<std::function<void()>> work;
+};
+struct simt_stream {
+    simt_graph *captured; /* NULL: nothing is */
+};
+
+static void enqueue(cudaStream_t s, std::function<void()> work)
+{
+    if (s && s->captured)
+        s->captured->work.push_back(std::move(work));
+    else
+        work();
+}
+
+/* What a captured stream cannot take: the host would wait for what does not run. */
+static void must_run(cudaStream_t s, const char *what)
+{
+    if (s && s->captured) fail(what);
+}
+
+void simt_launch(dim3 grid, dim3 block, size_t shared, cudaStream_t s, std::function<void()> thread)
+{
+    const unsigned n = block.x * block.y * block.z;
+    if (n == 0 || n > MAX_THREADS) fail("a block has 1 to 1024 threads");
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535)
+        fail("a grid has 1 to 2^31 - 1, 65535 and 65535 blocks");
+    if (shared > MAX_SHARED) fail("more dynamic shared memory than a block can have");
+    enqueue(s, [=] { run_grid(grid, block, shared, &thread); });
 }
 
 /* --- the device --- */
@@ -376,38 +404,75 @@ cudaError_t cudaFreeHost(void *p)
     free(p);
     return cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind, cudaStream_t)
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind, cudaStream_t s)
 {
     const cudaError_t e = answer();
-    if (e == cudaSuccess && bytes) memmove(dst, src, bytes);
+    if (e == cudaSuccess && bytes) enqueue(s, [=] { memmove(dst, src, bytes); });
     return e;
 }
 cudaError_t cudaMemcpy2DAsync(void *dst, size_t dpitch, const void *src, size_t spitch, size_t width, size_t height,
-                              cudaMemcpyKind, cudaStream_t)
+                              cudaMemcpyKind, cudaStream_t s)
 {
     const cudaError_t e = answer();
-    for (size_t i = 0; e == cudaSuccess && i < height; i++)
-        memmove((uint8_t *)dst + i * dpitch, (const uint8_t *)src + i * spitch, width);
+    if (e != cudaSuccess) return e;
+    enqueue(s, [=] {
+        for (size_t i = 0; i < height; i++)
+            memmove((uint8_t *)dst + i * dpitch, (const uint8_t *)src + i * spitch, width);
+    });
     return e;
 }
-cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t)
+cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t s)
 {
     const cudaError_t e = answer();
-    if (e == cudaSuccess && bytes) memset(dst, value, bytes);
+    if (e == cudaSuccess && bytes) enqueue(s, [=] { memset(dst, value, bytes); });
     return e;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
 {
-    *s = (cudaStream_t)malloc(1);
+    *s = new simt_stream{};
     return answer();
 }
 cudaError_t cudaStreamDestroy(cudaStream_t s)
 {
-    free(s);
+    delete s;
     return cudaSuccess;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t)
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode)
 {
+    const cudaError_t e = answer();
+    if (e == cudaSuccess) s->captured = new simt_graph{};
+    return e;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph)
+{
+    *graph = s->captured;
+    s->captured = NULL;
+    return answer();
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long)
+{
+    *exec = new simt_graph(*graph);
+    return answer();
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t)
+{
+    const cudaError_t e = answer();
+    for (size_t i = 0; e == cudaSuccess && i < exec->work.size(); i++) exec->work[i]();
+    return e;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    delete graph;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+    delete exec;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t s)
+{
+    must_run(s, "a stream is waited for while it is captured");
     return answer();
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)

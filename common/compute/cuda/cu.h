@@ -17,9 +17,7 @@ template <class... P, class... A>
 static inline cudaError_t cu_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t s,
                                     A... args)
 {
-    auto call = [=] { kernel(static_cast<P>(args)...); };
-    simt_run(
-        grid, block, shared, [](void *c) { (*(decltype(call) *)c)(); }, &call);
+    simt_launch(grid, block, shared, s, [=] { kernel(static_cast<P>(args)...); });
     return cudaPeekAtLastError();
 }
 #else

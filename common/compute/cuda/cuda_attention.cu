@@ -35,6 +35,7 @@ enum status cuda_attention_begin(struct cuda_backend *b, const struct batch *bat
     if (st == OK) st = cuda_alloc(&b->base, bytes, &p);
     if (st != OK) return st;
     cuda_attention_fini(b);
+    cuda_graphs_drop(b);
     b->attn.partials = (float *)p;
     b->attn.bytes = bytes;
     return OK;

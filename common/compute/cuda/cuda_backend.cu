@@ -8,6 +8,7 @@ static void cuda_close(struct backend *backend)
     cuda_enter(backend);
     cudaDeviceSynchronize();
     cuda_pick_fini(b);
+    cuda_graphs_drop(b);
     cuda_step_fini(b);
     cuda_rope_fini(b);
     cuda_attention_fini(b);
@@ -48,6 +49,8 @@ static struct backend_ops ops_table(void)
 
     o.host_alloc = cuda_host_alloc;
     o.host_free = cuda_host_free;
+    o.replay = cuda_replay;
+    o.recorded = cuda_recorded;
     o.step_begin = cuda_step_begin;
     o.embed = cuda_embed;
     o.gather_rows = cuda_gather_rows;

@@ -78,6 +78,27 @@ struct cuda_pick {
     bool busy;        /* if there was one */
 };
 
+/* Which launches a graph holds. */
+struct graph_key {
+    const void *owner;
+    cudaStream_t stream;
+    uint32_t part, n_rows, n_logits;
+};
+
+struct step_graph {
+    struct graph_key key;
+    cudaGraphExec_t exec; /* owned; NULL: this shape was seen once */
+    uint64_t last_use;    /* 0: an empty place */
+};
+
+#define GRAPHS_KEPT 128
+
+struct cuda_graphs {
+    struct step_graph graphs[GRAPHS_KEPT];
+    struct step_graph *recording; /* between replay() and recorded(), or NULL */
+    uint64_t n_uses;
+};
+
 struct cuda_backend {
     struct backend base; /* first: a struct backend is a struct cuda_backend */
     struct backend_limits limits;
@@ -91,6 +112,8 @@ struct cuda_backend {
     struct cuda_weights weights;
     struct cuda_blas *blas; /* of fast products (cuda_blas.h); or NULL */
     int broken;             /* atomic; not 0: it has reported an error that it does not get over */
+
+    struct cuda_graphs graphs; /* cuda_graph.cu */
 
     /* The step, as step_begin() leaves it (cuda_step.cu). */
     struct step_view step;
@@ -176,6 +199,13 @@ CUDA_OP(gather_rows, float *out, const float *x, uint32_t k, const struct step *
 /* cuda_embed.cu: */
 uint64_t cuda_embed_types(void); /* for struct backend_caps */
 CUDA_OP(embed, float *out, const struct embedding *table, const struct step *step);
+
+/* cuda_graph.cu: */
+enum status cuda_replay(struct backend *backend, struct stream *s, const struct step *step, const void *owner,
+                        uint32_t part, bool *done);
+enum status cuda_recorded(struct backend *backend, struct stream *s, bool ok);
+/* What graphs point to moves: they are made anew. */
+void cuda_graphs_drop(struct cuda_backend *b);
 
 /* cuda_rows.cu: */
 size_t cuda_act_bytes(struct backend *b, uint32_t n, uint32_t k, enum precision precision);

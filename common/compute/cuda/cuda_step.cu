@@ -21,6 +21,7 @@ static enum status reserve(struct cuda_backend *b, size_t bytes)
         return st;
     }
     cuda_step_fini(b);
+    cuda_graphs_drop(b);
     b->step_host = (uint8_t *)host;
     b->step_device = (uint8_t *)device;
     b->step_bytes = size;
