@@ -1,11 +1,14 @@
 /* cuda_rows.cu - the ops that take each row by itself: norms, gates, biases, scales and the quantizer.
  *
- * One block a row.  Sums over a row run in the CPU's sixteen lanes, so their bits are its bits. */
+ * Norms have a block for each row, whose sums run in the CPU's sixteen lanes, so their bits are its bits.  What knows
+ * no more than its own column has a thread for each. */
 #include "compute/cuda/cu_math.h"
 #include "compute/cuda/cuda_internal.h"
 #include "compute/cuda/cuda_quantize.h"
 
-#define ROW_THREADS 256
+#define ROW_THREADS  256
+#define NORM_THREADS 1024
+#define NORM_RUN     2048 /* floats of a row in shared memory at a time */
 
 size_t cuda_act_bytes(struct backend *b, uint32_t n, uint32_t k, enum precision precision)
 {
@@ -16,15 +19,25 @@ size_t cuda_act_bytes(struct backend *b, uint32_t n, uint32_t k, enum precision 
 /* Columns past k are zeros: of a group that is half there nothing is, as k is a multiple of 16. */
 static __global__ void quantize_kernel(struct act_planes a, const float *f, uint32_t k, bool fine)
 {
-    const uint32_t row = blockIdx.x;
-    for (uint32_t c = threadIdx.x; c < a.k32; c += blockDim.x)
-        quantize_column(a, fine, row, c, c < k ? f[(size_t)row * k + c] : 0.0f);
+    const uint32_t row = blockIdx.x, c = blockIdx.y * blockDim.x + threadIdx.x;
+    if (c >= a.k32) return; /* whole warps */
+    quantize_column(a, fine, row, c, c < k ? f[(size_t)row * k + c] : 0.0f);
 }
 
-/* Whole warps, at most ROW_THREADS, as many as the columns keep busy. */
+/* Whole warps, at most ROW_THREADS, as many as the columns keep busy; and the blocks that n rows of them take. */
 static uint32_t row_threads(uint32_t k)
 {
     return k >= ROW_THREADS ? ROW_THREADS : act_k32(k);
+}
+
+static dim3 column_blocks(uint32_t n, uint32_t k)
+{
+    return dim3(n, cu_div_up(k, row_threads(k)));
+}
+
+static uint32_t norm_threads(uint32_t k)
+{
+    return k >= NORM_THREADS ? NORM_THREADS : act_k32(k);
 }
 
 enum status cuda_quantize(struct backend *b, struct stream *s, struct act *out)
@@ -32,20 +45,27 @@ enum status cuda_quantize(struct backend *b, struct stream *s, struct act *out)
     assert(out->k % 16 == 0);
     if (out->n == 0) return OK;
     return cuda_check(b,
-                      cu_launch(quantize_kernel, out->n, row_threads(out->k), 0, cu_stream(b, s), act_planes_for(out),
-                                out->f, out->k, out->precision == FINE),
+                      cu_launch(quantize_kernel, column_blocks(out->n, out->k), row_threads(out->k), 0, cu_stream(b, s),
+                                act_planes_for(out), out->f, out->k, out->precision == FINE),
                       "quantize");
 }
 
 /* --- norms --- */
-/* 1 / rms of k floats, to all threads: the first sixteen add up the squares. */
+/* 1 / rms of k floats, to all threads.  All bring the row into shared memory, the first sixteen add up the squares. */
 static __device__ float inverse_rms(const float *x, uint32_t k, float eps)
 {
-    __shared__ float inv;
+    __shared__ float run[NORM_RUN], inv;
+    float squares = 0;
+    for (uint32_t c0 = 0; c0 < k; c0 += NORM_RUN) {
+        const uint32_t n = k - c0 < NORM_RUN ? k - c0 : NORM_RUN;
+        __syncthreads();
+        for (uint32_t c = threadIdx.x; c < n; c += blockDim.x) run[c] = x[c0 + c];
+        __syncthreads();
+        if (threadIdx.x >= 16) continue;
+#pragma unroll 16
+        for (uint32_t c = threadIdx.x; c < n; c += 16) squares = __fmaf_rn(run[c], run[c], squares);
+    }
     if (threadIdx.x < CU_WARP) {
-        float squares = 0;
-        if (threadIdx.x < 16)
-            for (uint32_t c = threadIdx.x; c < k; c += 16) squares = __fmaf_rn(x[c], x[c], squares);
         const float sum = cu_sum16(squares);
         if (threadIdx.x == 0) inv = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(__fdiv_rn(sum, (float)k), eps)));
     }
@@ -59,8 +79,8 @@ static __device__ __forceinline__ float normed(float x, float inv, const float *
     return w ? __fmul_rn(n, w[c]) : n;
 }
 
-static __global__ void rmsnorm_kernel(struct act_planes a, float *f, const float *x, const float *w, uint32_t k,
-                                      float eps, bool fine)
+static __global__ void __launch_bounds__(NORM_THREADS)
+    rmsnorm_kernel(struct act_planes a, float *f, const float *x, const float *w, uint32_t k, float eps, bool fine)
 {
     const size_t at = (size_t)blockIdx.x * k;
     const float inv = inverse_rms(x + at, k, eps);
@@ -77,7 +97,7 @@ enum status cuda_rmsnorm(struct backend *b, struct stream *s, struct act *out, c
     assert(out->k % 16 == 0);
     if (out->n == 0) return OK;
     return cuda_check(b,
-                      cu_launch(rmsnorm_kernel, out->n, row_threads(out->k), 0, cu_stream(b, s), act_planes_for(out),
+                      cu_launch(rmsnorm_kernel, out->n, norm_threads(out->k), 0, cu_stream(b, s), act_planes_for(out),
                                 out->f, x, w, out->k, eps, out->precision == FINE),
                       "rmsnorm");
 }
@@ -100,7 +120,8 @@ enum status cuda_head_norm(struct backend *b, struct stream *s, float *x, size_t
                       "head_norm");
 }
 
-static __global__ void norm_add_kernel(float *x, const float *y, size_t ld, uint32_t k, const float *w, float eps)
+static __global__ void __launch_bounds__(NORM_THREADS)
+    norm_add_kernel(float *x, const float *y, size_t ld, uint32_t k, const float *w, float eps)
 {
     const size_t at = blockIdx.x * ld;
     const float inv = inverse_rms(y + at, k, eps);
@@ -113,7 +134,7 @@ enum status cuda_norm_add(struct backend *b, struct stream *s, float *x, const f
 {
     assert(k % 16 == 0);
     if (n == 0) return OK;
-    return cuda_check(b, cu_launch(norm_add_kernel, n, row_threads(k), 0, cu_stream(b, s), x, y, ld, k, w, eps),
+    return cuda_check(b, cu_launch(norm_add_kernel, n, norm_threads(k), 0, cu_stream(b, s), x, y, ld, k, w, eps),
                       "norm_add");
 }
 
@@ -133,11 +154,11 @@ static __global__ void glu_kernel(struct act_planes a, float *f, const float *ga
                                   uint32_t k, enum glu_kind kind, bool fine)
 {
     const size_t row = blockIdx.x;
-    for (uint32_t c = threadIdx.x; c < a.k32; c += blockDim.x) {
-        const float y = c < k ? glu_of(gate[row * ld + c], up[row * ld + c], kind) : 0.0f;
-        if (c < k) f[row * k + c] = y;
-        quantize_column(a, fine, blockIdx.x, c, y);
-    }
+    const uint32_t c = blockIdx.y * blockDim.x + threadIdx.x;
+    if (c >= a.k32) return; /* whole warps */
+    const float y = c < k ? glu_of(gate[row * ld + c], up[row * ld + c], kind) : 0.0f;
+    if (c < k) f[row * k + c] = y;
+    quantize_column(a, fine, blockIdx.x, c, y);
 }
 
 enum status cuda_glu(struct backend *b, struct stream *s, struct act *out, const float *gate, const float *up,
@@ -146,19 +167,19 @@ enum status cuda_glu(struct backend *b, struct stream *s, struct act *out, const
     assert(out->k % 16 == 0 && kind < GLU_COUNT);
     if (out->n == 0) return OK;
     return cuda_check(b,
-                      cu_launch(glu_kernel, out->n, row_threads(out->k), 0, cu_stream(b, s), act_planes_for(out),
-                                out->f, gate, up, ld, out->k, kind, out->precision == FINE),
+                      cu_launch(glu_kernel, column_blocks(out->n, out->k), row_threads(out->k), 0, cu_stream(b, s),
+                                act_planes_for(out), out->f, gate, up, ld, out->k, kind, out->precision == FINE),
                       "glu");
 }
 
 static __global__ void gate_kernel(struct act_planes a, float *f, const float *gate, size_t ld, uint32_t k, bool fine)
 {
     const size_t row = blockIdx.x;
-    for (uint32_t c = threadIdx.x; c < a.k32; c += blockDim.x) {
-        const float y = c < k ? cu_gated(f[row * k + c], __fsub_rn(0.0f, gate[row * ld + c])) : 0.0f;
-        if (c < k) f[row * k + c] = y;
-        quantize_column(a, fine, blockIdx.x, c, y);
-    }
+    const uint32_t c = blockIdx.y * blockDim.x + threadIdx.x;
+    if (c >= a.k32) return; /* whole warps */
+    const float y = c < k ? cu_gated(f[row * k + c], __fsub_rn(0.0f, gate[row * ld + c])) : 0.0f;
+    if (c < k) f[row * k + c] = y;
+    quantize_column(a, fine, blockIdx.x, c, y);
 }
 
 enum status cuda_gate_act(struct backend *b, struct stream *s, struct act *out, const float *gate, size_t ld)
@@ -166,8 +187,8 @@ enum status cuda_gate_act(struct backend *b, struct stream *s, struct act *out, 
     assert(out->k % 16 == 0);
     if (out->n == 0) return OK;
     return cuda_check(b,
-                      cu_launch(gate_kernel, out->n, row_threads(out->k), 0, cu_stream(b, s), act_planes_for(out),
-                                out->f, gate, ld, out->k, out->precision == FINE),
+                      cu_launch(gate_kernel, column_blocks(out->n, out->k), row_threads(out->k), 0, cu_stream(b, s),
+                                act_planes_for(out), out->f, gate, ld, out->k, out->precision == FINE),
                       "gate_act");
 }
 
