@@ -78,6 +78,7 @@ template <bool BF16>
 static __device__ __forceinline__ void latent_chain(float acc[2][8], const uint16_t *k, uint32_t width, const float *q)
 {
     const uint32_t g = threadIdx.x % CU_WARP / 4, c = threadIdx.x % 4;
+#pragma unroll 4
     for (uint32_t d = 0; d < width; d += 4) {
         uint2 x[8];
 #pragma unroll

@@ -389,7 +389,7 @@ static __device__ __forceinline__ void finish(const struct latent_args &a, const
 }
 
 template <int PARTS, bool SPLIT>
-static __global__ void __launch_bounds__(ATTN_THREADS, PARTS == 1 && SPLIT ? 2 : 1) latent_kernel(struct latent_args a)
+static __global__ void __launch_bounds__(ATTN_THREADS, 1) latent_kernel(struct latent_args a)
 {
     struct room r;
     struct attn_item it;

@@ -105,6 +105,15 @@ static __device__ __forceinline__ void decay_of(float *dt, float *decay, float x
     *decay = cu_exp(__fmul_rn(*dt, a));
 }
 
+/* Holds two chains of additions at the same place: the compiler would move one behind the other, and then neither hides
+ * the other's latency. */
+static __device__ __forceinline__ void side_by_side(float *a, float *b)
+{
+#ifndef BATON_SIMT
+    asm volatile("" : "+f"(*a), "+f"(*b)::"memory"); /* loads stay where they are, too */
+#endif
+}
+
 /* --- DeltaNet --- */
 struct delta_args {
     float *out;
@@ -138,17 +147,31 @@ static __global__ void unit_length_kernel(float *qkv, size_t ld, uint32_t n_k_he
                 is_real);
 }
 
-/* S = a S + k d; returns o = q S, and u = k_next S. */
+/* Four values each of k, q and the next row's k. */
+struct delta_four {
+    float4 k, q, next;
+};
+
+static __device__ __forceinline__ struct delta_four delta_load(const float *k, const float *q, const float *k_next,
+                                                               uint32_t j)
+{
+    return delta_four{ *(const float4 *)(k + j), *(const float4 *)(q + j), *(const float4 *)(k_next + j) };
+}
+
+/* S = a S + k d; returns o = q S, and u = k_next S.  What four rows need is on its way while the two fours before them
+ * are worked on. */
 template <int ROWS>
 static __device__ __forceinline__ float delta_pass(struct column<ROWS> &c, float *u, float d, float a, const float *k,
                                                    const float *q, const float *k_next, uint32_t keys)
 {
     float o = 0, next = 0;
+    const uint32_t rows = ROWS ? ROWS : keys;
+    struct delta_four now = delta_load(k, q, k_next, 0), then = delta_load(k, q, k_next, 4);
 #pragma unroll
-    for (uint32_t j = 0; j < (ROWS ? ROWS : keys); j += 4) {
-        const float4 kj = *(const float4 *)(k + j), qj = *(const float4 *)(q + j), nj = *(const float4 *)(k_next + j);
-        const float ks[4] = { kj.x, kj.y, kj.z, kj.w }, qs[4] = { qj.x, qj.y, qj.z, qj.w };
-        const float ns[4] = { nj.x, nj.y, nj.z, nj.w };
+    for (uint32_t j = 0; j < rows; j += 4) {
+        const struct delta_four ahead = delta_load(k, q, k_next, j + 8 < rows ? j + 8 : j);
+        const float ks[4] = { now.k.x, now.k.y, now.k.z, now.k.w }, qs[4] = { now.q.x, now.q.y, now.q.z, now.q.w };
+        const float ns[4] = { now.next.x, now.next.y, now.next.z, now.next.w };
 #pragma unroll
         for (uint32_t i = 0; i < 4; i++) {
             const float x = __fmaf_rn(d, ks[i], __fmul_rn(a, c.at(j + i)));
@@ -156,6 +179,9 @@ static __device__ __forceinline__ float delta_pass(struct column<ROWS> &c, float
             o = __fmaf_rn(x, qs[i], o);
             next = __fmaf_rn(x, ns[i], next);
         }
+        side_by_side(&o, &next);
+        now = then;
+        then = ahead;
     }
     *u = next;
     return o;
@@ -346,6 +372,7 @@ static __device__ __forceinline__ void mamba2_some(struct column<ROWS> &c, float
         }
         c.at(j + i) = y;
     }
+    side_by_side(&o[0], &o[STEPS - 1]);
 }
 
 /* STEPS rows of the tile from row `at` on; `out` is the first one's. */
