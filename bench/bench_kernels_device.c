@@ -216,5 +216,7 @@ enum status bench_device(struct kernels *k, struct error *err)
     if (products) st = prepare_device(&d);
     if (st == OK && products) st = bench_types(&d);
     backend_close(d.b); /* the process ends: its memory goes with it */
+    const bool attends = strcmp(k->opt.op, "all") == 0 || strcmp(k->opt.op, "attention") == 0;
+    if (st == OK && attends && !k->opt.type) st = bench_device_attention(k, err);
     return st == OK && !k->opt.type ? bench_device_ops(k, err) : st;
 }

@@ -93,4 +93,6 @@ enum status bench_latent(struct kernels *k);
 enum status bench_device(struct kernels *k, struct error *err);
 /* Its other ops (bench_kernels_ops.c). */
 enum status bench_device_ops(struct kernels *k, struct error *err);
+/* Attention over K and V there (bench_kernels_attention.c). */
+enum status bench_device_attention(struct kernels *k, struct error *err);
 #endif
