@@ -1,5 +1,6 @@
 /* cuda_attention.cu - the op: which kernel takes which sequences, and the merge of what segments left. */
 #include "compute/cuda/cuda_attn.h"
+#include "compute/cuda/cuda_quantize.h"
 
 #define MERGE_THREADS  128
 #define MERGE_EACH     8u   /* dimensions of a thread */
@@ -100,8 +101,9 @@ static __device__ void merge_states(const struct attn_args &a, struct merge_shar
     }
 }
 
-/* A block to a head of a row; a thread has up to eight dimensions, of which latents have most. */
-static __global__ void merge_kernel(struct attn_args a)
+/* A block to a head of a row; a thread has up to eight dimensions, of which latents have most.  QUANTIZE: heads are
+ * whole blocks of 32 columns, whose quantized form is made here, too. */
+template <bool QUANTIZE> static __global__ void merge_kernel(struct attn_args a, struct act_planes planes, bool fine)
 {
     __shared__ struct merge_shared sh;
     const uint32_t row = blockIdx.x, head = blockIdx.y;
@@ -127,13 +129,17 @@ static __global__ void merge_kernel(struct attn_args a)
 #pragma unroll
     for (uint32_t j = 0; j < MERGE_EACH; j++) {
         const uint32_t d = threadIdx.x + j * MERGE_THREADS;
-        if (d < a.kv.dim) a.out[row * a.out_ld + (size_t)head * a.kv.dim + d] = attn_finish(a, head, sh.state, o[j]);
+        if (d >= a.kv.dim) break;
+        const float y = attn_finish(a, head, sh.state, o[j]);
+        a.out[row * a.out_ld + (size_t)head * a.kv.dim + d] = y;
+        if (QUANTIZE) quantize_column(planes, fine, row, head * a.kv.dim + d, y);
     }
 }
 
 cudaError_t cuda_attn_merge(const struct attn_args *a, cudaStream_t s)
 {
-    return cu_launch(merge_kernel, dim3(a->step.n_rows, a->n_heads), MERGE_THREADS, 0, s, *a);
+    return cu_launch(merge_kernel<false>, dim3(a->step.n_rows, a->n_heads), MERGE_THREADS, 0, s, *a, act_planes{},
+                     false);
 }
 
 /* --- the op --- */
@@ -181,24 +187,30 @@ static cudaError_t launch_whole(struct attn_args *a, uint32_t blocks, bool tiles
     return a->kv.int8 ? cuda_attn_int8(a, blocks, false, s) : cuda_attn_f16(a, blocks, s);
 }
 
-/* The same launch however long sequences are. */
-static cudaError_t launch_split(const struct cuda_backend *b, struct attn_args *a, uint32_t rows, cudaStream_t s)
+/* The same launches however long sequences are. */
+static cudaError_t launch_split(const struct cuda_backend *b, struct attn_args *a, uint32_t rows, const struct act *out,
+                                bool quantize, cudaStream_t s)
 {
     const uint32_t blocks = 2 * (uint32_t)b->n_sms;
     a->split = true;
     const cudaError_t e = a->kv.int8 ? cuda_attn_int8(a, blocks, rows * a->group <= 8, s) : cuda_attn_f16(a, blocks, s);
     if (e != cudaSuccess) return e;
-    return cuda_attn_merge(a, s);
+    if (!quantize) return cuda_attn_merge(a, s);
+    return cu_launch(merge_kernel<true>, dim3(a->step.n_rows, a->n_heads), MERGE_THREADS, 0, s, *a, act_planes_for(out),
+                     out->precision == FINE);
 }
 
-static cudaError_t launch(const struct cuda_backend *b, struct attn_args *a, const struct batch *batch, cudaStream_t s)
+/* *quantized: also the quantized form has been made. */
+static cudaError_t launch(const struct cuda_backend *b, struct attn_args *a, const struct batch *batch,
+                          const struct act *out, bool *quantized, cudaStream_t s)
 {
     const bool tiles = a->kv.int8 && (a->kv.dim == 64 || a->kv.dim == 128);
     a->tile_queries = tiles ? ATTN_PREFILL_QUERIES : ATTN_SPLIT_QUERIES;
     uint32_t split_rows;
     const uint32_t whole = count(a, batch, &split_rows);
     const cudaError_t e = whole ? launch_whole(a, whole, tiles, s) : cudaSuccess;
-    return e == cudaSuccess && split_rows ? launch_split(b, a, split_rows, s) : e;
+    *quantized = !whole && a->kv.dim % 32 == 0;
+    return e == cudaSuccess && split_rows ? launch_split(b, a, split_rows, out, *quantized, s) : e;
 }
 
 enum status cuda_attention(struct backend *backend, struct stream *s, struct act *out, const float *q, size_t ld,
@@ -212,6 +224,8 @@ enum status cuda_attention(struct backend *backend, struct stream *s, struct act
     assert(a.first < a.group && (a.first + n_heads + a.group - 1) / a.group == a.kv.n_heads);
     assert((facts->group || n_heads % a.kv.n_heads == 0) && out->k == n_heads * a.kv.dim);
     if (out->n == 0) return OK;
-    enum status st = cuda_check(backend, launch(b, &a, step->batch, cu_stream(backend, s)), "attention");
-    return st == OK ? cuda_quantize(backend, s, out) : st;
+    bool quantized;
+    const cudaError_t e = launch(b, &a, step->batch, out, &quantized, cu_stream(backend, s));
+    const enum status st = cuda_check(backend, e, "attention");
+    return st == OK && !quantized ? cuda_quantize(backend, s, out) : st;
 }

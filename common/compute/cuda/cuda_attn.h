@@ -38,6 +38,7 @@ struct attn_args {
 struct attn_item {
     uint32_t seq, tile, kv_head;
     uint32_t segment, end; /* segments [segment, end) */
+    uint32_t last;         /* the sequence's end */
     uint32_t slot;         /* split: of the sequence's first partial */
 };
 
@@ -97,15 +98,17 @@ static __device__ __forceinline__ uint32_t attn_scan(uint32_t v)
 static __device__ __forceinline__ void attn_item_in(const struct attn_args &a, const struct step_seq &seq, uint32_t i,
                                                     struct attn_item *it)
 {
-    it->kv_head = i % a.kv.n_heads;
-    i /= a.kv.n_heads;
     it->segment = attn_first_segment(a.window, seq.pos0);
-    it->end = attn_end_segment(seq.pos0, seq.n_rows);
+    it->end = it->last = attn_end_segment(seq.pos0, seq.n_rows);
     it->tile = 0;
-    if (a.split) {
-        it->segment += i;
+    if (a.split) { /* a head's segments follow each other */
+        const uint32_t n = it->end - it->segment;
+        it->kv_head = i / n;
+        it->segment += i % n;
         it->end = it->segment + 1;
     } else {
+        it->kv_head = i % a.kv.n_heads;
+        i /= a.kv.n_heads;
         it->tile = cu_div_up(seq.n_rows * a.group, a.tile_queries) - 1 - i; /* the longest first */
     }
 }
@@ -132,6 +135,18 @@ static __device__ __forceinline__ bool attn_find(const struct attn_args &a, uint
         slots += __shfl_sync(0xffffffffu, end_slots, CU_WARP - 1);
     }
     return false;
+}
+
+/* How many items there are. */
+static __device__ __forceinline__ uint32_t attn_total(const struct attn_args &a)
+{
+    const uint32_t lane = threadIdx.x % CU_WARP;
+    uint32_t n = 0;
+    for (uint32_t s0 = 0; s0 < a.step.n_seqs; s0 += CU_WARP) {
+        const uint32_t own = s0 + lane < a.step.n_seqs ? attn_items(a, a.step.seqs[s0 + lane]) : 0;
+        n += __shfl_sync(0xffffffffu, attn_scan(own), CU_WARP - 1);
+    }
+    return n;
 }
 
 /* --- queries --- */
@@ -195,6 +210,7 @@ struct attn_shared {
     float segment_max[ATTN_SPLIT_QUERIES], segment_sum[ATTN_SPLIT_QUERIES];
     float total_max[ATTN_SPLIT_QUERIES], total_sum[ATTN_SPLIT_QUERIES];
     float old_factor[ATTN_SPLIT_QUERIES], new_factor[ATTN_SPLIT_QUERIES]; /* of a merge */
+    struct attn_item item;
     uint32_t n_queries, n_heads;
     uint32_t low, high; /* what the tile's queries see: positions [low, high] */
 };

@@ -271,7 +271,7 @@ static __global__ void __launch_bounds__(ATTN_THREADS, 2) attn_f16_kernel(struct
 cudaError_t cuda_attn_f16(const struct attn_args *a, uint32_t blocks, cudaStream_t s)
 {
     const size_t bytes = room_bytes(a->kv.dim);
-    const cudaError_t e =
+    static const cudaError_t e =
         cudaFuncSetAttribute(attn_f16_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)room_bytes(512));
     return e == cudaSuccess ? cu_launch(attn_f16_kernel, blocks, ATTN_THREADS, bytes, s, *a) : e;
 }

@@ -1,9 +1,12 @@
 /* cuda_attn_int8.cu - attention over INT8 KV by segments, a warp to each block: decode, and dimensions for which
  * cuda_attn_prefill.cu has no kernel.
  *
- * Up to 16 queries are the rows of all products.  A warp asks for its K at once and for V behind it, makes its block's
- * scores and their largest, then, knowing those of the blocks before, the weights and their sum over V.  Where there
- * are at most 8 queries (NARROW) the other half of the rows is left out. */
+ * Up to 16 queries are the rows of all products.  A warp asks for its K at once, makes its block's scores and their
+ * largest, then, knowing those of the blocks before, the weights and their sum over V.  Where there are at most 8
+ * queries (NARROW) the other half of the rows is left out.
+ * A segment is a chain of waits, so memory is kept busy by the next one: a launch's block takes items that follow each
+ * other, mostly segments of one head, and asks for the next segment's K, and V behind it, before this one's weights are
+ * made. */
 #include "compute/cuda/cuda_attn_mma.h"
 
 #define QUERIES  ATTN_SPLIT_QUERIES
@@ -67,10 +70,11 @@ static __device__ __forceinline__ struct room room_of(uint32_t dim)
 }
 
 /* Queries in 16 bits, a warp to each; rows without one, and columns past dim, are zeros. */
-static __device__ void load_queries(const struct attn_args &a, const struct room &r)
+template <bool NARROW>
+static __device__ __forceinline__ void load_queries(const struct attn_args &a, const struct room &r)
 {
-    const uint32_t stride = q_stride_of(a.kv.dim);
-    for (uint32_t i = threadIdx.x / CU_WARP; i < QUERIES; i += ATTN_WARPS) {
+    const uint32_t stride = q_stride_of(a.kv.dim), n = NARROW ? 8 : QUERIES;
+    for (uint32_t i = threadIdx.x / CU_WARP; i < n; i += ATTN_WARPS) {
         const float *q = i < r.sh->n_queries ? a.q + r.sh->row[i] * a.ld + (size_t)r.sh->head[i] * a.kv.dim : NULL;
         const float scale =
             split_query(r.high + i * stride, r.low + i * stride, q, a.kv.dim, stride, [](uint32_t d) { return d; });
@@ -96,11 +100,21 @@ static __device__ __forceinline__ void load_keys(struct keys<GROUPS> &keys, cons
         }
 }
 
-/* A part on its way to L2. */
-static __device__ __forceinline__ void fetch_part(const uint8_t *part, uint32_t dim)
+/* The warp's block of a segment, if a query of the sequence sees something of it: its K. */
+static __device__ __forceinline__ const uint8_t *part_of(const struct attn_args &a, const struct attn_item &it,
+                                                         uint32_t segment, uint32_t low, uint32_t high)
 {
-    for (uint32_t at = threadIdx.x % CU_WARP * 128; at < KV_BLOCK_TOKENS * (dim + 4); at += CU_WARP * 128)
-        cu_prefetch(part + at);
+    const uint32_t block = segment * ATTN_SEGMENT_BLOCKS + threadIdx.x / CU_WARP;
+    if (block < low / KV_BLOCK_TOKENS || block > high / KV_BLOCK_TOKENS) return NULL;
+    return cu_kv_part(a.kv, a.step.seqs[it.seq], block, it.kv_head, false);
+}
+
+/* What follows K's values, its scales and V, on its way to L2. */
+static __device__ __forceinline__ void fetch_behind(const struct attn_args &a, const uint8_t *k)
+{
+    const uint32_t end = 2 * (uint32_t)a.kv.part_bytes;
+    for (uint32_t at = KV_BLOCK_TOKENS * a.kv.dim + threadIdx.x % CU_WARP * 128; at < end; at += CU_WARP * 128)
+        cu_prefetch(k + at);
 }
 
 template <bool NARROW>
@@ -147,10 +161,39 @@ static __device__ __forceinline__ void make_scores(const struct attn_args &a, co
         const uint32_t query = lane_group() + 8 * h;
         const struct attn_seen seen = attn_seen_of(r.sh->first[query], r.sh->pos[query], block);
         const float top = scores_of(a, s[h], dots, 2 * h, k_scale, r.sh->q_scale[query], seen, false);
-        if (lane_column() != 0) continue;
-        r.sh->live[block % ATTN_WARPS][query] = seen.first < seen.end;
-        r.sh->max[block % ATTN_WARPS][query] = top;
+        if (lane_column() == 0) r.sh->max[block % ATTN_WARPS][query] = top;
     }
+}
+
+/* What a query has of a block.  One that sees none of it takes a factor of 1 and adds 0, which changes no bit. */
+static __device__ __forceinline__ void put_block(const struct room &r, uint32_t b, uint32_t query, float alpha,
+                                                 float sum, float scale, struct attn_seen seen)
+{
+    const bool live = seen.first < seen.end;
+    r.sh->alpha[b][query] = live ? alpha : 1.0f;
+    r.sh->sum[b][query] = live ? sum : 0.0f;
+    r.sh->scale[b][query] = live ? scale : 0.0f;
+}
+
+/* max before and after a block; that of a block of which nothing is seen is -inf. */
+static __device__ __forceinline__ float2 running_max(const struct attn_shared &sh, uint32_t query, uint32_t block)
+{
+    float before = -INFINITY;
+#pragma unroll
+    for (uint32_t b = 0; b < ATTN_WARPS - 1; b++) {
+        const float top = sh.max[b][query];
+        before = b < block ? cu_max(before, top) : before;
+    }
+    return make_float2(before, cu_max(before, sh.max[block][query]));
+}
+
+/* A warp without a block, which says so once for all. */
+static __device__ __forceinline__ void put_nothing(const struct room &r)
+{
+    const uint32_t b = threadIdx.x / CU_WARP, query = threadIdx.x % CU_WARP;
+    if (query >= QUERIES) return;
+    r.sh->max[b][query] = -INFINITY;
+    put_block(r, b, query, 1.0f, 0.0f, 0.0f, attn_seen{ 0, 0 });
 }
 
 template <bool NARROW>
@@ -161,12 +204,9 @@ static __device__ __forceinline__ void make_weights(const struct room &r, uint32
     for (int h = 0; h < (NARROW ? 1 : 2); h++) {
         const uint32_t query = lane_group() + 8 * h, b = block % ATTN_WARPS;
         const struct attn_seen seen = attn_seen_of(r.sh->first[query], r.sh->pos[query], block);
-        const float2 top = attn_running_max(*r.sh, query, b);
+        const float2 top = running_max(*r.sh, query, b);
         const float sum = exp_of(s[h], top.y), scale = weights_of(high, low, s[h], v_scale, seen, false, h);
-        if (lane_column() != 0) continue;
-        r.sh->alpha[b][query] = attn_exp(__fsub_rn(top.x, top.y));
-        r.sh->sum[b][query] = sum;
-        r.sh->scale[b][query] = scale;
+        if (lane_column() == 0) put_block(r, b, query, attn_exp(__fsub_rn(top.x, top.y)), sum, scale, seen);
     }
 }
 
@@ -175,44 +215,44 @@ template <bool NARROW>
 static __device__ __forceinline__ void sum_values(const struct room &r, const struct shapes &z, const uint32_t high[8],
                                                   const uint32_t low[8], const uint8_t *v, uint32_t d0, uint32_t d1)
 {
-    int32_t *to = r.sums + threadIdx.x / CU_WARP * z.sum_rows * z.sum_stride + lane_group() * z.sum_stride;
+    int32_t *to = r.sums + (threadIdx.x / CU_WARP * z.sum_rows + lane_group()) * z.sum_stride + 2 * lane_column();
     const uint8_t *from = v + (size_t)lane_group() * KV_BLOCK_TOKENS + 16 * lane_column();
-#pragma unroll 8
-    for (uint32_t d = d0; d < d1; d += 8) {
+#pragma unroll 4
+    for (uint32_t d = d0; d < d1; d += 8, to += 8) {
         const uint4 x = cu_load16_once(from + (size_t)d * KV_BLOCK_TOKENS);
         int32_t sum[4] = { 0, 0, 0, 0 };
         mma_high(sum, high, x);
         mma_shift(sum);
         mma_low(sum, low, x);
-        const uint32_t col = d - d0 + 2 * lane_column();
-        if (lane_group() < z.sum_rows) *(int2 *)(to + col) = make_int2(sum[0], sum[1]);
-        if (!NARROW && lane_group() + 8 < z.sum_rows)
-            *(int2 *)(to + 8 * z.sum_stride + col) = make_int2(sum[2], sum[3]);
+        if (lane_group() < z.sum_rows) *(int2 *)to = make_int2(sum[0], sum[1]);
+        if (!NARROW && lane_group() + 8 < z.sum_rows) *(int2 *)(to + 8 * z.sum_stride) = make_int2(sum[2], sum[3]);
     }
 }
 
 /* --- the segment --- */
-/* o of one dimension: the segment's blocks in ascending order. */
-static __device__ __forceinline__ float chain_blocks(const struct room &r, const struct shapes &z, uint32_t query,
-                                                     uint32_t col)
+/* o of four dimensions: the segment's blocks in ascending order. */
+static __device__ __forceinline__ float4 chain_blocks(const struct room &r, const struct shapes &z, uint32_t query,
+                                                      uint32_t col)
 {
-    float o = 0;
+    float4 o = make_float4(0, 0, 0, 0);
 #pragma unroll
     for (uint32_t b = 0; b < ATTN_WARPS; b++) {
-        if (!r.sh->live[b][query]) continue;
-        const float sum = __int2float_rn(r.sums[(b * z.sum_rows + query) * z.sum_stride + col]);
-        o = __fmaf_rn(sum, r.sh->scale[b][query], __fmul_rn(o, r.sh->alpha[b][query]));
+        const int4 sum = *(const int4 *)(r.sums + (b * z.sum_rows + query) * z.sum_stride + col);
+        const float scale = r.sh->scale[b][query], alpha = r.sh->alpha[b][query];
+        o.x = __fmaf_rn(__int2float_rn(sum.x), scale, __fmul_rn(o.x, alpha));
+        o.y = __fmaf_rn(__int2float_rn(sum.y), scale, __fmul_rn(o.y, alpha));
+        o.z = __fmaf_rn(__int2float_rn(sum.z), scale, __fmul_rn(o.z, alpha));
+        o.w = __fmaf_rn(__int2float_rn(sum.w), scale, __fmul_rn(o.w, alpha));
     }
     return o;
 }
 
 static __device__ __forceinline__ uint32_t slot_of(const struct attn_args &a, const struct attn_item &it,
-                                                   const struct attn_shared &sh, uint32_t query)
+                                                   const struct attn_shared &sh, uint32_t query, uint32_t segment)
 {
     const struct step_seq &seq = a.step.seqs[it.seq];
     const uint32_t first = attn_first_segment(a.window, seq.pos0);
-    const uint32_t n = attn_end_segment(seq.pos0, seq.n_rows) - first;
-    return it.slot + ((sh.row[query] - seq.row0) * a.n_heads + sh.head[query]) * n + it.segment - first;
+    return it.slot + ((sh.row[query] - seq.row0) * a.n_heads + sh.head[query]) * (it.last - first) + segment - first;
 }
 
 /* Dimensions [d0, d1) of all queries, from the warps' sums to a partial or into the total. */
@@ -220,96 +260,98 @@ static __device__ __forceinline__ void combine(const struct attn_args &a, const 
                                                const struct room &r, const struct shapes &z, uint32_t segment,
                                                uint32_t d0, uint32_t d1)
 {
-    const uint32_t cols = d1 - d0;
-    for (uint32_t i = threadIdx.x; i < r.sh->n_queries * cols; i += ATTN_THREADS) {
-        const uint32_t query = i / cols, col = i % cols;
+    const uint32_t fours = (d1 - d0) / 4;
+    for (uint32_t i = threadIdx.x; i < r.sh->n_queries * fours; i += ATTN_THREADS) {
+        const uint32_t query = i / fours, col = 4 * (i % fours);
         if (!attn_sees_segment(*r.sh, query, segment)) continue;
-        const float o = chain_blocks(r, z, query, col);
+        const float4 o = chain_blocks(r, z, query, col);
         if (a.split) {
-            attn_partial(a, slot_of(a, it, *r.sh, query))[ATTN_PARTIAL_PAD + d0 + col] = o;
+            *(float4 *)(attn_partial(a, slot_of(a, it, *r.sh, query, segment)) + ATTN_PARTIAL_PAD + d0 + col) = o;
             continue;
         }
         float *total = r.total + query * a.kv.dim + d0 + col;
-        *total = attn_begins(*r.sh, query, segment)
-                     ? o
-                     : __fmaf_rn(o, r.sh->new_factor[query], __fmul_rn(*total, r.sh->old_factor[query]));
+        const bool begins = attn_begins(*r.sh, query, segment);
+        const float add[4] = { o.x, o.y, o.z, o.w };
+        for (int e = 0; e < 4; e++)
+            total[e] = begins
+                           ? add[e]
+                           : __fmaf_rn(add[e], r.sh->new_factor[query], __fmul_rn(total[e], r.sh->old_factor[query]));
     }
 }
 
-static __device__ __forceinline__ void keep_state(const struct attn_args &a, const struct attn_item &it,
-                                                  const struct attn_shared &sh)
+/* Thread i: what the segment's blocks are together, for query i; it is kept, or goes into the total. */
+static __device__ __forceinline__ void end_state(const struct attn_args &a, const struct attn_item &it,
+                                                 const struct room &r, uint32_t segment)
 {
-    if (threadIdx.x >= sh.n_queries || !attn_sees_segment(sh, threadIdx.x, it.segment)) return;
-    float *partial = attn_partial(a, slot_of(a, it, sh, threadIdx.x));
-    partial[0] = sh.segment_max[threadIdx.x];
-    partial[1] = sh.segment_sum[threadIdx.x];
-}
-
-/* From the warps' weights to the segment's result; v NULL: the warp has no block. */
-template <bool NARROW>
-static __device__ __forceinline__ void end_segment(const struct attn_args &a, const struct attn_item &it,
-                                                   const struct room &r, const uint32_t high[8], const uint32_t low[8],
-                                                   const uint8_t *v, uint32_t segment)
-{
-    const struct shapes z = shapes_of(r.sh->n_queries);
-    for (uint32_t d0 = 0; d0 < a.kv.dim; d0 += z.sum_cols) {
-        const uint32_t d1 = min(a.kv.dim, d0 + z.sum_cols);
-        if (v) sum_values<NARROW>(r, z, high, low, v, d0, d1);
-        __syncthreads();
-        if (d0 == 0) {
-            attn_end_state(*r.sh);
-            if (a.split)
-                keep_state(a, it, *r.sh);
-            else
-                attn_add_segment(*r.sh, segment);
-            if (!a.split) __syncthreads();
-        }
-        combine(a, it, r, z, segment, d0, d1);
-        __syncthreads();
+    const uint32_t i = threadIdx.x;
+    struct attn_shared &sh = *r.sh;
+    if (i >= sh.n_queries) return;
+    float top = -INFINITY, sum = 0;
+#pragma unroll
+    for (uint32_t b = 0; b < ATTN_WARPS; b++) {
+        top = cu_max(top, sh.max[b][i]);
+        sum = __fmaf_rn(sum, sh.alpha[b][i], sh.sum[b][i]);
+    }
+    sh.segment_max[i] = top;
+    sh.segment_sum[i] = sum;
+    if (!a.split) {
+        attn_add_segment(sh, segment);
+    } else if (attn_sees_segment(sh, i, segment)) {
+        *(float2 *)attn_partial(a, slot_of(a, it, sh, i, segment)) = make_float2(top, sum);
     }
 }
 
-/* The queries are loaded between the first request for K and its use if that is the item's first segment. */
-template <int GROUPS, bool NARROW>
-static __device__ __forceinline__ void run_segment(const struct attn_args &a, const struct attn_item &it,
-                                                   const struct room &r, uint32_t segment, bool first)
+/* Of dimensions [d0, d1) all warps' sums are there, or wait to be seen. */
+static __device__ __forceinline__ void end_columns(const struct attn_args &a, const struct room &r,
+                                                   const struct shapes &z, uint32_t segment, uint32_t d0, uint32_t d1)
 {
-    const uint32_t warp = threadIdx.x / CU_WARP, dim = a.kv.dim, block = segment * ATTN_SEGMENT_BLOCKS + warp;
-    const bool there = block >= r.sh->low / KV_BLOCK_TOKENS && block <= r.sh->high / KV_BLOCK_TOKENS;
-    const uint8_t *k = NULL, *v = NULL;
-    struct keys<GROUPS> keys;
-    float s[2][16];
-    if (there) {
-        k = cu_kv_part(a.kv, a.step.seqs[it.seq], block, it.kv_head, false);
-        v = k + a.kv.part_bytes;
-        load_keys<GROUPS>(keys, k, dim);
-        fetch_part(v, dim);
-    } else if (threadIdx.x % CU_WARP < QUERIES) {
-        r.sh->live[warp][threadIdx.x % CU_WARP] = false;
-    }
-    if (first) {
-        load_queries(a, r);
-        __syncthreads();
-    }
-    if (there) {
-        int32_t dots[TOKEN_TILES][4];
-        dot_products<GROUPS, NARROW>(dots, r, keys, dim);
-        make_scores<NARROW>(a, r, s, dots, (const float *)(k + (size_t)KV_BLOCK_TOKENS * dim), block);
-    }
     __syncthreads();
-    uint32_t high[8] = { 0 }, low[8] = { 0 };
-    if (there) make_weights<NARROW>(r, high, low, s, (const float *)(v + (size_t)KV_BLOCK_TOKENS * dim), block);
-    end_segment<NARROW>(a, it, r, high, low, v, segment);
+    if (d0 == 0) end_state(a, r.sh->item, r, segment);
+    if (d0 == 0 && !a.split) __syncthreads();
+    combine(a, r.sh->item, r, z, segment, d0, d1);
+    __syncthreads();
 }
 
+/* Segments [segment, end) of the item.  The queries are loaded while the first K is on its way. */
 template <int GROUPS, bool NARROW>
-static __device__ __forceinline__ void run_segments(const struct attn_args &a, const struct attn_item &it,
-                                                    const struct room &r)
+static __device__ __forceinline__ void run_segments(const struct attn_args &a, const struct room &r, uint32_t segment,
+                                                    uint32_t end)
 {
-    const uint32_t first = max(it.segment, r.sh->low / ATTN_SEGMENT_TOKENS);
-    const uint32_t end = min(it.end, r.sh->high / ATTN_SEGMENT_TOKENS + 1);
-    for (uint32_t segment = first; segment < end; segment++)
-        run_segment<GROUPS, NARROW>(a, it, r, segment, segment == first);
+    constexpr bool AHEAD = NARROW && GROUPS <= 2; /* K of two segments has no room elsewhere */
+    const size_t scales = (size_t)KV_BLOCK_TOKENS * a.kv.dim;
+    const uint32_t dim = a.kv.dim, low = r.sh->low, high = r.sh->high;
+    const struct shapes z = shapes_of(r.sh->n_queries);
+    const uint8_t *k = part_of(a, r.sh->item, segment, low, high);
+    struct keys<GROUPS> keys;
+    if (k) load_keys<GROUPS>(keys, k, dim);
+    if (k) fetch_behind(a, k);
+    load_queries<NARROW>(a, r);
+    __syncthreads();
+    for (; segment < end; segment++) {
+        const uint32_t block = segment * ATTN_SEGMENT_BLOCKS + threadIdx.x / CU_WARP;
+        const uint8_t *next = segment + 1 < end ? part_of(a, r.sh->item, segment + 1, low, high) : NULL;
+        float s[2][16];
+        if (k) {
+            int32_t dots[TOKEN_TILES][4];
+            dot_products<GROUPS, NARROW>(dots, r, keys, dim);
+            make_scores<NARROW>(a, r, s, dots, (const float *)(k + scales), block);
+        } else {
+            put_nothing(r);
+        }
+        if (AHEAD && next) load_keys<GROUPS>(keys, next, dim);
+        if (next) fetch_behind(a, next);
+        __syncthreads();
+        uint32_t q_high[8] = { 0 }, q_low[8] = { 0 };
+        const uint8_t *v = k + a.kv.part_bytes;
+        if (k) make_weights<NARROW>(r, q_high, q_low, s, (const float *)(v + scales), block);
+        for (uint32_t d0 = 0; d0 < dim; d0 += z.sum_cols) {
+            const uint32_t d1 = min(dim, d0 + z.sum_cols);
+            if (k) sum_values<NARROW>(r, z, q_high, q_low, v, d0, d1);
+            end_columns(a, r, z, segment, d0, d1);
+        }
+        k = next;
+        if (!AHEAD && k) load_keys<GROUPS>(keys, k, dim);
+    }
 }
 
 static __device__ void write_totals(const struct attn_args &a, const struct room &r)
@@ -321,27 +363,37 @@ static __device__ void write_totals(const struct attn_args &a, const struct room
     }
 }
 
+/* A block of a split launch has its share of all items, which follow each other; one of another has an item. */
 template <int GROUPS, bool NARROW>
 static __global__ void __launch_bounds__(ATTN_THREADS, GROUPS <= 2 ? 2 : 1) attn_int8_kernel(struct attn_args a)
 {
     const struct room r = room_of(a.kv.dim);
-    struct attn_item it;
-    if (NARROW) /* nobody writes those of the queries that are left out */
-        for (uint32_t i = threadIdx.x; i < ATTN_WARPS * QUERIES; i += ATTN_THREADS)
-            r.sh->live[i / QUERIES][i % QUERIES] = false;
-    for (uint32_t item = blockIdx.x; attn_find(a, item, &it); item += gridDim.x) {
+    uint32_t at = blockIdx.x, end = blockIdx.x + 1;
+    if (a.split) {
+        const uint64_t total = attn_total(a);
+        at = (uint32_t)(total * blockIdx.x / gridDim.x);
+        end = (uint32_t)(total * (blockIdx.x + 1) / gridDim.x);
+    }
+    while (at < end) {
+        struct attn_item it;
+        if (!attn_find(a, at, &it)) break;
+        if (threadIdx.x == 0) r.sh->item = it;
         attn_tile_queries(a, it, *r.sh);
         __syncthreads();
-        if (r.sh->n_queries) run_segments<GROUPS, NARROW>(a, it, r);
+        const uint32_t n = a.split ? min(end - at, it.last - it.segment) : 1;
+        const uint32_t first = a.split ? it.segment : r.sh->low / ATTN_SEGMENT_TOKENS;
+        const uint32_t last = a.split ? first + n : r.sh->high / ATTN_SEGMENT_TOKENS + 1;
+        if (r.sh->n_queries) run_segments<GROUPS, NARROW>(a, r, first, last);
         if (!a.split) write_totals(a, r);
         __syncthreads();
+        at += n;
     }
 }
 
 template <int GROUPS, bool NARROW> static cudaError_t launch(const struct attn_args *a, uint32_t blocks, cudaStream_t s)
 {
     const size_t bytes = room_bytes(a->kv.dim, a->split);
-    const cudaError_t e =
+    static const cudaError_t e =
         cudaFuncSetAttribute(attn_int8_kernel<GROUPS, NARROW>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              (int)room_bytes(64 * GROUPS, false));
     return e == cudaSuccess ? cu_launch(attn_int8_kernel<GROUPS, NARROW>, blocks, ATTN_THREADS, bytes, s, *a) : e;

@@ -1,8 +1,8 @@
 /* cuda_attn_prefill.cu - attention over INT8 KV for many rows of a sequence: tiles of 64 queries, which go over all
  * blocks that they see.  head_dim 64 and 128.
  *
- * A warp has 16 queries, and keeps their state and their output in registers; K and V of a block are in shared memory,
- * the next block's on their way.  A query's rows of q are in shared memory in two planes of bytes. */
+ * A warp has 16 queries, and keeps their state and a segment's output in registers; K and V of a block are in shared
+ * memory, the next block's on their way.  A query's rows of q are in shared memory in two planes of bytes. */
 #include "compute/cuda/cuda_attn_mma.h"
 
 #define WARPS   4
@@ -188,45 +188,59 @@ static __device__ __forceinline__ void add_block(const struct attn_args &a, cons
     }
 }
 
-/* A segment's output into the total of the queries that see it. */
+/* The lane's part of a query's row of the output. */
 template <int DIM>
-static __device__ __forceinline__ void end_segment(const struct tile &t, struct output<DIM> &total,
+static __device__ __forceinline__ float *out_of(const struct attn_args &a, const struct tile &t, uint32_t i)
+{
+    const uint32_t head = t.head + (t.q0 + i) % t.n_heads;
+    return a.out + (size_t)(t.row0 + row_of(t, i)) * a.out_ld + (size_t)head * DIM + 2 * lane_column();
+}
+
+/* A segment into the total of the queries that see it.  The total's values are in the output, where they end up: there
+ * they are touched once in eight blocks, and registers hold more warps. */
+template <int DIM>
+static __device__ __forceinline__ void end_segment(const struct attn_args &a, const struct tile &t, float2 total[2],
                                                    const struct output<DIM> &x, uint32_t segment)
 {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        const bool sees = t.pos[h] / ATTN_SEGMENT_TOKENS >= segment && t.first[h] < (segment + 1) * ATTN_SEGMENT_TOKENS;
-        const bool begins = t.first[h] / ATTN_SEGMENT_TOKENS == segment;
-        float old_factor, new_factor;
+        if (t.pos[h] / ATTN_SEGMENT_TOKENS < segment || t.first[h] >= (segment + 1) * ATTN_SEGMENT_TOKENS) continue;
         const float2 add = make_float2(x.max[h], x.sum[h]);
-        const float2 both = attn_merge_state(make_float2(total.max[h], total.sum[h]), add, &old_factor, &new_factor);
-        if (!sees) continue;
-        total.max[h] = begins ? add.x : both.x;
-        total.sum[h] = begins ? add.y : both.y;
+        float *out = out_of<DIM>(a, t, threadIdx.x / CU_WARP * 16 + lane_group() + 8 * h);
+        if (t.first[h] / ATTN_SEGMENT_TOKENS == segment) {
+            total[h] = add;
 #pragma unroll
-        for (int i = 0; i < DIM / 8; i++)
+            for (int j = 0; j < DIM / 8; j++) *(float2 *)(out + 8 * j) = make_float2(x.o[j][2 * h], x.o[j][2 * h + 1]);
+            continue;
+        }
+        float old_factor, new_factor;
+        total[h] = attn_merge_state(total[h], add, &old_factor, &new_factor);
 #pragma unroll
-            for (int e = 2 * h; e < 2 * h + 2; e++)
-                total.o[i][e] =
-                    begins ? x.o[i][e] : __fmaf_rn(x.o[i][e], new_factor, __fmul_rn(total.o[i][e], old_factor));
+        for (int j = 0; j < DIM / 8; j++) {
+            const float2 o = *(const float2 *)(out + 8 * j);
+            *(float2 *)(out + 8 * j) =
+                make_float2(__fmaf_rn(x.o[j][2 * h], new_factor, __fmul_rn(o.x, old_factor)),
+                            __fmaf_rn(x.o[j][2 * h + 1], new_factor, __fmul_rn(o.y, old_factor)));
+        }
     }
 }
 
 template <int DIM>
-static __device__ __forceinline__ void write_output(const struct attn_args &a, const struct tile &t,
-                                                    const struct output<DIM> &total)
+static __device__ __forceinline__ void finish_output(const struct attn_args &a, const struct tile &t,
+                                                     const float2 total[2])
 {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const uint32_t i = threadIdx.x / CU_WARP * 16 + lane_group() + 8 * h;
         if (i >= t.n) continue;
         const uint32_t head = t.head + (t.q0 + i) % t.n_heads;
-        const float2 state = make_float2(total.max[h], total.sum[h]);
-        float *out = a.out + (size_t)(t.row0 + row_of(t, i)) * a.out_ld + (size_t)head * DIM + 2 * lane_column();
+        float *out = out_of<DIM>(a, t, i);
 #pragma unroll
-        for (int j = 0; j < DIM / 8; j++)
-            *(float2 *)(out + 8 * j) = make_float2(attn_finish(a, head, state, total.o[j][2 * h]),
-                                                   attn_finish(a, head, state, total.o[j][2 * h + 1]));
+        for (int j = 0; j < DIM / 8; j++) {
+            const float2 o = *(const float2 *)(out + 8 * j);
+            *(float2 *)(out + 8 * j) =
+                make_float2(attn_finish(a, head, total[h], o.x), attn_finish(a, head, total[h], o.y));
+        }
     }
 }
 
@@ -235,9 +249,9 @@ static __device__ __forceinline__ void run_tile(const struct attn_args &a, const
                                                 const struct tile &t, struct tile_shared<DIM> &sh)
 {
     const uint32_t first = t.low / KV_BLOCK_TOKENS, last = t.high / KV_BLOCK_TOKENS;
-    struct output<DIM> total, x;
+    struct output<DIM> x;
+    float2 total[2] = { { 0, 0 }, { 0, 0 } };
     begin_segment(x);
-    begin_segment(total);
     fetch_block<DIM>(a, seq, t, sh.stages[first % STAGES], first);
     cu_copy_commit();
     load_queries<DIM>(a, t, sh);
@@ -253,15 +267,15 @@ static __device__ __forceinline__ void run_tile(const struct attn_args &a, const
         else if (t.warp_last >= at && t.warp_first <= end)
             add_block<DIM>(a, t, sh, sh.stages[block % STAGES], x, block, false);
         if (block == last || (block + 1) % ATTN_SEGMENT_BLOCKS == 0) {
-            end_segment(t, total, x, block / ATTN_SEGMENT_BLOCKS);
+            end_segment(a, t, total, x, block / ATTN_SEGMENT_BLOCKS);
             begin_segment(x);
         }
         __syncthreads();
     }
-    write_output(a, t, total);
+    finish_output<DIM>(a, t, total);
 }
 
-template <int DIM> static __global__ void __launch_bounds__(THREADS, 2) attn_prefill_kernel(struct attn_args a)
+template <int DIM> static __global__ void __launch_bounds__(THREADS, 3) attn_prefill_kernel(struct attn_args a)
 {
     struct tile_shared<DIM> &sh = *(struct tile_shared<DIM> *)cu_shared();
     struct attn_item it;
@@ -273,7 +287,7 @@ template <int DIM> static __global__ void __launch_bounds__(THREADS, 2) attn_pre
 template <int DIM> static cudaError_t launch(const struct attn_args *a, uint32_t blocks, cudaStream_t s)
 {
     const size_t bytes = sizeof(struct tile_shared<DIM>);
-    const cudaError_t e =
+    static const cudaError_t e =
         cudaFuncSetAttribute(attn_prefill_kernel<DIM>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
     return e == cudaSuccess ? cu_launch(attn_prefill_kernel<DIM>, blocks, THREADS, bytes, s, *a) : e;
 }

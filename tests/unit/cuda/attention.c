@@ -103,6 +103,17 @@ static void forget_blocks(struct scene *s, uint32_t seq, uint32_t pos)
     for (uint32_t i = 0; i < first / KV_BLOCK_TOKENS; i++) s->blocks[seq][i] = s->window_blocks[seq][i] = UINT32_MAX;
 }
 
+/* The quantized form is that of quantize(), which has a test of its own. */
+static void check_quantized(const struct scene *s, struct act *act, size_t bytes)
+{
+    uint8_t *made = check_host(s->b.gpu, act->q, bytes);
+    cr_assert_eq(s->b.gpu->ops->quantize(s->b.gpu, NULL, act), OK);
+    uint8_t *want = check_host(s->b.gpu, act->q, bytes);
+    cr_assert_eq(check_differs(want, made, bytes), bytes, "the quantized form is another");
+    mem_free(made);
+    mem_free(want);
+}
+
 static void check_attention(struct scene *s, uint32_t n_rows, const float *cpu_q, const float *gpu_q,
                             const struct step *cpu_step, const struct step *gpu_step, const char *what)
 {
@@ -127,6 +138,7 @@ static void check_attention(struct scene *s, uint32_t n_rows, const float *cpu_q
         s->b.gpu->ops->attention(s->b.gpu, NULL, &gpu, gpu_q, s->ld, shape->n_heads, &s->gpu, &facts, gpu_step), OK);
     float *got = check_host(s->b.gpu, gpu.f, bytes);
     check_same_floats(cpu.f, got, (size_t)n_rows * width, what);
+    check_quantized(s, &gpu, gq);
     double size = 0;
     for (size_t i = 0; i < (size_t)n_rows * width; i++) size += fabs((double)cpu.f[i]);
     cr_assert(size != 0, "%s: the reference is nothing but zeros", what);
