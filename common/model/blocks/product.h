@@ -6,11 +6,12 @@
 /* The activation buffer seen as n rows of k columns, for products up to that precision.  A model has one: what was in
  * it is gone. */
 struct act act_of(const struct model_rank *m, uint32_t n, uint32_t k, enum precision precision);
-/* The next n floats of a buffer of which *used are taken; a NULL base only counts. */
+/* The next n floats of a buffer of which *used are taken; a NULL base only counts.  Parts begin at multiples of 16
+ * bytes, as a device reads so many at a time. */
 static inline float *place(float *base, size_t *used, size_t n)
 {
     float *at = base ? base + *used : NULL;
-    *used += n;
+    *used += (n + 3) / 4 * 4;
     return at;
 }
 

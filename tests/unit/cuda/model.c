@@ -172,6 +172,7 @@ Test(model, float_weights_and_f16_caches_have_the_cpus_bits)
 {
     check_families(0, 1, "f16", KV_F16);
     check_families(4, 5, "f16", KV_INT8);
+    check_families(11, 12, "f16", KV_F16);
 }
 
 Test(model, streamed_weights_have_the_cpus_bits)
