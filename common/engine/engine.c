@@ -230,6 +230,16 @@ static void put_in_tier(void *ctx, const struct prefix_hash *hash, kv_block_id i
     kv_tier_put(ctx, hash, id);
 }
 
+static void put_window_in_tier(void *ctx, const struct prefix_hash *hash, kv_block_id id)
+{
+    kv_tier_put_thing(ctx, KV_TIER_WINDOW_BLOCK, hash, id);
+}
+
+static void put_state_in_tier(void *ctx, const struct prefix_hash *hash, kv_block_id slot)
+{
+    kv_tier_put_thing(ctx, KV_TIER_STATE, hash, slot);
+}
+
 static enum status post(struct engine *e, const struct command *c)
 {
     struct command *msg = mem_alloc(sizeof(*msg));
@@ -263,8 +273,11 @@ static enum status start_tier(struct engine *e, const struct engine_options *opt
     if (kv_store_block_bytes(opt->kv) == 0)
         return error_set(err, ERR_INVALID, "kv.tier_bytes: a tier keeps KV, and the model has recurrent states alone");
     enum status st = kv_tier_create(&e->tier, opt->kv, &tier, err);
-    if (st == OK) prefix_cache_on_evict(e->prefix, put_in_tier, e->tier);
-    return st;
+    if (st != OK) return st;
+    prefix_cache_on_evict(e->prefix, put_in_tier, e->tier);
+    if (e->windows) prefix_cache_on_evict(e->windows->cache, put_window_in_tier, e->tier);
+    if (e->states) state_pool_on_evict(e->states, put_state_in_tier, e->tier);
+    return OK;
 }
 
 /* Everything but the thread. */

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "engine/seq_prefix.h"
+#include "engine/seq_tier.h"
 
 /* Copy on write: the block goes on otherwise in each sequence, so each writes into its own. */
 static void copy_tail(struct engine *e, struct seq *s)
@@ -36,7 +37,7 @@ static bool take_blocks(struct engine *e, struct seq *s)
         seq_release_blocks(s, e->pool);
         return false;
     }
-    if (!is_swapped) seq_take_prefix(s, e->pool, tier != NULL);
+    if (!is_swapped) seq_take_prefix(s, e->pool, tier);
     if (!is_swapped && tier) seq_touch_tier(s, tier);
     if (block_table_grow(&s->table, e->pool, seq_blocks_to_admit(s), KV_ACTIVE) == OK) return true;
     seq_release_blocks(s, e->pool);
@@ -51,7 +52,7 @@ static enum seq_fill fill(struct engine *e, struct seq *s, uint64_t until_us)
     const bool may_read = !e->reading || e->reading == s;
     struct kv_tier *tier = tier_of(e, s);
     if (!tier || s->swapped.n > 0) return FILL_DONE;
-    enum seq_fill how = seq_fill_from_tier(s, tier, compute_us, may_read, until_us);
+    enum seq_fill how = seq_fill_from_tier(s, e->pool, tier, compute_us, may_read, until_us);
     if (how == FILL_READING && may_read) e->reading = s;
     if (how == FILL_DONE && e->reading == s) engine_stop_reading(e);
     return how;
@@ -77,7 +78,7 @@ static void resume(struct engine *e, struct seq *s)
 /* Its blocks lead to no state or windows from which it could go on: it gives all back and waits for those that do. */
 static void wait_again(struct engine *e, struct seq *s)
 {
-    s->skips_tier = true;
+    s->skips_tier = s->state != SEQ_RESERVED;
     if (s->state == SEQ_RESERVED) { /* what it has found was good for a hand-off alone */
         atomic_fetch_sub_explicit(&e->prefix_hits, s->n_cached, memory_order_relaxed);
         s->n_cached = 0;

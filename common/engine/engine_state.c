@@ -19,7 +19,8 @@ enum status engine_open_states(struct engine *e, struct error *err)
 bool engine_begin_state(struct engine *e, struct seq *s)
 {
     const uint32_t n = s->n_computed / KV_BLOCK_TOKENS;
-    if (!s->states || n == 0) return true; /* position 0 begins with zeroes, whatever the slot holds */
+    if (!s->states || n == 0) return true;         /* position 0 begins with zeroes, whatever the slot holds */
+    if (s->filling.state_blocks == n) return true; /* it came from the tier */
     const state_slot_id from = state_pool_find(s->states, &s->prefix.hashes[n - 1]);
     return from != STATE_SLOT_NONE && kv_store_copy_state(e->kv, from, s->slot) == OK;
 }

@@ -95,6 +95,7 @@ enum status seq_create(struct seq **out, const struct seq_request *r)
     s->n_tokens = s->n_input = r->n_tokens;
     s->n_prompt = r->n_prompt;
     s->slot = s->saved = STATE_SLOT_NONE;
+    s->filling.window_block = SEQ_NO_BLOCK;
     s->wants_hidden = r->wants_hidden;
     s->mask = r->mask;
     s->mask_ctx = r->mask_ctx;

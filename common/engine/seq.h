@@ -37,6 +37,8 @@ struct prefix_chain {                 /* seq_prefix.c */
     bool has_tail;           /* hashed already */
 };
 
+#define SEQ_NO_BLOCK UINT32_MAX
+
 struct seq {
     struct seq_key key;
     enum engine_mode mode;
@@ -58,18 +60,23 @@ struct seq {
     bool started; /* past its reservation: when it waits again, it waits to compute */
     struct block_table table;
     struct prefix_chain prefix;
-    struct windows *windows;     /* the engine's; NULL: no layer is windowed */
-    struct window_table window;  /* of its blocks there */
-    uint32_t n_window_published; /* blocks of it that are known */
-    struct state_pool *states;   /* the engine's; NULL: the model has no recurrent layers */
-    state_slot_id slot;          /* its live one, while it has blocks; STATE_SLOT_NONE */
-    state_slot_id saved;         /* a copy of it from before the guesses of a step, or STATE_SLOT_NONE; */
-    uint32_t n_saved;            /* what it has seen */
-    bool skips_tier;             /* what is in the tier leads nowhere from which it could go on */
-    bool looks_again;            /* what it found at first is of no use */
-    uint32_t n_cached;           /* tokens whose KV was found when it was first admitted */
-    struct swap_run swapped;     /* preempted: KV of its n_computed tokens, in the engine's arena, */
-    enum seq_state resume;       /* and the state it goes on in */
+    struct windows *windows;      /* the engine's; NULL: no layer is windowed */
+    struct window_table window;   /* of its blocks there */
+    uint32_t n_window_published;  /* blocks of it that are known */
+    struct state_pool *states;    /* the engine's; NULL: the model has no recurrent layers */
+    state_slot_id slot;           /* its live one, while it has blocks; STATE_SLOT_NONE */
+    state_slot_id saved;          /* a copy of it from before the guesses of a step, or STATE_SLOT_NONE; */
+    uint32_t n_saved;             /* what it has seen */
+    struct seq_filling {          /* from the tier, seq_tier.c: */
+        kv_block_id window_block; /* of its windows, behind those in the table; SEQ_NO_BLOCK: none */
+        uint32_t n_pieces;        /* of it, or of the state */
+        uint32_t state_blocks;    /* whose state is whole in the slot; 0: none's */
+    } filling;
+    bool skips_tier;         /* what is in the tier leads nowhere from which it could go on */
+    bool looks_again;        /* what it found at first is of no use */
+    uint32_t n_cached;       /* tokens whose KV was found when it was first admitted */
+    struct swap_run swapped; /* preempted: KV of its n_computed tokens, in the engine's arena, */
+    enum seq_state resume;   /* and the state it goes on in */
     uint64_t prefill_us, decode_us;
     struct seq *next_in_bucket;
 };

@@ -1,7 +1,7 @@
 /* seq_prefix.c - hashes a sequence's full blocks as they come, and trades them with the prefix cache. */
 #include "engine/seq_prefix.h"
 
-#include "base/clock.h"
+#include "engine/seq_tier.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -53,39 +53,50 @@ static uint32_t blocks_to_find(const struct seq *s)
     return (s->n_tokens - 1) / KV_BLOCK_TOKENS;
 }
 
+static bool tier_has_window(void *tier, const struct prefix_hash *hash)
+{
+    return kv_tier_has_thing(tier, KV_TIER_WINDOW_BLOCK, hash);
+}
+
+static bool tier_has_state(void *tier, const struct prefix_hash *hash)
+{
+    return kv_tier_has_thing(tier, KV_TIER_STATE, hash);
+}
+
 /* How many of the first n blocks are of use to a sequence: up to where it also has the windows' last blocks and the
  * state.  Of a reservation the state comes with the hand-off, and of the windows what the cache lacks. */
-static uint32_t usable(const struct seq *s, uint32_t n)
+static uint32_t usable(const struct seq *s, const struct kv_tier *tier, uint32_t n)
 {
     const struct prefix_hash *hashes = s->prefix.hashes;
+    void *ctx = (void *)(uintptr_t)tier;
     if (seq_is_reservation(s)) {
         const uint32_t first = s->windows ? seq_window_first(s) : n;
         return n > first ? first + window_run(s->windows, hashes, first, n) : n;
     }
     for (uint32_t before = n + 1; n < before;) { /* until both agree */
         before = n;
-        if (s->windows) n = window_longest(s->windows, hashes, n);
-        if (s->states) n = state_pool_longest(s->states, hashes, n);
+        if (s->windows) n = window_longest(s->windows, hashes, n, tier ? tier_has_window : NULL, ctx);
+        if (s->states) n = state_pool_longest(s->states, hashes, n, tier ? tier_has_state : NULL, ctx);
     }
     return n;
 }
 
-static uint32_t blocks_of_use(struct seq *s)
+uint32_t seq_blocks_of_use(struct seq *s, const struct kv_tier *tier)
 {
     const uint32_t n = blocks_to_find(s);
     hash_blocks(s, n);
-    return usable(s, n);
+    return usable(s, tier, n);
 }
 
-void seq_take_prefix(struct seq *s, struct kv_pool *pool, bool has_tier)
+void seq_take_prefix(struct seq *s, struct kv_pool *pool, const struct kv_tier *tier)
 {
     struct prefix_chain *c = &s->prefix;
     assert(s->table.n == 0);
     if (!seq_is_looked_up(s)) return;
-    const uint32_t n = blocks_of_use(s);
+    const uint32_t n = seq_blocks_of_use(s, tier);
     s->table.n = prefix_cache_match(c->cache, c->hashes, n, s->table.ids);
-    if (s->table.n < n && !has_tier) /* otherwise the tier may have the rest */
-        for (uint32_t m = usable(s, s->table.n); s->table.n > m;) kv_pool_unref(pool, s->table.ids[--s->table.n]);
+    if (s->table.n < n && !tier) /* otherwise the tier may have the rest */
+        for (uint32_t m = usable(s, NULL, s->table.n); s->table.n > m;) kv_pool_unref(pool, s->table.ids[--s->table.n]);
     c->n_published = s->table.n;
     s->n_computed = s->table.n * KV_BLOCK_TOKENS;
     /* What it will copy should not be what makes room for it. */
@@ -105,27 +116,6 @@ bool seq_find_tail(struct seq *s, kv_block_id *to, kv_block_id *from)
 void seq_took_tail(struct seq *s)
 {
     s->n_computed = s->n_tokens - 1;
-}
-
-void seq_touch_tier(struct seq *s, struct kv_tier *tier)
-{
-    const struct prefix_chain *c = &s->prefix;
-    if (seq_is_looked_up(s)) kv_tier_touch(tier, c->hashes + c->n_published, blocks_of_use(s) - c->n_published);
-}
-
-enum seq_fill seq_fill_from_tier(struct seq *s, struct kv_tier *tier, double compute_us, bool may_read,
-                                 uint64_t until_us)
-{
-    const uint32_t n = seq_is_looked_up(s) ? blocks_of_use(s) : 0;
-    for (uint32_t i; (i = s->n_computed / KV_BLOCK_TOKENS) < n; s->n_computed += KV_BLOCK_TOKENS) {
-        if (clock_now_us() >= until_us) return FILL_LATER;
-        enum kv_tier_found found =
-            kv_tier_get(tier, s->prefix.hashes + i, n - i, s->table.ids[i], compute_us, may_read);
-        if (found == KV_TIER_COMING) return FILL_READING;
-        if (found == KV_TIER_MISS) break;
-    }
-    seq_publish(s);
-    return FILL_DONE;
 }
 
 /* Up to block n, those that it still has. */
@@ -183,6 +173,8 @@ void seq_release_blocks(struct seq *s, struct kv_pool *pool)
      * be found any more. */
     c->n_published = s->n_window_published = 0;
     if (s->table.n > 0) seq_publish(s);
+    seq_stop_filling(s);
+    s->filling.state_blocks = 0;
     block_table_clear(&s->table, pool);
     if (s->windows) window_table_clear(&s->window, s->windows);
     if (s->slot != STATE_SLOT_NONE) state_pool_give_back(s->states, s->slot);

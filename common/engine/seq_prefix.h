@@ -9,22 +9,16 @@ struct prefix_hash seq_prefix_root(const struct prefix_hash *cluster, uint32_t a
 /* Whether its tokens are looked for in the prefix cache and the tier. */
 bool seq_is_looked_up(const struct seq *s);
 /* Gives a sequence without blocks those of the longest cached prefix that leaves its last token to be computed; only
- * full ones, which it shares.  Where layers have states or windows, the prefix ends where those are there, too (with a
- * tier, which may have the rest, it may end before). */
-void seq_take_prefix(struct seq *s, struct kv_pool *pool, bool has_tier);
-/* The same prefix goes on in the tier: seq_touch_tier() before blocks are taken, which may push others out of the tier;
- * seq_fill_from_tier() into blocks that it has.  FILL_DONE: what is not there now has to be computed.  FILL_READING:
- * the next block is being read.  FILL_LATER: it is past `until_us` of the clock.  compute_us, may_read: kv_tier_get().
- */
+ * full ones, which it shares.  Where layers have states or windows, the prefix ends where those are there, too, here or
+ * in the tier (NULL: none); with one, which may have the rest, it may end before. */
+void seq_take_prefix(struct seq *s, struct kv_pool *pool, const struct kv_tier *tier);
+/* How many of its first blocks, hashed by now, are of use to it if all of them are there. */
+uint32_t seq_blocks_of_use(struct seq *s, const struct kv_tier *tier);
 /* Shares the windows' blocks that its computed tokens end with, or takes none where none count.  False: some are not
  * there any more. */
 bool seq_begin_window(struct seq *s);
 /* Gives those back that no row to come looks back to. */
 void seq_slide_window(struct seq *s);
-enum seq_fill { FILL_DONE, FILL_READING, FILL_LATER };
-void seq_touch_tier(struct seq *s, struct kv_tier *tier);
-enum seq_fill seq_fill_from_tier(struct seq *s, struct kv_tier *tier, double compute_us, bool may_read,
-                                 uint64_t until_us);
 /* Whether all that it lacks of its input, but the last token, is in the block *from, too: before it writes into its own
  * block *to, it may copy that one. */
 bool seq_find_tail(struct seq *s, kv_block_id *to, kv_block_id *from);

@@ -18,6 +18,8 @@ void prefix_cache_destroy(struct prefix_cache *c); /* NULL is fine */
 /* Somebody else may keep the full blocks that the pool takes for something else: called while they still hold it. */
 typedef void (*prefix_evict_fn)(void *ctx, const struct prefix_hash *hash, kv_block_id id);
 void prefix_cache_on_evict(struct prefix_cache *c, prefix_evict_fn evict, void *ctx);
+/* Whether what `hash` names can be had from somebody else than a pool. */
+typedef bool (*prefix_elsewhere_fn)(void *ctx, const struct prefix_hash *hash);
 /* How many of hashes[0..n) are there from the first one on; ids[i] has a new reference for each. */
 uint32_t prefix_cache_match(struct prefix_cache *c, const struct prefix_hash *hashes, uint32_t n, kv_block_id *ids);
 /* The referenced block `id` holds what `hash` names.  If another one does already, that one stays the known one. */

@@ -3,7 +3,6 @@
 
 #include "base/kv_block.h"
 #include "base/mem.h"
-#include "kv/prefix_cache.h"
 
 #include <assert.h>
 
@@ -64,10 +63,21 @@ state_slot_id state_pool_find(struct state_pool *p, const struct prefix_hash *ha
     return slot;
 }
 
-uint32_t state_pool_longest(const struct state_pool *p, const struct prefix_hash *hashes, uint32_t n)
+bool state_pool_has(const struct state_pool *p, const struct prefix_hash *hash)
 {
     kv_block_id slot;
-    while (n > 0 && !prefix_cache_find(p->snapshots, &hashes[n - 1], &slot)) n--;
+    return prefix_cache_find(p->snapshots, hash, &slot);
+}
+
+void state_pool_on_evict(struct state_pool *p, prefix_evict_fn evict, void *ctx)
+{
+    prefix_cache_on_evict(p->snapshots, evict, ctx);
+}
+
+uint32_t state_pool_longest(const struct state_pool *p, const struct prefix_hash *hashes, uint32_t n,
+                            prefix_elsewhere_fn elsewhere, void *ctx)
+{
+    while (n > 0 && !state_pool_has(p, &hashes[n - 1]) && !(elsewhere && elsewhere(ctx, &hashes[n - 1]))) n--;
     return n;
 }
 

@@ -9,7 +9,7 @@
 #define KV_STATE_POOL_H
 #include "base/status.h"
 #include "kv/kv_pool.h"
-#include "kv/prefix_hash.h"
+#include "kv/prefix_cache.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -33,9 +33,13 @@ void state_pool_give_back(struct state_pool *p, state_slot_id slot);
 /* The snapshot after the tokens that `hash` names, used just now; STATE_SLOT_NONE if there is none.  It lasts until a
  * slot is asked for. */
 state_slot_id state_pool_find(struct state_pool *p, const struct prefix_hash *hash);
-/* How many of the first n blocks have a snapshot behind them: the largest m <= n with one behind block m - 1, 0: none.
- */
-uint32_t state_pool_longest(const struct state_pool *p, const struct prefix_hash *hashes, uint32_t n);
+/* How many of the first n blocks have a snapshot behind them, here or elsewhere (NULL: nowhere): the largest m <= n
+ * with one behind block m - 1, 0: none. */
+bool state_pool_has(const struct state_pool *p, const struct prefix_hash *hash);
+uint32_t state_pool_longest(const struct state_pool *p, const struct prefix_hash *hashes, uint32_t n,
+                            prefix_elsewhere_fn elsewhere, void *ctx);
+/* Somebody else may keep snapshots whose slots are needed: called while these still hold them. */
+void state_pool_on_evict(struct state_pool *p, prefix_evict_fn evict, void *ctx);
 /* The live slot holds the snapshot `hash`, which is not there yet, and is not live any more. */
 void state_pool_keep(struct state_pool *p, const struct prefix_hash *hash, state_slot_id slot);
 

@@ -91,6 +91,21 @@ void window_table_share(struct window_table *t, struct windows *w, const struct 
     assert(t->n == n);
 }
 
+bool window_table_share_next(struct window_table *t, struct windows *w, const struct prefix_hash *hash)
+{
+    kv_block_id id;
+    if (!prefix_cache_find(w->cache, hash, &id)) return false;
+    kv_pool_ref(w->pool, id);
+    window_table_append(t, id);
+    return true;
+}
+
+void window_table_append(struct window_table *t, kv_block_id id)
+{
+    assert(t->n < t->cap && t->n - t->first < t->promised);
+    t->ids[t->n++] = id;
+}
+
 void window_table_grow(struct window_table *t, struct windows *w, uint32_t n)
 {
     assert(n <= t->cap && n - t->first <= t->promised);
@@ -113,12 +128,14 @@ void window_table_clear(struct window_table *t, struct windows *w)
     window_table_lower(t, w, 0);
 }
 
-uint32_t window_longest(const struct windows *w, const struct prefix_hash *hashes, uint32_t n)
+uint32_t window_longest(const struct windows *w, const struct prefix_hash *hashes, uint32_t n,
+                        prefix_elsewhere_fn elsewhere, void *ctx)
 {
     kv_block_id id;
     uint32_t longest = n;
     for (uint32_t b = n; b > window_first_block(w->tokens, longest * KV_BLOCK_TOKENS); b--)
-        if (!prefix_cache_find(w->cache, &hashes[b - 1], &id)) longest = b - 1;
+        if (!prefix_cache_find(w->cache, &hashes[b - 1], &id) && !(elsewhere && elsewhere(ctx, &hashes[b - 1])))
+            longest = b - 1;
     return longest;
 }
 

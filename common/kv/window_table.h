@@ -46,6 +46,10 @@ void window_table_lower(struct window_table *t, struct windows *w, uint32_t n);
 /* An empty table begins at block `first`, and takes blocks [first, n) of hashes from the cache, which has them all. */
 void window_table_share(struct window_table *t, struct windows *w, const struct prefix_hash *hashes, uint32_t first,
                         uint32_t n);
+/* The same, one block after the other: the table's next one is shared if the cache has it (false: it has not), or is
+ * one that the caller has taken. */
+bool window_table_share_next(struct window_table *t, struct windows *w, const struct prefix_hash *hash);
+void window_table_append(struct window_table *t, kv_block_id id);
 /* Takes blocks until there are entries up to n, as far as the promise goes. */
 void window_table_grow(struct window_table *t, struct windows *w, uint32_t n);
 /* Gives entries before `first` back. */
@@ -53,8 +57,10 @@ void window_table_slide(struct window_table *t, struct windows *w, uint32_t firs
 /* Gives all blocks and the promise back. */
 void window_table_clear(struct window_table *t, struct windows *w);
 
-/* The most blocks h <= n of a prefix such that the cache has all blocks of the window behind it, [first(64 h), h). */
-uint32_t window_longest(const struct windows *w, const struct prefix_hash *hashes, uint32_t n);
+/* The most blocks h <= n of a prefix such that all blocks of the window behind it, [first(64 h), h), are in the cache,
+ * or elsewhere (NULL: nowhere). */
+uint32_t window_longest(const struct windows *w, const struct prefix_hash *hashes, uint32_t n,
+                        prefix_elsewhere_fn elsewhere, void *ctx);
 /* How many of hashes[first..n) the cache has, one after the other. */
 uint32_t window_run(const struct windows *w, const struct prefix_hash *hashes, uint32_t first, uint32_t n);
 #endif

@@ -9,6 +9,8 @@
 #include "store/kv_tier_disk.h"
 #include "store/kv_tier_read.h"
 
+#include <string.h>
+
 struct kv_tier {
     const struct kv_store *kv; /* borrowed */
     uint8_t *arena;            /* owned, mapped */
@@ -110,16 +112,27 @@ static void make_room(struct kv_tier *t)
     hash_lru_remove(&t->lru, slot);
 }
 
-void kv_tier_put(struct kv_tier *t, const struct prefix_hash *hash, kv_block_id block)
+static void touch(struct kv_tier *t, const struct prefix_hash *name)
 {
-    uint32_t slot = hash_lru_find(&t->lru, hash);
+    const uint32_t slot = hash_lru_find(&t->lru, name);
+    if (slot != HASH_LRU_NONE) hash_lru_touch(&t->lru, slot);
+    if (t->disk) kv_tier_disk_touch(t->disk, name);
+}
+
+/* A slot to be filled with what `name` stands for; HASH_LRU_NONE: it is there. */
+static uint32_t slot_for(struct kv_tier *t, const struct prefix_hash *name)
+{
+    const uint32_t slot = hash_lru_find(&t->lru, name);
     if (slot != HASH_LRU_NONE) {
         hash_lru_touch(&t->lru, slot);
-        return;
+        return HASH_LRU_NONE;
     }
     make_room(t);
-    slot = hash_lru_add(&t->lru, hash);
-    enum status st = kv_store_read_block(t->kv, block, t->buffers[slot]);
+    return hash_lru_add(&t->lru, name);
+}
+
+static void filled(struct kv_tier *t, uint32_t slot, enum status st)
+{
     if (st == OK)
         t->sums[slot] = kv_tier_sum(t->buffers[slot], t->block_bytes);
     else
@@ -127,13 +140,86 @@ void kv_tier_put(struct kv_tier *t, const struct prefix_hash *hash, kv_block_id 
     count_blocks(t);
 }
 
+void kv_tier_put(struct kv_tier *t, const struct prefix_hash *hash, kv_block_id block)
+{
+    const uint32_t slot = slot_for(t, hash);
+    if (slot != HASH_LRU_NONE) filled(t, slot, kv_store_read_block(t->kv, block, t->buffers[slot]));
+}
+
+/* ---- what takes several pieces ---- */
+
+static size_t thing_bytes(const struct kv_tier *t, enum kv_tier_thing thing)
+{
+    return thing == KV_TIER_STATE ? kv_store_state_bytes(t->kv) : kv_store_window_bytes(t->kv);
+}
+
+uint32_t kv_tier_pieces(const struct kv_tier *t, enum kv_tier_thing thing)
+{
+    return (uint32_t)((thing_bytes(t, thing) + t->block_bytes - 1) / t->block_bytes);
+}
+
+static size_t piece_bytes(const struct kv_tier *t, enum kv_tier_thing thing, uint32_t piece)
+{
+    const size_t left = thing_bytes(t, thing) - piece * t->block_bytes;
+    return left < t->block_bytes ? left : t->block_bytes;
+}
+
+/* Its own, apart from that of the prefix's last block. */
+static struct prefix_hash name_of(enum kv_tier_thing thing, const struct prefix_hash *hash, uint32_t piece)
+{
+    const uint64_t number = ((uint64_t)piece << 1) + (thing == KV_TIER_STATE) + 1;
+    return (struct prefix_hash){ hash->lo + number * 0x9E3779B97F4A7C15u, hash->hi ^ number * 0xC2B2AE3D27D4EB4Fu };
+}
+
+static enum status read_piece(const struct kv_tier *t, enum kv_tier_thing thing, uint32_t id, uint32_t piece,
+                              uint8_t *dst)
+{
+    const size_t at = piece * t->block_bytes, n = piece_bytes(t, thing, piece);
+    memset(dst + n, 0, t->block_bytes - n);
+    return thing == KV_TIER_STATE ? kv_store_read_state(t->kv, id, at, n, dst)
+                                  : kv_store_read_window(t->kv, id, at, n, dst);
+}
+
+static enum status write_piece(const struct kv_tier *t, enum kv_tier_thing thing, uint32_t id, uint32_t piece,
+                               const uint8_t *src)
+{
+    const size_t at = piece * t->block_bytes, n = piece_bytes(t, thing, piece);
+    return thing == KV_TIER_STATE ? kv_store_write_state(t->kv, id, at, n, src)
+                                  : kv_store_write_window(t->kv, id, at, n, src);
+}
+
+void kv_tier_put_thing(struct kv_tier *t, enum kv_tier_thing thing, const struct prefix_hash *hash, uint32_t id)
+{
+    const uint32_t n = kv_tier_pieces(t, thing);
+    for (uint32_t i = 0; i < n && n <= t->lru.n_slots / 2; i++) {
+        const struct prefix_hash name = name_of(thing, hash, i);
+        const uint32_t slot = slot_for(t, &name);
+        if (slot != HASH_LRU_NONE) filled(t, slot, read_piece(t, thing, id, i, t->buffers[slot]));
+    }
+}
+
+bool kv_tier_has_thing(const struct kv_tier *t, enum kv_tier_thing thing, const struct prefix_hash *hash)
+{
+    const uint32_t n = kv_tier_pieces(t, thing);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct prefix_hash name = name_of(thing, hash, i);
+        const bool in_ram = hash_lru_find(&t->lru, &name) != HASH_LRU_NONE;
+        if (!in_ram && !(t->disk && kv_tier_disk_has(t->disk, &name))) return false;
+    }
+    return true;
+}
+
+void kv_tier_touch_thing(struct kv_tier *t, enum kv_tier_thing thing, const struct prefix_hash *hash)
+{
+    for (uint32_t i = kv_tier_pieces(t, thing); i-- > 0;) {
+        const struct prefix_hash name = name_of(thing, hash, i);
+        touch(t, &name);
+    }
+}
+
 void kv_tier_touch(struct kv_tier *t, const struct prefix_hash *hashes, uint32_t n)
 {
-    while (n-- > 0) {
-        uint32_t slot = hash_lru_find(&t->lru, &hashes[n]);
-        if (slot != HASH_LRU_NONE) hash_lru_touch(&t->lru, slot);
-        if (t->disk) kv_tier_disk_touch(t->disk, &hashes[n]);
-    }
+    while (n-- > 0) touch(t, &hashes[n]);
 }
 
 /* The bytes in RAM if they are still those that were put there. */
@@ -155,19 +241,44 @@ static void read_ahead(struct kv_tier *t, const struct prefix_hash *hashes, uint
     kv_tier_disk_go(t->disk);
 }
 
+/* The bytes that `name` stands for, wherever they are, until used(). */
+static enum kv_tier_found look(struct kv_tier *t, const struct prefix_hash *name, double compute_us, bool may_read,
+                               enum kv_tier_level *level, const uint8_t **bytes)
+{
+    const uint32_t slot = hash_lru_find(&t->lru, name);
+    *level = slot != HASH_LRU_NONE ? KV_TIER_RAM : KV_TIER_DISK;
+    *bytes = slot != HASH_LRU_NONE ? ram_get(t, slot) : NULL;
+    if (*level == KV_TIER_DISK && t->disk) return kv_tier_disk_get(t->disk, name, compute_us, may_read, bytes);
+    return *bytes ? KV_TIER_FOUND : KV_TIER_MISS;
+}
+
 enum kv_tier_found kv_tier_get(struct kv_tier *t, const struct prefix_hash *hashes, uint32_t n, kv_block_id block,
                                double compute_us, bool may_read)
 {
-    uint32_t slot = hash_lru_find(&t->lru, hashes);
-    enum kv_tier_level level = slot != HASH_LRU_NONE ? KV_TIER_RAM : KV_TIER_DISK;
-    const uint8_t *bytes = slot != HASH_LRU_NONE ? ram_get(t, slot) : NULL;
-    enum kv_tier_found found = bytes ? KV_TIER_FOUND : KV_TIER_MISS;
-    if (level == KV_TIER_DISK && t->disk) found = kv_tier_disk_get(t->disk, hashes, compute_us, may_read, &bytes);
+    enum kv_tier_level level;
+    const uint8_t *bytes;
+    enum kv_tier_found found = look(t, hashes, compute_us, may_read, &level, &bytes);
     if (found == KV_TIER_COMING && may_read) read_ahead(t, hashes + 1, n - 1);
     if (found != KV_TIER_FOUND) return found;
     if (kv_store_write_block(t->kv, block, bytes) != OK) found = KV_TIER_MISS;
     if (level == KV_TIER_DISK) kv_tier_disk_used(t->disk, hashes);
     if (found == KV_TIER_FOUND) atomic_fetch_add_explicit(&t->counters.hits[level], 1, memory_order_relaxed);
+    return found;
+}
+
+enum kv_tier_found kv_tier_get_piece(struct kv_tier *t, enum kv_tier_thing thing, const struct prefix_hash *hash,
+                                     uint32_t id, uint32_t piece, double compute_us, bool may_read)
+{
+    struct prefix_hash names[KV_TIER_MAX_READS];
+    const uint32_t left = kv_tier_pieces(t, thing) - piece, n = left < KV_TIER_MAX_READS ? left : KV_TIER_MAX_READS;
+    enum kv_tier_level level;
+    const uint8_t *bytes;
+    for (uint32_t i = 0; i < n; i++) names[i] = name_of(thing, hash, piece + i);
+    enum kv_tier_found found = look(t, names, compute_us, may_read, &level, &bytes);
+    if (found == KV_TIER_COMING && may_read) read_ahead(t, names + 1, n - 1);
+    if (found != KV_TIER_FOUND) return found;
+    if (write_piece(t, thing, id, piece, bytes) != OK) found = KV_TIER_MISS;
+    if (level == KV_TIER_DISK) kv_tier_disk_used(t->disk, names);
     return found;
 }
 

@@ -2,15 +2,18 @@
  *
  * A bounded arena of blocks in RAM; what falls out of it, least recently used first, is written to a bounded file by a
  * thread of its own, if there is one, and read by another while the engine computes.  A block that is found stays where
- * it is: when the pool gives it up again, nothing has to be copied.  Every block has a checksum, so bytes that have
- * changed are never used: what is lost here is computed again, and costs time alone.  Threads: engine thread only,
- * except kv_tier_stats(). */
+ * it is: when the pool gives it up again, nothing has to be copied.  A block of windowed layers and a snapshot of
+ * states are kept in pieces as large as a block, each with a name of its own, and found where all of them are.  Every
+ * block has a checksum, so bytes that have changed are never used: what is lost here is computed again, and costs time
+ * alone.  Threads: engine thread only, except kv_tier_stats(). */
 #ifndef STORE_KV_TIER_H
 #define STORE_KV_TIER_H
 #include "base/error.h"
 #include "kv/kv_pool.h"
 #include "kv/prefix_hash.h"
 #include "store/kv_tier_base.h"
+
+#include <stdbool.h>
 
 struct kv_store;
 struct kv_tier;
@@ -36,6 +39,16 @@ void kv_tier_touch(struct kv_tier *t, const struct prefix_hash *hashes, uint32_t
  * be and `may_read` is false.  Ask again. */
 enum kv_tier_found kv_tier_get(struct kv_tier *t, const struct prefix_hash *hashes, uint32_t n, kv_block_id block,
                                double compute_us, bool may_read);
+/* What takes several pieces. */
+enum kv_tier_thing { KV_TIER_WINDOW_BLOCK, KV_TIER_STATE };
+uint32_t kv_tier_pieces(const struct kv_tier *t, enum kv_tier_thing thing);
+/* As kv_tier_put(), of a windowed block or a slot.  What would fill more than half of the RAM is not kept. */
+void kv_tier_put_thing(struct kv_tier *t, enum kv_tier_thing thing, const struct prefix_hash *hash, uint32_t id);
+bool kv_tier_has_thing(const struct kv_tier *t, enum kv_tier_thing thing, const struct prefix_hash *hash);
+void kv_tier_touch_thing(struct kv_tier *t, enum kv_tier_thing thing, const struct prefix_hash *hash);
+/* As kv_tier_get(), of one of its pieces; compute_us is what computing the piece's share takes. */
+enum kv_tier_found kv_tier_get_piece(struct kv_tier *t, enum kv_tier_thing thing, const struct prefix_hash *hash,
+                                     uint32_t id, uint32_t piece, double compute_us, bool may_read);
 /* Nobody will ask for what is being read. */
 void kv_tier_drop_reads(struct kv_tier *t);
 /* From any thread. */

@@ -247,6 +247,11 @@ void kv_tier_disk_touch(struct kv_tier_disk *d, const struct prefix_hash *hash)
     if (slot != HASH_LRU_NONE) hash_lru_touch(&d->lru, slot);
 }
 
+bool kv_tier_disk_has(struct kv_tier_disk *d, const struct prefix_hash *hash)
+{
+    return atomic_load(&d->is_on) && hash_lru_find(&d->lru, hash) != HASH_LRU_NONE;
+}
+
 /* What is not written yet is copied from the queue: its buffer may be spare as soon as the lock is free. */
 static bool copy_queued(struct kv_tier_disk *d, uint32_t slot)
 {

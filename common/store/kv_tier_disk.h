@@ -20,6 +20,7 @@ void kv_tier_disk_destroy(struct kv_tier_disk *d); /* NULL is fine */
  * stays. */
 bool kv_tier_disk_put(struct kv_tier_disk *d, const struct prefix_hash *hash, uint64_t sum, uint8_t **buffer);
 void kv_tier_disk_touch(struct kv_tier_disk *d, const struct prefix_hash *hash);
+bool kv_tier_disk_has(struct kv_tier_disk *d, const struct prefix_hash *hash);
 /* As kv_tier_get(); a read begins with kv_tier_disk_go().  FOUND: *bytes are the checked ones, until
  * kv_tier_disk_used(). */
 enum kv_tier_found kv_tier_disk_get(struct kv_tier_disk *d, const struct prefix_hash *hash, double compute_us,

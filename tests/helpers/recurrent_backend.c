@@ -11,7 +11,7 @@
 #define ROWS  5
 #define COLS  16
 
-#define BACKENDS_MAX 8
+#define BACKENDS_MAX 16
 
 static struct backend_ops ops;
 static const struct backend_ops *real;

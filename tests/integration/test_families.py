@@ -15,6 +15,7 @@ FAMILIES = sorted(p.name.removesuffix(".q.gguf") for p in FOLDER.glob("*.q.gguf"
 LENGTHS = [5, 65, 140]
 # For 16 sequences, but not for all that they grow to; by default 1 MiB.
 MEMORY = {"qwen35": "2MiB"}
+SNAPSHOTS = {"snapshot_bytes": "512KiB"}  # shared with that memory
 SETTINGS = [{}, {"temperature": 0.9, "top_p": 0.95, "seed": 11}]
 
 
@@ -71,7 +72,8 @@ def sampled(c, tokens, i):
 def test_neither_preemption_nor_a_death_changes_a_token(tmp_path, name):
     tokens = json.loads((FOLDER / f"{name}.q.json").read_text())["tokens"]
     models, n, memory = [{"name": name, "path": str(path(name))}], 32, MEMORY.get(name, "1MiB")
-    with Cluster(tmp_path, prefill=0, models=models, node={"kv_memory": memory, "max_seqs": 16}) as c:
+    with Cluster(tmp_path, prefill=0, models=models, node={"kv_memory": memory, "max_seqs": 16},
+                 kv=SNAPSHOTS) as c:
         def all_at_once(kill):
             def run(i):
                 got = []

@@ -286,12 +286,12 @@ static bool choose_algo(struct cuda_blas *l, struct blas_algo *out)
 }
 
 /* NULL: the library takes no such product. */
-static const cublasLtMatmulAlgo_t *algo_of(struct cuda_blas *l, uint32_t m, const struct product &p)
+static struct blas_algo *algo_of(struct cuda_blas *l, uint32_t m, const struct product &p)
 {
     const uint32_t align = ((uintptr_t)p.y | p.ld * sizeof(float)) % 16 == 0 ? 16 : 4;
     for (uint32_t i = 0; i < l->n_algos; i++) {
-        const struct blas_algo *a = &l->algos[i];
-        if (a->m == m && a->k == p.n_cols && a->ld == p.ld && a->align == align) return a->found ? &a->algo : NULL;
+        struct blas_algo *a = &l->algos[i];
+        if (a->m == m && a->k == p.n_cols && a->ld == p.ld && a->align == align) return a->found ? a : NULL;
     }
     if (l->n_algos == ALGOS_KEPT) return NULL;
     struct blas_algo *a = &l->algos[l->n_algos++];
@@ -301,7 +301,7 @@ static const cublasLtMatmulAlgo_t *algo_of(struct cuda_blas *l, uint32_t m, cons
     a->align = align;
     a->ld = p.ld;
     a->found = choose_algo(l, a);
-    return a->found ? &a->algo : NULL;
+    return a->found ? a : NULL;
 }
 
 /* y (+)= the slice times rows of activations, with m rows of weights. */
@@ -309,14 +309,14 @@ static cublasStatus_t multiply_slice(struct cuda_blas *l, const struct product &
                                      const void *x, bool accumulate, cudaStream_t s)
 {
     const struct blas_shape shape = { m, p.n, p.n_cols, p.ld };
-    const cublasLtMatmulAlgo_t *algo = algo_of(l, m, p);
+    const struct blas_algo *algo = algo_of(l, m, p);
     const float one = 1, beta = accumulate ? 1.0f : 0.0f;
     struct blas_layouts a = {};
     float *y = p.y + row0;
     cublasStatus_t st = CUBLAS_STATUS_ALLOC_FAILED;
     if (algo && layouts_of(l, &shape, &a))
-        st = l->Matmul(l->handle, l->desc, &one, l->slice, a.w, x, a.x, &beta, y, a.y, y, a.y, algo, l->workspace,
-                       WORKSPACE_BYTES, s);
+        st = l->Matmul(l->handle, l->desc, &one, l->slice, a.w, x, a.x, &beta, y, a.y, y, a.y, &algo->algo,
+                       l->workspace, WORKSPACE_BYTES, s);
     layouts_free(l, &a);
     return st;
 }
@@ -351,6 +351,11 @@ enum status cuda_blas_multiply(struct backend *b, struct cuda_blas *l, const str
         e = product_dequantize(p, type, (uint16_t *)l->slice, r, m, s);
         if (e != cudaSuccess) break;
         cublasStatus_t st = multiply_slice(l, p, r, m, x, p.accumulate, s);
+        if (st != CUBLAS_STATUS_SUCCESS && r == 0) { /* not for this number of rows: nothing is written yet */
+            algo_of(l, m, p)->found = false;
+            *done = false;
+            return OK;
+        }
         if (st == CUBLAS_STATUS_SUCCESS && rest) st = multiply_slice(l, p, r, m, rest, true, s);
         if (st != CUBLAS_STATUS_SUCCESS) e = cudaErrorUnknown;
     }

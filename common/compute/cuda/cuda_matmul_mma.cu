@@ -12,6 +12,7 @@
 #define TILE      8u  /* rows of activations of an instruction */
 #define Q_WORDS   80u /* of a row's codes: 4 lanes' 16 words each, 4 apart, so that no two lanes meet in a bank */
 #define SUM_WORDS 20u /* of a row's 16 scales, or sums */
+#define AT_ONCE   4u  /* groups of activations that a thread has on their way */
 
 /* panels * splits * parts is WARPS.  A warp has one panel, one of the round's runs, and NT tiles of activations. */
 struct tiling {
@@ -50,29 +51,51 @@ static __device__ __forceinline__ uint32_t act_row_of(const struct product &p, c
     return product_act_row(p, row, i >= out);
 }
 
-/* Activations of runs first, first + 1, ... of the round, a group of 16 columns to a thread. */
+/* A group of 16 columns on its way from a row of activations. */
+struct group {
+    uint4 q;
+    float scale, block_sum;
+    int32_t sum;
+};
+
+template <class F>
+static __device__ __forceinline__ void put_group(const struct staged &to, uint32_t i, const struct group &x,
+                                                 int32_t offset)
+{
+    const uint32_t g = i % 16, place = i / 16 * SUM_WORDS + g;
+    uint32_t *words = to.q + i / 16 * Q_WORDS + g;
+    words[0] = x.q.x;
+    words[20] = x.q.y;
+    words[40] = x.q.z;
+    words[60] = x.q.w;
+    to.scale[place] = x.scale;
+    to.start[place] = INT_MAGIC - offset * x.sum;
+    if (F::scales == PACK_K16M) to.sum[place] = __fmul_rn((float)x.sum, x.scale);
+    if (F::has_min && !F::by16 && g % 2 == 0) to.sum[place - g + g / 2] = x.block_sum;
+}
+
+/* Activations of runs first, first + 1, ... of the round, a group of 16 columns to a thread; some groups are on their
+ * way at a time. */
 template <class F>
 static __device__ __forceinline__ void stage_round(const struct staged &to, const struct product &p,
                                                    const struct tiling &t, uint32_t first)
 {
     const uint32_t groups = p.act.k32 / 16, n = t.splits * t.rows * 16;
-    for (uint32_t i = threadIdx.x; i < n; i += WARPS * CU_WARP) {
-        const uint32_t g = i % 16, row = i / 16 % t.rows, split = i / 16 / t.rows, at = (first + split) * 16 + g;
-        if (at >= groups) continue;
-        const size_t group = (size_t)act_row_of(p, t, row) * groups + at;
-        const uint4 q = *(const uint4 *)(p.act.q + 16 * group);
-        const float scale = p.act.scale[group];
-        const int32_t sum = p.act.sum[group];
-        uint32_t *words = to.q + (i / 16) * Q_WORDS + g;
-        words[0] = q.x;
-        words[20] = q.y;
-        words[40] = q.z;
-        words[60] = q.w;
-        const uint32_t place = i / 16 * SUM_WORDS + g;
-        to.scale[place] = scale;
-        to.start[place] = INT_MAGIC - p.format.offset * sum;
-        if (F::scales == PACK_K16M) to.sum[place] = __fmul_rn((float)sum, scale);
-        if (F::has_min && !F::by16 && g % 2 == 0) to.sum[place - g + g / 2] = p.act.block_sum[group / 2];
+    for (uint32_t i0 = threadIdx.x; i0 < n; i0 += AT_ONCE * WARPS * CU_WARP) {
+        struct group x[AT_ONCE] = {};
+#pragma unroll
+        for (uint32_t u = 0; u < AT_ONCE; u++) {
+            const uint32_t i = i0 + u * WARPS * CU_WARP, at = (first + i / 16 / t.rows) * 16 + i % 16;
+            if (i >= n || at >= groups) continue;
+            const size_t group = (size_t)act_row_of(p, t, i / 16 % t.rows) * groups + at;
+            x[u].q = __ldg((const uint4 *)(p.act.q + 16 * group));
+            x[u].scale = __ldg(p.act.scale + group);
+            x[u].sum = __ldg(p.act.sum + group);
+            if (F::has_min && !F::by16) x[u].block_sum = __ldg(p.act.block_sum + group / 2);
+        }
+#pragma unroll
+        for (uint32_t u = 0; u < AT_ONCE; u++)
+            if (i0 + u * WARPS * CU_WARP < n) put_group<F>(to, i0 + u * WARPS * CU_WARP, x[u], p.format.offset);
     }
 }
 

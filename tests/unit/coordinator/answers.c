@@ -55,6 +55,15 @@ Test(answers, a_whole_answer_counts_and_times_what_was_done)
     cr_assert_float_eq(metric_of("baton_request_queue_time_seconds_sum"), 0.005, 1e-9);
     cr_assert_float_eq(metric_of("baton_request_prefill_time_seconds_sum"), 0.025, 1e-9);
     cr_assert_float_eq(metric_of("baton_request_decode_time_seconds_sum"), 0.040, 1e-9);
+    static const int bounds[] = { 1,    2,    5,    10,    20,    50,    100,    200,   500,
+                                  1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000 };
+    for (size_t i = 0; i < sizeof(bounds) / sizeof(bounds[0]); i++) { /* three tokens each way */
+        char series[96];
+        snprintf(series, sizeof(series), "baton_request_prompt_tokens_bucket{le=\"%d\"}", bounds[i]);
+        cr_assert_eq(metric_of(series), bounds[i] >= 3, "%s", series);
+        snprintf(series, sizeof(series), "baton_request_generation_tokens_bucket{le=\"%d\"}", bounds[i]);
+        cr_assert_eq(metric_of(series), bounds[i] >= 3, "%s", series);
+    }
     house_close();
 }
 

@@ -132,3 +132,42 @@ Test(shared, a_sequence_that_fits_the_empty_memory_gets_to_its_end)
         rig_free(r);
     }
 }
+
+/* Prompts that push each other out of the pool are found in the tier: blocks, and the windows or the state that go with
+ * them. */
+static void run_through_tier(const char *name, uint32_t ram, uint32_t disk)
+{
+    enum { PROMPTS = 20, LONG = 200 };
+    struct rig_options o = tight();
+    uint32_t n_cached = 0;
+    o.tier_blocks = ram;
+    o.tier_disk_blocks = disk;
+    o.snapshots = 1;
+    struct rig *off = rig_on(name, rig_defaults()), *on = rig_on(name, o);
+    struct sampling_params p = drawn(10);
+    p.ignore_eos = true;
+    for (uint32_t i = 0; i < 3 * PROMPTS; i++) {
+        int32_t tokens[LONG];
+        memcpy(tokens, prompt(), sizeof(tokens));
+        tokens[0] = (int32_t)(i % PROMPTS);
+        if (i < PROMPTS) run_with(off, i, tokens, LONG, &p, NULL);
+        run_with(on, i, tokens, LONG, &p, NULL);
+        expect_same_bits(&off->heard[i % PROMPTS], &on->heard[i]);
+        n_cached += on->heard[i].cached;
+    }
+    expect_idle(on);
+    struct engine_load load;
+    engine_load(on->engine, &load);
+    if (disk == 0) cr_assert_eq(n_cached, 2 * PROMPTS * 192, "%s: %u", name, n_cached);
+    cr_assert(n_cached <= 2 * PROMPTS * 192);
+    cr_assert_gt(load.tier.hits[KV_TIER_RAM] + load.tier.hits[KV_TIER_DISK], 0, "%s", name);
+    rig_free(off);
+    rig_free(on);
+}
+
+Test(shared, what_is_pushed_out_comes_back_from_the_tier)
+{
+    for (size_t i = 0; i < N_FILES; i++) run_through_tier(FILES[i], 500, 0);
+    run_through_tier("qwen35.q", 60, 400); /* a busy disk is left out */
+    run_through_tier("gemma3.q", 60, 400);
+}

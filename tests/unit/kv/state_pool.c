@@ -86,14 +86,14 @@ Test(state_pool, knows_the_longest_prefix_with_a_snapshot)
     struct state_pool *p = pool_of(4);
     struct prefix_hash chain[8];
     for (uint64_t i = 0; i < 8; i++) chain[i] = hash_of(100 + i);
-    cr_assert_eq(state_pool_longest(p, chain, 8), 0);
+    cr_assert_eq(state_pool_longest(p, chain, 8, NULL, NULL), 0);
     cr_assert_neq(snapshot(p, 101), STATE_SLOT_NONE);
     cr_assert_neq(snapshot(p, 105), STATE_SLOT_NONE);
-    cr_assert_eq(state_pool_longest(p, chain, 8), 6);
-    cr_assert_eq(state_pool_longest(p, chain, 6), 6);
-    cr_assert_eq(state_pool_longest(p, chain, 5), 2);
-    cr_assert_eq(state_pool_longest(p, chain, 1), 0);
-    cr_assert_eq(state_pool_longest(p, chain, 0), 0);
+    cr_assert_eq(state_pool_longest(p, chain, 8, NULL, NULL), 6);
+    cr_assert_eq(state_pool_longest(p, chain, 6, NULL, NULL), 6);
+    cr_assert_eq(state_pool_longest(p, chain, 5, NULL, NULL), 2);
+    cr_assert_eq(state_pool_longest(p, chain, 1, NULL, NULL), 0);
+    cr_assert_eq(state_pool_longest(p, chain, 0, NULL, NULL), 0);
     state_pool_destroy(p);
 }
 

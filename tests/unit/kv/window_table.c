@@ -115,7 +115,8 @@ Test(window_table, hits_end_where_the_blocks_of_the_window_are_held)
     struct windows *w = chain(2 * B, held, 7, hashes); /* two whole blocks behind a border */
     static const uint32_t longest[] = { 0, 1, 2, 2, 2, 2, 6, 7, 7, 7, 7, 11, 11 };
     for (uint32_t n = 0; n <= 12; n++)
-        cr_assert_eq(window_longest(w, hashes, n), longest[n], "%u: %u", n, window_longest(w, hashes, n));
+        cr_assert_eq(window_longest(w, hashes, n, NULL, NULL), longest[n], "%u: %u", n,
+                     window_longest(w, hashes, n, NULL, NULL));
     cr_assert_eq(window_run(w, hashes, 4, 12), 3);
     cr_assert_eq(window_run(w, hashes, 4, 6), 2);
     cr_assert_eq(window_run(w, hashes, 7, 12), 0);
@@ -125,7 +126,7 @@ Test(window_table, hits_end_where_the_blocks_of_the_window_are_held)
     window_table_grow(&t, w, 8);
     cr_assert(t.first == 5 && t.n == 8);
     window_table_clear(&t, w);
-    cr_assert_eq(window_longest(w, hashes, 12), 11, "what was shared is kept");
+    cr_assert_eq(window_longest(w, hashes, 12, NULL, NULL), 11, "what was shared is kept");
     window_table_fini(&t);
     windows_destroy(w);
 }
