@@ -8,7 +8,8 @@
 
 #define ROW_THREADS  256
 #define NORM_THREADS 1024
-#define NORM_RUN     2048 /* floats of a row in shared memory at a time */
+#define NORM_KEPT    8192 /* floats of a row in shared memory at a time; wider rows are read twice */
+#define HEAD_KEPT    512
 
 size_t cuda_act_bytes(struct backend *b, uint32_t n, uint32_t k, enum precision precision)
 {
@@ -51,14 +52,22 @@ enum status cuda_quantize(struct backend *b, struct stream *s, struct act *out)
 }
 
 /* --- norms --- */
-/* 1 / rms of k floats, to all threads.  All bring the row into shared memory, the first sixteen add up the squares. */
-static __device__ float inverse_rms(const float *x, uint32_t k, float eps)
+/* A row on its way through a norm. */
+struct normed_row {
+    const float *x, *w; /* x: in shared memory, where it fits */
+    float inv;
+};
+
+/* Sums up the squares of k floats.  All threads bring them into shared memory, `most` at a time; the first sixteen add.
+ */
+static __device__ __forceinline__ struct normed_row norm_begin(const float *x, const float *w, uint32_t k, float eps,
+                                                               float *run, uint32_t most)
 {
-    __shared__ float run[NORM_RUN], inv;
+    __shared__ float inv;
     float squares = 0;
-    for (uint32_t c0 = 0; c0 < k; c0 += NORM_RUN) {
-        const uint32_t n = k - c0 < NORM_RUN ? k - c0 : NORM_RUN;
-        __syncthreads();
+    for (uint32_t c0 = 0; c0 < k; c0 += most) {
+        const uint32_t n = k - c0 < most ? k - c0 : most;
+        if (c0) __syncthreads();
         for (uint32_t c = threadIdx.x; c < n; c += blockDim.x) run[c] = x[c0 + c];
         __syncthreads();
         if (threadIdx.x >= 16) continue;
@@ -70,22 +79,23 @@ static __device__ float inverse_rms(const float *x, uint32_t k, float eps)
         if (threadIdx.x == 0) inv = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(__fdiv_rn(sum, (float)k), eps)));
     }
     __syncthreads();
-    return inv;
+    return normed_row{ k <= most ? run : x, w, inv };
 }
 
-static __device__ __forceinline__ float normed(float x, float inv, const float *w, uint32_t c)
+static __device__ __forceinline__ float normed(const struct normed_row &r, uint32_t c)
 {
-    const float n = __fmul_rn(x, inv);
-    return w ? __fmul_rn(n, w[c]) : n;
+    const float n = __fmul_rn(r.x[c], r.inv);
+    return r.w ? __fmul_rn(n, r.w[c]) : n;
 }
 
 static __global__ void __launch_bounds__(NORM_THREADS)
     rmsnorm_kernel(struct act_planes a, float *f, const float *x, const float *w, uint32_t k, float eps, bool fine)
 {
     const size_t at = (size_t)blockIdx.x * k;
-    const float inv = inverse_rms(x + at, k, eps);
+    __shared__ float run[NORM_KEPT];
+    const struct normed_row r = norm_begin(x + at, w, k, eps, run, NORM_KEPT);
     for (uint32_t c = threadIdx.x; c < a.k32; c += blockDim.x) {
-        const float y = c < k ? normed(x[at + c], inv, w, c) : 0.0f;
+        const float y = c < k ? normed(r, c) : 0.0f;
         if (c < k) f[at + c] = y;
         quantize_column(a, fine, blockIdx.x, c, y);
     }
@@ -105,8 +115,9 @@ enum status cuda_rmsnorm(struct backend *b, struct stream *s, struct act *out, c
 static __global__ void head_norm_kernel(float *x, size_t ld, uint32_t dim, const float *w, float eps)
 {
     float *head = x + blockIdx.y * ld + (size_t)blockIdx.x * dim;
-    const float inv = inverse_rms(head, dim, eps);
-    for (uint32_t c = threadIdx.x; c < dim; c += blockDim.x) head[c] = normed(head[c], inv, w, c);
+    __shared__ float run[HEAD_KEPT];
+    const struct normed_row r = norm_begin(head, w, dim, eps, run, HEAD_KEPT);
+    for (uint32_t c = threadIdx.x; c < dim; c += blockDim.x) head[c] = normed(r, c);
 }
 
 enum status cuda_head_norm(struct backend *b, struct stream *s, float *x, size_t ld, uint32_t n_rows, uint32_t n_heads,
@@ -124,9 +135,9 @@ static __global__ void __launch_bounds__(NORM_THREADS)
     norm_add_kernel(float *x, const float *y, size_t ld, uint32_t k, const float *w, float eps)
 {
     const size_t at = blockIdx.x * ld;
-    const float inv = inverse_rms(y + at, k, eps);
-    for (uint32_t c = threadIdx.x; c < k; c += blockDim.x)
-        x[at + c] = __fadd_rn(x[at + c], normed(y[at + c], inv, w, c));
+    __shared__ float run[NORM_KEPT];
+    const struct normed_row r = norm_begin(y + at, w, k, eps, run, NORM_KEPT);
+    for (uint32_t c = threadIdx.x; c < k; c += blockDim.x) x[at + c] = __fadd_rn(x[at + c], normed(r, c));
 }
 
 enum status cuda_norm_add(struct backend *b, struct stream *s, float *x, const float *y, size_t ld, uint32_t n,

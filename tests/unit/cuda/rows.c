@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-static const struct backend_limits LIMITS = { .max_rows = 64, .max_context = 512, .max_cols = 2048 };
+static const struct backend_limits LIMITS = { .max_rows = 64, .max_context = 512, .max_cols = 16384 };
 
 /* An act of each backend. */
 struct acts {
@@ -106,7 +106,7 @@ static void check_pair(const struct both *b, const struct pair *p, const char *w
     mem_free(got);
 }
 
-static const uint32_t WIDTHS[] = { 16, 48, 256, 272, 1040 };
+static const uint32_t WIDTHS[] = { 16, 48, 256, 272, 1040, 8208 };
 
 #define EACH_CASE(n, k, fill, precision)                                                                               \
     for (size_t k##_i = 0; k##_i < sizeof(WIDTHS) / sizeof(WIDTHS[0]); k##_i++)                                        \
