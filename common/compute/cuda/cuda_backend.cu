@@ -99,7 +99,7 @@ enum status cuda_backend_open(struct backend **out, const struct backend_options
     static const struct backend_ops ops = ops_table();
     struct cuda_backend *b = (struct cuda_backend *)mem_zalloc(sizeof(*b));
     b->base.ops = &ops;
-    b->base.caps = backend_caps{ false, true, 16, 16, cuda_embed_types() };
+    b->base.caps = backend_caps{ false, opt->numerics == NUMERICS_EXACT, 16, 16, cuda_embed_types() };
     b->limits = opt->limits;
     enum status st = cuda_device_open(b, opt, err);
     if (st != OK) {
