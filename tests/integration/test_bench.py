@@ -110,7 +110,7 @@ def test_experts_have_a_type_of_their_own(tmp_path):
 @pytest.mark.parametrize("args,says", [
     (["engine", "-m", "x", "-p", 0, "-n", 0], "leave nothing to measure"),
     (["engine", "-m", "x", "--cpu", "-t", 2], "--cpu is for --threads 1"),
-    (["engine", "-m", "x", "-s", 33], '--streams: "33" is not allowed; allowed: 1..32'),
+    (["engine", "-m", "x", "-s", 257], '--streams: "257" is not allowed; allowed: 1..256'),
     (["engine", "-m", "x", "--thread", 1], "unknown option --thread; did you mean --threads?"),
     (["engine", "-m", "x", "--kv", "int4"], '--kv: "int4" is not allowed; allowed: int8, f16'),
     (["stream", "-m", "x", "--io", "mmap"], '--io: "mmap" is not allowed; allowed: auto, uring, pread'),
