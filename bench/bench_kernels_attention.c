@@ -1,9 +1,9 @@
 /* bench_kernels_attention.c - attention on a GPU, of one layer of an 8B llama: decode behind contexts of many lengths
  * beside a stream that only reads, and prompts. */
-#include "base/clock.h"
 #include "base/json_write.h"
 #include "base/mem.h"
 #include "bench/bench.h"
+#include "bench/device_time.h"
 #include "bench/kernels.h"
 #include "bench/synth.h"
 #include "compute/cuda/cuda_backend.h"
@@ -37,9 +37,10 @@ struct attention {
     double read_bytes_s;
 };
 
-/* --- timing --- */
-static enum status attend(struct attention *a, uint32_t turn)
+/* --- what is timed --- */
+static enum status attend(void *arg, uint32_t turn)
 {
+    const struct attention *a = arg;
     const struct attn_facts facts = { .scale = 1.0f / sqrtf(HEAD_DIM), .causal = true };
     struct kv_slices kv = a->kv;
     struct act out = { a->out, a->act, a->n_seqs * a->rows, WIDTH, COARSE };
@@ -47,32 +48,10 @@ static enum status attend(struct attention *a, uint32_t turn)
     return a->b->ops->attention(a->b, NULL, &out, a->qkv, LD, HEADS, &kv, &facts, &a->step);
 }
 
-static enum status read_cache(struct attention *a, uint32_t turn)
+static enum status read_cache(void *arg, uint32_t turn)
 {
+    const struct attention *a = arg;
     return cuda_read_all(a->b, a->kv.base, a->bytes, a->sink);
-}
-
-/* Seconds of a call, of `reps` that are enqueued one after another. */
-static enum status run_for(struct attention *a, enum status (*run)(struct attention *, uint32_t), uint32_t reps,
-                           double *seconds)
-{
-    enum status st = OK;
-    const uint64_t t0 = clock_now_us();
-    for (uint32_t i = 0; i < reps && st == OK; i++) st = run(a, i);
-    if (st == OK) st = a->b->ops->sync(a->b, NULL);
-    *seconds = (double)(clock_now_us() - t0) * 1e-6 / reps;
-    return st;
-}
-
-static enum status time_call(struct attention *a, enum status (*run)(struct attention *, uint32_t), double *seconds)
-{
-    double samples[SAMPLES], first;
-    enum status st = run_for(a, run, 1, &first); /* the first one loads the kernel */
-    if (st == OK) st = run_for(a, run, 2, &first);
-    const uint32_t reps = (uint32_t)fmin(ceil(SAMPLE_SECONDS / fmax(first, 1e-7)), 10000);
-    for (int i = 0; i < SAMPLES && st == OK; i++) st = run_for(a, run, reps, &samples[i]);
-    if (st == OK) *seconds = bench_spread_of(samples, SAMPLES).median;
-    return st;
 }
 
 static void report(const struct attention *a, double seconds)
@@ -157,9 +136,9 @@ static enum status bench_case(struct attention *a, enum kv_format format, uint32
     a->kv.base = p;
     st = fill_cache(a);
     if (st == OK) st = begin(a);
-    if (st == OK) st = time_call(a, read_cache, &seconds);
+    if (st == OK) st = device_time(a->b, read_cache, a, SAMPLE_SECONDS, &seconds);
     a->read_bytes_s = (double)a->bytes / seconds;
-    if (st == OK) st = time_call(a, attend, &seconds);
+    if (st == OK) st = device_time(a->b, attend, a, SAMPLE_SECONDS, &seconds);
     if (st == OK) report(a, seconds);
     a->b->ops->release(a->b, p, a->bytes);
     return st;

@@ -1,9 +1,9 @@
 /* bench_kernels_device.c - products on a GPU: types, shapes of an 8B llama and numbers of rows, beside a stream that
  * only reads. */
-#include "base/clock.h"
 #include "base/json_write.h"
 #include "base/mem.h"
 #include "bench/bench.h"
+#include "bench/device_time.h"
 #include "bench/kernels.h"
 #include "bench/synth.h"
 #include "compute/cuda/cuda_backend.h"
@@ -45,40 +45,19 @@ static enum status device_alloc(struct device *d, size_t bytes, void **out)
     return d->b->ops->alloc(d->b, bytes, out);
 }
 
-/* --- timing --- */
-static enum status multiply(struct device *d, uint32_t turn)
+/* --- what is timed --- */
+static enum status multiply(void *arg, uint32_t turn)
 {
+    const struct device *d = arg;
     struct weight w = d->w;
     w.data = (const uint8_t *)w.data + turn % d->n_copies * d->copy_bytes;
     return d->b->ops->matmul(d->b, NULL, d->y, w.n_rows, &w, &d->x, false);
 }
 
-static enum status read_copies(struct device *d, uint32_t turn)
+static enum status read_copies(void *arg, uint32_t turn)
 {
+    const struct device *d = arg;
     return cuda_read_all(d->b, d->w.data, d->n_copies * d->copy_bytes, d->sink);
-}
-
-/* Seconds of a call, of `reps` that are enqueued one after another. */
-static enum status run_for(struct device *d, enum status (*run)(struct device *, uint32_t), uint32_t reps,
-                           double *seconds)
-{
-    enum status st = OK;
-    const uint64_t t0 = clock_now_us();
-    for (uint32_t i = 0; i < reps && st == OK; i++) st = run(d, i);
-    if (st == OK) st = d->b->ops->sync(d->b, NULL);
-    *seconds = (double)(clock_now_us() - t0) * 1e-6 / reps;
-    return st;
-}
-
-static enum status time_call(struct device *d, enum status (*run)(struct device *, uint32_t), double *seconds)
-{
-    double samples[SAMPLES], first;
-    enum status st = run_for(d, run, 2, &first); /* the first one loads the kernel */
-    if (st == OK) st = run_for(d, run, 4, &first);
-    const uint32_t reps = (uint32_t)fmin(ceil(SAMPLE_SECONDS / fmax(first, 1e-7)), 20000);
-    for (int i = 0; i < SAMPLES && st == OK; i++) st = run_for(d, run, reps, &samples[i]);
-    if (st == OK) *seconds = bench_spread_of(samples, SAMPLES).median;
-    return st;
 }
 
 /* --- what is multiplied --- */
@@ -143,14 +122,14 @@ static enum status bench_shape(struct device *d, const struct synth_type *type, 
 {
     double read = 0, seconds = 0;
     enum status st = make_copies(d, type, shape);
-    if (st == OK) st = time_call(d, read_copies, &read);
+    if (st == OK) st = device_time(d->b, read_copies, d, SAMPLE_SECONDS, &read);
     const double read_bytes_s = (double)(d->copy_bytes * d->n_copies) / read;
     const uint32_t one = d->k->opt.rows;
     for (size_t i = 0; i < (one ? 1 : N_COUNTS) && st == OK; i++) {
         d->x.n = one ? one : COUNTS[i];
         d->x.k = shape->cols;
         st = d->b->ops->quantize(d->b, NULL, &d->x);
-        if (st == OK) st = time_call(d, multiply, &seconds);
+        if (st == OK) st = device_time(d->b, multiply, d, SAMPLE_SECONDS, &seconds);
         if (st == OK) report(d, seconds, read_bytes_s);
     }
     free_copies(d);

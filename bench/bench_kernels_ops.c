@@ -1,9 +1,9 @@
 /* bench_kernels_ops.c - a GPU's ops beside its products: routes, recurrent layers, latents and picks, at shapes of real
  * models. */
-#include "base/clock.h"
 #include "base/json_write.h"
 #include "base/mem.h"
 #include "bench/bench.h"
+#include "bench/device_time.h"
 #include "bench/kernels.h"
 #include "bench/synth.h"
 
@@ -116,14 +116,10 @@ static enum status begin(struct op_job *j, uint32_t n_seqs, uint32_t rows, uint3
 }
 
 /* --- timing --- */
-static enum status run_for(struct op_job *j, uint32_t reps, double *seconds)
+static enum status run_job(void *arg, uint32_t turn)
 {
-    enum status st = OK;
-    const uint64_t t0 = clock_now_us();
-    for (uint32_t i = 0; i < reps && st == OK; i++) st = j->run(j);
-    if (st == OK) st = j->b->ops->sync(j->b, NULL);
-    *seconds = (double)(clock_now_us() - t0) * 1e-6 / reps;
-    return st;
+    struct op_job *j = arg;
+    return j->run(j);
 }
 
 static void report(const struct op_job *j, uint32_t rows, double seconds)
@@ -148,12 +144,9 @@ static void report(const struct op_job *j, uint32_t rows, double seconds)
 /* Times what `st` has prepared, and gives its memory back. */
 static enum status time_op(struct op_job *j, enum status st, uint32_t rows)
 {
-    double samples[SAMPLES], first = 0;
-    if (st == OK) st = run_for(j, 2, &first); /* the first one loads the kernel */
-    if (st == OK) st = run_for(j, 2, &first);
-    const uint32_t reps = (uint32_t)fmin(ceil(SAMPLE_SECONDS / fmax(first, 1e-7)), 10000);
-    for (int i = 0; i < SAMPLES && st == OK; i++) st = run_for(j, reps, &samples[i]);
-    if (st == OK) report(j, rows, bench_spread_of(samples, SAMPLES).median);
+    double seconds = 0;
+    if (st == OK) st = device_time(j->b, run_job, j, SAMPLE_SECONDS, &seconds);
+    if (st == OK) report(j, rows, seconds);
     job_fini(j);
     return st;
 }

@@ -1,5 +1,5 @@
 /* engine_device.c - the roof of a device that `baton-bench engine` runs on: how fast its memory is read. */
-#include "base/clock.h"
+#include "bench/device_time.h"
 #include "bench/engine_bench.h"
 #include "compute/cuda/cuda_backend.h"
 
@@ -9,29 +9,30 @@
 /* A build without the GPU's sources has no such function. */
 #pragma weak cuda_read_all
 
-static enum status read_for(struct backend *b, const void *p, void *sink, uint32_t n, double *seconds)
+struct reading {
+    struct backend *b;
+    void *p, *sink; /* device */
+};
+
+static enum status read_all(void *arg, uint32_t turn)
 {
-    enum status st = OK;
-    const uint64_t t0 = clock_now_us();
-    for (uint32_t i = 0; i < n && st == OK; i++) st = cuda_read_all(b, p, READ_BYTES, sink);
-    if (st == OK) st = b->ops->sync(b, NULL);
-    *seconds = (double)(clock_now_us() - t0) * 1e-6 / n;
-    return st;
+    const struct reading *r = arg;
+    return cuda_read_all(r->b, r->p, READ_BYTES, r->sink);
 }
 
 enum status engine_device_read(const struct engine_bench *r, double *bytes_s)
 {
     struct backend *b = ranks_backend(r->ranks, 0);
-    void *p = NULL, *sink = NULL;
+    struct reading reading = { .b = b };
     double seconds = 0;
     *bytes_s = 0;
     if (!cuda_read_all) return OK;
-    enum status st = b->ops->alloc(b, READ_BYTES, &p);
-    if (st == OK) st = b->ops->alloc(b, 4, &sink);
-    if (st == OK) st = read_for(b, p, sink, 1, &seconds); /* the first one loads the kernel */
-    if (st == OK) st = read_for(b, p, sink, READS, &seconds);
+    enum status st = b->ops->alloc(b, READ_BYTES, &reading.p);
+    if (st == OK) st = b->ops->alloc(b, 4, &reading.sink);
+    if (st == OK) st = device_time_of(b, read_all, &reading, 1, &seconds); /* the first one loads the kernel */
+    if (st == OK) st = device_time_of(b, read_all, &reading, READS, &seconds);
     if (st == OK) *bytes_s = (double)READ_BYTES / seconds;
-    if (sink) b->ops->release(b, sink, 4);
-    if (p) b->ops->release(b, p, READ_BYTES);
+    if (reading.sink) b->ops->release(b, reading.sink, 4);
+    if (reading.p) b->ops->release(b, reading.p, READ_BYTES);
     return st == ERR_NO_MEMORY ? OK : st; /* the model has taken it: no roof is known */
 }
