@@ -47,6 +47,12 @@ static inline __host__ __device__ uint32_t cu_div_up(uint32_t a, uint32_t b)
     return (a + b - 1) / b;
 }
 
+/* The next multiple of 16: a part of a buffer begins where a device may read 16 bytes at a time. */
+static inline size_t cu_align16(size_t n)
+{
+    return (n + 15) & ~(size_t)15;
+}
+
 /* x86's minimum and maximum: the second operand where one is NaN.  The CPU's bits depend on it. */
 static __device__ __forceinline__ float cu_min(float a, float b)
 {

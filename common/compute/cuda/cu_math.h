@@ -6,13 +6,14 @@
 
 #define CU_ROUND 12582912.0f /* 1.5 * 2^23: adding it rounds to an integer, kept in the low bits */
 
-static __device__ __forceinline__ float cu_exp(float x)
+#define CU_EXP_LOW -87.33654f /* what is below it counts as 0 */
+
+/* exp(x) where x is in the range of cu_exp(); elsewhere anything. */
+static __device__ __forceinline__ float cu_exp_within(float x)
 {
-    const float low = -87.33654f;
-    const float c = cu_min(88.02f, cu_max(low, x));
-    const float t = __fmaf_rn(c, 1.44269504f, CU_ROUND);
+    const float t = __fmaf_rn(x, 1.44269504f, CU_ROUND);
     const float n = __fsub_rn(t, CU_ROUND);
-    float r = __fmaf_rn(n, -0.693359375f, c);
+    float r = __fmaf_rn(n, -0.693359375f, x);
     r = __fmaf_rn(n, 2.12194440e-4f, r);
     float p = 1.9875691500e-4f;
     p = __fmaf_rn(p, r, 1.3981999507e-3f);
@@ -21,14 +22,24 @@ static __device__ __forceinline__ float cu_exp(float x)
     p = __fmaf_rn(p, r, 1.6666665459e-1f);
     p = __fmaf_rn(p, r, 5.0000001201e-1f);
     p = __fmaf_rn(p, __fmul_rn(r, r), r);
-    p = __fmul_rn(__fadd_rn(p, 1.0f), __uint_as_float((__float_as_uint(t) - 0x4b400000u + 127) << 23));
-    return x < low ? 0.0f : p;
+    return __fmul_rn(__fadd_rn(p, 1.0f), __uint_as_float((__float_as_uint(t) << 23) + 0x3f800000u)); /* times 2^n */
+}
+
+static __device__ __forceinline__ float cu_exp(float x)
+{
+    const float p = cu_exp_within(cu_min(88.02f, cu_max(CU_EXP_LOW, x)));
+    return x < CU_EXP_LOW ? 0.0f : p;
 }
 
 /* x sigmoid(f x), given -f x. */
 static __device__ __forceinline__ float cu_gated(float x, float minus_fx)
 {
     return __fdiv_rn(x, __fadd_rn(cu_exp(minus_fx), 1.0f));
+}
+
+static __device__ __forceinline__ float cu_silu(float x)
+{
+    return cu_gated(x, __fsub_rn(0.0f, x));
 }
 
 static __device__ __forceinline__ float cu_sigmoid(float x)

@@ -32,8 +32,7 @@ enum status cuda_attention_begin(struct cuda_backend *b, const struct batch *bat
     if (need <= b->attn.bytes) return OK;
     const size_t bytes = need + need / 2;
     void *p = NULL;
-    enum status st = cuda_sync(&b->base, NULL); /* what is there may still be read */
-    if (st == OK) st = cuda_alloc(&b->base, bytes, &p);
+    enum status st = cuda_alloc(&b->base, bytes, &p);
     if (st != OK) return st;
     cuda_attention_fini(b);
     cuda_graphs_drop(b);

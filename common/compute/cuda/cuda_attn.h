@@ -183,19 +183,8 @@ static __device__ __forceinline__ float attn_capped(const struct attn_args &a, f
 /* exp(x) of an x that is not above 0: cu_exp() without what only larger ones need. */
 static __device__ __forceinline__ float attn_exp(float x)
 {
-    const float t = __fmaf_rn(x, 1.44269504f, CU_ROUND);
-    const float n = __fsub_rn(t, CU_ROUND);
-    float r = __fmaf_rn(n, -0.693359375f, x);
-    r = __fmaf_rn(n, 2.12194440e-4f, r);
-    float p = 1.9875691500e-4f;
-    p = __fmaf_rn(p, r, 1.3981999507e-3f);
-    p = __fmaf_rn(p, r, 8.3334519073e-3f);
-    p = __fmaf_rn(p, r, 4.1665795894e-2f);
-    p = __fmaf_rn(p, r, 1.6666665459e-1f);
-    p = __fmaf_rn(p, r, 5.0000001201e-1f);
-    p = __fmaf_rn(p, __fmul_rn(r, r), r);
-    p = __fmul_rn(__fadd_rn(p, 1.0f), __uint_as_float((__float_as_uint(t) << 23) + 0x3f800000u));
-    return x < -87.33654f ? 0.0f : p;
+    const float p = cu_exp_within(x);
+    return x < CU_EXP_LOW ? 0.0f : p;
 }
 
 /* --- a segment --- */

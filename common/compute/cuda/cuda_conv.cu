@@ -47,7 +47,7 @@ static __device__ void conv_row(const struct conv_args &a, const struct step_seq
                                         : tail[(size_t)(at + j) * cols];
         acc = __fmaf_rn(a.w[(size_t)j * a.channels + c], x, acc);
     }
-    a.out[row * a.out_ld + c] = a.silu ? cu_gated(acc, __fsub_rn(0.0f, acc)) : acc;
+    a.out[row * a.out_ld + c] = a.silu ? cu_silu(acc) : acc;
 }
 
 static __global__ void conv_kernel(struct conv_args a, uint32_t rows)

@@ -6,11 +6,6 @@
 
 #define GATE_WARPS 4 /* of a block; each has a group */
 
-static __device__ __forceinline__ float silu(float x)
-{
-    return cu_gated(x, __fsub_rn(0.0f, x));
-}
-
 /* Sums run in sixteen lanes, which are the warp's lower half.  QUANTIZE: groups are whole blocks of 32 columns. */
 template <bool QUANTIZE>
 static __global__ void norm_gate_kernel(struct act_planes a, float *out, const float *x, const float *gate, size_t ld,
@@ -22,7 +17,7 @@ static __global__ void norm_gate_kernel(struct act_planes a, float *out, const f
     out += (size_t)blockIdx.y * k + c0;
     x += blockIdx.y * ld + c0;
     gate += blockIdx.y * gate_ld + c0;
-    for (uint32_t i = lane; i < f.group; i += CU_WARP) out[i] = f.gate_first ? __fmul_rn(x[i], silu(gate[i])) : x[i];
+    for (uint32_t i = lane; i < f.group; i += CU_WARP) out[i] = f.gate_first ? __fmul_rn(x[i], cu_silu(gate[i])) : x[i];
     __syncwarp();
     float squares = 0;
     for (uint32_t i = lane; lane < 16 && i < f.group; i += 16) squares = __fmaf_rn(out[i], out[i], squares);
@@ -30,7 +25,7 @@ static __global__ void norm_gate_kernel(struct act_planes a, float *out, const f
     const float inv = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean, f.eps)));
     for (uint32_t i = lane; i < f.group; i += CU_WARP) {
         float y = __fmul_rn(__fmul_rn(out[i], inv), w[i]);
-        if (!f.gate_first) y = __fmul_rn(y, silu(gate[i]));
+        if (!f.gate_first) y = __fmul_rn(y, cu_silu(gate[i]));
         out[i] = y;
         if (QUANTIZE) quantize_column(a, fine, blockIdx.y, c0 + i, y);
     }

@@ -307,11 +307,6 @@ struct pick_layout {
     size_t words, up, kept, kept_again, sums, out, bytes;
 };
 
-static size_t align_up(size_t n)
-{
-    return (n + 15) & ~(size_t)15;
-}
-
 static struct pick_layout layout_of(const struct pick_row *rows, uint32_t n, uint32_t n_vocab, uint32_t chunks,
                                     uint32_t most)
 {
@@ -321,13 +316,13 @@ static struct pick_layout layout_of(const struct pick_row *rows, uint32_t n, uin
     for (uint32_t i = 0; i < n; i++)
         n_words += 2 * (size_t)rows[i].n_bias + 2 * (size_t)rows[i].n_seen + rows[i].n_banned +
                    (rows[i].mask ? (n_vocab + 31) / 32 : 0);
-    l.words = align_up(n * sizeof(struct wish));
-    l.up = l.words + align_up(n_words * sizeof(uint32_t));
+    l.words = cu_align16(n * sizeof(struct wish));
+    l.up = l.words + cu_align16(n_words * sizeof(uint32_t));
     l.kept = l.up;
-    l.kept_again = l.kept + align_up(n * chunks * row);
-    l.sums = l.kept_again + align_up(n * again * row);
-    l.out = l.sums + align_up(n * (size_t)chunks * 4 * sizeof(float));
-    l.bytes = l.out + align_up(n * sizeof(struct picked));
+    l.kept_again = l.kept + cu_align16(n * chunks * row);
+    l.sums = l.kept_again + cu_align16(n * again * row);
+    l.out = l.sums + cu_align16(n * (size_t)chunks * 4 * sizeof(float));
+    l.bytes = l.out + cu_align16(n * sizeof(struct picked));
     return l;
 }
 

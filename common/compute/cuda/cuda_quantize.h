@@ -4,8 +4,6 @@
 #include "compute/cuda/cu_math.h"
 #include "compute/cuda/cuda_internal.h"
 
-#include <float.h>
-
 /* Where `x` has its planes. */
 static inline struct act_planes act_planes_for(const struct act *x)
 {
@@ -22,12 +20,10 @@ static __device__ __forceinline__ struct group quantize_group(float x)
 {
     struct group g;
     const uint32_t amax = cu_magnitude16(__float_as_uint(x) & 0x7fffffffu);
-    const float s = __fdiv_rn(__uint_as_float(amax), 127.0f);
-    const bool finite = amax < 0x7f800000u, zero = s < FLT_MIN;
-    const float inv = zero || !finite ? 0.0f : __fdiv_rn(1.0f, s);
-    const float t = __fsub_rn(__fmaf_rn(finite ? x : 0.0f, inv, CU_ROUND), CU_ROUND);
+    const struct cu_step s = cu_step_of(amax, 127.0f);
+    const float t = __fsub_rn(__fmaf_rn(s.finite ? x : 0.0f, s.inv, CU_ROUND), CU_ROUND);
     g.q = (int32_t)t;
-    g.scale = !finite ? NAN : zero ? 1.0f : s;
+    g.scale = s.scale;
     g.lost = __fsub_rn(x, __fmul_rn(g.scale, t));
     int32_t sum = g.q;
     for (int step = 8; step; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);

@@ -152,7 +152,7 @@ enum status cuda_norm_add(struct backend *b, struct stream *s, float *x, const f
 /* --- gates --- */
 static __device__ __forceinline__ float glu_of(float g, float u, enum glu_kind kind)
 {
-    if (kind == GLU_SILU) return __fmul_rn(cu_gated(g, __fsub_rn(0.0f, g)), u);
+    if (kind == GLU_SILU) return __fmul_rn(cu_silu(g), u);
     if (kind == GLU_GELU) {
         const float cubic = __fmul_rn(g, __fmaf_rn(__fmul_rn(g, g), 0.044715f, 1.0f));
         return __fmul_rn(cu_gated(g, __fmul_rn(cubic, -1.59576912f)), u);

@@ -1,20 +1,14 @@
 /* cuda_step.cu - what a step's rows are, brought to the device in one copy. */
 #include "compute/cuda/cuda_internal.h"
 
-/* The largest step: every row could be a sequence of its own, with a table that covers the longest context. */
-static size_t align_up(size_t n)
-{
-    return (n + 15) & ~(size_t)15;
-}
-
-/* Tables of block ids are as long as sequences are, so the buffer grows with what it is asked for. */
+/* Tables of block ids are as long as sequences are, so the buffer grows with what it is asked for.  No step is under
+ * way. */
 static enum status reserve(struct cuda_backend *b, size_t bytes)
 {
     if (bytes <= b->step_bytes) return OK;
-    const size_t size = align_up(bytes + bytes / 2);
+    const size_t size = cu_align16(bytes + bytes / 2);
     void *host = NULL, *device = NULL;
-    enum status st = cuda_sync(&b->base, NULL); /* what is there may still be read */
-    if (st == OK) st = cuda_host_alloc(&b->base, size, &host);
+    enum status st = cuda_host_alloc(&b->base, size, &host);
     if (st == OK) st = cuda_alloc(&b->base, size, &device);
     if (st != OK) {
         cuda_host_free(&b->base, host, size);
@@ -60,12 +54,12 @@ static struct step_layout layout_of(const struct batch *batch)
     for (uint32_t i = 0; i < batch->n_seqs; i++)
         n_ids += (batch->seqs[i].window_blocks ? 2 : 1) * (size_t)n_blocks_of(&batch->seqs[i]);
     l.tokens = at;
-    l.pos = at += align_up(batch->n_rows * sizeof(int32_t));
-    l.seq = at += align_up(batch->n_rows * sizeof(uint32_t));
-    l.seqs = at += align_up(batch->n_rows * sizeof(uint32_t));
-    l.logits = at += align_up(batch->n_seqs * sizeof(struct step_seq));
-    l.ids = at += align_up(batch->n_rows * sizeof(uint32_t));
-    l.bytes = at + align_up(n_ids * sizeof(uint32_t));
+    l.pos = at += cu_align16(batch->n_rows * sizeof(int32_t));
+    l.seq = at += cu_align16(batch->n_rows * sizeof(uint32_t));
+    l.seqs = at += cu_align16(batch->n_rows * sizeof(uint32_t));
+    l.logits = at += cu_align16(batch->n_seqs * sizeof(struct step_seq));
+    l.ids = at += cu_align16(batch->n_rows * sizeof(uint32_t));
+    l.bytes = at + cu_align16(n_ids * sizeof(uint32_t));
     return l;
 }
 
@@ -112,8 +106,8 @@ enum status cuda_step_begin(struct backend *backend, struct stream *s, const str
     struct cuda_backend *b = cuda_of(backend);
     const struct step_layout l = layout_of(batch);
     assert(batch->n_rows <= b->limits.max_rows);
-    enum status st = reserve(b, l.bytes);
-    if (st == OK) st = cuda_sync(backend, s); /* the step before may still be on its way up */
+    enum status st = cuda_sync(backend, s); /* the step before may still read what is written, or grows, below */
+    if (st == OK) st = reserve(b, l.bytes);
     if (st == OK) st = cuda_rope_begin(b, s, batch);
     if (st == OK) st = cuda_attention_begin(b, batch);
     if (st != OK) return st;
